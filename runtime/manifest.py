@@ -1,0 +1,162 @@
+"""`manifest.json`: what is in a bundle, as dataclasses that the compiler fills and the runtime checks.
+
+Format versions:
+  1: the first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from sonew_compiled.errors import SonewError
+
+FORMAT_VERSION = 1
+OLDEST_FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A named tensor: `name` a path joined by `/`, `shape` in elements, `dtype` a NumPy or ml_dtypes name."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionSpec:
+    """An export of every executable of the bundle, with its arguments and results in order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSpec:
+    """A file of the bundle; `sha256` in hexadecimal, `size` in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec:
+    """An executable of the bundle.
+
+    Attributes:
+      name: the target as the user named it, such as `cpu` or `vulkan`.
+      file: the executable's name inside the bundle.
+      driver: the kind of IREE device that runs it: `local`, `vulkan`, `cuda`, `hip`.
+      machine: the instruction set it needs, such as `x86_64`, or empty where any will do.
+      cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
+      cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
+    """
+
+    name: str
+    file: str
+    driver: str
+    machine: str = ""
+    cpu: str = ""
+    cpu_features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The contents of a bundle.
+
+    Attributes:
+      format_version: of the bundle's layout.
+      model: the model as the user named it.
+      optimizer: its name and numeric settings, which are compiled in.
+      defaults: what `sonew run` does unless told otherwise: `learning_rate`, `schedule`, `batch_size`.
+      versions: of everything that made the bundle, by package name.
+      functions: by name of export.
+      targets: the executables.
+      files: every file but the manifest, by name.
+    """
+
+    format_version: int = FORMAT_VERSION
+    model: str
+    optimizer: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+    versions: Mapping[str, str]
+    functions: Mapping[str, FunctionSpec]
+    targets: tuple[TargetSpec, ...]
+    files: Mapping[str, FileSpec] = field(default_factory=dict)
+
+    @property
+    def state(self) -> tuple[TensorSpec, ...]:
+        """The training state: parameters first or not, in the order of `init`'s results."""
+        return self.functions["init"].outputs
+
+    @property
+    def parameters(self) -> tuple[TensorSpec, ...]:
+        """The tensors of the state that are the model's parameters."""
+        return tuple(spec for spec in self.state if spec.name.startswith("params/") or spec.name == "params")
+
+    @property
+    def batch(self) -> tuple[TensorSpec, ...]:
+        """The fields of a batch, named without the leading `batch/`; a model with a bare batch has one, `batch`."""
+        inputs = self.functions["train_step"].inputs
+        return tuple(
+            TensorSpec(name=spec.name.removeprefix("batch/"), shape=spec.shape, dtype=spec.dtype)
+            for spec in inputs
+            if spec.name == "batch" or spec.name.startswith("batch/")
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a batch."""
+        return self.batch[0].shape[0]
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`: sorted keys, so that the same bundle has the same bytes."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> Manifest:
+        """Reads a manifest; `source` names the file in errors.
+
+        Raises:
+          SonewError: it is not a manifest, or of a format version that this runtime does not read.
+        """
+        remedy = "compile the bundle again with `sonew compile`"
+        try:
+            raw = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise SonewError(f"{source} is not JSON ({error}); the file is truncated or corrupt: {remedy}") from None
+        version = raw.get("format_version") if isinstance(raw, dict) else None
+        if not isinstance(version, int):
+            raise SonewError(f"{source} is not the manifest of a bundle: it has no format_version; {remedy}")
+        if not OLDEST_FORMAT_VERSION <= version <= FORMAT_VERSION:
+            raise SonewError(
+                f"{source} has format version {version}; this runtime reads {OLDEST_FORMAT_VERSION} to "
+                f"{FORMAT_VERSION}: {'upgrade sonew-compiled' if version > FORMAT_VERSION else remedy}"
+            )
+        try:
+            return cls(
+                **{
+                    **{f.name: raw[f.name] for f in fields(cls)},
+                    "functions": {name: _function(f) for name, f in raw["functions"].items()},
+                    "targets": tuple(_target(t) for t in raw["targets"]),
+                    "files": {name: FileSpec(**f) for name, f in raw["files"].items()},
+                }
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise SonewError(f"{source} lacks or misspells a field ({error!s}); {remedy}") from None
+
+
+def _tensors(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in raw)
+
+
+def _function(raw: dict[str, Any]) -> FunctionSpec:
+    return FunctionSpec(inputs=_tensors(raw["inputs"]), outputs=_tensors(raw["outputs"]))
+
+
+def _target(raw: dict[str, Any]) -> TargetSpec:
+    return TargetSpec(**{**raw, "cpu_features": tuple(raw["cpu_features"])})

@@ -1,0 +1,15 @@
+"""Errors meant for the user: one line that states the value, what is accepted and the remedy."""
+
+from __future__ import annotations
+
+
+class SonewError(Exception):
+    """The work failed; the message is one line for the user. The command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(SonewError, ValueError):
+    """What was asked for cannot be: the value, what is accepted, what to do. The command line exits with 2."""
+
+    exit_code = 2

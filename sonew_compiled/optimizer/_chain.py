@@ -1,0 +1,62 @@
+"""The order in which a tensor's entries are chained, as shifts on the tensor's own layout.
+
+The sparsity graph lives on the flattened tensor. Flattening by columns would need a transpose of every weight
+matrix and back; shifting in the flattened order needs only slices and concatenations of the matrix as it lies in
+memory, which every backend lowers and vectorises along the contiguous axis.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """A tensor seen as a `rows` by `cols` matrix whose entries are chained down each column, then the next one.
+
+    Entry `(r, c)` has index `c * rows + r` in the chain. A vector is one column.
+    """
+
+    rows: int
+    cols: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], flatten: str) -> Chain:
+        """The chain of a tensor of `shape`; `flatten` is "column" (along the inputs of one output) or "row"."""
+        if flatten == "column" and len(shape) >= 2:
+            return cls(rows=math.prod(shape[:-1]), cols=shape[-1])
+        return cls(rows=math.prod(shape), cols=1)
+
+    @property
+    def size(self) -> int:
+        return self.rows * self.cols
+
+    def view(self, x: jax.Array) -> jax.Array:
+        """`x` as the chain's matrix, shape (rows, cols): a reshape, never a transpose."""
+        return x.reshape(self.rows, self.cols)
+
+    def shift(self, x: jax.Array, k: int, fill: float = 0.0) -> jax.Array:
+        """`y[j] = x[j + k]` in chain order, `fill` where `j + k` leaves the chain; `k` may be negative."""
+        if k == 0:
+            return x
+        columns, rows = divmod(abs(k), self.rows)
+        if k > 0:
+            head = _shift_columns(x[rows:], columns, fill)
+            tail = _shift_columns(x[:rows], columns + 1, fill)
+        else:
+            head = _shift_columns(x[self.rows - rows :], -columns - 1, fill)
+            tail = _shift_columns(x[: self.rows - rows], -columns, fill)
+        return jnp.concatenate([head, tail], axis=0)
+
+
+def _shift_columns(x: jax.Array, k: int, fill: float) -> jax.Array:
+    rows, cols = x.shape
+    if k == 0 or rows == 0:
+        return x
+    edge = jnp.full((rows, min(abs(k), cols)), fill, x.dtype)
+    parts = [x[:, k:], edge] if k > 0 else [edge, x[:, : max(cols + k, 0)]]
+    return jnp.concatenate(parts, axis=1)

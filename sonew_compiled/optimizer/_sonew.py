@@ -1,0 +1,259 @@
+"""Sparsified Online Newton as an optax transformation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sonew_compiled.optimizer._chain import Chain
+from sonew_compiled.optimizer._graft import GRAFTS, graft, graft_direction, saturate
+from sonew_compiled.optimizer._logdet import apply, factorize
+
+_SMALLEST_DAMPING = 1e-16
+
+
+class ScaleBySonewState(NamedTuple):
+    """State of `scale_by_sonew`; every array of a leaf has that leaf's shape and dtype.
+
+    Attributes:
+      count: updates done, an int32 scalar.
+      mu: `m`, the momentum, a tree like the parameters.
+      bands: `H` without bias correction, a tree like the parameters with a tuple of bands at each leaf: band `d`
+        holds `H[j + d, j]` at entry `j` of the chain. Rank 1 leaves that follow Adam have the diagonal alone.
+    """
+
+    count: jax.Array
+    mu: Any
+    bands: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    """The checked options of `scale_by_sonew`, under the names of its arguments."""
+
+    band: int
+    b1: float
+    b2: float
+    eps: float
+    eps_mode: str
+    grafting: str
+    graft_eps: float
+    rank1: str
+    flatten: str
+    tolerance: float | None
+
+    def __post_init__(self) -> None:
+        _accept("eps_mode", self.eps_mode, ("relative", "absolute"))
+        _accept("grafting", self.grafting, GRAFTS)
+        _accept("rank1", self.rank1, ("adam", "sonew"))
+        _accept("flatten", self.flatten, ("column", "row"))
+        if not isinstance(self.band, int) or isinstance(self.band, bool) or self.band < 0:
+            raise ValueError(f"band is {self.band!r}; give a whole number from 0 (diagonal) on, 1 is tridiagonal")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a decay in [0, 1), such as 0.9")
+        for name in ("eps", "graft_eps"):
+            if not (0 < getattr(self, name) < math.inf):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give a positive number, such as 1e-6")
+        if self.tolerance is not None and not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance is {self.tolerance!r}; give None for the dtype's epsilon, or a number in [0, 1)")
+
+    def bands_of(self, leaf: jax.Array) -> int:
+        """How many off-diagonals are kept for `leaf`."""
+        return 0 if leaf.ndim <= 1 and self.rank1 == "adam" else self.band
+
+
+def scale_by_sonew(
+    *,
+    band: int = 1,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    eps: float = 1e-6,
+    eps_mode: str = "relative",
+    grafting: str = "adam",
+    graft_eps: float = 1e-8,
+    rank1: str = "adam",
+    flatten: str = "column",
+    tolerance: float | None = None,
+) -> optax.GradientTransformation:
+    r"""Precondition updates by Sparsified Online Newton.
+
+    For each tensor, flattened to `n` entries whose sparsity graph `G` joins entries at most `band` apart:
+
+    .. math::
+      H_t &= \beta_2 H_{t-1} + (1 - \beta_2) P_G(g_t g_t^T), \quad \hat H_t = H_t / (1 - \beta_2^t) + \text{damping} \\
+      X_t &= \arg\min_{X \succ 0,\, X \in S(G)} -\log\det X + \mathrm{Tr}(X \hat H_t) \\
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \quad u_t = s_t X_t m_t / (1 - \beta_1^t)
+
+    Args:
+      band: off-diagonals of the preconditioner: 0 diagonal, 1 tridiagonal, b banded. Costs `O(n b^3)` arithmetic and
+        `O(n b)` memory.
+      b1: decay of the momentum `m`.
+      b2: decay of the statistics `H`.
+      eps: damping, added to the diagonal.
+      eps_mode: "relative": `max(eps * max_i(H[i,i] + max_k |H[i,k]|), 1e-16)` for each tensor; "absolute": `eps`.
+      grafting: whose step length the direction takes, tensor by tensor: "adam", "sgd", "momentum", "rmsprop", or
+        "none" for `s_t = 1`.
+      graft_eps: added to the square root in the adam and rmsprop grafts.
+      rank1: how tensors of rank 0 and 1 move: "adam" or "sonew".
+      flatten: "column" chains the inputs of one output of a `(in, out)` matrix (of more axes, all but the last are
+        inputs); "row" follows memory.
+      tolerance: `gamma` of edge removal; by default the machine epsilon of the statistics' dtype.
+
+    Returns:
+      An optax transformation; the statistics and the momentum have the dtype of the parameters.
+
+    Raises:
+      ValueError: an option is outside what it accepts.
+
+    Example:
+      >>> import optax
+      >>> tx = optax.chain(optax.clip_by_global_norm(1.0), scale_by_sonew(band=4), optax.scale(-1e-2))
+
+    References:
+      A Computationally Efficient Sparsified Online Newton Method, NeurIPS 2023, arXiv 2311.10085, algorithms 1 to 3.
+    """
+    options = _Options(
+        band=band,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_mode=eps_mode,
+        grafting=grafting,
+        graft_eps=graft_eps,
+        rank1=rank1,
+        flatten=flatten,
+        tolerance=tolerance,
+    )
+
+    def init(params: optax.Params) -> ScaleBySonewState:
+        return ScaleBySonewState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            bands=jax.tree.map(
+                lambda p: tuple(jnp.zeros_like(p) for _ in range(options.bands_of(p) + 1)), params
+            ),
+        )
+
+    def update(
+        updates: optax.Updates, state: ScaleBySonewState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScaleBySonewState]:
+        del params
+        count = optax.safe_increment(state.count)
+        leaves, tree = jax.tree.flatten(updates)
+        moved = [
+            _update_leaf(options, count, g, m, bands)
+            for g, m, bands in zip(leaves, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.bands), strict=True)
+        ]
+        u, mu, bands = (tree.unflatten(column) for column in zip(*moved, strict=True)) if moved else (updates,) * 3
+        return u, ScaleBySonewState(count=count, mu=mu, bands=bands)
+
+    return optax.GradientTransformation(init, update)
+
+
+def sonew(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    band: int = 1,
+    b1: float = 0.9,
+    b2: float = 0.99,
+    eps: float = 1e-6,
+    eps_mode: str = "relative",
+    grafting: str = "adam",
+    graft_eps: float = 1e-8,
+    rank1: str = "adam",
+    flatten: str = "column",
+    weight_decay: float = 0.0,
+    tolerance: float | None = None,
+) -> optax.GradientTransformation:
+    r"""The Sparsified Online Newton optimizer: `w <- w - lr_t (u_t + weight_decay * w)`, `u_t` of `scale_by_sonew`.
+
+    Args:
+      learning_rate: a float or an optax schedule.
+      weight_decay: decoupled weight decay.
+      band, b1, b2, eps, eps_mode, grafting, graft_eps, rank1, flatten, tolerance: see `scale_by_sonew`.
+
+    Raises:
+      ValueError: an option is outside what it accepts.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> tx = sonew(0.1)
+      >>> params = {"w": jnp.ones((3, 2))}
+      >>> state = tx.init(params)
+      >>> grads = jax.grad(lambda p: jnp.sum(p["w"] ** 2))(params)
+      >>> updates, state = tx.update(grads, state, params)
+      >>> params = optax.apply_updates(params, updates)
+
+    References:
+      A Computationally Efficient Sparsified Online Newton Method, NeurIPS 2023, arXiv 2311.10085.
+    """
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay is {weight_decay!r}; give zero or a positive number")
+    scale = scale_by_sonew(
+        band=band,
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        eps_mode=eps_mode,
+        grafting=grafting,
+        graft_eps=graft_eps,
+        rank1=rank1,
+        flatten=flatten,
+        tolerance=tolerance,
+    )
+    decay = (optax.add_decayed_weights(weight_decay),) if weight_decay else ()
+    return optax.chain(scale, *decay, optax.scale_by_learning_rate(learning_rate))
+
+
+def _update_leaf(
+    options: _Options, count: jax.Array, g: jax.Array, m: jax.Array, bands: tuple[jax.Array, ...]
+) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
+    """The direction, the new momentum and the new bands of one tensor, all of its shape."""
+    if g.size == 0:
+        return g, m, bands
+    dtype = g.dtype
+    chain = Chain.of(g.shape, options.flatten)
+    g2, m2 = saturate(chain.view(g)), chain.view(m)
+    m2 = options.b1 * m2 + (1 - options.b1) * g2
+    raw = [
+        options.b2 * chain.view(h) + (1 - options.b2) * (g2 * chain.shift(g2, d)) for d, h in enumerate(bands)
+    ]
+    m_hat = m2 * _debias(options.b1, count, dtype)
+    h_hat = [h * _debias(options.b2, count, dtype) for h in raw]
+    diagonal = h_hat[0]
+    if g.ndim <= 1 and options.rank1 == "adam":
+        u = graft_direction("adam", g2, m_hat, diagonal, options.graft_eps)
+    else:
+        h_hat[0] = diagonal + _damping(options, chain, h_hat)
+        u = apply(chain, factorize(chain, h_hat, tolerance=options.tolerance), m_hat)
+        if options.grafting != "none":
+            u = graft(u, graft_direction(options.grafting, g2, m_hat, diagonal, options.graft_eps))
+    return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in raw)
+
+
+def _debias(decay: float, count: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`1 / (1 - decay^t)`, in at least float32: in bfloat16 `1 - 0.99` alone would be a fifth off."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    return (1 / (1 - jnp.asarray(decay, wide) ** count.astype(wide))).astype(dtype)
+
+
+def _damping(options: _Options, chain: Chain, h: list[jax.Array]) -> jax.Array:
+    if options.eps_mode == "absolute":
+        return jnp.asarray(options.eps, h[0].dtype)
+    largest = jnp.zeros_like(h[0])
+    for d, band in enumerate(h[1:], start=1):
+        off = jnp.abs(band)
+        largest = jnp.maximum(largest, jnp.maximum(off, chain.shift(off, -d)))
+    relative = jnp.asarray(options.eps, h[0].dtype) * jnp.max(h[0] + largest)
+    return jnp.maximum(relative, jnp.asarray(_SMALLEST_DAMPING, h[0].dtype))
+
+
+def _accept(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    if value not in accepted:
+        raise ValueError(f"{name} is {value!r}; give one of {', '.join(accepted)}")
