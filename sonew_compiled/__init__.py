@@ -1,0 +1,41 @@
+"""Sparsified Online Newton, compiled ahead of time. JAX and the compiler load only when something here needs them."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sonew_compiled.compile import compile_training as compile_training
+    from sonew_compiled.errors import SonewError as SonewError
+    from sonew_compiled.errors import UsageError as UsageError
+    from sonew_compiled.models import Model as Model
+    from sonew_compiled.optimizer import Preconditioner as Preconditioner
+    from sonew_compiled.optimizer import ScaleBySonewState as ScaleBySonewState
+    from sonew_compiled.optimizer import preconditioner as preconditioner
+    from sonew_compiled.optimizer import scale_by_sonew as scale_by_sonew
+    from sonew_compiled.optimizer import sonew as sonew
+
+_HOMES = {
+    "Model": "models",
+    "Preconditioner": "optimizer",
+    "ScaleBySonewState": "optimizer",
+    "SonewError": "errors",
+    "UsageError": "errors",
+    "compile_training": "compile",
+    "preconditioner": "optimizer",
+    "scale_by_sonew": "optimizer",
+    "sonew": "optimizer",
+}
+
+__all__ = list(_HOMES)  # noqa: PLE0604 -- the names are strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -1,0 +1,76 @@
+"""`sonew compile`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sonew_compiled.cli import _options as options
+
+if TYPE_CHECKING:
+    from sonew_compiled.runtime.manifest import Manifest
+
+
+@click.command("compile")
+@click.option("-o", "--output", type=options.PATH, default=Path("sonew.bundle"), show_default=True, help="The bundle.")
+@options.compile_options
+@options.schedule_options
+@click.option("--dump-ir", type=options.PATH, help="Write the module after each pass into this directory.")
+@click.option("--print-ir-after", multiple=True, metavar="PASS", help="Print the module after this pass, or all.")
+@options.json_option
+def compile_command(
+    output: Path, dump_ir: Path | None, print_ir_after: tuple[str, ...], as_json: bool, **what: Any
+) -> None:
+    """Compile a model and an optimizer into a bundle.
+
+    \b
+    Examples:
+      sonew compile -o ae.bundle
+      sonew compile -o ae.bundle --target cpu --target vulkan
+      sonew compile -o band.bundle --optimizer band-sonew --band 4 --batch-size 500
+      sonew compile -o mine.bundle --model package.module:attribute
+    """
+    started = time.perf_counter()
+    manifest = compile_bundle(output, what, dump_ir=dump_ir, print_ir_after=print_ir_after)
+    seconds = time.perf_counter() - started
+    if as_json:
+        options.print_json(
+            {
+                "bundle": str(output),
+                "seconds": round(seconds, 3),
+                "targets": [target.name for target in manifest.targets],
+                "files": {name: file.size for name, file in manifest.files.items()},
+            }
+        )
+    size = sum(file.size for file in manifest.files.values())
+    options.say(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; train with: sonew run {output}")
+
+
+def compile_bundle(
+    output: Path, what: dict[str, Any], *, dump_ir: Path | None = None, print_ir_after: tuple[str, ...] = ()
+) -> Manifest:
+    """Compiles what the compile options in `what` ask for."""
+    optimizer = options.optimizer_of(what)
+    name = what["model"] or "autoencoder"
+    from sonew_compiled.compile import compile_training
+
+    model = options.load_model(name)
+    return compile_training(
+        model.loss,
+        model.init,
+        optimizer,
+        model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
+        output=output,
+        predict=model.predict,
+        targets=what["targets"] or ("cpu",),
+        model=name,
+        learning_rate=what["learning_rate"],
+        schedule=what["schedule"] or "paper",
+        params=what["params"],
+        dump_ir=dump_ir,
+        print_ir_after=print_ir_after,
+        progress=options.say,
+    )

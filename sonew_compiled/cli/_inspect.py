@@ -1,0 +1,144 @@
+"""`sonew inspect` and `sonew targets`: what a bundle holds, and what can be done on this machine."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sonew_compiled.cli import _options as options
+
+if TYPE_CHECKING:
+    from sonew_compiled.runtime import Bundle
+    from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+
+# More tensors than this on one line are summed up.
+_MOST_TENSORS = 4
+
+
+@click.command("inspect")
+@options.bundle_argument
+@options.json_option
+def inspect_command(bundle: Path, as_json: bool) -> None:
+    """Show what is in a bundle, and check the hash of every file.
+
+    \b
+    Examples:
+      sonew inspect sonew.bundle
+      sonew inspect sonew.bundle --json
+    """
+    from sonew_compiled.runtime import open_bundle
+
+    opened = open_bundle(bundle)
+    opened.verify()
+    if as_json:
+        options.print_json(_described(opened))
+    else:
+        _print_table(opened)
+
+
+def _described(bundle: Bundle) -> dict[str, Any]:
+    import json
+
+    manifest = bundle.manifest
+    return json.loads(manifest.to_json()) | {
+        "bundle": str(bundle.path),
+        "parameters": _elements(manifest.parameters),
+        "state_bytes": _bytes(manifest.state),
+        "state_bytes_per_parameter": round(_bytes(manifest.state) / max(_elements(manifest.parameters), 1), 2),
+    }
+
+
+def _print_table(bundle: Bundle) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    manifest = bundle.manifest
+    console = Console(highlight=False)
+    settings = "  ".join(f"{key} {value}" for key, value in manifest.optimizer.items() if key != "name")
+    parameters = _elements(manifest.parameters)
+    console.print(f"[bold]{bundle.path}[/bold]  format {manifest.format_version}")
+    console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}")
+    console.print(f"optimizer  {manifest.optimizer['name']}  {settings}")
+    console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
+    console.print(
+        f"state      {_bytes(manifest.state) / 1e6:.1f} MB, "
+        f"{_bytes(manifest.state) / max(parameters, 1):.1f} bytes a parameter"
+    )
+    console.print(f"made by    {'  '.join(f'{package} {version}' for package, version in manifest.versions.items())}")
+    functions = Table("function", "inputs", "outputs", box=None, header_style="bold", pad_edge=False)
+    for name, function in manifest.functions.items():
+        functions.add_row(name, _signature(function, inputs=True), _signature(function, inputs=False))
+    files = Table("file", "bytes", "target", "runs on", "sha256", box=None, header_style="bold", pad_edge=False)
+    targets = {target.file: target for target in manifest.targets}
+    for name, file in manifest.files.items():
+        target = targets.get(name)
+        place = f"{target.driver} {target.cpu or target.machine}".strip() if target else ""
+        files.add_row(name, f"{file.size:,}", target.name if target else "", place, file.sha256[:12])
+    console.print(functions, "", files)
+
+
+def _signature(function: FunctionSpec, *, inputs: bool) -> str:
+    """The tensors of a call, those of the state summed up where they are many."""
+    groups: dict[str, list[TensorSpec]] = {}
+    for spec in function.inputs if inputs else function.outputs:
+        groups.setdefault(spec.name.partition("/")[0], []).append(spec)
+    words = []
+    for group, specs in groups.items():
+        if len(specs) > _MOST_TENSORS:
+            words.append(f"{group}/ ({len(specs)} tensors, {_bytes(tuple(specs)) / 1e6:.1f} MB)")
+        else:
+            words.extend(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in specs)
+    return ", ".join(words)
+
+
+def _elements(specs: tuple[TensorSpec, ...]) -> int:
+    return sum(math.prod(spec.shape) for spec in specs)
+
+
+def _bytes(specs: tuple[TensorSpec, ...]) -> int:
+    return sum(math.prod(spec.shape) * spec.itemsize for spec in specs)
+
+
+@click.command("targets")
+@options.json_option
+def targets_command(as_json: bool) -> None:
+    """Show what can be compiled here and what can be run here.
+
+    \b
+    Examples:
+      sonew targets
+      sonew targets --json
+    """
+    rows = _target_rows()
+    if as_json:
+        options.print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("target", "compile", "run", "reason", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(row["name"], *("yes" if row[key] else "no" for key in ("compile", "run")), row["reason"])
+    Console(highlight=False).print(table)
+
+
+def _target_rows() -> list[dict[str, Any]]:
+    """One row a target: `name`, `compile`, `run`, and the `reason` where either cannot be done."""
+    import importlib.util
+
+    from sonew_compiled.runtime import cpu_flags, list_devices
+    from sonew_compiled.runtime.manifest import TargetSpec
+    from sonew_compiled.runtime.bundle import why_not_here
+    from sonew_compiled.targets import resolve_target, target_names
+
+    has_compiler = all(importlib.util.find_spec(name) is not None for name in ("jax", "iree.compiler"))
+    drivers = {device.driver for device in list_devices()}
+    rows = []
+    for name in target_names():
+        reasons = [] if has_compiler else ["compile: install sonew-compiled[compile]"]
+        run = why_not_here(resolve_target(name), drivers)
+        rows.append({"name": name, "compile": has_compiler, "run": not run, "reason": "; ".join(reasons)})
+    return rows

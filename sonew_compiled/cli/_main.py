@@ -1,0 +1,81 @@
+"""The group of commands, and how errors leave it."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+
+from sonew_compiled.cli._compile import compile_command
+from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
+from sonew_compiled.cli._inspect import inspect_command, targets_command
+from sonew_compiled.cli._plot import plot_command
+from sonew_compiled.cli._run import run_command
+from sonew_compiled.cli.data import data
+from sonew_compiled.errors import SonewError
+
+# Packages that only some extra brings, and the extra that does.
+_EXTRAS = {"jax": "compile", "jaxlib": "compile", "optax": "compile", "iree.compiler": "compile", "matplotlib": "plot"}
+
+
+class _Group(click.Group):
+    """Lists the commands in the order in which a user needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sonew-compiled", prog_name="sonew")
+def sonew() -> None:
+    """Train with Sparsified Online Newton, compiled ahead of time.
+
+    \b
+    Examples:
+      sonew run                                  compile, then train the autoencoder on the embedded digits
+      sonew compile -o ae.bundle --target cpu    make a bundle
+      sonew run ae.bundle --data mnist           train from it, on a machine without JAX
+      sonew inspect ae.bundle                    see what is in it
+
+    Shell completion: eval "$(_SONEW_COMPLETE=bash_source sonew)", likewise zsh_source and fish_source.
+    """
+
+
+for command in (
+    run_command,
+    compile_command,
+    eval_command,
+    reconstruct_command,
+    plot_command,
+    inspect_command,
+    targets_command,
+    data,
+):
+    sonew.add_command(command)
+
+
+def main() -> NoReturn:
+    """The console script: exit codes 0 done, 1 the work failed, 2 the command line was wrong."""
+    try:
+        sonew.main(prog_name="sonew", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except SonewError as error:
+        click.echo(f"sonew: {error}", err=True)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        name = error.name or ""
+        extra = next((extra for package, extra in _EXTRAS.items() if (name + ".").startswith(package + ".")), None)
+        if extra is None:
+            raise
+        click.echo(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'", err=True)
+        sys.exit(1)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("sonew: stopped", err=True)
+        sys.exit(1)
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        sys.exit(1)
+    sys.exit(0)

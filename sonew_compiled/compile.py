@@ -1,0 +1,183 @@
+"""From a model and an optimizer to a bundle: trace, passes, lower, write."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sonew_compiled import passes
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.lower import lower
+from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.presets import OptimizerSettings
+from sonew_compiled.runtime.checkpoint import load_parameters
+from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, Manifest, TargetSpec
+from sonew_compiled.targets import Target, resolve_target
+from sonew_compiled.trace import Loss, OptimizerFactory, trace_training
+
+STABLEHLO_FILE = "module.stablehlo"
+PARAMETERS_FILE = "params.safetensors"
+
+
+def compile_training(
+    loss: Loss,
+    init: Callable[[jax.Array], Any],
+    optimizer: OptimizerSettings | OptimizerFactory,
+    batch: Any,
+    *,
+    output: str | Path,
+    predict: Callable[[Any, Any], jax.Array] | None = None,
+    targets: Sequence[str] = ("cpu",),
+    model: str = "model",
+    learning_rate: float | None = None,
+    schedule: str = "paper",
+    params: str | Path | None = None,
+    dump_ir: Path | None = None,
+    print_ir_after: Collection[str] = (),
+    progress: Callable[[str], None] = lambda step: None,
+) -> Manifest:
+    """Compiles a training step ahead of time and writes a bundle that trains without JAX.
+
+    Args:
+      loss: `loss(params, batch) -> scalar`, any JAX function: the mean over the examples of the batch's leading axis.
+      init: `init(key) -> params`, any pytree of floating-point arrays, from a JAX random key.
+      optimizer: settings as `sonew_compiled.presets.optimizer_settings` gives them, or a function from the learning
+        rate (a traced float32 scalar) to an optax transformation, such as `lambda lr: sonew(lr, band=4)`.
+      batch: the shapes and dtypes of a batch, a pytree of `jax.ShapeDtypeStruct` that share the leading axis. A dict's
+        keys are the field names that the runtime binds a data set's arrays to.
+      output: the bundle, a directory. An older bundle there is replaced once the new one is complete.
+      predict: `predict(params, batch) -> array`, an optional export.
+      targets: what to compile for, in the order in which a device should prefer them; see `sonew targets`.
+      model: the name of the model in the manifest.
+      learning_rate: what `sonew run` uses unless told otherwise; by default the optimizer settings' own.
+      schedule: likewise: "paper", "constant" or "cosine".
+      params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
+      dump_ir: a directory for the module after each pass.
+      print_ir_after: passes after which the module is printed on stderr, or "all".
+      progress: called with a line for each step of the work.
+
+    Returns:
+      The manifest of the bundle.
+
+    Raises:
+      UsageError: a target, the batch, the loss, the parameters or the learning rate is not what is accepted.
+      SonewError: the compiler refused the module, or the bundle cannot be written.
+
+    Example:
+      >>> import sonew_compiled
+      >>> from sonew_compiled.models import autoencoder
+      >>> manifest = sonew_compiled.compile_training(
+      ...     autoencoder.loss, autoencoder.init, lambda lr: sonew_compiled.sonew(lr, b2=0.95, eps=1e-7),
+      ...     autoencoder.batch(100), output="autoencoder.bundle", learning_rate=1e-2)
+    """
+    if isinstance(optimizer, OptimizerSettings):
+        factory = optimizer_factory(optimizer)
+        described = {k: v for k, v in asdict(optimizer).items() if k != "learning_rate" and v is not None}
+        learning_rate = optimizer.learning_rate if learning_rate is None else learning_rate
+    else:
+        factory = optimizer
+        described = {"name": getattr(optimizer, "__name__", "custom").replace("<lambda>", "custom")}
+    if learning_rate is None:
+        raise UsageError("learning_rate is None and the optimizer is a function; give the default learning rate")
+    if not 0 <= learning_rate < math.inf:
+        raise UsageError(f"learning_rate is {learning_rate}; give zero or a positive number")
+    resolved = [resolve_target(name) for name in dict.fromkeys(targets)]
+    if not resolved:
+        raise UsageError("no target given; give at least one, such as 'cpu'")
+    destination = _writable_bundle(Path(output))
+
+    progress(f"trace {model} with {described['name']}")
+    traced = trace_training(init=init, loss=loss, optimizer=factory, batch=batch, predict=predict)
+    progress("run the passes")
+    module = passes.parse(traced.container)
+    passes.run_pipeline(module, passes.PIPELINE, dump_dir=dump_ir, print_ir_after=print_ir_after)
+    stablehlo = passes.to_portable_artifact(module)
+
+    files = {STABLEHLO_FILE: stablehlo}
+    for target in resolved:
+        progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
+        files[target.file] = lower(stablehlo, target, what=f"{model} with {described['name']}")
+    manifest = Manifest(
+        model=model,
+        optimizer=described,
+        defaults={"learning_rate": learning_rate, "schedule": schedule},
+        versions=_versions(),
+        functions=traced.functions,
+        targets=tuple(_target_spec(target) for target in resolved),
+    )
+    if params is not None:
+        load_parameters(Path(params), manifest.parameters)
+        files[PARAMETERS_FILE] = Path(params).read_bytes()
+    return _write(destination, manifest, files)
+
+
+def _target_spec(target: Target) -> TargetSpec:
+    return TargetSpec(
+        name=target.name,
+        file=target.file,
+        driver=target.driver,
+        machine=target.machine,
+        cpu=target.cpu,
+        cpu_features=target.cpu_features,
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax")
+    return {
+        **{package: importlib.metadata.version(package) for package in packages},
+        "stablehlo": passes.stablehlo_version(),
+    }
+
+
+def _writable_bundle(path: Path) -> Path:
+    """`path`, once it is clear that writing a bundle there destroys nothing but an older bundle."""
+    if path.is_file():
+        raise UsageError(f"{path} is a file; give a new directory, or an older bundle to replace")
+    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_FILE).exists():
+        raise UsageError(f"{path} is a directory that is not a bundle; give a new directory, or an older bundle")
+    return path
+
+
+def _write(destination: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
+    """Writes the bundle beside its destination and moves it there whole."""
+    specs = {name: FileSpec(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in files.items()}
+    complete = Manifest(**{**manifest.__dict__, "files": specs})
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+        try:
+            for name, data in files.items():
+                (scratch / name).write_bytes(data)
+            (scratch / MANIFEST_FILE).write_text(complete.to_json(), encoding="utf-8")
+            scratch.chmod(0o777 & ~_umask())
+            if destination.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+                destination.rename(old / "replaced")
+                scratch.rename(destination)
+                shutil.rmtree(old)
+            else:
+                scratch.rename(destination)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise SonewError(f"cannot write the bundle {destination}: {error.strerror}; give another -o/--output") from None
+    return complete
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+

@@ -1,0 +1,202 @@
+"""A model and an optimizer, traced from JAX into one StableHLO module of named functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.extend.core import Var
+from jaxlib.mlir import ir
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+
+Loss = Callable[[Any, Any], jax.Array]
+OptimizerFactory = Callable[[Any], optax.GradientTransformation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """The traced functions.
+
+    Attributes:
+      container: MLIR text of a module with one inner module for each function, in which arguments and results carry
+        `sonew.name` and given-up arguments `sonew.donate`.
+      functions: the signatures, by name.
+    """
+
+    container: str
+    functions: dict[str, FunctionSpec]
+
+
+def trace_training(
+    *,
+    init: Callable[[jax.Array], Any],
+    loss: Loss,
+    optimizer: OptimizerFactory,
+    batch: Any,
+    predict: Callable[[Any, Any], Any] | None = None,
+) -> Traced:
+    """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`.
+
+    Args:
+      init: `init(key) -> params`.
+      loss: `loss(params, batch) -> scalar`, a mean over the examples of the batch's leading axis.
+      optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar.
+      batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
+      predict: `predict(params, batch) -> array`.
+
+    Raises:
+      UsageError: the loss is not a scalar, the batch's leading axes differ, or the parameters are not arrays of floats.
+    """
+
+    def init_state(seed: Any) -> dict[str, Any]:
+        params = init(jax.random.key(seed, impl="threefry2x32"))
+        return {"params": params, "optimizer": optimizer(jnp.zeros((), jnp.float32)).init(params)}
+
+    def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
+        value, grads = jax.value_and_grad(loss)(state["params"], batch)
+        updates, opt_state = optimizer(learning_rate).update(grads, state["optimizer"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "optimizer": opt_state}, value.astype(jnp.float32)
+
+    def eval_step(params: Any, batch: Any) -> Any:
+        def example_loss(example: Any) -> Any:
+            return loss(params, jax.tree.map(lambda x: x[None], example))
+
+        return jax.vmap(example_loss)(batch).astype(jnp.float32)
+
+    seed = jax.ShapeDtypeStruct((), jnp.int32)
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    state = jax.eval_shape(init_state, seed)
+    _check_batch(batch)
+    _check_loss(loss, state["params"], batch)
+    params = {"params": state["params"]}
+    fields = {"batch": batch}
+
+    traces = {
+        "init": _trace(init_state, [seed], names=[["seed"]], results=[_names(state)]),
+        "train_step": _trace(
+            train_step,
+            [state, batch, rate],
+            names=[_names(state), _names(fields), ["learning_rate"]],
+            results=[_names(state), ["loss"]],
+            donate=set(_names(state)),
+        ),
+        "eval_step": _trace(
+            eval_step, [params["params"], batch], names=[_names(params), _names(fields)], results=[["losses"]]
+        ),
+    }
+    if predict is not None:
+        traces["predict"] = _trace(
+            predict,
+            [params["params"], batch],
+            names=[_names(params), _names(fields)],
+            results=[["prediction"]],
+            prune=True,
+        )
+    return Traced(
+        container="module {\n" + "\n".join(_inner(name, text) for name, (text, _) in traces.items()) + "\n}\n",
+        functions={name: spec for name, (_, spec) in traces.items()},
+    )
+
+
+def _names(tree: Any) -> list[str]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+def _trace(
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    names: Sequence[Sequence[str]],
+    results: Sequence[Sequence[str]],
+    donate: set[str] = frozenset(),  # type: ignore[assignment]
+    prune: bool = False,
+) -> tuple[str, FunctionSpec]:
+    """The function over its flat list of arguments, as MLIR text with named arguments, and its signature."""
+    leaves, tree = jax.tree.flatten(tuple(args))
+    inputs = [name for group in names for name in group]
+    outputs = [name for group in results for name in group]
+    assert len(leaves) == len(inputs)
+
+    def flat(*kept_leaves: Any) -> list[Any]:
+        full: list[Any] = list(leaves)
+        for index, leaf in zip(kept, kept_leaves, strict=True):
+            full[index] = leaf
+        return jax.tree.leaves(function(*tree.unflatten(full)))
+
+    kept = list(range(len(leaves)))
+    if prune:
+        jaxpr = jax.make_jaxpr(flat)(*leaves).jaxpr
+        used = {var for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)} | set(jaxpr.outvars)
+        kept = [index for index, var in enumerate(jaxpr.invars) if var in used]
+        # What is not kept is never read: any value of the right shape does.
+        leaves = [leaf if i in kept else jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
+    kept_leaves = [leaves[index] for index in kept]
+    inputs = [inputs[index] for index in kept]
+
+    lowered = jax.jit(flat, keep_unused=True).lower(*kept_leaves)
+    out = jax.tree.leaves(lowered.out_info)
+    assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
+    module = lowered.compiler_ir("stablehlo")
+    _name_values(module, inputs, outputs, donate)
+    spec = FunctionSpec(
+        inputs=tuple(_spec(name, leaf) for name, leaf in zip(inputs, kept_leaves, strict=True)),
+        outputs=tuple(_spec(name, leaf) for name, leaf in zip(outputs, out, strict=True)),
+    )
+    return str(module), spec
+
+
+def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donate: set[str]) -> None:
+    with module.context:
+        main = next(op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == "main")
+
+        def attributes(key: str, names: list[str]) -> ir.ArrayAttr:
+            old = main.attributes[key] if key in main.attributes else [ir.DictAttr.get({})] * len(names)
+            return ir.ArrayAttr.get(
+                [
+                    ir.DictAttr.get(
+                        {a.name: a.attr for a in attrs if not a.name.startswith("jax.")}
+                        | {"sonew.name": ir.StringAttr.get(name)}
+                        | ({"sonew.donate": ir.UnitAttr.get()} if key == "arg_attrs" and name in donate else {})
+                    )
+                    for attrs, name in zip(old, names, strict=True)
+                ]
+            )
+
+        main.attributes["arg_attrs"] = attributes("arg_attrs", inputs)
+        main.attributes["res_attrs"] = attributes("res_attrs", outputs)
+
+
+def _inner(name: str, text: str) -> str:
+    head, _, rest = text.partition("{")
+    _, at, attributes = head.partition(" attributes ")
+    # `module @jit_flat attributes {...} {` or `module @jit_flat {`: only the symbol changes.
+    return f"module @{name}{at}{attributes}{{{rest}"
+
+
+def _spec(name: str, leaf: Any) -> TensorSpec:
+    return TensorSpec(name=name, shape=tuple(leaf.shape), dtype=str(leaf.dtype))
+
+
+def _check_batch(batch: Any) -> None:
+    leaves = jax.tree.leaves(batch)
+    sizes = {leaf.shape[0] if leaf.shape else None for leaf in leaves}
+    if not leaves or len(sizes) != 1 or None in sizes:
+        shapes = {name: leaf.shape for name, leaf in zip(_names({"batch": batch}), leaves, strict=True)}
+        raise UsageError(f"the batch has shapes {shapes}; every field needs the batch size as its leading axis")
+
+
+def _check_loss(loss: Loss, params: Any, batch: Any) -> None:
+    for name, leaf in zip(_names({"params": params}), jax.tree.leaves(params), strict=True):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise UsageError(f"{name} is of dtype {leaf.dtype}; a parameter must be a floating-point array")
+    value = jax.eval_shape(loss, params, batch)
+    if not isinstance(value, jax.ShapeDtypeStruct) or value.shape != ():
+        raise UsageError(f"the loss returned {value}; it must be a scalar, the mean over the batch's examples")
