@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.dtypes import as_dtype
 
 FORMAT_VERSION = 1
 OLDEST_FORMAT_VERSION = 1
@@ -25,6 +26,11 @@ class TensorSpec:
     name: str
     shape: tuple[int, ...]
     dtype: str
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return as_dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,223 @@
+"""A bundle on disk: opened, checked against its manifest, and matched with the device that shall run it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import platform
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.manifest import MANIFEST_FILE, Manifest, TargetSpec
+
+PARAMETERS_FILE = "params.safetensors"
+
+logger = logging.getLogger("sonew_compiled")
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A directory written by `sonew compile`; made by `open_bundle`."""
+
+    path: Path
+    manifest: Manifest
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the bundle, after its size and SHA-256 were checked.
+
+        Raises:
+          SonewError: the file is missing, or is not the one that the bundle was written with.
+        """
+        path = self.path / name
+        spec = self.manifest.files.get(name)
+        if spec is None or Path(name).name != name:
+            raise SonewError(f"{self.path / MANIFEST_FILE} has no entry for {name!r}: {_REMEDY}")
+        if not path.is_file():
+            raise SonewError(f"{path} is missing from the bundle: {_REMEDY}")
+        try:
+            size = path.stat().st_size
+            if size != spec.size:
+                raise SonewError(
+                    f"{path} has {size:,} bytes where the manifest says {spec.size:,}; it is "
+                    f"{'truncated' if size < spec.size else 'of another bundle'}: {_REMEDY}"
+                )
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise SonewError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+        if digest != spec.sha256:
+            raise SonewError(
+                f"{path} has SHA-256 {digest[:12]}... where the manifest says {spec.sha256[:12]}...; "
+                f"it is corrupt or from another bundle: {_REMEDY}"
+            )
+        return path
+
+    def executable(self, target: TargetSpec) -> Path:
+        """The path of the target's executable, checked as `file` does."""
+        return self.file(target.file)
+
+    def verify(self) -> None:
+        """Checks every file that the manifest lists.
+
+        Raises:
+          SonewError: naming the first one that is missing or differs.
+        """
+        for name in self.manifest.files:
+            self.file(name)
+
+
+_REMEDY = "compile the bundle again with `sonew compile`"
+
+
+def open_bundle(path: str | Path) -> Bundle:
+    """Opens the bundle in the directory `path` and reads its manifest; the other files are checked when they are used.
+
+    Raises:
+      UsageError: there is no such directory, or it is not a bundle.
+      SonewError: the manifest is truncated, corrupt or of a format version that this runtime does not read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UsageError(f"there is no bundle at {path}: write one with `sonew compile -o {path}`")
+    manifest = path / MANIFEST_FILE
+    if not path.is_dir() or not manifest.is_file():
+        raise UsageError(
+            f"{path} is not a bundle, which is a directory with a {MANIFEST_FILE}: write one with `sonew compile`"
+        )
+    try:
+        text = manifest.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SonewError(f"{manifest} cannot be read ({error.strerror}): check its permissions") from None
+    except UnicodeDecodeError:
+        raise SonewError(f"{manifest} is not text, so it is corrupt: {_REMEDY}") from None
+    return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)))
+
+
+def _canonical(machine: str) -> str:
+    """Linux's name of an instruction set that other systems spell otherwise."""
+    return _MACHINES.get(machine.lower(), machine)
+
+
+def cpu_flags() -> frozenset[str] | None:
+    """The flags of this machine's processor as `/proc/cpuinfo` names them; None where there is no such file."""
+    try:
+        text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    match = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return frozenset(match.group(1).split()) if match else None
+
+
+class Needs(Protocol):
+    """What code needs of the machine that runs it; `TargetSpec` says what each attribute means."""
+
+    @property
+    def driver(self) -> str:
+        """The kind of device."""
+        ...
+
+    @property
+    def machine(self) -> str:
+        """The instruction set."""
+        ...
+
+    @property
+    def cpu(self) -> str:
+        """The processor."""
+        ...
+
+    @property
+    def cpu_features(self) -> tuple[str, ...]:
+        """Flags of `/proc/cpuinfo`."""
+        ...
+
+
+def why_not_here(target: Needs, drivers: Collection[str]) -> str:
+    """Why this machine cannot run the target's code, empty if it can.
+
+    Args:
+      target: the code.
+      drivers: the kinds of device that there are: `local`, `vulkan`, `cuda`, `hip`.
+    """
+    if target.driver not in drivers:
+        return f"for {target.driver} devices"
+    if target.driver != "local":
+        return ""
+    if target.machine and _canonical(target.machine) != _canonical(platform.machine()):
+        return f"for {target.machine}, this machine is {platform.machine()}"
+    flags = cpu_flags()
+    # Where the flags cannot be read (not Linux) the instruction set has to do: refusing would refuse every bundle.
+    missing = [] if flags is None else [flag for flag in target.cpu_features if flag not in flags]
+    if missing:
+        return f"for {target.cpu or 'another processor'}, this one lacks {', '.join(missing)}"
+    return ""
+
+
+def choose_target(bundle: Bundle, device: str, driver: str) -> TargetSpec:
+    """The first target of the manifest that the device can run.
+
+    Args:
+      bundle: what to choose from; the order of its targets is the order of preference.
+      device: the device's name, for the error.
+      driver: the kind of device: `local`, `vulkan`, `cuda` or `hip`.
+
+    Raises:
+      SonewError: the bundle has no code for the device.
+    """
+    reasons = []
+    for target in bundle.manifest.targets:
+        reason = why_not_here(target, {driver})
+        if not reason:
+            return target
+        reasons.append(f"{target.name} ({reason})")
+    wanted = {"local": "cpu", "hip": "rocm"}.get(driver, driver)
+    raise SonewError(
+        f"the bundle {bundle.path} has no code for device {device}: it holds {', '.join(reasons) or 'no target'}; "
+        f"add one with `sonew compile --target {wanted}` or choose another --device"
+    )
+
+
+def check_versions(bundle: Bundle) -> None:
+    """Compares the compiler that made the bundle with the runtime installed here, by major and minor version.
+
+    A newer runtime is logged as a warning: it usually reads what an older compiler wrote.
+
+    Raises:
+      SonewError: the runtime is older than the compiler.
+    """
+    made_with = bundle.manifest.versions.get("iree-base-compiler", "")
+    installed = runtime_version()
+    if not (_release(made_with) and _release(installed)) or _release(made_with) == _release(installed):
+        return
+    if _release(installed) < _release(made_with):
+        raise SonewError(
+            f"the bundle {bundle.path} was made by iree-base-compiler {made_with} and iree-base-runtime {installed} "
+            f"is older: upgrade it with `pip install 'iree-base-runtime>={made_with}'`"
+        )
+    logger.warning(
+        "the bundle %s was made by iree-base-compiler %s; iree-base-runtime %s is newer: if it fails, compile it again",
+        bundle.path,
+        made_with,
+        installed,
+    )
+
+
+def runtime_version() -> str:
+    """The version of the installed IREE runtime, empty if it was installed in some way that has none."""
+    try:
+        return importlib.metadata.version("iree-base-runtime")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _release(version: str) -> tuple[int, int] | tuple[()]:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match.group(1)), int(match.group(2))) if match else ()

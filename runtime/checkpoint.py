@@ -1,0 +1,209 @@
+"""Checkpoints: the whole training state, the step and the settings, in one safetensors file.
+
+Format versions:
+  1: the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.dtypes import as_dtype, is_floating
+from sonew_compiled.runtime.manifest import Manifest, TensorSpec
+from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors, write_tensors
+
+CHECKPOINT_FORMAT_VERSION = 1
+
+_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint file holds.
+
+    Attributes:
+      step: training steps done.
+      tensors: the training state by name, as `Manifest.state` has it.
+      settings: how it was trained, as strings by name; `TrainSettings` and `train` say which.
+    """
+
+    step: int
+    tensors: Mapping[str, np.ndarray]
+    settings: Mapping[str, str]
+
+
+class NotFiniteError(SonewError):
+    """A checkpoint was refused because a value in it is NaN or infinite."""
+
+
+def checkpoint_path(directory: Path, step: int) -> Path:
+    """The name of the checkpoint after `step` steps: `step-00001200.safetensors`."""
+    return directory / f"step-{step:08d}.safetensors"
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint, manifest: Manifest) -> Path:
+    """Writes a checkpoint atomically and returns its path.
+
+    Raises:
+      NotFiniteError: a tensor holds NaN or infinity; nothing is written.
+      SonewError: the file cannot be written; earlier checkpoints stay.
+    """
+    for name, array in checkpoint.tensors.items():
+        if is_floating(array.dtype) and not np.isfinite(array).all():
+            raise NotFiniteError(f"{name!r} holds NaN or infinity at step {checkpoint.step}: lower --learning-rate")
+    path = checkpoint_path(directory, checkpoint.step)
+    metadata = {
+        "format_version": str(CHECKPOINT_FORMAT_VERSION),
+        "step": str(checkpoint.step),
+        "model": manifest.model,
+        "optimizer": optimizer_name(manifest),
+        "signature": signature(manifest),
+        **checkpoint.settings,
+    }
+    write_tensors(path, checkpoint.tensors, metadata)
+    return path
+
+
+def load_checkpoint(path: str | Path, manifest: Manifest) -> Checkpoint:
+    """Reads a checkpoint of this bundle's model and optimizer.
+
+    Args:
+      path: a checkpoint, or a directory for the latest one in it.
+      manifest: of the bundle that is to go on from it.
+
+    Raises:
+      UsageError: there is no such file.
+      SonewError: it is truncated, corrupt, of a newer format, or of another model; the message names the difference.
+    """
+    path = find_checkpoint(path)
+    metadata = read_checkpoint_metadata(path)
+    remedy = "use the bundle that it was trained with"
+    for key, value in (("model", manifest.model), ("optimizer", optimizer_name(manifest))):
+        if metadata[key] != value:
+            raise SonewError(f"{path} is a checkpoint of {key} {metadata[key]!r}, the bundle has {value!r}: {remedy}")
+    tensors = read_tensors(path)
+    difference = first_difference(tensors, manifest.state)
+    if difference or metadata["signature"] != signature(manifest):
+        raise SonewError(f"{path} is a checkpoint of another model: {difference or 'its signature differs'}; {remedy}")
+    return Checkpoint(step=int(metadata["step"]), tensors=tensors, settings=metadata)
+
+
+def read_checkpoint_metadata(path: Path) -> dict[str, str]:
+    """The step and the settings of a checkpoint file, without its tensors.
+
+    Raises:
+      UsageError: there is no such file.
+      SonewError: it is not a checkpoint, or of a format version that this runtime does not read.
+    """
+    metadata = read_metadata(path)
+    version = metadata.get("format_version", "")
+    required = ("step", "model", "optimizer", "signature")
+    if not version.isdecimal() or any(key not in metadata for key in required) or not metadata["step"].isdecimal():
+        raise SonewError(f"{path} is not a checkpoint of `sonew run`: its header lacks the step and the model")
+    if int(version) > CHECKPOINT_FORMAT_VERSION:
+        raise SonewError(
+            f"{path} has checkpoint format version {version}; this runtime reads up to {CHECKPOINT_FORMAT_VERSION}: "
+            "upgrade sonew-compiled"
+        )
+    return metadata
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """`path` itself, or the latest checkpoint in it if it is a directory.
+
+    Raises:
+      UsageError: there is none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        if not path.exists():
+            raise UsageError(f"there is no checkpoint at {path}: give a step-*.safetensors file or its directory")
+        return path
+    found = latest(path)
+    if found is None:
+        raise UsageError(f"there is no checkpoint (step-*.safetensors) in {path}: give the --output of an earlier run")
+    return found
+
+
+def list_checkpoints(directory: Path) -> list[tuple[int, Path]]:
+    """The checkpoints of a directory with their steps, the earliest first."""
+    if not directory.is_dir():
+        return []
+    matches = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
+    return sorted((int(match.group(1)), path) for match, path in matches if match)
+
+
+def latest(directory: Path) -> Path | None:
+    """The checkpoint with the most steps, None if the directory has none."""
+    found = list_checkpoints(directory)
+    return found[-1][1] if found else None
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Removes all but the `keep` checkpoints with the most steps; `keep` is at least 1."""
+    assert keep >= 1
+    for _, path in list_checkpoints(directory)[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def save_parameters(path: Path, parameters: Mapping[str, np.ndarray]) -> None:
+    """Writes parameters by name, for `sonew compile --params`.
+
+    Raises:
+      SonewError: the file cannot be written.
+    """
+    write_tensors(path, parameters)
+
+
+def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
+    """Reads a model's parameters from a safetensors file: one of `save_parameters`, or a checkpoint.
+
+    Args:
+      path: the file; tensors in it that are not parameters are left out.
+      specs: the parameters, as `Manifest.parameters` has them.
+
+    Raises:
+      UsageError: there is no such file.
+      SonewError: it is truncated or corrupt, or its parameters are not those of the model.
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    parameters = {name: array for name, array in tensors.items() if name == "params" or name.startswith("params/")}
+    difference = first_difference(parameters, specs)
+    if difference:
+        raise SonewError(f"{path} does not hold this model's parameters: {difference}; give a file made for the model")
+    return parameters
+
+
+def first_difference(arrays: Mapping[str, np.ndarray], specs: tuple[TensorSpec, ...]) -> str:
+    """The first way in which `arrays` are not exactly the tensors of `specs`, in words; empty if there is none."""
+    for spec in specs:
+        array = arrays.get(spec.name)
+        if array is None:
+            return f"it lacks {spec.name!r}"
+        if array.shape != spec.shape:
+            return f"{spec.name!r} has shape {list(array.shape)} where the bundle has {list(spec.shape)}"
+        if array.dtype != as_dtype(spec.dtype):
+            return f"{spec.name!r} has dtype {array.dtype} where the bundle has {spec.dtype}"
+    names = {spec.name for spec in specs}
+    return next((f"the bundle has no {name!r}" for name in arrays if name not in names), "")
+
+
+def signature(manifest: Manifest) -> str:
+    """A hash of the model's and the optimizer's names and of every tensor's name, shape and dtype."""
+    tensors = [[spec.name, list(spec.shape), spec.dtype] for spec in manifest.state]
+    text = json.dumps([manifest.model, optimizer_name(manifest), tensors])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def optimizer_name(manifest: Manifest) -> str:
+    """The name of the bundle's optimizer."""
+    return str(manifest.optimizer.get("name", ""))

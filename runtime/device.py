@@ -1,0 +1,212 @@
+"""IREE devices: which there are, and arrays to and from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import iree.runtime as rt
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.dtypes import as_dtype
+
+DEFAULT_DEVICE = "local-task"
+
+Buffer: TypeAlias = rt.HalBufferView
+"""A tensor on a device: `iree.runtime.HalBufferView`."""
+
+_KINDS = {"local-task": "local", "local-sync": "local"}
+_LOCAL = {"local-task": "the CPU, on all cores", "local-sync": "the CPU, on one core"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceInfo:
+    """A device that can be opened here.
+
+    Attributes:
+      name: for `--device`: a driver (its first device), or `driver://N` for its device number N from 0.
+      driver: the kind of code it runs, as `TargetSpec.driver`: `local`, `vulkan`, `cuda`, `hip`.
+      description: the hardware in words.
+    """
+
+    name: str
+    driver: str
+    description: str
+
+
+def first_error(error: BaseException) -> str:
+    """The message of an error of IREE without the place in its sources, on one line of at most 300 characters."""
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    # "Error creating driver: c/runtime/src/iree/hal/x.c:66: UNAVAILABLE; what happened; while doing this"
+    _, separator, tail = line.partition(".c:")
+    if separator and ": " in tail:
+        line = tail.split(": ", 1)[1]
+    line = line.strip()
+    return line if len(line) <= 300 else line[:297] + "..."
+
+
+def list_devices() -> list[DeviceInfo]:
+    """The devices that can be opened here, the CPU first; drivers that do not load are left out."""
+    return _scan()[0]
+
+
+def missing_drivers() -> dict[str, str]:
+    """Why each driver that IREE was built with and that has no device here has none, by driver."""
+    return _scan()[1]
+
+
+def _scan() -> tuple[list[DeviceInfo], dict[str, str]]:
+    devices: list[DeviceInfo] = []
+    missing: dict[str, str] = {}
+    for driver in sorted(rt.query_available_drivers(), key=lambda name: (name != DEFAULT_DEVICE, name)):
+        try:
+            found = _query(driver)
+        except (RuntimeError, ValueError, OSError) as error:
+            missing[driver] = first_error(error)
+            continue
+        if not found:
+            missing[driver] = "the driver finds no device"
+        for index, info in enumerate(found):
+            devices.append(
+                DeviceInfo(
+                    name=f"{driver}://{index}" if index else driver,
+                    driver=_KINDS.get(driver, driver),
+                    description=_LOCAL.get(driver) or str(info.get("name") or driver),
+                )
+            )
+    return devices, missing
+
+
+def _query(driver: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = rt.get_driver(driver).query_available_devices()
+    return found
+
+
+def open_device(name: str | None = None) -> Device:
+    """Opens a device.
+
+    Args:
+      name: a driver (`local-task`, `local-sync`, `vulkan`, `cuda`, `hip`) for its first device, `driver://N` for its
+        device number N from 0, or a `driver://path` as IREE names it. None is `local-task`, the CPU on all cores.
+
+    Raises:
+      UsageError: there is no such device here; the message lists those that there are.
+      SonewError: the device is there and cannot be opened.
+    """
+    name = name or DEFAULT_DEVICE
+    driver, _, path = name.partition("://")
+    if driver not in rt.query_available_drivers():
+        raise _absent(name, "IREE has no such driver")
+    try:
+        found = _query(driver)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise _absent(name, first_error(error)) from None
+    if not found or (path.isdecimal() and int(path) >= len(found)):
+        raise _absent(name, f"the driver finds {len(found) or 'no'} device{'s' if len(found) > 1 else ''}")
+    try:
+        if not path or (path.isdecimal() and int(path) == 0 and len(found) == 1):
+            hal = rt.get_driver(driver).create_default_device()
+        elif path.isdecimal():
+            hal = rt.get_driver(driver).create_device(found[int(path)])
+        else:
+            hal = rt.get_driver(driver).create_device_by_uri(name)
+    except (RuntimeError, ValueError, OSError) as error:
+        if path and not path.isdecimal():
+            raise _absent(name, first_error(error)) from None
+        raise SonewError(f"device {name} cannot be opened: {first_error(error)}; choose another --device") from None
+    return Device(name=name, driver=_KINDS.get(driver, driver), hal=hal)
+
+
+def _absent(name: str, reason: str) -> UsageError:
+    names = ", ".join(info.name for info in list_devices())
+    return UsageError(f"there is no device {name!r} here ({reason}): choose from {names}")
+
+
+class Device:
+    """An open device. Arrays of any dtype that NumPy, or ml_dtypes' bfloat16 and float8, and IREE have in common.
+
+    Attributes:
+      name: as given to `open_device`.
+      driver: the kind of code it runs: `local`, `vulkan`, `cuda`, `hip`.
+      hal: the `iree.runtime.HalDevice`.
+    """
+
+    def __init__(self, *, name: str, driver: str, hal: Any) -> None:
+        self.name = name
+        self.driver = driver
+        self.hal = hal
+        self._allocator = hal.allocator
+
+    def upload(self, array: np.ndarray) -> Buffer:
+        """Copies an array to the device.
+
+        Raises:
+          SonewError: the device is out of memory.
+        """
+        # Always a copy: compiled code may assume an alignment that NumPy does not give.
+        array = np.asarray(array, order="C")
+        element_type = rt.array_interop.map_dtype_to_element_type(array.dtype)
+        if element_type is None:
+            raise UsageError(f"an array of dtype {array.dtype} cannot be put on a device: convert it first")
+        try:
+            return self._allocator.allocate_buffer_copy(
+                memory_type=rt.MemoryType.DEVICE_LOCAL,
+                allowed_usage=rt.BufferUsage.DEFAULT,
+                device=self.hal,
+                buffer=array,
+                element_type=element_type,
+            )
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise SonewError(
+                f"{array.nbytes:,} bytes cannot be put on device {self.name}: {first_error(error)}; "
+                "free memory there or take a smaller --batch-size"
+            ) from None
+
+    def download(self, buffer: Buffer, dtype: str | np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        """Copies a buffer to a new array of `dtype` (a NumPy or ml_dtypes name) and `shape`.
+
+        Raises:
+          SonewError: the device failed.
+        """
+        dtype = as_dtype(dtype) if isinstance(dtype, str) else dtype
+        result = np.empty(shape, dtype)
+        if result.nbytes == 0:
+            return result
+        try:
+            source = buffer.get_buffer()
+            assert source.byte_length() >= result.nbytes, (source.byte_length(), shape, dtype)
+            if not _is_mappable(source):
+                source = self._staged(source)
+            # asarray is a view of memory that the next step overwrites, or that dies with the mapping: copy.
+            mapped = source.map()
+            result[...] = mapped.asarray(list(shape), dtype)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise SonewError(f"device {self.name} failed in copying a result: {first_error(error)}") from None
+        return result
+
+    def _staged(self, source: Any) -> Any:
+        """A copy of a device buffer that the host can map.
+
+        `DeviceArray.to_host` imports the NumPy array's own memory as the target instead, which Vulkan refuses unless it
+        lies on a page boundary.
+        """
+        staging = self._allocator.allocate_buffer(
+            memory_type=int(rt.MemoryType.HOST_LOCAL | rt.MemoryType.DEVICE_VISIBLE),
+            allowed_usage=int(rt.BufferUsage.TRANSFER_TARGET | rt.BufferUsage.MAPPING_SCOPED),
+            allocation_size=source.byte_length(),
+        )
+        semaphore = self.hal.create_semaphore(0)
+        self.hal.queue_copy(
+            source,
+            staging,
+            wait_semaphores=rt.HalFence.create_at(semaphore, 0),
+            signal_semaphores=rt.HalFence.create_at(semaphore, 1),
+        )
+        rt.HalFence.create_at(semaphore, 1).wait()
+        return staging
+
+
+def _is_mappable(buffer: Any) -> bool:
+    visible, scoped = int(rt.MemoryType.HOST_VISIBLE), int(rt.BufferUsage.MAPPING_SCOPED)
+    return bool(buffer.memory_type() & visible == visible and buffer.allowed_usage() & scoped == scoped)

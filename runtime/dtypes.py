@@ -1,0 +1,30 @@
+"""The dtypes of manifests and tensor files, by name."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+
+from sonew_compiled.errors import SonewError
+
+_EXTENDED = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
+
+
+@cache
+def as_dtype(name: str) -> np.dtype:
+    """The dtype that NumPy or ml_dtypes knows by `name`.
+
+    Raises:
+      SonewError: neither knows it.
+    """
+    try:
+        return np.dtype(getattr(ml_dtypes, name) if name in _EXTENDED else name)
+    except TypeError:
+        raise SonewError(f"this runtime has no dtype {name!r}: upgrade sonew-compiled, or compile again") from None
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether the dtype is a floating-point one, of NumPy or of ml_dtypes."""
+    return np.issubdtype(dtype, np.floating) or dtype.name in _EXTENDED

@@ -1,0 +1,58 @@
+"""The loss over a whole data set, and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.data import BoundData
+from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.program import Program
+
+
+def evaluate(
+    program: Program, state: Mapping[str, Buffer], data: BoundData, *, each: Callable[[], None] | None = None
+) -> float:
+    """The mean loss over all examples, summed in float64.
+
+    Args:
+      program: whose `eval_step` to call.
+      state: the parameters by name, such as `TrainingState.buffers`; other tensors are ignored.
+      data: the examples.
+      each: called after every batch, such as to look for an interruption.
+    """
+    spec = program.manifest.functions["eval_step"].outputs[0]
+    total = 0.0
+    count = 0
+    for batch, valid in data.evaluation_batches():
+        results = program.call("eval_step", {**state, **program.upload_batch(batch, function="eval_step")})
+        losses = program.download(spec, results[spec.name])
+        total += float(np.sum(losses[:valid], dtype=np.float64))
+        count += valid
+        if each is not None:
+            each()
+    assert count == data.examples
+    return total / count
+
+
+def predict(program: Program, state: Mapping[str, Buffer], batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The model's prediction for a whole batch; an array of the shape and dtype that the manifest says.
+
+    Args:
+      program: whose `predict` to call.
+      state: the parameters by name, such as `TrainingState.buffers`; other tensors are ignored.
+      batch: arrays by field name, of the shapes and dtypes that were compiled.
+
+    Raises:
+      UsageError: the bundle has no `predict`, or a field of the batch is missing or of the wrong shape or dtype.
+
+    """
+    if not program.has("predict"):
+        raise UsageError(
+            f"the bundle {program.bundle.path} has no predict function: give the model one and compile it again"
+        )
+    spec = program.manifest.functions["predict"].outputs[0]
+    results = program.call("predict", {**state, **program.upload_batch(batch, function="predict")})
+    return program.download(spec, results[spec.name])

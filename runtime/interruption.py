@@ -1,0 +1,44 @@
+"""Ctrl-C and termination as a question to ask between steps."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from sonew_compiled.errors import SonewError
+
+
+class Interrupted(SonewError):  # noqa: N818 - it is no error
+    """The user stopped the work; the message says how to go on."""
+
+
+class Interruption:
+    """While entered, SIGINT and SIGTERM set `requested` instead of ending the process; a second one ends it.
+
+    Does nothing outside the main thread, where Python lets no one handle signals.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._restore()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            # None stands for a handler that was not set from Python and that Python cannot set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._previous.clear()

@@ -1,0 +1,88 @@
+"""`metrics.jsonl`: one JSON object a line for every epoch of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.tensorfile import write_atomically
+
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochMetrics:
+    """A line of `metrics.jsonl`.
+
+    Attributes:
+      step: training steps done at the end of the epoch.
+      epoch: from 1.
+      loss: mean over the epoch's batches of the loss before each update.
+      learning_rate: of the epoch's last step.
+      seconds: since this process began to train.
+      images_per_second: over the epoch, or the part of it since the run was resumed.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+
+
+class MetricsFile:
+    """Appends lines to `metrics.jsonl` in a run's directory, each flushed at once."""
+
+    def __init__(self, directory: Path, *, step: int, source: Path) -> None:
+        """Opens the file in `directory` for a run that goes on after `step` steps.
+
+        Args:
+          directory: of the run.
+          step: lines beyond it are dropped.
+          source: the directory of the run that is gone on with, whose lines up to `step` begin the file.
+
+        Raises:
+          SonewError: the file cannot be read or written.
+        """
+        self.path = directory / METRICS_FILE
+        kept = [json.dumps(row) + "\n" for row in read_metrics(source) if row["step"] <= step] if step else []
+        write_atomically(self.path, ["".join(kept).encode()])
+
+    def append(self, metrics: EpochMetrics) -> None:
+        """Adds a line.
+
+        Raises:
+          SonewError: it cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(metrics)) + "\n")
+        except OSError as error:
+            raise SonewError(f"{self.path} cannot be written ({error.strerror or error}): free space") from None
+
+
+def read_metrics(directory: Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`, empty if there is none. A last line that was cut off is left out.
+
+    Raises:
+      SonewError: the file cannot be read, or is not one of metrics.
+    """
+    path = directory / METRICS_FILE
+    rows: list[dict[str, float]] = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise SonewError(f"{path} cannot be read ({error}): remove it or choose another --output") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            assert isinstance(row["step"], int)
+        except (ValueError, KeyError, TypeError, AssertionError):
+            if number == len(lines):
+                break
+            raise SonewError(f"{path} line {number} is not a line of metrics: remove the file") from None
+        rows.append(row)
+    return rows

@@ -1,0 +1,78 @@
+"""Pictures of what a model makes of images."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.tensorfile import write_atomically
+
+_COLUMNS = 10
+_GAP = 1
+_SMALLEST = 84  # pixels of an image's side in the picture
+
+
+def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Path, *, columns: int = _COLUMNS) -> Path:
+    """Writes a PNG of rows of inputs, each over the row of their reconstructions.
+
+    Args:
+      inputs: n square grey images with values in [0, 1]: (n, side²), (n, side, side) or (n, side, side, 1), of any
+        floating-point dtype; values outside are cut off.
+      outputs: as many, of the same size.
+      path: the picture; its directory is made.
+      columns: images in a row.
+
+    Returns:
+      The path of the picture.
+
+    Raises:
+      UsageError: the images are not square, or the outputs are not as many as the inputs.
+      SonewError: the file cannot be written.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    tops, bottoms = _squares(inputs, "inputs"), _squares(outputs, "outputs")
+    if tops.shape != bottoms.shape or not len(tops):
+        raise UsageError(
+            f"{len(bottoms)} outputs of {bottoms.shape[1:]} do not pair with {len(tops)} inputs of {tops.shape[1:]}: "
+            "give as many of each, at least one"
+        )
+    columns = min(columns, len(tops))
+    rows = math.ceil(len(tops) / columns)
+    scale = max(1, math.ceil(_SMALLEST / tops.shape[1]))
+    side = tops.shape[1] * scale
+    gap = _GAP * scale
+    # A pair of rows is set apart from the next by a wider gap than the two are from each other.
+    height = rows * (2 * side + 3 * gap) + gap
+    canvas = np.full((height, columns * (side + gap) + gap), 255, np.uint8)
+    for index, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
+        row, column = divmod(index, columns)
+        y = row * (2 * side + 3 * gap) + gap
+        x = column * (side + gap) + gap
+        canvas[y : y + side, x : x + side] = np.kron(top, np.ones((scale, scale), np.uint8))
+        canvas[y + side + gap : y + 2 * side + gap, x : x + side] = np.kron(bottom, np.ones((scale, scale), np.uint8))
+    content = io.BytesIO()
+    Image.fromarray(canvas).save(content, format="PNG", optimize=True)
+    write_atomically(path, [content.getvalue()])
+    return path
+
+
+def _squares(images: np.ndarray, what: str) -> np.ndarray:
+    """The images as uint8 (n, side, side)."""
+    images = np.asarray(images)
+    pixels = math.prod(images.shape[1:])
+    side = math.isqrt(pixels)
+    shapes = {(side * side,), (side, side), (side, side, 1), (1, side, side)}
+    if images.ndim < 2 or images.shape[1:] not in shapes:
+        raise UsageError(
+            f"{what} of shape {images.shape} are not square grey images: give (n, side * side), (n, side, side) or "
+            "(n, side, side, 1)"
+        )
+    values = np.nan_to_num(images.astype(np.float32)).clip(0, 1)
+    squares: np.ndarray = np.rint(values * 255).astype(np.uint8).reshape(-1, side, side)
+    return squares

@@ -1,0 +1,167 @@
+"""A bundle's executable loaded on a device: functions called with buffers bound by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import iree.runtime as rt
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.bundle import Bundle, check_versions, choose_target
+from sonew_compiled.runtime.device import Buffer, Device, first_error
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
+
+
+@dataclass(frozen=True)
+class _Function:
+    """An export with what its call needs, laid out once."""
+
+    handle: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[tuple[int, str], ...]
+
+
+class Program:
+    """A loaded executable; made by `Program.load`. Not for use by two threads at once.
+
+    Attributes:
+      bundle: where it came from.
+      device: where it runs.
+      target: the executable that was chosen.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device, target: TargetSpec, context: Any, module: Any) -> None:
+        self.bundle = bundle
+        self.device = device
+        self.target = target
+        self._context = context
+        self._functions = {
+            name: _lookup(bundle, target, module, name, spec) for name, spec in bundle.manifest.functions.items()
+        }
+        self._batch_fields = {
+            field_of(spec): spec for spec in self.manifest.functions["train_step"].inputs if _fed(spec)
+        }
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @classmethod
+    def load(cls, bundle: Bundle, device: Device) -> Program:
+        """Loads the first executable of the bundle that the device can run, after checking its hash.
+
+        Raises:
+          SonewError: the bundle has no code for the device, was made by a newer compiler than this runtime, its
+            executable is damaged, or the device does not take it.
+        """
+        check_versions(bundle)
+        target = choose_target(bundle, device.name, device.driver)
+        path = bundle.executable(target)
+        try:
+            instance = rt.VmInstance()
+            module = rt.VmModule.mmap(instance, str(path))
+            context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), module])
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise SonewError(
+                f"{path} cannot be loaded on device {device.name}: {first_error(error)}; compile the bundle again with "
+                "`sonew compile` or choose another --device"
+            ) from None
+        return cls(bundle, device, target, context, module)
+
+    def call(self, name: str, buffers: Mapping[str, Buffer]) -> dict[str, Buffer]:
+        """Calls a function and waits for it.
+
+        Args:
+          name: a function of the manifest.
+          buffers: the function's inputs by name; others are ignored. Donated inputs are overwritten in place by the
+            result of the same name: go on with that.
+
+        Returns:
+          The results by name.
+
+        Raises:
+          SonewError: the device failed.
+        """
+        function = self._functions[name]
+        arguments = rt.VmVariantList(len(function.inputs))
+        for key in function.inputs:
+            arguments.push_ref(buffers[key])
+        results = rt.VmVariantList(len(function.outputs))
+        try:
+            self._context.invoke(function.handle, arguments, results)
+        except (RuntimeError, ValueError, MemoryError) as error:
+            raise SonewError(
+                f"{name} of {self.bundle.path} failed on device {self.device.name}: {first_error(error)}"
+            ) from None
+        assert len(results) == len(function.outputs), (name, len(results))
+        return {key: results.get_as_object(index, rt.HalBufferView) for index, key in function.outputs}
+
+    def has(self, name: str) -> bool:
+        """Whether the bundle has the function."""
+        return name in self._functions
+
+    def upload_batch(self, batch: Mapping[str, np.ndarray], *, function: str = "train_step") -> dict[str, Buffer]:
+        """Copies the fields of a batch that the function reads to the device.
+
+        Args:
+          batch: by field name, as `Manifest.batch` has them.
+          function: `train_step`, `eval_step` or `predict`.
+
+        Returns:
+          The function's inputs by name, such as `batch/image`.
+
+        Raises:
+          UsageError: a field is missing, or its shape or dtype is not the one that was compiled.
+        """
+        wanted = self._functions[function].inputs
+        return {
+            spec.name: self.device.upload(_checked(field, batch, spec))
+            for field, spec in self._batch_fields.items()
+            if spec.name in wanted
+        }
+
+    def download(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray:
+        """Copies a tensor of the manifest to a new array."""
+        return self.device.download(buffer, spec.dtype, spec.shape)
+
+
+def field_of(spec: TensorSpec) -> str:
+    """The name of the batch's field that an input holds: `image` for `batch/image`."""
+    return spec.name.removeprefix("batch/")
+
+
+def _fed(spec: TensorSpec) -> bool:
+    return spec.name == "batch" or spec.name.startswith("batch/")
+
+
+def _checked(field: str, batch: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
+    array = batch.get(field)
+    if array is None:
+        raise UsageError(
+            f"the batch has no field {field!r}, which the bundle reads: it has {', '.join(batch) or 'none'}"
+        )
+    if array.shape != spec.shape or array.dtype != as_dtype(spec.dtype):
+        raise UsageError(
+            f"the batch's {field!r} is {array.dtype}{list(array.shape)} where the bundle takes "
+            f"{spec.dtype}{list(spec.shape)}: convert it, or compile with another --batch-size"
+        )
+    return array
+
+
+def _lookup(bundle: Bundle, target: TargetSpec, module: Any, name: str, spec: FunctionSpec) -> _Function:
+    handle = module.lookup_function(name)
+    if handle is None:
+        raise SonewError(
+            f"{bundle.path / target.file} lacks the function {name!r} that the manifest lists: "
+            "compile the bundle again with `sonew compile`"
+        )
+    return _Function(
+        handle=handle,
+        inputs=tuple(tensor.name for tensor in spec.inputs),
+        outputs=tuple((index, tensor.name) for index, tensor in enumerate(spec.outputs)),
+    )

@@ -1,0 +1,95 @@
+"""The training state on a device, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.bundle import PARAMETERS_FILE
+from sonew_compiled.runtime.checkpoint import first_difference, load_parameters
+from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.manifest import TensorSpec
+from sonew_compiled.runtime.program import Program
+
+MAX_SEED = 2**31 - 1
+
+
+class TrainingState:
+    """Parameters and optimizer state, resident on the device between steps.
+
+    Attributes:
+      buffers: by name, as `Manifest.state` has them.
+    """
+
+    def __init__(self, program: Program, buffers: dict[str, Buffer]) -> None:
+        assert buffers.keys() == {spec.name for spec in program.manifest.state}
+        self.program = program
+        self.buffers = buffers
+
+    @classmethod
+    def initial(
+        cls, program: Program, *, seed: int, parameters: Mapping[str, np.ndarray] | None = None
+    ) -> TrainingState:
+        """The state at step 0.
+
+        Args:
+          program: whose `init` to call.
+          seed: 0 to 2³¹ - 1.
+          parameters: replace those of `init`; by default the bundle's `params.safetensors` does, if it has one.
+
+        Raises:
+          UsageError: a seed out of range, or parameters that are not the model's.
+        """
+        if not 0 <= seed <= MAX_SEED:
+            raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
+        buffers = program.call("init", {"seed": program.device.upload(np.array(seed, np.int32))})
+        if parameters is None and PARAMETERS_FILE in program.manifest.files:
+            parameters = load_parameters(program.bundle.file(PARAMETERS_FILE), program.manifest.parameters)
+        if parameters is not None:
+            _check(parameters, program.manifest.parameters, what="the parameters")
+            buffers |= {spec.name: program.device.upload(parameters[spec.name]) for spec in program.manifest.parameters}
+        return cls(program, buffers)
+
+    @classmethod
+    def from_arrays(cls, program: Program, arrays: Mapping[str, np.ndarray]) -> TrainingState:
+        """The state from arrays on the host, such as those of a checkpoint.
+
+        Raises:
+          SonewError: an array is missing, superfluous, or has another shape or dtype.
+        """
+        _check(arrays, program.manifest.state, what="the state")
+        return cls(program, {spec.name: program.device.upload(arrays[spec.name]) for spec in program.manifest.state})
+
+    def step(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> float:
+        """One training step in place.
+
+        Args:
+          batch: from `Program.upload_batch`.
+          learning_rate: a float32 scalar on the device.
+
+        Returns:
+          The loss of the batch before the update.
+        """
+        results = self.program.call("train_step", {**self.buffers, **batch, "learning_rate": learning_rate})
+        loss = results.pop("loss")
+        # The results alias the donated buffers; what the compiler could not alias is a new buffer, so take them all.
+        self.buffers = results
+        return float(self.program.device.download(loss, "float32", ()))
+
+    def download(self) -> dict[str, np.ndarray]:
+        """A copy of every tensor on the host, by name."""
+        return {spec.name: self.program.download(spec, self.buffers[spec.name]) for spec in self.program.manifest.state}
+
+    def parameters(self) -> dict[str, np.ndarray]:
+        """A copy of the parameters on the host, by name."""
+        return {
+            spec.name: self.program.download(spec, self.buffers[spec.name]) for spec in self.program.manifest.parameters
+        }
+
+
+def _check(arrays: Mapping[str, np.ndarray], specs: tuple[TensorSpec, ...], *, what: str) -> None:
+    difference = first_difference(arrays, specs)
+    if difference:
+        raise SonewError(f"{what} given are not those of this bundle: {difference}; use those it was trained with")

@@ -1,0 +1,302 @@
+"""The training loop: batches in, checkpoints and metrics out."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.bundle import Bundle
+from sonew_compiled.runtime.checkpoint import (
+    Checkpoint,
+    NotFiniteError,
+    find_checkpoint,
+    list_checkpoints,
+    load_checkpoint,
+    prune,
+    save_checkpoint,
+)
+from sonew_compiled.runtime.data import BoundData, Dataset, bind
+from sonew_compiled.runtime.device import DEFAULT_DEVICE, Buffer, Device
+from sonew_compiled.runtime.evaluate import evaluate
+from sonew_compiled.runtime.interruption import Interrupted, Interruption
+from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
+from sonew_compiled.runtime.program import Program
+from sonew_compiled.runtime.report import Reporter, SilentReporter
+from sonew_compiled.runtime.settings import TrainSettings
+from sonew_compiled.runtime.state import TrainingState
+
+
+class DivergedError(SonewError):
+    """The loss or the state became NaN or infinite; the last good checkpoint stays."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a run ended with.
+
+    Attributes:
+      train_loss: mean over the whole training split, in float64.
+      test_loss: mean over the test split, in float64.
+      steps: done since the start of training, before a resumed checkpoint included.
+      seconds: spent in training by this process, without the two losses.
+      images_per_second: over these seconds; 0 if there was nothing left to train.
+      checkpoint: of the last step.
+      metrics: the `metrics.jsonl` of the run.
+      bundle: that was trained from.
+      target: the executable of the bundle that ran.
+      device: it ran on.
+    """
+
+    train_loss: float
+    test_loss: float
+    steps: int
+    seconds: float
+    images_per_second: float
+    checkpoint: Path
+    metrics: Path
+    bundle: Path
+    target: str
+    device: str
+
+
+def train(
+    bundle: Bundle,
+    dataset: Dataset,
+    settings: TrainSettings,
+    device: Device,
+    *,
+    output: str | Path,
+    resume: str | Path | None = None,
+    reporter: Reporter | None = None,
+    resume_command: str | None = None,
+) -> TrainResult:
+    """Trains, writing `step-*.safetensors` and `metrics.jsonl` to `output`.
+
+    On the CPU a run that is stopped and resumed ends with the very bits of one that is not.
+
+    Args:
+      bundle: what to train.
+      dataset: its fields are bound to those of the bundle's batch by name.
+      settings: how; of a resumed run usually `resumed_settings(resume)` with some replaced.
+      device: where.
+      output: the run's directory; made if need be.
+      resume: a checkpoint to go on from, or a directory for the latest one in it.
+      reporter: is told how it goes; by default nobody is.
+      resume_command: the command line that goes on with this run, for the user who stops it.
+
+    Raises:
+      UsageError: the settings or the data do not fit the bundle, or `output` holds the checkpoints of another run.
+      DivergedError: the loss or the state became NaN or infinite.
+      Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
+      SonewError: a file is damaged or cannot be written, or the device failed.
+    """
+    if resume_command is None:
+        resume_command = _resume_command(bundle, dataset, device, Path(output))
+    run = _Run(bundle, dataset, settings, device, Path(output), resume, reporter or SilentReporter(), resume_command)
+    with run.reporter, Interruption() as interruption:
+        run.train(interruption)
+        return run.result(interruption)
+
+
+class _Run:
+    """One call of `train`: everything is checked when it is made."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        dataset: Dataset,
+        settings: TrainSettings,
+        device: Device,
+        output: Path,
+        resume: str | Path | None,
+        reporter: Reporter,
+        resume_command: str,
+    ) -> None:
+        manifest = bundle.manifest
+        self.settings = settings
+        self.output = output
+        self.reporter = reporter
+        self.resume_command = resume_command
+        self.data = bind(dataset.train, manifest.batch)
+        self.test_data = bind(dataset.test, manifest.batch)
+        self.steps_per_epoch = self.data.steps_per_epoch
+        self.rates = settings.rates(self.steps_per_epoch)
+        self.steps = settings.epochs * self.steps_per_epoch
+        self.header = {
+            **settings.to_metadata(),
+            "batch_size": str(manifest.batch_size),
+            "data": dataset.name,
+            "data_fingerprint": dataset.fingerprint,
+        }
+        self.step = 0
+        self.loss_sum = 0.0  # of the epoch's batches so far
+        self.last_good: Path | None = None
+        resumed = None if resume is None else find_checkpoint(resume)
+        _check_output(output, resumed)
+        if resumed is not None:
+            checkpoint = load_checkpoint(resumed, manifest)
+            self._check_resumed(resumed, checkpoint)
+        self.program = Program.load(bundle, device)
+        if resumed is None:
+            self.state = TrainingState.initial(self.program, seed=settings.seed)
+        else:
+            self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
+            self.step = checkpoint.step
+            self.loss_sum = float(checkpoint.settings.get("epoch_loss_sum", "0"))
+            self.last_good = resumed
+        self.first_step = self.step
+        self.metrics = MetricsFile(output, step=self.step, source=resumed.parent if resumed else output)
+        self.seconds = 0.0
+
+    def _check_resumed(self, path: Path, checkpoint: Checkpoint) -> None:
+        """What a resumed run must have in common with the one that it goes on with."""
+        had = checkpoint.settings
+        for key, what, remedy in (
+            ("batch_size", "batch size", "compile the bundle with its --batch-size"),
+            ("data_fingerprint", "data with fingerprint", f"give the --data it had, {had.get('data', 'unknown')}"),
+            ("seed", "seed", "leave out --seed"),
+        ):
+            if had.get(key) != self.header[key]:
+                raise UsageError(
+                    f"{path} was trained with {what} {had.get(key, 'unknown')[:12]}, this run has "
+                    f"{self.header[key][:12]}: {remedy}"
+                )
+        if checkpoint.step > self.steps:
+            raise UsageError(
+                f"{path} is at step {checkpoint.step}, beyond the {self.steps} steps of {self.settings.epochs} epochs: "
+                "choose more --epochs"
+            )
+
+    def train(self, interruption: Interruption) -> None:
+        """Runs the steps that are left."""
+        stop = min(self.steps, self.settings.max_steps or self.steps)
+        batch_size = self.data.batch_size
+        every = self.settings.checkpoint_every * self.steps_per_epoch
+        start = epoch_start = time.perf_counter()
+        epoch_first_step = self.step
+        learning_rate = _LearningRate(self.program.device)
+        self.reporter.begin(step=self.step, steps=stop, batch_size=batch_size)
+        while self.step < stop and not interruption.requested:
+            rate = self.rates(self.step)
+            batch = self.program.upload_batch(self.data.training_batch(self.settings.seed, self.step))
+            loss = self.state.step(batch, learning_rate.buffer(rate))
+            self.step += 1
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss became {loss} at step {self.step}")
+            self.loss_sum += loss
+            self.reporter.step(step=self.step, loss=loss)
+            if self.step % self.steps_per_epoch == 0:
+                now = time.perf_counter()
+                metrics = EpochMetrics(
+                    step=self.step,
+                    epoch=self.step // self.steps_per_epoch,
+                    loss=self.loss_sum / self.steps_per_epoch,
+                    learning_rate=rate,
+                    seconds=now - start,
+                    images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
+                )
+                epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
+                if self.step % every == 0 and self.step < stop:
+                    self._save()
+                self.metrics.append(metrics)
+                self.reporter.epoch(metrics, epochs=self.settings.epochs)
+        self.seconds = time.perf_counter() - start
+        if self.step > self.first_step or self.last_good is None:
+            self._save()
+        if interruption.requested and self.step < stop:
+            raise Interrupted(
+                f"stopped after step {self.step} of {self.steps}, saved {self.last_good}; "
+                f"go on with: {self.resume_command}"
+            )
+
+    def result(self, interruption: Interruption) -> TrainResult:
+        """The losses over both splits."""
+        assert self.last_good is not None
+        saved = self.last_good
+
+        def check() -> None:
+            if interruption.requested:
+                raise Interrupted(
+                    f"stopped after the last step, {self.step}, in computing the losses; training is saved in {saved}; "
+                    f"compute them with: {self.resume_command}"
+                )
+
+        def loss(data: BoundData) -> float:
+            return evaluate(self.program, self.state.buffers, data, each=check)
+
+        images = (self.step - self.first_step) * self.data.batch_size
+        return TrainResult(
+            train_loss=loss(self.data),
+            test_loss=loss(self.test_data),
+            steps=self.step,
+            seconds=self.seconds,
+            images_per_second=images / self.seconds if images else 0.0,
+            checkpoint=saved,
+            metrics=self.metrics.path,
+            bundle=self.program.bundle.path,
+            target=self.program.target.name,
+            device=self.program.device.name,
+        )
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            step=self.step,
+            tensors=self.state.download(),
+            settings={**self.header, "epoch_loss_sum": repr(self.loss_sum)},
+        )
+        try:
+            self.last_good = save_checkpoint(self.output, checkpoint, self.program.manifest)
+        except NotFiniteError as error:
+            raise self._diverged(str(error)) from None
+        except SonewError as error:
+            raise SonewError(f"{error}; {self._way_back()}") from None
+        # A run resumed from an earlier step leaves the later checkpoints behind once it has one of its own.
+        for step, path in list_checkpoints(self.output):
+            if step > self.step:
+                path.unlink(missing_ok=True)
+        prune(self.output, self.settings.keep)
+
+    def _diverged(self, what: str) -> DivergedError:
+        return DivergedError(
+            f"{what} of {self.steps}: lower --learning-rate, now {self.settings.learning_rate:g}; {self._way_back()}"
+        )
+
+    def _way_back(self) -> str:
+        return f"the last good checkpoint is {self.last_good}" if self.last_good else "there is no checkpoint yet"
+
+
+class _LearningRate:
+    """The learning rate on the device, copied there only when it changes."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._value = math.nan
+        self._buffer: Buffer | None = None
+
+    def buffer(self, value: float) -> Buffer:
+        """A float32 scalar."""
+        if value != self._value:
+            self._value, self._buffer = value, self._device.upload(np.array(value, np.float32))
+        return self._buffer
+
+
+def _check_output(output: Path, resumed: Path | None) -> None:
+    found = list_checkpoints(output)
+    if found and (resumed is None or resumed.parent.resolve() != output.resolve()):
+        raise UsageError(
+            f"{output} holds the checkpoints of another run, up to step {found[-1][0]}: go on with it by "
+            f"`--resume {shlex.quote(str(output))}`, or choose another --output"
+        )
+
+
+def _resume_command(bundle: Bundle, dataset: Dataset, device: Device, output: Path) -> str:
+    words = ["sonew", "run", str(bundle.path), "--data", dataset.name, "--output", str(output), "--resume", str(output)]
+    if device.name != DEFAULT_DEVICE:
+        words += ["--device", device.name]
+    return shlex.join(words)
