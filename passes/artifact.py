@@ -1,0 +1,68 @@
+"""The portable artifact: StableHLO as versioned bytes.
+
+The bytes are MLIR bytecode of the VHLO dialect, which StableHLO promises to keep readable for five years.
+`iree-compile` reads them with `--iree-input-type=stablehlo` (its `auto` does not recognise them).
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.passes._mlir import first_diagnostic, ir, make_context, stablehlo
+
+ARTIFACT_VERSION = "1.13.0"
+"""The StableHLO version that artifacts are written in.
+
+Fixed rather than that of the installed jaxlib, so that a newer jaxlib alone neither changes the bytes nor makes
+artifacts that an older compiler refuses. Raise it only when an operation needs it.
+"""
+
+
+def stablehlo_version() -> str:
+    """Return the StableHLO version that artifacts are written in."""
+    return ARTIFACT_VERSION
+
+
+def to_portable_artifact(module: ir.Module) -> bytes:
+    """Return the module as a portable artifact of version `ARTIFACT_VERSION`; the module is left as it is.
+
+    Raises:
+        UsageError: the module has something that the artifact cannot hold, such as an operation of another dialect.
+    """
+    copy = ir.Module.parse(module.operation.get_asm(binary=True), module.context)  # serializing consumes its module
+    try:
+        return bytes(stablehlo.serialize_portable_artifact(copy, ARTIFACT_VERSION))
+    except (ValueError, ir.MLIRError) as error:
+        raise UsageError(_why_not(module)) from error
+
+
+def from_portable_artifact(artifact: bytes, context: ir.Context | None = None) -> ir.Module:
+    """Return the module that a portable artifact holds.
+
+    Raises:
+        UsageError: the bytes are no portable artifact, or one newer than the installed jaxlib reads.
+    """
+    context = context or make_context()
+    try:
+        return stablehlo.deserialize_portable_artifact(context, artifact)
+    except (ValueError, ir.MLIRError) as error:
+        detail = f" ({first_diagnostic(error)})" if isinstance(error, ir.MLIRError) else ""
+        version = stablehlo.get_current_version()
+        raise UsageError(f"not a StableHLO portable artifact of version {version} or older{detail}") from error
+
+
+def _why_not(module: ir.Module) -> str:
+    """Say what in the module cannot be serialized, as far as that can be told."""
+    foreign: set[str] = set()
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name.partition(".")[0] not in ("builtin", "func", "stablehlo"):
+            foreign.add(op.name)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    if foreign:
+        return f"a portable artifact holds StableHLO only; the module also has: {', '.join(sorted(foreign))}"
+    return (
+        f"the module does not fit a portable artifact of StableHLO {ARTIFACT_VERSION}: "
+        "it has an attribute or an operation of another dialect or of a newer version"
+    )
