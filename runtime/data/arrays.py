@@ -1,0 +1,141 @@
+"""Data sets from the user's own files: `.npy`, `.npz` and IDX images."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.data._idx import parse_idx, unpacked
+from sonew_compiled.runtime.data.dataset import Dataset, check_lengths, checked, fingerprint, hold_out
+
+ACCEPTED = "a .npy file of images, a .npz file, or an IDX file of images (*-idx3-ubyte or *-idx3-ubyte.gz)"
+
+_KERAS = {"x_train": "image", "y_train": "label", "x_test": "image", "y_test": "label"}
+_LAYOUTS = (
+    "accepted are train_<field> and test_<field> for each field, or x_train, y_train, x_test, y_test, or plain field "
+    "names such as image and label"
+)
+_REMEDY = "save or copy it again"
+
+_Fields = dict[str, np.ndarray]
+_Split = tuple[_Fields, _Fields]
+
+
+def reader(path: Path) -> Callable[[str, Path], Dataset] | None:
+    """The function that loads a file of this name (`load(name, path)`), or None if no function does."""
+    if path.suffix == ".npy":
+        return _load_npy
+    if path.suffix == ".npz":
+        return _load_npz
+    if re.search(r"-idx3-ubyte(\.gz)?$", path.name):
+        return _load_idx
+    return None
+
+
+def _load_npy(name: str, path: Path) -> Dataset:
+    arrays, digest = _read_numpy(path)
+    if set(arrays) != {None}:
+        raise UsageError(f"{path} is a .npz archive under another name; rename it to end in .npz")
+    return _held_out(name, {"image": checked("image", arrays[None], source=str(path))}, digest, source=str(path))
+
+
+def _load_npz(name: str, path: Path) -> Dataset:
+    arrays, digest = _read_numpy(path)
+    if None in arrays:
+        raise UsageError(f"{path} is a .npy file under another name; rename it to end in .npy")
+    named = {key: array for key, array in arrays.items() if key is not None}
+    divided = _divide(named, source=str(path))
+    if divided is None:
+        fields = {key: checked(key, array, source=f"{path}: `{key}`") for key, array in named.items()}
+        return _held_out(name, fields, digest, source=str(path))
+    train, test = divided
+    _check_same_fields(train, test, source=str(path))
+    check_lengths(train, least=1, source=f"{path}, training part,")
+    check_lengths(test, least=1, source=f"{path}, test part,")
+    return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
+
+
+def _load_idx(name: str, path: Path) -> Dataset:
+    content = unpacked(path, remedy=_REMEDY)
+    images = parse_idx(content, ndim=3, source=str(path), remedy=_REMEDY)
+    return _held_out(name, {"image": images}, hashlib.sha256(content).hexdigest(), source=str(path))
+
+
+def _held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, *, source: str) -> Dataset:
+    check_lengths(fields, least=2, source=source)
+    train, test = hold_out(fields)
+    return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
+
+
+def _divide(arrays: Mapping[str, np.ndarray], *, source: str) -> _Split | None:
+    """The training and test fields of an archive whose names tell them apart, checked; None for plain field names."""
+    if not arrays:
+        raise UsageError(f"{source} holds no arrays; {_LAYOUTS}")
+    if arrays.keys() & _KERAS.keys():
+        fields = dict(_KERAS)
+        complete = arrays.keys() in (fields.keys(), {"x_train", "x_test"})
+        parts = {key: key.endswith("_train") for key in fields}
+    else:
+        fields = {key: re.sub("^(train|test)_", "", key) for key in arrays}
+        parts = {key: key.startswith("train_") for key in arrays}
+        prefixed = [key for key in arrays if key.startswith(("train_", "test_"))]
+        if not prefixed:
+            return None
+        complete = len(prefixed) == len(arrays) and all(fields.values())
+    if not complete:
+        raise UsageError(f"{source} holds {', '.join(arrays)}; {_LAYOUTS}")
+    train: _Fields = {}
+    test: _Fields = {}
+    for key, array in arrays.items():
+        part = train if parts[key] else test
+        part[fields[key]] = checked(fields[key], array, source=f"{source}: `{key}`")
+    return train, test
+
+
+def _check_same_fields(train: _Fields, test: _Fields, *, source: str) -> None:
+    if train.keys() != test.keys():
+        alone = ", ".join(sorted(train.keys() ^ test.keys()))
+        raise UsageError(f"{source} has {alone} in only one of the training and test parts; each field must be in both")
+    for name in train:
+        here, there = train[name], test[name]
+        if here.shape[1:] != there.shape[1:] or here.dtype != there.dtype:
+            raise UsageError(
+                f"{source}: the training part of `{name}` has {here.dtype} examples of shape {here.shape[1:]}, the "
+                f"test part {there.dtype} of shape {there.shape[1:]}; they must be the same"
+            )
+
+
+def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
+    """The arrays in a file, a bare one under the name None, and the SHA-256 of the file."""
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {None: loaded}, digest
+            with loaded:
+                arrays = {key: loaded[key] for key in loaded.files}
+    except OSError as error:
+        raise SonewError(f"cannot read {path} ({error.strerror or error}); {_REMEDY}") from None
+    except MemoryError:
+        raise SonewError(f"{path} needs more memory than there is, or is corrupt; save a smaller data set") from None
+    except Exception as error:
+        # A damaged file makes the readers of headers and archives raise nearly anything: ValueError, BadZipFile,
+        # EOFError, even TokenError and TypeError. NumPy's own message may have several lines and may suggest
+        # allow_pickle, which is no remedy here.
+        pickled = " (it holds Python objects)" if "Object arrays" in str(error) else ""
+        raise SonewError(
+            f"{path} is not a NumPy file of plain arrays{pickled}, or is truncated or corrupt; save it again with "
+            "numpy.save or numpy.savez"
+        ) from None
+    for key, array in arrays.items():
+        # NumPy hands out members that are no arrays as bytes.
+        if not isinstance(array, np.ndarray):
+            raise SonewError(f"{path} holds {key}, which is not an array; save it again with numpy.savez")
+    return arrays, digest

@@ -1,0 +1,193 @@
+"""Binds the fields of a data set to those of a bundle's batch and cuts batches from them.
+
+The order of the training examples (`epoch_order`) is part of what a checkpoint means: a run that resumes at step k
+must see the batches that the uninterrupted run would have seen, so the order must never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import ml_dtypes  # Registers bfloat16 with NumPy.
+import numpy as np
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.manifest import TensorSpec
+
+_FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16))
+# NumPy would turn a list with larger numbers into float64 and so give several seeds the same order.
+_LARGEST_SEED = 2**63 - 1
+
+_ACCEPTED = (
+    "accepted are the same dtype, uint8 for a floating-point field (scaled by 1/255), float64 for float32, and any "
+    "integer for int32"
+)
+
+_Convert = Callable[[np.ndarray], np.ndarray]
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """The order of the `n` training examples in an epoch: an int64 (n,) permutation.
+
+    Checkpoints rely on it: it is the same for the same arguments on every machine.
+
+    Raises:
+      UsageError: the seed is not in 0 to 2**63 - 1.
+    """
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UsageError(f"the seed {seed} cannot order the data; accepted are 0 to {_LARGEST_SEED}")
+    return np.random.Generator(np.random.Philox(key=[seed, epoch])).permutation(n)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Field:
+    """A field of the batch: `source` has the examples in the data's dtype, `convert` gives them the batch's."""
+
+    name: str
+    source: np.ndarray
+    convert: _Convert
+
+
+class BoundData:
+    """Examples in the dtypes of a data set, given out in batches of the shapes and dtypes of a bundle.
+
+    A batch is a dict from the names of the bundle's fields to new C-contiguous arrays. The examples are converted one
+    batch at a time: as uint8 they take a quarter of the memory that they would as float32.
+
+    Attributes:
+      examples: how many there are.
+      batch_size: how many a batch has.
+    """
+
+    def __init__(self, fields: tuple[_Field, ...], batch_size: int) -> None:
+        self.examples = len(fields[0].source)
+        self.batch_size = batch_size
+        self._fields = fields
+        self._order: tuple[int, int, np.ndarray] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The whole batches in an epoch; the examples left over are dropped, others in every epoch.
+
+        Raises:
+          UsageError: there is less than one batch.
+        """
+        steps = self.examples // self.batch_size
+        if steps == 0:
+            raise UsageError(
+                f"the data has {self.examples} training examples, less than one batch of {self.batch_size}; compile "
+                f"with --batch-size {self.examples} or smaller"
+            )
+        return steps
+
+    def training_batch(self, seed: int, step: int) -> dict[str, np.ndarray]:
+        """Batch number `step`, counted from 0 at the start of training.
+
+        Args:
+          seed: orders the examples, together with the epoch, which is `step // steps_per_epoch`.
+          step: any number, in any order; going on within an epoch is fast.
+
+        Raises:
+          UsageError: there is less than one batch, or the seed is out of range.
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        cached = self._order
+        if cached is None or cached[:2] != (seed, epoch):
+            self._order = cached = (seed, epoch, epoch_order(seed, epoch, self.examples))
+        start = position * self.batch_size
+        return self._take(cached[2][start : start + self.batch_size])
+
+    def evaluation_batches(self) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+        """All examples in their order: batches, each with the number of its examples that count.
+
+        The last batch is filled up with its last example; fewer examples than one batch make one batch.
+        """
+        for start in range(0, self.examples, self.batch_size):
+            indices = np.arange(start, start + self.batch_size)
+            yield self._take(np.minimum(indices, self.examples - 1)), min(self.batch_size, self.examples - start)
+
+    def _take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {field.name: field.convert(field.source[indices]) for field in self._fields}
+
+
+def bind(arrays: Mapping[str, np.ndarray], batch: tuple[TensorSpec, ...]) -> BoundData:
+    """Matches the fields of a data set to those of a bundle's batch.
+
+    Args:
+      arrays: by field name, the examples on axis 0; `Dataset.train` or `Dataset.test`.
+      batch: the fields of the batch, `Manifest.batch`; each shape starts with the batch size.
+
+    Fields are matched by name; a batch of a single field that the data does not have takes `image`. An example may
+    have another shape than the batch asks for as long as it has as many elements: (28, 28) for 784. The dtype may be
+
+    | data | batch | conversion |
+    |---|---|---|
+    | any | the same | none |
+    | uint8 (not `label`) | float16, bfloat16, float32, float64 | float32(x) / float32(255), then rounded to the dtype |
+    | float64 | float32 | rounded |
+    | any integer | int32 | exact |
+
+    Raises:
+      UsageError: a field is missing, or its shape, dtype or values do not fit.
+    """
+    if not batch:
+        raise UsageError("the bundle's batch has no fields; compile a model whose batch has at least one")
+    sizes = {spec.name: spec.shape[:1] for spec in batch}
+    if len(set(sizes.values())) != 1 or batch[0].shape[:1] in ((), (0,)):
+        listed = ", ".join(f"{spec.name} {spec.shape}" for spec in batch)
+        raise UsageError(f"the bundle's batch fields ({listed}) must all start with the same batch size; compile again")
+    names = {spec.name: spec.name for spec in batch}
+    if len(batch) == 1 and batch[0].name not in arrays:
+        names = {batch[0].name: "image"}
+    missing = [field for field in names.values() if field not in arrays]
+    if missing:
+        raise UsageError(
+            f"the data has no field {', '.join(missing)}; the bundle's batch has {_listed(batch)}, the data "
+            f"{', '.join(arrays)}: name the data's fields like the bundle's"
+        )
+    return BoundData(tuple(_field(spec, names[spec.name], arrays) for spec in batch), batch[0].shape[0])
+
+
+def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray]) -> _Field:
+    array = arrays[name]
+    example = spec.shape[1:]
+    what = (
+        f"the data's `{name}` has examples of {array.dtype} {array.shape[1:]}, the bundle's `{spec.name}` asks for "
+        f"{spec.dtype} {example}"
+    )
+    if int(np.prod(array.shape[1:])) != int(np.prod(example)):
+        raise UsageError(f"{what}; accepted is any shape with as many elements: use other data or another model")
+    try:
+        dtype = np.dtype(spec.dtype)
+    except TypeError:
+        raise UsageError(f"{what}, a dtype that this runtime does not know; upgrade sonew-compiled") from None
+    convert = _conversion(array, dtype, what=what, scale=name != "label")
+    return _Field(name=spec.name, source=array.reshape(len(array), *example), convert=convert)
+
+
+def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -> _Convert:
+    """The conversion of some rows of `array`, a new array, to `dtype`."""
+    if array.dtype == dtype:
+        return lambda rows: rows
+    if array.dtype == np.uint8 and dtype in _FLOATS and scale:
+        # In float32 whatever the dtype: its rounding is part of the definition.
+        return lambda rows: (rows.astype(np.float32) / np.float32(255)).astype(dtype, copy=False)
+    limits: np.finfo[np.float32] | np.iinfo[np.int32]
+    if array.dtype == np.float64 and dtype == np.float32:
+        limits = np.finfo(np.float32)
+    elif array.dtype.kind in "iu" and dtype == np.int32:
+        limits = np.iinfo(np.int32)
+    else:
+        raise UsageError(f"{what}; {_ACCEPTED}: convert the data, or compile with another dtype")
+    if array.size:
+        low, high = array.min(), array.max()
+        if low < limits.min or high > limits.max:
+            raise UsageError(
+                f"{what}; its values {low} to {high} do not fit: accepted are {limits.min} to {limits.max}"
+            )
+    return lambda rows: rows.astype(dtype)
+
+
+def _listed(batch: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name} ({spec.dtype} {spec.shape})" for spec in batch)
