@@ -6,6 +6,7 @@ Format versions:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -40,10 +41,6 @@ class Checkpoint:
     settings: Mapping[str, str]
 
 
-class NotFiniteError(SonewError):
-    """A checkpoint was refused because a value in it is NaN or infinite."""
-
-
 def checkpoint_path(directory: Path, step: int) -> Path:
     """The name of the checkpoint after `step` steps: `step-00001200.safetensors`."""
     return directory / f"step-{step:08d}.safetensors"
@@ -53,12 +50,11 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, manifest: Manifest)
     """Writes a checkpoint atomically and returns its path.
 
     Raises:
-      NotFiniteError: a tensor holds NaN or infinity; nothing is written.
-      SonewError: the file cannot be written; earlier checkpoints stay.
+      SonewError: a tensor holds NaN or infinity, or the file cannot be written; earlier checkpoints stay.
     """
-    for name, array in checkpoint.tensors.items():
-        if is_floating(array.dtype) and not np.isfinite(array).all():
-            raise NotFiniteError(f"{name!r} holds NaN or infinity at step {checkpoint.step}: lower --learning-rate")
+    name = first_not_finite(checkpoint.tensors)
+    if name:
+        raise SonewError(f"{name!r} holds NaN or infinity at step {checkpoint.step}, which cannot be gone on from")
     path = checkpoint_path(directory, checkpoint.step)
     metadata = {
         "format_version": str(CHECKPOINT_FORMAT_VERSION),
@@ -148,10 +144,17 @@ def latest(directory: Path) -> Path | None:
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Removes all but the `keep` checkpoints with the most steps; `keep` is at least 1."""
+    """Removes all but the `keep` checkpoints with the most steps, and what a process killed in writing one left.
+
+    Args:
+      directory: with the checkpoints.
+      keep: 1 or more.
+    """
     assert keep >= 1
-    for _, path in list_checkpoints(directory)[:-keep]:
-        path.unlink(missing_ok=True)
+    for path in [path for _, path in list_checkpoints(directory)[:-keep]] + list(directory.glob(".step-*.tmp")):
+        # One that cannot be removed is a nuisance, no reason to stop training.
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def save_parameters(path: Path, parameters: Mapping[str, np.ndarray]) -> None:
@@ -181,6 +184,13 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
     if difference:
         raise SonewError(f"{path} does not hold this model's parameters: {difference}; give a file made for the model")
     return parameters
+
+
+def first_not_finite(arrays: Mapping[str, np.ndarray]) -> str:
+    """The name of the first array that holds NaN or infinity; empty if there is none."""
+    return next(
+        (name for name, array in arrays.items() if is_floating(array.dtype) and not np.isfinite(array).all()), ""
+    )
 
 
 def first_difference(arrays: Mapping[str, np.ndarray], specs: tuple[TensorSpec, ...]) -> str:

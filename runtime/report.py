@@ -4,83 +4,64 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from sonew_compiled.runtime.metrics import EpochMetrics
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
 
-class Reporter(Protocol):
-    """Is told how a run goes; a context manager around it."""
-
-    def __enter__(self) -> Self:
-        """Begins to show progress."""
-        ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Leaves the terminal as it was."""
-        ...
-
-    def begin(self, *, step: int, steps: int, batch_size: int) -> None:
-        """Training goes on from `step` of `steps`."""
-        ...
-
-    def step(self, *, step: int, loss: float) -> None:
-        """`step` steps are done; `loss` is that of the last batch."""
-        ...
-
-    def epoch(self, metrics: EpochMetrics, *, epochs: int) -> None:
-        """An epoch of `epochs` is done."""
-        ...
-
-    def say(self, line: str) -> None:
-        """Anything else worth a line."""
-        ...
-
-
-class SilentReporter:
-    """Shows nothing."""
+class Reporter:
+    """Is told how a run goes, and shows nothing. A context manager around the run; subclasses show some of it."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        pass
+        return None
 
-    def begin(self, *, step: int, steps: int, batch_size: int) -> None:
-        """Shows nothing."""
+    def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
+        """Training goes on after `step` steps, up to `steps`; `epochs` are those of the whole run."""
 
     def step(self, *, step: int, loss: float) -> None:
-        """Shows nothing."""
+        """`step` steps are done; `loss` is that of the last batch."""
 
-    def epoch(self, metrics: EpochMetrics, *, epochs: int) -> None:
-        """Shows nothing."""
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch is done."""
 
     def say(self, line: str) -> None:
-        """Shows nothing."""
+        """Anything else worth a line."""
 
 
-class LineReporter(SilentReporter):
+class LineReporter(Reporter):
     """A line for every epoch, for logs and pipes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._epochs = 0
 
-    def epoch(self, metrics: EpochMetrics, *, epochs: int) -> None:
+    def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
+        """Notes the number of epochs."""
+        self._epochs = epochs
+
+    def epoch(self, metrics: EpochMetrics) -> None:
         """Writes the epoch's line."""
-        self.say(epoch_line(metrics, epochs))
+        self.say(
+            f"epoch {metrics.epoch}/{self._epochs}  step {metrics.step}  loss {metrics.loss:.4f}  "
+            f"lr {metrics.learning_rate:.3g}  {metrics.images_per_second:,.0f} images/s"
+        )
 
     def say(self, line: str) -> None:
         """Writes the line."""
         print(line, file=self._stream, flush=True)
 
 
-class ProgressReporter(SilentReporter):
+class ProgressReporter(Reporter):
     """A progress bar with the loss, images per second and the time left, for a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
+        # Not at the top: rich takes longer to import than the rest of the runtime's own modules together.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -94,8 +75,8 @@ class ProgressReporter(SilentReporter):
             console=Console(file=stream),
             refresh_per_second=4,
         )
-        self._task: Any = None
-        self._batch_size = 0
+        self._task: TaskID | None = None
+        self._epochs = self._steps_per_epoch = self._batch_size = 1
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -104,32 +85,31 @@ class ProgressReporter(SilentReporter):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._progress.stop()
 
-    def begin(self, *, step: int, steps: int, batch_size: int) -> None:
+    def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
         """Shows the bar."""
-        self._batch_size = batch_size
-        self._task = self._progress.add_task("train", total=steps, completed=step, epoch="1", loss="-", rate="-")
+        self._epochs, self._steps_per_epoch, self._batch_size = epochs, steps_per_epoch, batch_size
+        self._task = self._progress.add_task(
+            "train", total=steps, completed=step, epoch=self._epoch_after(step), loss="-", rate="-"
+        )
 
     def step(self, *, step: int, loss: float) -> None:
         """Moves the bar."""
+        assert self._task is not None
         speed = self._progress.tasks[0].speed
-        rate = f"{speed * self._batch_size:,.0f}" if speed else "-"
-        self._progress.update(self._task, completed=step, loss=f"{loss:.4g}", rate=rate)
-
-    def epoch(self, metrics: EpochMetrics, *, epochs: int) -> None:
-        """Counts the epoch."""
-        self._progress.update(self._task, epoch=f"{min(metrics.epoch + 1, epochs)}/{epochs}")
+        self._progress.update(
+            self._task,
+            completed=step,
+            epoch=self._epoch_after(step),
+            loss=f"{loss:.4g}",
+            rate=f"{speed * self._batch_size:,.0f}" if speed else "-",
+        )
 
     def say(self, line: str) -> None:
         """Writes the line above the bar."""
         self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-
-def epoch_line(metrics: EpochMetrics, epochs: int) -> str:
-    """An epoch in one line."""
-    return (
-        f"epoch {metrics.epoch}/{epochs}  step {metrics.step}  loss {metrics.loss:.4f}  "
-        f"lr {metrics.learning_rate:.3g}  {metrics.images_per_second:,.0f} images/s"
-    )
+    def _epoch_after(self, step: int) -> str:
+        return f"{min(step // self._steps_per_epoch + 1, self._epochs)}/{self._epochs}"
 
 
 def make_reporter(stream: TextIO | None = None) -> Reporter:

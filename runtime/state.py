@@ -44,7 +44,11 @@ class TrainingState:
         """
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
-        buffers = program.call("init", {"seed": program.device.upload(np.array(seed, np.int32))})
+        made = program.call("init", {"seed": program.device.upload(np.array(seed, np.int32))})
+        # The compiler gives equal results, such as zeros of one shape, one buffer; a step would update it twice.
+        buffers = {
+            spec.name: program.device.upload(program.download(spec, made[spec.name])) for spec in program.manifest.state
+        }
         if parameters is None and PARAMETERS_FILE in program.manifest.files:
             parameters = load_parameters(program.bundle.file(PARAMETERS_FILE), program.manifest.parameters)
         if parameters is not None:

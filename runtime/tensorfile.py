@@ -125,8 +125,8 @@ def read_metadata(path: Path) -> dict[str, str]:
         header = None
     if not isinstance(header, dict):
         raise SonewError(f"{path} is not a whole safetensors file: it is truncated, corrupt or of another kind")
-    metadata = header.get("__metadata__") or {}
-    return {str(key): str(value) for key, value in metadata.items()}
+    metadata = header.get("__metadata__")
+    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

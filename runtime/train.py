@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shlex
 import time
@@ -14,8 +15,8 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import (
     Checkpoint,
-    NotFiniteError,
     find_checkpoint,
+    first_not_finite,
     list_checkpoints,
     load_checkpoint,
     prune,
@@ -27,7 +28,7 @@ from sonew_compiled.runtime.evaluate import evaluate
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
 from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
 from sonew_compiled.runtime.program import Program
-from sonew_compiled.runtime.report import Reporter, SilentReporter
+from sonew_compiled.runtime.report import Reporter
 from sonew_compiled.runtime.settings import TrainSettings
 from sonew_compiled.runtime.state import TrainingState
 
@@ -73,6 +74,7 @@ def train(
     *,
     output: str | Path,
     resume: str | Path | None = None,
+    overwrite: bool = False,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
 ) -> TrainResult:
@@ -87,6 +89,7 @@ def train(
       device: where.
       output: the run's directory; made if need be.
       resume: a checkpoint to go on from, or a directory for the latest one in it.
+      overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
 
@@ -98,7 +101,9 @@ def train(
     """
     if resume_command is None:
         resume_command = _resume_command(bundle, dataset, device, Path(output))
-    run = _Run(bundle, dataset, settings, device, Path(output), resume, reporter or SilentReporter(), resume_command)
+    run = _Run(
+        bundle, dataset, settings, device, Path(output), resume, overwrite, reporter or Reporter(), resume_command
+    )
     with run.reporter, Interruption() as interruption:
         run.train(interruption)
         return run.result(interruption)
@@ -115,6 +120,7 @@ class _Run:
         device: Device,
         output: Path,
         resume: str | Path | None,
+        overwrite: bool,
         reporter: Reporter,
         resume_command: str,
     ) -> None:
@@ -138,7 +144,9 @@ class _Run:
         self.loss_sum = 0.0  # of the epoch's batches so far
         self.last_good: Path | None = None
         resumed = None if resume is None else find_checkpoint(resume)
-        _check_output(output, resumed)
+        # The checkpoints of the run that this one replaces, or of the steps that it does again: they are removed only
+        # when there is one to take their place.
+        self.stale = _stale(output, resumed, overwrite)
         if resumed is not None:
             checkpoint = load_checkpoint(resumed, manifest)
             self._check_resumed(resumed, checkpoint)
@@ -181,7 +189,13 @@ class _Run:
         start = epoch_start = time.perf_counter()
         epoch_first_step = self.step
         learning_rate = _LearningRate(self.program.device)
-        self.reporter.begin(step=self.step, steps=stop, batch_size=batch_size)
+        self.reporter.begin(
+            step=self.step,
+            steps=stop,
+            epochs=self.settings.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            batch_size=batch_size,
+        )
         while self.step < stop and not interruption.requested:
             rate = self.rates(self.step)
             batch = self.program.upload_batch(self.data.training_batch(self.settings.seed, self.step))
@@ -205,7 +219,7 @@ class _Run:
                 if self.step % every == 0 and self.step < stop:
                     self._save()
                 self.metrics.append(metrics)
-                self.reporter.epoch(metrics, epochs=self.settings.epochs)
+                self.reporter.epoch(metrics)
         self.seconds = time.perf_counter() - start
         if self.step > self.first_step or self.last_good is None:
             self._save()
@@ -245,21 +259,22 @@ class _Run:
         )
 
     def _save(self) -> None:
-        checkpoint = Checkpoint(
-            step=self.step,
-            tensors=self.state.download(),
-            settings={**self.header, "epoch_loss_sum": repr(self.loss_sum)},
-        )
+        tensors = self.state.download()
+        # The loss of a step is that before its update: it can be finite where the state is not any more.
+        name = first_not_finite(tensors)
+        if name:
+            raise self._diverged(f"{name!r} became NaN or infinite by step {self.step}")
+        settings = {**self.header, "epoch_loss_sum": repr(self.loss_sum)}
+        checkpoint = Checkpoint(step=self.step, tensors=tensors, settings=settings)
         try:
             self.last_good = save_checkpoint(self.output, checkpoint, self.program.manifest)
-        except NotFiniteError as error:
-            raise self._diverged(str(error)) from None
         except SonewError as error:
             raise SonewError(f"{error}; {self._way_back()}") from None
-        # A run resumed from an earlier step leaves the later checkpoints behind once it has one of its own.
-        for step, path in list_checkpoints(self.output):
-            if step > self.step:
-                path.unlink(missing_ok=True)
+        for path in self.stale:
+            if path != self.last_good:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        self.stale = []
         prune(self.output, self.settings.keep)
 
     def _diverged(self, what: str) -> DivergedError:
@@ -286,13 +301,16 @@ class _LearningRate:
         return self._buffer
 
 
-def _check_output(output: Path, resumed: Path | None) -> None:
-    found = list_checkpoints(output)
-    if found and (resumed is None or resumed.parent.resolve() != output.resolve()):
+def _stale(output: Path, resumed: Path | None, overwrite: bool) -> list[Path]:
+    found = [path for _, path in list_checkpoints(output)]
+    if resumed is not None and resumed.parent.resolve() == output.resolve():
+        return [path for path in found if path.name > resumed.name]
+    if found and not overwrite:
         raise UsageError(
-            f"{output} holds the checkpoints of another run, up to step {found[-1][0]}: go on with it by "
-            f"`--resume {shlex.quote(str(output))}`, or choose another --output"
+            f"{output} holds another run up to {found[-1].name}: go on with it by --resume "
+            f"{shlex.quote(str(output))}, replace it by --overwrite, or choose another --output"
         )
+    return found
 
 
 def _resume_command(bundle: Bundle, dataset: Dataset, device: Device, output: Path) -> str:
