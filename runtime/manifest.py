@@ -136,7 +136,7 @@ class Manifest:
         except json.JSONDecodeError as error:
             raise SonewError(f"{source} is not JSON ({error}); the file is truncated or corrupt: {remedy}") from None
         version = raw.get("format_version") if isinstance(raw, dict) else None
-        if not isinstance(version, int):
+        if not isinstance(version, int) or isinstance(version, bool):
             raise SonewError(f"{source} is not the manifest of a bundle: it has no format_version; {remedy}")
         if not OLDEST_FORMAT_VERSION <= version <= FORMAT_VERSION:
             raise SonewError(
@@ -144,7 +144,7 @@ class Manifest:
                 f"{FORMAT_VERSION}: {'upgrade sonew-compiled' if version > FORMAT_VERSION else remedy}"
             )
         try:
-            return cls(
+            manifest = cls(
                 **{
                     **{f.name: raw[f.name] for f in fields(cls)},
                     "functions": {name: _function(f) for name, f in raw["functions"].items()},
@@ -152,8 +152,42 @@ class Manifest:
                     "files": {name: FileSpec(**f) for name, f in raw["files"].items()},
                 }
             )
+            problem = _inconsistency(manifest)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise SonewError(f"{source} lacks or misspells a field ({error!s}); {remedy}") from None
+        if problem:
+            raise SonewError(f"{source} contradicts itself: {problem}; {remedy}")
+        return manifest
+
+
+def _inconsistency(manifest: Manifest) -> str:
+    """What the runtime relies on and the manifest does not hold, in words; empty if there is nothing."""
+    for key in ("optimizer", "defaults", "versions"):
+        if not isinstance(getattr(manifest, key), dict):
+            return f"{key} is not an object"
+    for name in ("init", "train_step", "eval_step"):
+        if name not in manifest.functions:
+            return f"there is no function {name}"
+    for name, function in manifest.functions.items():
+        for spec in (*function.inputs, *function.outputs):
+            try:
+                as_dtype(spec.dtype)
+            except SonewError as error:
+                return f"{spec.name} of {name}: {error}"
+    step = manifest.functions["train_step"]
+    if not set(manifest.state) <= set(step.inputs) or not set(manifest.state) <= set(step.outputs):
+        return "train_step does not take and give the state that init gives"
+    if not manifest.parameters:
+        return "the state has no parameters"
+    if (
+        not manifest.batch
+        or not manifest.batch[0].shape
+        or any(spec.shape[:1] != manifest.batch[0].shape[:1] for spec in manifest.batch)
+    ):
+        return "train_step has no batch, or one whose fields differ in their leading axis"
+    if "learning_rate" not in {spec.name for spec in step.inputs} or "loss" not in {spec.name for spec in step.outputs}:
+        return "train_step takes no learning_rate or gives no loss"
+    return ""
 
 
 def _tensors(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

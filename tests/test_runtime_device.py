@@ -1,0 +1,95 @@
+"""Devices, and arrays to and from them."""
+
+from collections.abc import Callable
+
+import iree.runtime as rt
+import ml_dtypes
+import numpy as np
+import pytest
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime import DEFAULT_DEVICE, Device, list_devices, missing_drivers, open_device
+from sonew_compiled.runtime.device import first_error
+
+
+def test_the_cpu_is_there_and_every_device_opens() -> None:
+    devices = list_devices()
+    assert devices[0].name == DEFAULT_DEVICE == "local-task"
+    assert {"local-task", "local-sync"} <= {device.name for device in devices}
+    for info in devices:
+        device = open_device(info.name)
+        assert (device.name, device.driver) == (info.name, info.driver)
+        assert info.description
+    absent = missing_drivers()
+    assert {info.name.partition("://")[0] for info in devices} | absent.keys() == set(rt.query_available_drivers())
+    assert all(reason and "\n" not in reason for reason in absent.values())
+
+
+def test_the_default_is_the_cpu_on_all_cores() -> None:
+    assert open_device().name == "local-task"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tpu", "local-task://1", "local-sync://7", "local-task://nowhere", "cpu", "://", "cuda://99", "vulkan://no"],
+)
+def test_absent_devices_are_refused_with_those_that_are_there(name: str, refusal: Callable[..., str]) -> None:
+    message = refusal(UsageError, lambda: open_device(name))
+    assert repr(name) in message
+    assert "choose from local-task, local-sync" in message
+
+
+def test_devices_go_by_number() -> None:
+    assert open_device("local-sync://0").driver == "local"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array(3, np.int32),
+        np.arange(12, dtype=np.float32).reshape(3, 4),
+        np.linspace(-1, 1, 5),
+        np.arange(7, dtype=np.float16),
+        np.arange(7).astype(ml_dtypes.bfloat16),
+        np.arange(-3, 3, dtype=np.int8),
+        np.arange(6, dtype=np.uint8),
+        np.arange(6, dtype=np.uint32),
+        np.array([1 << 40, -1], np.int64),
+        np.array([True, False, True]),
+        np.zeros((0, 3), np.float32),
+        np.arange(20, dtype=np.float32).reshape(4, 5).T,
+        np.broadcast_to(np.float32(2), (3, 3)),
+        np.arange(2**18, dtype=np.float32),
+    ],
+    ids=lambda array: f"{array.dtype}-{array.shape}",
+)
+def test_arrays_come_back_as_they_went(device: Device, array: np.ndarray) -> None:
+    copy = device.download(device.upload(array), array.dtype.name, array.shape)
+    assert copy.dtype == array.dtype
+    np.testing.assert_array_equal(copy, array)
+    # The host's copy outlives the buffer and can be written to.
+    copy[...] = 0
+    assert copy.flags.c_contiguous
+
+
+def test_an_upload_is_a_copy(device: Device) -> None:
+    array = np.ones(1000, np.float32)
+    buffer = device.upload(array)
+    array[:] = 2
+    np.testing.assert_array_equal(device.download(buffer, "float32", (1000,)), 1)
+
+
+@pytest.mark.parametrize("array", [np.array(["a"]), np.array([1], ">i4"), np.array([None])])
+def test_other_dtypes_are_refused(cpu: Device, array: np.ndarray, refusal: Callable[..., str]) -> None:
+    assert str(array.dtype) in refusal(UsageError, lambda: cpu.upload(array))
+
+
+def test_errors_of_iree_are_cut_to_their_message() -> None:
+    text = (
+        "Error creating driver: c/runtime/src/iree/hal/drivers/hip/symbols.c:155: UNAVAILABLE; library not available: "
+        "install it\n  Tried: libamdhip64.so"
+    )
+    assert first_error(RuntimeError(text)) == "UNAVAILABLE; library not available: install it"
+    assert first_error(RuntimeError("plain")) == "plain"
+    assert first_error(MemoryError()) == "MemoryError"
+    assert len(first_error(RuntimeError("x" * 5000))) == 300
