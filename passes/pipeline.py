@@ -9,13 +9,14 @@ from types import MappingProxyType
 from typing import TextIO
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes import legalize_chlo, merge_exports, strip_locations, wire_donation
+from sonew_compiled.passes import legalize_chlo, merge_exports, split_reductions, strip_locations, wire_donation
 from sonew_compiled.passes._mlir import first_diagnostic, ir, to_text
 from sonew_compiled.passes._pass import Pass
 
 PIPELINE: Sequence[Pass] = (
     merge_exports.PASS,
     legalize_chlo.PASS,
+    split_reductions.PASS,
     wire_donation.PASS,
     strip_locations.PASS,
 )
