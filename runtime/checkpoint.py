@@ -101,7 +101,7 @@ def read_checkpoint_metadata(path: Path) -> dict[str, str]:
     """
     metadata = read_metadata(path)
     version = metadata.get("format_version", "")
-    required = ("step", "model", "optimizer", "signature")
+    required = ("step", "model", "optimizer", "signature", "sha256")
     if not version.isdecimal() or any(key not in metadata for key in required) or not metadata["step"].isdecimal():
         raise SonewError(f"{path} is not a checkpoint of `sonew run`: its header lacks the step and the model")
     if int(version) > CHECKPOINT_FORMAT_VERSION:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import secrets
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors
@@ -45,13 +47,12 @@ _DIGEST = "sha256"
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes `tensors` so that `path` holds the whole new file or, whatever happens, what it held before.
 
-    The metadata gets one more entry, `sha256`, of the tensors' bytes.
+    The metadata gets one more entry, `sha256`, of everything else in the file.
 
     Raises:
       SonewError: the file cannot be written, such as for a full disk.
     """
-    entries: dict[str, object] = {}
-    digest = hashlib.sha256()
+    header: dict[str, dict[str, Any]] = {"__metadata__": dict(metadata or {})}
     chunks: list[bytes | memoryview] = []
     offset = 0
     # Widest first keeps every tensor aligned to its own size.
@@ -59,20 +60,30 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
         array = np.asarray(tensors[name], order="C")
         if array.dtype.name not in _CODES:
             raise UsageError(f"tensor {name!r} has dtype {array.dtype}, which a safetensors file does not hold")
-        entries[name] = {
+        header[name] = {
             "dtype": _CODES[array.dtype.name],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
         offset += array.nbytes
-        chunk = array.reshape(-1).view(np.uint8).data
+        chunks.append(array.reshape(-1).view(np.uint8).data)
+    header["__metadata__"][_DIGEST] = _digest(header, chunks)
+    text = _compact(header)
+    text += b" " * (-len(text) % 8)
+    write_atomically(path, [struct.pack("<Q", len(text)), text, *chunks])
+
+
+def _compact(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def _digest(header: Mapping[str, Any], chunks: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of a file's header, without the digest itself, and its tensors."""
+    metadata = {key: value for key, value in header["__metadata__"].items() if key != _DIGEST}
+    digest = hashlib.sha256(_compact({**header, "__metadata__": metadata}))
+    for chunk in chunks:
         digest.update(chunk)
-        chunks.append(chunk)
-    header = json.dumps(
-        {"__metadata__": {**(metadata or {}), _DIGEST: digest.hexdigest()}, **entries}, separators=(",", ":")
-    ).encode()
-    header += b" " * (-len(header) % 8)
-    write_atomically(path, [struct.pack("<Q", len(header)), header, *chunks])
+    return digest.hexdigest()
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
@@ -115,40 +126,47 @@ def read_metadata(path: Path) -> dict[str, str]:
     """
     try:
         with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            start = stream.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-            header = json.loads(stream.read(length)) if length <= size - 8 else None
+            return {key: str(value) for key, value in _read_header(path, stream)["__metadata__"].items()}
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def _read_header(path: Path, stream: BinaryIO) -> dict[str, Any]:
+    """The header as it is, with empty metadata if it has none; leaves the stream at the first tensor."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    start = stream.read(8)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+    try:
+        header = json.loads(stream.read(length)) if length <= size - 8 else None
     except ValueError:
         header = None
     if not isinstance(header, dict):
         raise SonewError(f"{path} is not a whole safetensors file: it is truncated, corrupt or of another kind")
-    metadata = header.get("__metadata__")
-    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+    if not isinstance(header.setdefault("__metadata__", {}), dict):
+        raise SonewError(f"{path} has metadata that is not an object: it is corrupt")
+    return header
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file, by name; checked against the `sha256` of its metadata if it has one.
+    """The tensors of a safetensors file, by name; the file is checked against its `sha256` if it has one.
 
     Raises:
       UsageError: there is no such file.
       SonewError: it is truncated, corrupt, or holds a dtype that NumPy and ml_dtypes do not.
     """
-    metadata = read_metadata(path)
     try:
         content = path.read_bytes()
+        stream = io.BytesIO(content)
+        header = _read_header(path, stream)
         entries = safetensors.deserialize(content)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise _unreadable(path, error) from None
     except safetensors.SafetensorError as error:
         raise SonewError(f"{path} is not a whole safetensors file ({error}): it is truncated or corrupt") from None
-    expected = metadata.get(_DIGEST)
-    if expected is not None:
-        start = 8 + struct.unpack("<Q", content[:8])[0]
-        if hashlib.sha256(memoryview(content)[start:]).hexdigest() != expected:
-            raise SonewError(f"{path} is corrupt: its tensors do not have the SHA-256 that its header says")
+    expected = header["__metadata__"].get(_DIGEST)
+    if expected is not None and expected != _digest(header, [memoryview(content)[stream.tell() :]]):
+        raise SonewError(f"{path} is corrupt: it does not have the SHA-256 that it says")
     tensors = {}
     for name, entry in entries:
         if entry["dtype"] not in _NAMES:
