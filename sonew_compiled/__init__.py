@@ -28,7 +28,7 @@ _HOMES = {
     "sonew": "optimizer",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0604 -- the names are strings
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -45,7 +45,9 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         if process.returncode == 0:
             return result.read_bytes()
     log_text = process.stderr.decode(errors="replace")
-    with tempfile.NamedTemporaryFile("w", prefix="sonew-compile-", suffix=".log", delete=False, encoding="utf-8") as log:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="sonew-compile-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
         log.write(" ".join(command) + "\n" + log_text)
     raise SonewError(
         f"cannot compile {what} for target {target.name}\n"

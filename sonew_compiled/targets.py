@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import platform
 import re
 import subprocess
@@ -19,7 +20,14 @@ _X86_64_LEVELS = {
 }
 
 # LLVM's name of a feature where /proc/cpuinfo spells it otherwise (punctuation apart).
-_CPUINFO_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "pclmul": "pclmulqdq", "sahf": "lahf_lm", "sse3": "pni", "sha": "sha_ni"}
+_CPUINFO_NAMES = {
+    "bmi": "bmi1",
+    "lzcnt": "abm",
+    "pclmul": "pclmulqdq",
+    "sahf": "lahf_lm",
+    "sse3": "pni",
+    "sha": "sha_ni",
+}
 
 _CPU_FLAGS = (
     "--iree-hal-target-device=local",
@@ -78,7 +86,7 @@ def resolve_target(name: str) -> Target:
 
 def _host_cpu(name: str) -> Target:
     """The machine that compiles: its processor is named in full, so that the bundle says what it needs."""
-    cpu, features = _resolve_host()
+    cpu, features = _resolve_host() if has_compiler() else ("", ())
     return Target(
         name=name,
         flags=(*_CPU_FLAGS, "--iree-llvmcpu-target-cpu=host"),
@@ -176,6 +184,11 @@ def _as_cpuinfo(features: tuple[str, ...]) -> tuple[str, ...]:
     names = [_CPUINFO_NAMES.get(feature, feature) for feature in features]
     keys = [re.sub(r"[._]", "", name) for name in names]
     return tuple(sorted({by_letters[key] for key in keys if key in by_letters}))
+
+
+def has_compiler() -> bool:
+    """Whether this machine can make bundles: JAX and the IREE compiler are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("jax", "iree.compiler"))
 
 
 def iree_compile() -> str:

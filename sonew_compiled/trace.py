@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,10 +116,11 @@ def _trace(
     *,
     names: Sequence[Sequence[str]],
     results: Sequence[Sequence[str]],
-    donate: set[str] = frozenset(),  # type: ignore[assignment]
+    donate: Collection[str] = (),
     prune: bool = False,
 ) -> tuple[str, FunctionSpec]:
     """The function over its flat list of arguments, as MLIR text with named arguments, and its signature."""
+    tree: Any
     leaves, tree = jax.tree.flatten(tuple(args))
     inputs = [name for group in names for name in group]
     outputs = [name for group in results for name in group]
@@ -153,7 +154,7 @@ def _trace(
     return str(module), spec
 
 
-def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donate: set[str]) -> None:
+def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donate: Collection[str]) -> None:
     with module.context:
         main = next(op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == "main")
 

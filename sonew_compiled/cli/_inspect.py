@@ -127,18 +127,17 @@ def targets_command(as_json: bool) -> None:
 
 def _target_rows() -> list[dict[str, Any]]:
     """One row a target: `name`, `compile`, `run`, and the `reason` where either cannot be done."""
-    import importlib.util
+    from sonew_compiled.runtime import list_devices, why_not_here
+    from sonew_compiled.targets import has_compiler, resolve_target, target_names
 
-    from sonew_compiled.runtime import cpu_flags, list_devices
-    from sonew_compiled.runtime.manifest import TargetSpec
-    from sonew_compiled.runtime.bundle import why_not_here
-    from sonew_compiled.targets import resolve_target, target_names
-
-    has_compiler = all(importlib.util.find_spec(name) is not None for name in ("jax", "iree.compiler"))
+    can_compile = has_compiler()
     drivers = {device.driver for device in list_devices()}
     rows = []
     for name in target_names():
-        reasons = [] if has_compiler else ["compile: install sonew-compiled[compile]"]
-        run = why_not_here(resolve_target(name), drivers)
-        rows.append({"name": name, "compile": has_compiler, "run": not run, "reason": "; ".join(reasons)})
+        cannot_compile = "" if can_compile else "to compile, pip install 'sonew-compiled[compile]'"
+        target = resolve_target(name)
+        absent = "" if target.driver in drivers else f"there is no {target.driver} device here"
+        cannot_run = absent or why_not_here(target, drivers)
+        reason = "; ".join(filter(None, [cannot_compile, cannot_run]))
+        rows.append({"name": name, "compile": can_compile, "run": not cannot_run, "reason": reason})
     return rows

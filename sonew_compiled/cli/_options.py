@@ -69,9 +69,9 @@ def schedule_options(command: Command) -> Command:
         type=click.Choice(["paper", "constant", "cosine"]),
         help="How the learning rate moves.  [default: what the bundle says, paper]",
     )(command)
-    return click.option(
-        "--learning-rate", type=RATE, help="Peak learning rate.  [default: the optimizer's preset]"
-    )(command)
+    return click.option("--learning-rate", type=RATE, help="Peak learning rate.  [default: the optimizer's preset]")(
+        command
+    )
 
 
 def compile_options(command: Command) -> Command:
@@ -89,7 +89,10 @@ def compile_options(command: Command) -> Command:
             help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
         ),
         click.option(
-            "--target", "targets", multiple=True, help="What to compile for; repeatable.  [default: cpu] `sonew targets`."
+            "--target",
+            "targets",
+            multiple=True,
+            help="What to compile for; repeatable.  [default: cpu] `sonew targets`.",
         ),
         click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
     )

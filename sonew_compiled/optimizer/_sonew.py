@@ -27,7 +27,7 @@ class ScaleBySonewState(NamedTuple):
         holds `H[j + d, j]` at entry `j` of the chain. Rank 1 leaves that follow Adam have the diagonal alone.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
     mu: Any
     bands: Any
 
@@ -61,7 +61,7 @@ class _Options:
             if not (0 < getattr(self, name) < math.inf):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; give a positive number, such as 1e-6")
         if self.tolerance is not None and not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance is {self.tolerance!r}; give None for the dtype's epsilon, or a number in [0, 1)")
+            raise ValueError(f"tolerance is {self.tolerance!r}; give None (the dtype's epsilon) or a number in [0, 1)")
 
     def bands_of(self, leaf: jax.Array) -> int:
         """How many off-diagonals are kept for `leaf`."""
@@ -135,9 +135,7 @@ def scale_by_sonew(
         return ScaleBySonewState(
             count=jnp.zeros((), jnp.int32),
             mu=jax.tree.map(jnp.zeros_like, params),
-            bands=jax.tree.map(
-                lambda p: tuple(jnp.zeros_like(p) for _ in range(options.bands_of(p) + 1)), params
-            ),
+            bands=jax.tree.map(lambda p: tuple(jnp.zeros_like(p) for _ in range(options.bands_of(p) + 1)), params),
         )
 
     def update(
@@ -145,6 +143,7 @@ def scale_by_sonew(
     ) -> tuple[optax.Updates, ScaleBySonewState]:
         del params
         count = optax.safe_increment(state.count)
+        tree: Any
         leaves, tree = jax.tree.flatten(updates)
         moved = [
             _update_leaf(options, count, g, m, bands)
@@ -221,9 +220,7 @@ def _update_leaf(
     chain = Chain.of(g.shape, options.flatten)
     g2, m2 = saturate(chain.view(g)), chain.view(m)
     m2 = options.b1 * m2 + (1 - options.b1) * g2
-    raw = [
-        options.b2 * chain.view(h) + (1 - options.b2) * (g2 * chain.shift(g2, d)) for d, h in enumerate(bands)
-    ]
+    raw = [options.b2 * chain.view(h) + (1 - options.b2) * (g2 * chain.shift(g2, d)) for d, h in enumerate(bands)]
     m_hat = m2 * _debias(options.b1, count, dtype)
     h_hat = [h * _debias(options.b2, count, dtype) for h in raw]
     diagonal = h_hat[0]

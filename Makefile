@@ -1,0 +1,50 @@
+# Two commands for a fresh machine with Python 3.11 or newer, pip and make: `make run` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out
+BIN := $(VENV)/bin
+
+.PHONY: run test vulkan lint types unit lit clean
+
+run: $(VENV)/.run
+	$(BIN)/sonew run --epochs 60 -o $(OUT) --overwrite
+	$(BIN)/sonew reconstruct $(OUT)/bundle --checkpoint $(OUT) -o $(OUT)/reconstruction.png
+	$(BIN)/sonew plot $(OUT) -o $(OUT)/loss.png
+
+# `make -k`: every check runs and reports, also after one has failed.
+test: $(VENV)/.test vulkan
+	@$(MAKE) --no-print-directory -k lint types unit lit
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+unit:
+	$(BIN)/pytest
+
+lit:
+	$(BIN)/lit -v tests/lit
+
+# A software Vulkan device for the tests that need one, where we may install it; they skip with a reason elsewhere.
+vulkan:
+	@sh tools/install_vulkan.sh
+
+$(VENV)/.venv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sonew needs Python 3.11 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip "setuptools>=77"
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,plot]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.venv pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,plot,dev]'
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) $(OUT) build *.egg-info

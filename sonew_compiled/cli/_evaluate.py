@@ -1,0 +1,106 @@
+"""`sonew eval` and `sonew reconstruct`: what a trained model is worth, in numbers and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sonew_compiled.cli import _options as options
+
+if TYPE_CHECKING:
+    from sonew_compiled.runtime import Dataset, Program, TrainingState
+
+checkpoint_option = click.option(
+    "--checkpoint", type=options.PATH, required=True, help="A checkpoint, or a run's folder for its latest one."
+)
+
+
+@click.command("eval")
+@options.bundle_argument
+@checkpoint_option
+@options.data_options
+@options.device_option
+@options.json_option
+def eval_command(
+    bundle: Path, checkpoint: Path, data: str, data_dir: Path | None, device: str | None, as_json: bool
+) -> None:
+    """Compute the loss of a checkpoint on the training and the test set.
+
+    \b
+    Examples:
+      sonew eval sonew-run/bundle --checkpoint sonew-run
+      sonew eval ae.bundle --checkpoint sonew-run/step-00001200.safetensors --data mnist --json
+    """
+    from sonew_compiled.runtime import bind, evaluate
+
+    program, state, path, step = _load(bundle, checkpoint, device)
+    dataset = _dataset(data, data_dir)
+    losses = {
+        f"{name}_loss": evaluate(program, state.buffers, bind(arrays, program.manifest.batch))
+        for name, arrays in (("train", dataset.train), ("test", dataset.test))
+    }
+    if as_json:
+        options.print_json({**losses, "steps": step, "bundle": bundle, "checkpoint": path, "data": dataset.name})
+    options.say(
+        f"train loss {losses['train_loss']:.4f}, test loss {losses['test_loss']:.4f} at step {step:,} of {path}"
+    )
+
+
+@click.command("reconstruct")
+@options.bundle_argument
+@checkpoint_option
+@options.data_options
+@options.device_option
+@click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
+@click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many images.")
+def reconstruct_command(
+    bundle: Path, checkpoint: Path, data: str, data_dir: Path | None, device: str | None, output: Path, count: int
+) -> None:
+    """Draw test images over what the model makes of them.
+
+    \b
+    Examples:
+      sonew reconstruct sonew-run/bundle --checkpoint sonew-run
+      sonew reconstruct ae.bundle --checkpoint sonew-run -o digits.png --count 40
+    """
+    import numpy as np
+
+    from sonew_compiled.runtime import bind, predict, reconstruction_grid
+
+    program, state, _, _ = _load(bundle, checkpoint, device)
+    bound = bind(_dataset(data, data_dir).test, program.manifest.batch)
+    inputs: list[Any] = []
+    outputs: list[Any] = []
+    field = next((spec.name for spec in program.manifest.batch if spec.name == "image"), program.manifest.batch[0].name)
+    for batch, valid in bound.evaluation_batches():
+        inputs.append(np.asarray(batch[field], np.float32)[:valid])
+        outputs.append(np.asarray(predict(program, state.buffers, batch), np.float32)[:valid])
+        if sum(map(len, inputs)) >= count:
+            break
+    reconstruction_grid(np.concatenate(inputs)[:count], np.concatenate(outputs)[:count], output)
+    options.say(f"wrote {output}")
+
+
+def _load(bundle: Path, checkpoint: Path, device: str | None) -> tuple[Program, TrainingState, Path, int]:
+    from sonew_compiled.runtime import (
+        Program,
+        TrainingState,
+        find_checkpoint,
+        load_checkpoint,
+        open_bundle,
+        open_device,
+    )
+
+    opened = open_bundle(bundle)
+    path = find_checkpoint(checkpoint)
+    loaded = load_checkpoint(path, opened.manifest)
+    program = Program.load(opened, open_device(device))
+    return program, TrainingState.from_arrays(program, loaded.tensors), path, loaded.step
+
+
+def _dataset(data: str, data_dir: Path | None) -> Dataset:
+    from sonew_compiled.runtime import load_dataset
+
+    return load_dataset(data, data_dir=data_dir)

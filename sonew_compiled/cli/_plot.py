@@ -1,0 +1,57 @@
+"""`sonew plot`: the loss curves of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sonew_compiled.cli import _options as options
+from sonew_compiled.errors import SonewError, UsageError
+
+
+@click.command("plot")
+@click.argument("runs", nargs=-1, type=options.PATH, required=True, metavar="RUN...")
+@click.option(
+    "-o", "--output", type=options.PATH, default=Path("loss.png"), show_default=True, help="A .png, .svg or .pdf."
+)
+def plot_command(runs: tuple[Path, ...], output: Path) -> None:
+    """Draw the training loss of one or more runs against the epoch.
+
+    \b
+    Examples:
+      sonew plot sonew-run
+      sonew plot runs/tridiag runs/adam -o comparison.svg
+    """
+    if output.suffix not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
+    from sonew_compiled.runtime import read_metrics
+
+    curves = {run: read_metrics(run) for run in runs}
+    for run, rows in curves.items():
+        if not rows:
+            raise SonewError(
+                f"{run} has no metrics.jsonl with a finished epoch in it; train one there with `sonew run -o`"
+            )
+
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for run, rows in curves.items():
+        label = f"{run.name or run} ({rows[-1]['loss']:.2f})"
+        axes.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=label)
+    axes.set(xlabel="epoch", ylabel="training loss (nats an image)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.grid(which="both", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(output, dpi=150)
+    except OSError as error:
+        raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
+    options.say(f"wrote {output}")
