@@ -12,7 +12,7 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 _COLUMNS = 10
-_GAP = 1
+_GAP = 3  # pixels
 _SMALLEST = 84  # pixels of an image's side in the picture
 
 
@@ -46,16 +46,15 @@ def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Pat
     rows = math.ceil(len(tops) / columns)
     scale = max(1, math.ceil(_SMALLEST / tops.shape[1]))
     side = tops.shape[1] * scale
-    gap = _GAP * scale
     # A pair of rows is set apart from the next by a wider gap than the two are from each other.
-    height = rows * (2 * side + 3 * gap) + gap
-    canvas = np.full((height, columns * (side + gap) + gap), 255, np.uint8)
+    height = rows * (2 * side + 3 * _GAP) + _GAP
+    canvas = np.full((height, columns * (side + _GAP) + _GAP), 255, np.uint8)
     for index, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
         row, column = divmod(index, columns)
-        y = row * (2 * side + 3 * gap) + gap
-        x = column * (side + gap) + gap
+        y = row * (2 * side + 3 * _GAP) + _GAP
+        x = column * (side + _GAP) + _GAP
         canvas[y : y + side, x : x + side] = np.kron(top, np.ones((scale, scale), np.uint8))
-        canvas[y + side + gap : y + 2 * side + gap, x : x + side] = np.kron(bottom, np.ones((scale, scale), np.uint8))
+        canvas[y + side + _GAP : y + 2 * side + _GAP, x : x + side] = np.kron(bottom, np.ones((scale, scale), np.uint8))
     content = io.BytesIO()
     Image.fromarray(canvas).save(content, format="PNG", optimize=True)
     write_atomically(path, [content.getvalue()])
