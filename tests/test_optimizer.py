@@ -62,7 +62,7 @@ def schur_complements(h: np.ndarray, band: int, graph: np.ndarray) -> np.ndarray
     n = len(h)
     s = np.full(n, np.nan)
     for j in range(n):
-        near = [k for k in range(j + 1, min(j + band, n - 1) + 1)]
+        near = list(range(j + 1, min(j + band, n - 1) + 1))
         block = np.where(graph, h, 0)[np.ix_([j, *near], [j, *near])]
         if near and np.linalg.eigvalsh(block[1:, 1:])[0] <= 0:
             continue

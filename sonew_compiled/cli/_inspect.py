@@ -43,7 +43,8 @@ def _described(bundle: Bundle) -> dict[str, Any]:
     import json
 
     manifest = bundle.manifest
-    return json.loads(manifest.to_json()) | {
+    described: dict[str, Any] = json.loads(manifest.to_json())
+    return described | {
         "bundle": str(bundle.path),
         "parameters": _elements(manifest.parameters),
         "state_bytes": _bytes(manifest.state),

@@ -23,7 +23,7 @@ Command = Callable[..., Any]
 DEFAULT_BATCH_SIZE = 1000
 
 
-class _Rate(click.ParamType):
+class _Rate(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
     """A finite number from zero on."""
 
     name = "number"
