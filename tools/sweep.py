@@ -1,0 +1,127 @@
+"""Trains a model once for each setting under `jax.jit`, and appends a JSON line a run: how the presets were found.
+
+The protocol is the runtime's: the same initial weights, order of the data, schedule and losses for the same seed.
+
+    python tools/sweep.py --optimizer adam --learning-rate 5e-4 --learning-rate 1e-3 --epochs 100 --output adam.jsonl
+
+Every combination of the repeatable options is a run; a run that the output file has already is skipped, so a sweep
+that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import jax
+import numpy as np
+import optax
+
+from sonew_compiled.models import autoencoder
+from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.presets import OPTIMIZERS, optimizer_settings
+from sonew_compiled.runtime import BoundData, bind, learning_rates, load_dataset
+from sonew_compiled.runtime.manifest import TensorSpec
+
+BATCH_SIZE = 1000
+
+
+def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) -> dict[str, Any]:
+    """One run; its losses are means over the whole splits, in nats an image, or NaN where it diverged."""
+    names = ("band", "b1", "b2", "eps")
+    settings = optimizer_settings(setting["optimizer"], **{name: setting[name] for name in names})
+    make = optimizer_factory(settings)
+    rate = learning_rates(
+        setting["schedule"],
+        peak=setting["learning_rate"],
+        epochs=setting["epochs"],
+        steps_per_epoch=train_data.steps_per_epoch,
+        warmup_epochs=setting["warmup_epochs"],
+    )
+
+    @jax.jit
+    def init(seed: Any) -> Any:
+        params = autoencoder.init(jax.random.key(seed, impl="threefry2x32"))
+        return params, make(0.0).init(params)
+
+    @jax.jit
+    def step(params: Any, state: Any, batch: Any, learning_rate: Any) -> Any:
+        loss, grads = jax.value_and_grad(autoencoder.loss)(params, batch)
+        updates, state = make(learning_rate).update(grads, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    @jax.jit
+    def example_losses(params: Any, batch: Any) -> Any:
+        return jax.vmap(lambda x: autoencoder.loss(params, jax.tree.map(lambda a: a[None], x)))(batch)
+
+    def mean_loss(data: BoundData) -> float:
+        losses = [np.asarray(example_losses(params, batch))[:valid] for batch, valid in data.evaluation_batches()]
+        return float(np.concatenate(losses).mean(dtype=np.float64))
+
+    params, state = init(setting["seed"])
+    started = time.perf_counter()
+    loss = math.nan
+    for index in range(setting["epochs"] * train_data.steps_per_epoch):
+        batch = train_data.training_batch(setting["seed"], index)
+        params, state, loss = step(params, state, batch, np.float32(rate(index)))
+        if not math.isfinite(loss):
+            break
+    diverged = not math.isfinite(loss)
+    return {
+        **setting,
+        "train_loss": math.nan if diverged else mean_loss(train_data),
+        "test_loss": math.nan if diverged else mean_loss(test_data),
+        "steps": index + 1,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+@click.command()
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), required=True)
+@click.option("--band", type=int)
+@click.option("--learning-rate", "learning_rates_", type=float, multiple=True, required=True)
+@click.option("--b1", "b1s", type=float, multiple=True, default=(0.9,), show_default=True)
+@click.option("--b2", "b2s", type=float, multiple=True, default=(0.95,), show_default=True)
+@click.option("--eps", "epss", type=float, multiple=True, default=(1e-6,), show_default=True)
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
+@click.option("--epochs", type=int, default=20, show_default=True)
+@click.option("--warmup-epochs", type=int, help="By default that of `sonew run`.")
+@click.option("--schedule", default="paper", show_default=True)
+@click.option("--data", default="mnist", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+def main(**options: Any) -> None:
+    """Train once for each combination of the repeatable options."""
+    dataset = load_dataset(options["data"], data_dir=options["data_dir"])
+    fields = (TensorSpec(name="image", shape=(BATCH_SIZE, 784), dtype="float32"),)
+    train_data, test_data = bind(dataset.train, fields), bind(dataset.test, fields)
+    output: Path = options["output"]
+    rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+    axes = (options["learning_rates_"], options["b1s"], options["b2s"], options["epss"], options["seeds"])
+    for learning_rate, b1, b2, eps, seed in itertools.product(*axes):
+        setting = {
+            "optimizer": options["optimizer"],
+            "band": options["band"],
+            "learning_rate": learning_rate,
+            "b1": b1,
+            "b2": b2,
+            "eps": eps,
+            "seed": seed,
+            **{name: options[name] for name in ("epochs", "warmup_epochs", "schedule", "data")},
+        }
+        if any(setting.items() <= row.items() for row in rows):
+            click.echo(f"already in {output}: {setting}", err=True)
+            continue
+        row = train(setting, train_data, test_data)
+        click.echo(json.dumps(row))
+        with output.open("a") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
