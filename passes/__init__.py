@@ -14,3 +14,6 @@ from sonew_compiled.passes.pipeline import PIPELINE as PIPELINE
 from sonew_compiled.passes.pipeline import REGISTRY as REGISTRY
 from sonew_compiled.passes.pipeline import parse_pass as parse_pass
 from sonew_compiled.passes.pipeline import run_pipeline as run_pipeline
+from sonew_compiled.passes.signature import Signature as Signature
+from sonew_compiled.passes.signature import Value as Value
+from sonew_compiled.passes.signature import signatures as signatures

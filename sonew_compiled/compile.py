@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from sonew_compiled.lower import lower
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime.checkpoint import load_parameters
-from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, Manifest, TargetSpec
+from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 from sonew_compiled.targets import Target, resolve_target
 from sonew_compiled.trace import Loss, OptimizerFactory, trace_training
 
@@ -99,7 +99,7 @@ def compile_training(
     progress(f"trace {model} with {described['name']}")
     traced = trace_training(init=init, loss=loss, optimizer=factory, batch=batch, predict=predict)
     progress("run the passes")
-    module = passes.parse(traced.container)
+    module = passes.parse(traced)
     passes.run_pipeline(module, passes.PIPELINE, dump_dir=dump_ir, print_ir_after=print_ir_after)
     stablehlo = passes.to_portable_artifact(module)
 
@@ -112,7 +112,7 @@ def compile_training(
         optimizer=described,
         defaults={"learning_rate": learning_rate, "schedule": schedule},
         versions=_versions(),
-        functions=traced.functions,
+        functions=_functions(passes.signatures(module)),
         targets=tuple(_target_spec(target) for target in resolved),
     )
     if params is not None:
@@ -130,6 +130,13 @@ def _target_spec(target: Target) -> TargetSpec:
         cpu=target.cpu,
         cpu_features=target.cpu_features,
     )
+
+
+def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, FunctionSpec]:
+    def specs(values: tuple[passes.Value, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name=value.name, shape=value.shape, dtype=value.dtype) for value in values)
+
+    return {name: FunctionSpec(inputs=specs(s.inputs), outputs=specs(s.outputs)) for name, s in signatures.items()}
 
 
 def _versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,24 +12,12 @@ from jax.extend.core import Var
 from jaxlib.mlir import ir
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
 
 Loss = Callable[[Any, Any], jax.Array]
+# The tensors of the training state, by the first part of their names.
+_ROLES = {"params": "parameter", "optimizer": "optimizer"}
+
 OptimizerFactory = Callable[[Any], optax.GradientTransformation]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traced:
-    """The traced functions.
-
-    Attributes:
-      container: MLIR text of a module with one inner module for each function, in which arguments and results carry
-        `sonew.name` and given-up arguments `sonew.donate`.
-      functions: the signatures, by name.
-    """
-
-    container: str
-    functions: dict[str, FunctionSpec]
 
 
 def trace_training(
@@ -40,7 +27,7 @@ def trace_training(
     optimizer: OptimizerFactory,
     batch: Any,
     predict: Callable[[Any, Any], Any] | None = None,
-) -> Traced:
+) -> str:
     """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`.
 
     Args:
@@ -50,6 +37,11 @@ def trace_training(
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
       predict: `predict(params, batch) -> array`.
 
+    Returns:
+      MLIR text of a module with one inner module a function. Arguments and results carry `sonew.name`; the tensors of
+      the state `sonew.role`, "parameter" or "optimizer"; the arguments that the runtime gives up `sonew.donate`. In
+      `train_step` the gradients and the update are functions of their own, `gradients` and `update`.
+
     Raises:
       UsageError: the loss is not a scalar, the batch's leading axes differ, or the parameters are not arrays of floats.
     """
@@ -58,11 +50,20 @@ def trace_training(
         params = init(jax.random.key(seed, impl="threefry2x32"))
         return {"params": params, "optimizer": optimizer(jnp.zeros((), jnp.float32)).init(params)}
 
-    def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
-        value, grads = jax.value_and_grad(loss)(state["params"], batch)
+    # Functions of their own in the module, so that passes find the seam between the gradients and the update.
+    @jax.jit
+    def gradients(params: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
+        value, pullback = jax.vjp(lambda p: loss(p, batch), params)
+        return value, pullback(cotangent.astype(value.dtype))[0]
+
+    @jax.jit
+    def update(grads: Any, state: dict[str, Any], learning_rate: Any) -> dict[str, Any]:
         updates, opt_state = optimizer(learning_rate).update(grads, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        return {"params": params, "optimizer": opt_state}, value.astype(jnp.float32)
+        return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
+
+    def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
+        value, grads = gradients(state["params"], batch, jnp.ones((), jnp.float32))
+        return update(grads, state, learning_rate), value.astype(jnp.float32)
 
     def eval_step(params: Any, batch: Any) -> Any:
         def example_loss(example: Any) -> Any:
@@ -99,10 +100,7 @@ def trace_training(
             results=[["prediction"]],
             prune=True,
         )
-    return Traced(
-        container="module {\n" + "\n".join(_inner(name, text) for name, (text, _) in traces.items()) + "\n}\n",
-        functions={name: spec for name, (_, spec) in traces.items()},
-    )
+    return "module {\n" + "\n".join(_inner(name, text) for name, text in traces.items()) + "\n}\n"
 
 
 def _names(tree: Any) -> list[str]:
@@ -118,8 +116,8 @@ def _trace(
     results: Sequence[Sequence[str]],
     donate: Collection[str] = (),
     prune: bool = False,
-) -> tuple[str, FunctionSpec]:
-    """The function over its flat list of arguments, as MLIR text with named arguments, and its signature."""
+) -> str:
+    """The function over its flat list of arguments, as MLIR text with named arguments and results."""
     tree: Any
     leaves, tree = jax.tree.flatten(tuple(args))
     inputs = [name for group in names for name in group]
@@ -147,11 +145,7 @@ def _trace(
     assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
     module = lowered.compiler_ir("stablehlo")
     _name_values(module, inputs, outputs, donate)
-    spec = FunctionSpec(
-        inputs=tuple(_spec(name, leaf) for name, leaf in zip(inputs, kept_leaves, strict=True)),
-        outputs=tuple(_spec(name, leaf) for name, leaf in zip(outputs, out, strict=True)),
-    )
-    return str(module), spec
+    return str(module)
 
 
 def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donate: Collection[str]) -> None:
@@ -160,16 +154,17 @@ def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donat
 
         def attributes(key: str, names: list[str]) -> ir.ArrayAttr:
             old = main.attributes[key] if key in main.attributes else [ir.DictAttr.get({})] * len(names)
-            return ir.ArrayAttr.get(
-                [
-                    ir.DictAttr.get(
-                        {a.name: a.attr for a in attrs if not a.name.startswith("jax.")}
-                        | {"sonew.name": ir.StringAttr.get(name)}
-                        | ({"sonew.donate": ir.UnitAttr.get()} if key == "arg_attrs" and name in donate else {})
-                    )
-                    for attrs, name in zip(old, names, strict=True)
-                ]
-            )
+            dictionaries = []
+            for attrs, name in zip(old, names, strict=True):
+                named = {a.name: a.attr for a in attrs if not a.name.startswith("jax.")}
+                named["sonew.name"] = ir.StringAttr.get(name)
+                role = _ROLES.get(name.partition("/")[0])
+                if role is not None:
+                    named["sonew.role"] = ir.StringAttr.get(role)
+                if key == "arg_attrs" and name in donate:
+                    named["sonew.donate"] = ir.UnitAttr.get()
+                dictionaries.append(ir.DictAttr.get(named))
+            return ir.ArrayAttr.get(dictionaries)
 
         main.attributes["arg_attrs"] = attributes("arg_attrs", inputs)
         main.attributes["res_attrs"] = attributes("res_attrs", outputs)
@@ -180,10 +175,6 @@ def _inner(name: str, text: str) -> str:
     _, at, attributes = head.partition(" attributes ")
     # `module @jit_flat attributes {...} {` or `module @jit_flat {`: only the symbol changes.
     return f"module @{name}{at}{attributes}{{{rest}"
-
-
-def _spec(name: str, leaf: Any) -> TensorSpec:
-    return TensorSpec(name=name, shape=tuple(leaf.shape), dtype=str(leaf.dtype))
 
 
 def _check_batch(batch: Any) -> None:
