@@ -144,14 +144,22 @@ class _Run:
         self.loss_sum = 0.0  # of the epoch's batches so far
         self.last_good: Path | None = None
         resumed = None if resume is None else find_checkpoint(resume)
+        checkpoint = None if resumed is None else load_checkpoint(resumed, manifest)
+        if resumed is not None and checkpoint is not None:
+            self._check_resumed(resumed, checkpoint)
+        goes_on_here = resumed is not None and resumed.parent.resolve() == output.resolve()
+        found = list_checkpoints(output)
+        if found and not goes_on_here and not overwrite:
+            raise UsageError(
+                f"{output} holds another run up to {found[-1][1].name}: go on with it by --resume "
+                f"{shlex.quote(str(output))}, replace it by --overwrite, or choose another --output"
+            )
         # The checkpoints of the run that this one replaces, or of the steps that it does again: they are removed only
         # when there is one to take their place.
-        self.stale = _stale(output, resumed, overwrite)
-        if resumed is not None:
-            checkpoint = load_checkpoint(resumed, manifest)
-            self._check_resumed(resumed, checkpoint)
+        goes_on_after = checkpoint.step if checkpoint and goes_on_here else -1
+        self.stale = [path for step, path in found if step > goes_on_after]
         self.program = Program.load(bundle, device)
-        if resumed is None:
+        if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed)
         else:
             self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
@@ -216,10 +224,11 @@ class _Run:
                     images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
                 )
                 epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
-                if self.step % every == 0 and self.step < stop:
-                    self._save()
+                # Before the checkpoint: a resumed run drops a line too many, and would never write a missing one.
                 self.metrics.append(metrics)
                 self.reporter.epoch(metrics)
+                if self.step % every == 0 and self.step < stop:
+                    self._save()
         self.seconds = time.perf_counter() - start
         if self.step > self.first_step or self.last_good is None:
             self._save()
@@ -299,18 +308,6 @@ class _LearningRate:
         if value != self._value:
             self._value, self._buffer = value, self._device.upload(np.array(value, np.float32))
         return self._buffer
-
-
-def _stale(output: Path, resumed: Path | None, overwrite: bool) -> list[Path]:
-    found = [path for _, path in list_checkpoints(output)]
-    if resumed is not None and resumed.parent.resolve() == output.resolve():
-        return [path for path in found if path.name > resumed.name]
-    if found and not overwrite:
-        raise UsageError(
-            f"{output} holds another run up to {found[-1].name}: go on with it by --resume "
-            f"{shlex.quote(str(output))}, replace it by --overwrite, or choose another --output"
-        )
-    return found
 
 
 def _resume_command(bundle: Bundle, dataset: Dataset, device: Device, output: Path) -> str:

@@ -154,6 +154,15 @@ def test_going_back_replaces_what_came_after(run: Callable[..., TrainResult], tm
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [10, 20]
 
 
+def test_a_checkpoint_may_have_another_name(run: Callable[..., TrainResult], tmp_path: Path) -> None:
+    first = run()
+    kept = tmp_path / "run" / "a-good-one.safetensors"
+    (tmp_path / "run" / "step-00000030.safetensors").rename(kept)
+    assert run(resume=kept).checkpoint.read_bytes() == first.checkpoint.read_bytes()
+    assert checkpoints(tmp_path / "run") == [20, 40]
+    assert kept.exists()
+
+
 def test_a_finished_run_can_be_resumed_for_its_losses_or_for_more(
     run: Callable[..., TrainResult], tmp_path: Path
 ) -> None:
