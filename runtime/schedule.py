@@ -67,7 +67,7 @@ def _paper(peak: float, epochs: int, steps_per_epoch: int, warmup: int) -> Calla
 def _by_step(peak: float, steps: int, warmup: int, *, decays: bool) -> Callable[[int], float]:
     def rate(step: int) -> float:
         if step < warmup:
-            return peak * (step + 1) / warmup
+            return peak * ((step + 1) / warmup)
         if not decays:
             return peak
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
