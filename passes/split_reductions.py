@@ -114,7 +114,10 @@ def _factors(size: int, limit: int) -> tuple[int, int]:
     that needs the least padding, then the one nearest to that aim.
     """
     aim = min(limit, math.isqrt(size - 1) + 1)
-    candidates = range(max(2, aim // 2), min(limit, 2 * aim) + 1)
+    least = max(2, aim // 2)
+    if size <= limit * limit:
+        least = max(least, -(-size // limit))  # so that the outer needs no more than one stage
+    candidates = range(least, min(limit, 2 * aim) + 1)
     inner = min(candidates, key=lambda each: (-size % each, abs(math.log(each / aim))))
     return -(-size // inner), inner
 
