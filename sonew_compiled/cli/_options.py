@@ -77,7 +77,11 @@ def schedule_options(command: Command) -> Command:
 def compile_options(command: Command) -> Command:
     """What is compiled into a bundle."""
     options = (
-        click.option("--model", default=None, help="autoencoder, or package.module:attribute.  [default: autoencoder]"),
+        click.option(
+            "--model",
+            default=None,
+            help="autoencoder, classifier, or package.module:attribute.  [default: autoencoder]",
+        ),
         click.option("--optimizer", type=click.Choice(OPTIMIZERS), help=f"Optimizer.  [default: {DEFAULT_OPTIMIZER}]"),
         click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]"),
         click.option("--b1", type=float, help="Decay of the momentum.  [default: the optimizer's preset]"),
@@ -116,11 +120,14 @@ def load_model(name: str) -> Model:
     """The built-in model, or the attribute that `package.module:attribute` names."""
     from sonew_compiled import models
 
-    if name == "autoencoder":
-        return models.autoencoder
+    built_in = {"autoencoder": models.autoencoder, "classifier": models.classifier}
+    if name in built_in:
+        return built_in[name]
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
-        raise UsageError(f"unknown model {name!r}; give autoencoder, or package.module:attribute of a Model of yours")
+        raise UsageError(
+            f"unknown model {name!r}; give {', '.join(built_in)}, or package.module:attribute of a Model of yours"
+        )
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
