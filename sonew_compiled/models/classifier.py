@@ -22,7 +22,9 @@ def init(key: jax.Array) -> Params:
     """He-normal float32 kernels, of shape (3, 3, in, out) and (in, out), and zero biases of shape (out,)."""
     he = jax.nn.initializers.he_normal()
     side = SIDE // 2 ** (len(CHANNELS) - 1)
-    shapes = {f"conv{i}": (3, 3, *pair) for i, pair in enumerate(itertools.pairwise(CHANNELS))}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"conv{i}": (3, 3, *pair) for i, pair in enumerate(itertools.pairwise(CHANNELS))
+    }
     shapes["dense"] = (side * side * CHANNELS[-1], CLASSES)
     return {
         name: {"kernel": he(k, shape, jnp.float32), "bias": jnp.zeros(shape[-1:], jnp.float32)}
