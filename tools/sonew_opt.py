@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from sonew_compiled import passes
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.passes._mlir import ir
 
 _BYTECODE = b"ML\xefR"  # what MLIR bytecode, and with it every portable artifact, starts with
 
@@ -39,7 +41,7 @@ def _list_passes(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--locations", is_flag=True, help="Print source locations as well.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_passes, help="List the passes.")
 def main(
-    source: click.utils.LazyFile,
+    source: BinaryIO,
     wanted: tuple[str, ...],
     pipeline: bool,
     dump_dir: Path | None,
@@ -63,7 +65,7 @@ def main(
         sys.exit(error.exit_code)
 
 
-def _read(data: bytes) -> object:
+def _read(data: bytes) -> ir.Module:
     if data.startswith(_BYTECODE):
         return passes.from_portable_artifact(data)
     try:
