@@ -12,8 +12,10 @@ backward pass reads them: their results get buffers of their own, and `jax.buffe
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes._mlir import ir
@@ -38,25 +40,46 @@ _ELEMENTWISE = frozenset((
 # fmt: on
 
 
+# A value as a call sees it: the calls that lead into the function that has it, outermost first, and the value.
+_Place: TypeAlias = tuple[tuple[ir.Operation, ...], ir.Value]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Body:
+    """Where values enter a function and leave it."""
+
+    arguments: Sequence[ir.Value]
+    returned: Sequence[ir.Value]
+
+    @classmethod
+    def of(cls, function: ir.OpView) -> _Body:
+        block = function.operation.regions[0].blocks[0]
+        *_, last = block.operations
+        return cls(arguments=list(block.arguments), returned=list(last.operation.operands))
+
+
 def wire_donation(module: ir.Module) -> None:
     """Turn every `sonew.donate` into `tf.aliasing_output` where that is safe, and into `jax.buffer_donor` elsewhere.
 
     Raises:
         UsageError: a donated argument has no name, or no result of its name and type.
     """
-    functions = {_symbol(f): f for f in module.body.operations if f.operation.name == "func.func"}
-    for function in functions.values():
+    functions = [f for f in module.body.operations if f.operation.name == "func.func"]
+    bodies = {_symbol(f): _Body.of(f) for f in functions}
+    for function in functions:
         if "arg_attrs" in function.attributes:
-            _wire_function(function, functions)
+            _wire_function(function, bodies)
 
 
-def _wire_function(function: ir.OpView, functions: Mapping[str, ir.OpView]) -> None:
+def _wire_function(function: ir.OpView, bodies: Mapping[str, _Body]) -> None:
     arguments = [dict(_items(each)) for each in function.attributes["arg_attrs"]]
     donated = [index for index, attributes in enumerate(arguments) if "sonew.donate" in attributes]
     if not donated:
         return
     function_type = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
     results = _result_names(function)
+    body = bodies[_symbol(function)]
+    stored = [_origin(((), value), bodies) for value in body.returned]
     for index in donated:
         attributes = arguments[index]
         del attributes["sonew.donate"]
@@ -70,60 +93,58 @@ def _wire_function(function: ir.OpView, functions: Mapping[str, ir.OpView]) -> N
         had, got = function_type.inputs[index], function_type.results[result]
         if had != got:
             raise UsageError(f"{where}, {name!r}, is donated as {had} but the result of that name is {got}")
-        if _is_updated_in_place(function, index, result, functions):
+        # Of two results from one value, the second would be read from the buffer of the first.
+        single = stored.count(stored[result]) == 1
+        if single and _leads_only_to(((), body.arguments[index]), stored[result], bodies):
             attributes["tf.aliasing_output"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), result)
         else:
             attributes["jax.buffer_donor"] = ir.BoolAttr.get(True)
     function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in arguments])
 
 
-def _is_updated_in_place(function: ir.OpView, index: int, result: int, functions: Mapping[str, ir.OpView]) -> bool:
-    """Tell whether nothing reads the argument but element-wise operations that lead to this result alone."""
-    block = _body(function)
-    *_, last = block.operations
-    stored = [_before_reshapes(value) for value in last.operation.operands]
-    if stored.count(stored[result]) != 1:
-        return False  # two results from one value: the second would be read from the buffer of the first
-    return _reached_results(block.arguments[index], stored[result], functions) == set()
-
-
-def _reached_results(start: ir.Value, end: ir.Value | None, functions: Mapping[str, ir.OpView]) -> set[int] | None:
-    """Follow a value through element-wise operations, and no further than to `end`.
-
-    Returns:
-        The positions of the results of the enclosing function that are reached, or None if something else is: an
-        operation that is not element-wise.
-    """
-    reached: set[int] = set()
-    seen: set[ir.Value] = set()
-    pending = [start]
+def _leads_only_to(start: _Place, end: _Place, bodies: Mapping[str, _Body]) -> bool:
+    """Tell whether nothing reads a value but element-wise operations that lead to another one alone."""
+    seen: set[_Place] = set()
+    pending: list[_Place] = [start]
     while pending:
-        value = pending.pop()
-        if value in seen or (end is not None and value == end):
+        place = pending.pop()
+        if place in seen or place == end:
             continue
-        seen.add(value)
+        seen.add(place)
+        calls, value = place
         for use in value.uses:
             op = use.owner.operation
-            if op.name == "func.return":
-                reached.add(use.operand_number)
-            elif op.name == "func.call":
-                callee = functions[ir.FlatSymbolRefAttr(op.attributes["callee"]).value]
-                inner = _reached_results(_body(callee).arguments[use.operand_number], None, functions)
-                if inner is None:
-                    return None
-                pending.extend(op.results[position] for position in sorted(inner))
-            elif op.name in _ELEMENTWISE and _size(op.results[0]) == _size(start):
-                pending.append(op.results[0])
+            if op.name == "func.call":
+                pending.append(((*calls, op), _callee(op, bodies).arguments[use.operand_number]))
+            elif op.name == "func.return" and calls:
+                pending.append((calls[:-1], calls[-1].results[use.operand_number]))
+            elif op.name in _ELEMENTWISE and _size(op.results[0]) == _size(start[1]):
+                pending.append((calls, op.results[0]))
             else:
-                return None
-    return reached
+                return False
+    return True
 
 
-def _before_reshapes(value: ir.Value) -> ir.Value:
-    """Return what the value is another shape of."""
-    while not isinstance(value.owner, ir.Block) and value.owner.operation.name == "stablehlo.reshape":
-        value = value.owner.operation.operands[0]
-    return value
+def _origin(place: _Place, bodies: Mapping[str, _Body]) -> _Place:
+    """Return the place that computes the value: through calls, and through reshapes, which move nothing."""
+    calls, value = place
+    while True:
+        owner = value.owner
+        if isinstance(owner, ir.Block):
+            if not calls:
+                return calls, value
+            calls, value = calls[:-1], calls[-1].operands[ir.BlockArgument(value).arg_number]
+        elif owner.operation.name == "stablehlo.reshape":
+            value = owner.operation.operands[0]
+        elif owner.operation.name == "func.call":
+            callee = _callee(owner.operation, bodies)
+            calls, value = (*calls, owner.operation), callee.returned[ir.OpResult(value).result_number]
+        else:
+            return calls, value
+
+
+def _callee(call: ir.Operation, bodies: Mapping[str, _Body]) -> _Body:
+    return bodies[ir.FlatSymbolRefAttr(call.attributes["callee"]).value]
 
 
 def _size(value: ir.Value) -> int:
@@ -135,10 +156,6 @@ def _result_names(function: ir.OpView) -> list[str | None]:
         return []
     every = [dict(_items(each)) for each in function.attributes["res_attrs"]]
     return [ir.StringAttr(each["sonew.name"]).value if "sonew.name" in each else None for each in every]
-
-
-def _body(function: ir.OpView) -> ir.Block:
-    return function.operation.regions[0].blocks[0]
 
 
 def _items(attributes: ir.Attribute) -> list[tuple[str, ir.Attribute]]:

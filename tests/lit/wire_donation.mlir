@@ -61,20 +61,31 @@ func.func public @twice(%a: tensor<4xf32> {sonew.donate, sonew.name = "a"})
 // Calls are looked into.
 // CHECK-LABEL: func.func public @through_calls
 // CHECK-SAME:    %arg0: tensor<i32> {sonew.name = "count", tf.aliasing_output = 0 : i32}
-// CHECK-SAME:    %arg1: tensor<4xf32> {jax.buffer_donor = true, sonew.name = "a"}
+// CHECK-SAME:    %arg1: tensor<4xf32> {sonew.name = "m", tf.aliasing_output = 1 : i32}
+// CHECK-SAME:    %arg2: tensor<4xf32> {jax.buffer_donor = true, sonew.name = "a"}
 func.func public @through_calls(%count: tensor<i32> {sonew.donate, sonew.name = "count"},
+                                %m: tensor<4xf32> {sonew.donate, sonew.name = "m"},
                                 %a: tensor<4xf32> {sonew.donate, sonew.name = "a"})
-    -> (tensor<i32> {sonew.name = "count"}, tensor<4xf32> {sonew.name = "a"}) {
+    -> (tensor<i32> {sonew.name = "count"}, tensor<4xf32> {sonew.name = "m"}, tensor<4xf32> {sonew.name = "a"}) {
   %0 = func.call @next(%count) : (tensor<i32>) -> tensor<i32>
-  %1 = func.call @backwards(%a) : (tensor<4xf32>) -> tensor<4xf32>
-  return %0, %1 : tensor<i32>, tensor<4xf32>
+  %1, %2 = func.call @update(%m, %a) : (tensor<4xf32>, tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>)
+  return %0, %1, %2 : tensor<i32>, tensor<4xf32>, tensor<4xf32>
 }
 func.func private @next(%count: tensor<i32>) -> tensor<i32> {
   %one = stablehlo.constant dense<1> : tensor<i32>
   %0 = stablehlo.add %count, %one : tensor<i32>
   return %0 : tensor<i32>
 }
-func.func private @backwards(%a: tensor<4xf32>) -> tensor<4xf32> {
-  %0 = stablehlo.reverse %a, dims = [0] : tensor<4xf32>
+// The new moment is read again, the argument behind it is not.
+func.func private @update(%m: tensor<4xf32>, %a: tensor<4xf32>) -> (tensor<4xf32>, tensor<4xf32>) {
+  %0 = func.call @halve(%m) : (tensor<4xf32>) -> tensor<4xf32>
+  %1 = stablehlo.reverse %0, dims = [0] : tensor<4xf32>
+  %2 = stablehlo.reverse %a, dims = [0] : tensor<4xf32>
+  %3 = stablehlo.add %1, %2 : tensor<4xf32>
+  return %0, %3 : tensor<4xf32>, tensor<4xf32>
+}
+func.func private @halve(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %half = stablehlo.constant dense<0.5> : tensor<4xf32>
+  %0 = stablehlo.multiply %x, %half : tensor<4xf32>
   return %0 : tensor<4xf32>
 }
