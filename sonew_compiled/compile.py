@@ -22,7 +22,7 @@ from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
-from sonew_compiled.targets import Target, resolve_target
+from sonew_compiled.targets import Target, pin_host, resolve_targets
 from sonew_compiled.trace import Loss, OptimizerFactory, trace_training
 
 STABLEHLO_FILE = "module.stablehlo"
@@ -57,7 +57,8 @@ def compile_training(
         keys are the field names that the runtime binds a data set's arrays to.
       output: the bundle, a directory. An older bundle there is replaced once the new one is complete.
       predict: `predict(params, batch) -> array`, an optional export.
-      targets: what to compile for, in the order in which a device should prefer them; see `sonew targets`.
+      targets: what to compile for, in the order in which a device should prefer them; see `sonew targets`. "all" is
+        every target that this machine can compile for.
       model: the name of the model in the manifest.
       learning_rate: what `sonew run` uses unless told otherwise; by default the optimizer settings' own.
       schedule: likewise: "paper", "constant" or "cosine".
@@ -91,9 +92,7 @@ def compile_training(
         raise UsageError("learning_rate is None and the optimizer is a function; give the default learning rate")
     if not 0 <= learning_rate < math.inf:
         raise UsageError(f"learning_rate is {learning_rate}; give zero or a positive number")
-    resolved = [resolve_target(name) for name in dict.fromkeys(targets)]
-    if not resolved:
-        raise UsageError("no target given; give at least one, such as 'cpu'")
+    resolved = [pin_host(target) for target in resolve_targets(targets)]
     destination = _writable_bundle(Path(output))
 
     progress(f"trace {model} with {described['name']}")

@@ -1,0 +1,140 @@
+"""Processors: the levels of x86-64, other instruction sets, and the one of the machine that compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.targets._target import Target
+from sonew_compiled.targets._tools import iree_compile
+
+# The levels of the x86-64 psABI, as flags of /proc/cpuinfo; each level includes those before it.
+_X86_64_LEVELS = {
+    "x86-64-v2": ("cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"),
+    "x86-64-v3": ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
+    "x86-64-v4": ("avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"),
+}
+
+# LLVM's name of a feature where /proc/cpuinfo spells it otherwise (punctuation apart).
+_CPUINFO_NAMES = {
+    "x86_64": {
+        "bmi": "bmi1",
+        "lzcnt": "abm",
+        "pclmul": "pclmulqdq",
+        "sahf": "lahf_lm",
+        "sse3": "pni",
+        "sha": "sha_ni",
+    },
+    "aarch64": {
+        "crc": "crc32",
+        "dotprod": "asimddp",
+        "fp-armv8": "fp",
+        "fullfp16": "asimdhp",
+        "lse": "atomics",
+        "neon": "asimd",
+        "rdm": "asimdrdm",
+    },
+}
+
+_FLAGS = (
+    "--iree-hal-target-device=local",
+    "--iree-hal-local-target-device-backends=llvm-cpu",
+    # Packed matrix products, and elementwise work fused into few large dispatches but not into the products:
+    # measured on the full-size step in docs/performance.md.
+    "--iree-opt-level=O3",
+    "--iree-opt-data-tiling",
+    "--iree-dispatch-creation-enable-aggressive-fusion=false",
+)
+
+_HOST = "--iree-llvmcpu-target-cpu=host"
+
+# Baselines of the other instruction sets: every 64-bit Arm, and RISC-V with the extensions that Linux distributions
+# ask for (RV64GC).
+_BASELINES = {
+    "aarch64": ("aarch64-unknown-linux-gnu", "generic", (), ("asimd", "fp")),
+    "riscv64": (
+        "riscv64-unknown-linux-gnu",
+        "generic-rv64",
+        ("--iree-llvmcpu-target-abi=lp64d", "--iree-llvmcpu-target-cpu-features=+m,+a,+f,+d,+c"),
+        (),
+    ),
+}
+
+MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
+"""The processors that can be named, the more capable level first."""
+
+
+def cpu_target(model: str) -> Target:
+    """The target `cpu`, or `cpu:<model>`."""
+    if not model:
+        return Target(name="cpu", flags=(*_FLAGS, _HOST), driver="local", machine=platform.machine())
+    if model in _BASELINES:
+        triple, cpu, more, features = _BASELINES[model]
+        machine = model
+    else:
+        levels = list(_X86_64_LEVELS)
+        features = tuple(sorted(f for level in levels[: levels.index(model) + 1] for f in _X86_64_LEVELS[level]))
+        triple, cpu, more, machine = "x86_64-unknown-linux-gnu", model, (), "x86_64"
+    return Target(
+        name=f"cpu:{model}",
+        flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
+        driver="local",
+        machine=machine,
+        cpu=cpu,
+        cpu_features=features,
+    )
+
+
+def pin_host(target: Target) -> Target:
+    """The target, for `cpu` with the processor of this machine named in full, so that the bundle says what it needs.
+
+    Asks the compiler, which takes a third of a second.
+
+    Raises:
+      SonewError: the compiler does not say.
+    """
+    if _HOST not in target.flags:
+        return target
+    cpu, features = _host()
+    return dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features))
+
+
+@functools.cache
+def _host() -> tuple[str, tuple[str, ...]]:
+    """The host's processor and its features, in LLVM's names, as the compiler itself detects them."""
+    process = subprocess.run(
+        [iree_compile(), "-", *_FLAGS, _HOST, "--compile-to=executable-sources"],
+        input="func.func @f(%x: tensor<1xf32>) -> tensor<1xf32> { return %x : tensor<1xf32> }",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    cpu = re.search(r'\bcpu = "([^"]*)"', process.stdout)
+    features = re.search(r'\bcpu_features = "([^"]*)"', process.stdout)
+    if cpu is None or features is None:
+        raise SonewError(
+            f"iree-compile (exit code {process.returncode}) does not say which processor this machine has; "
+            "give its instruction set, such as --target cpu:x86-64-v3"
+        )
+    on: dict[str, bool] = {}
+    for feature in features[1].split(","):  # a later mention of a feature overrides an earlier one
+        on[feature[1:]] = feature[0] == "+"
+    return cpu[1], tuple(name for name, is_on in on.items() if is_on)
+
+
+def _as_cpuinfo(features: tuple[str, ...]) -> tuple[str, ...]:
+    """LLVM's features in the names of this machine's `/proc/cpuinfo`; those that it does not show are left out."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ()
+    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features")))
+    by_letters = {flag.replace("_", ""): flag for flag in next(lines, "").partition(":")[2].split()}
+    spelled = _CPUINFO_NAMES.get(platform.machine(), {})
+    keys = [re.sub(r"[._]", "", spelled.get(feature, feature)) for feature in features]
+    return tuple(sorted({by_letters[key] for key in keys if key in by_letters}))

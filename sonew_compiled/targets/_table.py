@@ -1,0 +1,143 @@
+"""The table of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.targets import _cpu
+from sonew_compiled.targets._target import Target
+from sonew_compiled.targets._tools import why_not_compiled
+
+ALL = "all"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """Targets that differ only in the model of their device.
+
+    Attributes:
+      make: the target of a model, or of `""` where the family's own name is a target.
+      models: the models of device that can be named, in the order in which a machine should try them.
+      default: the model that the family's own name means; empty where that is a target of its own.
+      otherwise: what to take for a device that is not listed.
+    """
+
+    make: Callable[[str], Target]
+    models: tuple[str, ...] = ()
+    default: str = ""
+    otherwise: str = ""
+
+
+def _vmvx(model: str) -> Target:
+    """IREE's portable bytecode: any processor, no native code, slow."""
+    assert not model
+    flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx")
+    return Target(name="vmvx", flags=flags, driver="local")
+
+
+def _vulkan(model: str) -> Target:
+    if not model:  # what every Vulkan 1.1 driver of a phone or a computer has
+        return Target(name="vulkan", flags=("--iree-hal-target-device=vulkan",), driver="vulkan")
+    flags = ("--iree-hal-target-device=vulkan", f"--iree-vulkan-target={model}")
+    return Target(name=f"vulkan:{model}", flags=flags, driver="vulkan")
+
+
+def _cuda(model: str) -> Target:
+    flags = ("--iree-hal-target-device=cuda", f"--iree-cuda-target={model}")
+    return Target(name=f"cuda:{model}", flags=flags, driver="cuda")
+
+
+def _rocm(model: str) -> Target:
+    flags = ("--iree-hal-target-device=hip", f"--iree-rocm-target={model}")
+    return Target(name=f"rocm:{model}", flags=flags, driver="hip")
+
+
+def _metal(model: str) -> Target:
+    """Metal's shading language as source, which the device's own driver compiles."""
+    assert not model
+    return Target(name="metal", flags=("--iree-hal-target-device=metal",), driver="metal")
+
+
+def _tpu(model: str) -> Target:
+    return Target(name=f"tpu:{model}", compiler="libtpu", driver="tpu")
+
+
+_FAMILIES: Mapping[str, _Family] = MappingProxyType(
+    {
+        "cpu": _Family(
+            make=_cpu.cpu_target,
+            models=_cpu.MODELS,
+            otherwise="cpu, on a machine like the one that shall run it, names its processor in full",
+        ),
+        "vmvx": _Family(make=_vmvx),
+        "vulkan": _Family(
+            make=_vulkan,
+            models=("adreno", "valhall", "rdna2", "rdna3", "rdna4", "turing", "ampere", "ada"),
+            otherwise="vulkan alone is code for all of them",
+        ),
+        "cuda": _Family(
+            make=_cuda,
+            models=("sm_89", "sm_86", "sm_80", "sm_75", "sm_70", "sm_60"),
+            default="sm_80",
+            otherwise="a newer GPU runs the code of each older one",
+        ),
+        "rocm": _Family(make=_rocm, models=("gfx942", "gfx1100"), default="gfx942"),
+        "metal": _Family(make=_metal),
+        "tpu": _Family(make=_tpu, models=("v5e", "v4", "v6e"), default="v5e"),
+    }
+)
+
+
+def target_names() -> tuple[str, ...]:
+    """Every target, each under its full name, in the order in which a machine that runs several should prefer them."""
+    return tuple(
+        f"{family}:{model}" if model else family
+        for family, each in _FAMILIES.items()
+        for model in (*(() if each.default else ("",)), *each.models)
+    )
+
+
+def resolve_target(name: str) -> Target:
+    """The target of a name such as `cpu`, `vulkan:ada` or `cuda`, which is `cuda:sm_80`; capitals do not matter.
+
+    Raises:
+      UsageError: there is no such target; the message lists those there are.
+    """
+    family, colon, model = name.lower().partition(":")
+    each = _FAMILIES.get(family)
+    if each is None:
+        raise UsageError(f"unknown target {name!r}; give {ALL}, or one of {', '.join(target_names())}")
+    if not colon:
+        return each.make(each.default)
+    if model not in each.models:
+        names = ", ".join(f"{family}:{model}" for model in each.models)
+        raise UsageError(
+            f"unknown target {name!r}; give {family if not names else f'one of {names}'}"
+            + (f" ({each.otherwise})" if each.otherwise else "")
+        )
+    return each.make(model)
+
+
+def resolve_targets(names: Sequence[str]) -> tuple[Target, ...]:
+    """The targets of the names, each once, in their order. `all` is every target that can be compiled here.
+
+    Raises:
+      UsageError: there is no such target, or this machine cannot compile for it, or no name is given.
+    """
+    if not names:
+        raise UsageError("no target given; give at least one, such as 'cpu'")
+    targets: dict[str, Target] = {}
+    for name in names:
+        if name.lower() == ALL:
+            chosen = [target for target in map(resolve_target, target_names()) if not why_not_compiled(target)]
+        else:
+            chosen = [resolve_target(name)]
+        for target in chosen:
+            reason = why_not_compiled(target)
+            if reason:
+                raise UsageError(f"target {target.name} cannot be compiled here: {reason}")
+            targets.setdefault(target.name, target)
+    return tuple(targets.values())

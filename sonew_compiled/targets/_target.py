@@ -1,0 +1,46 @@
+"""What a target is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A target that `sonew compile --target` takes.
+
+    Attributes:
+      name: as the user writes it: a family such as `vulkan`, or one model of device in it, `cuda:sm_80`.
+      compiler: what makes its executable: `iree` or `libtpu`.
+      flags: those of `iree-compile`, after the ones that every target shares.
+      passes: passes that the module goes through for this target alone, after the shared pipeline, each as
+        `passes.parse_pass` reads it: `name:option=value`.
+      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, `tpu`.
+      machine: `platform.machine()` of the machines that run it, or empty where any will do.
+      cpu: the processor, as LLVM names it; empty for other kinds of device.
+      cpu_features: the flags of `/proc/cpuinfo` that it needs.
+    """
+
+    name: str
+    compiler: str = "iree"
+    flags: tuple[str, ...] = ()
+    passes: tuple[str, ...] = ()
+    driver: str
+    machine: str = ""
+    cpu: str = ""
+    cpu_features: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str:
+        """The part of the name before the colon."""
+        return self.name.partition(":")[0]
+
+    @property
+    def model(self) -> str:
+        """The part of the name after the colon, such as `sm_80`; empty where there is none."""
+        return self.name.partition(":")[2]
+
+    @property
+    def file(self) -> str:
+        """The name of the target's executable in a bundle."""
+        return self.name.replace(":", "-") + (".vmfb" if self.compiler == "iree" else ".xla")

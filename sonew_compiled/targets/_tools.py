@@ -1,0 +1,51 @@
+"""The compilers and assemblers that are installed here."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+from sonew_compiled.targets._target import Target
+
+
+def has_compiler() -> bool:
+    """Whether this machine can make bundles: JAX and the IREE compiler are installed."""
+    return all(_has(name) for name in ("jax", "iree.compiler"))
+
+
+def iree_compile() -> str:
+    """The path of the `iree-compile` that came with the installed compiler."""
+    from iree.compiler.tools.binaries import find_tool
+
+    return str(find_tool("iree-compile"))
+
+
+def why_not_compiled(target: Target) -> str:
+    """Why this machine cannot compile for the target, empty if it can."""
+    if not has_compiler():
+        return "to compile, pip install 'sonew-compiled[compile]'"
+    if target.compiler == "libtpu" and not _has("libtpu"):
+        return "to compile, pip install 'sonew-compiled[tpu]'"
+    return ""
+
+
+def find_ptxas() -> str | None:
+    """The path of CUDA's assembler: that of the package `nvidia-cuda-nvcc-cu12`, else the one on `PATH`, or None.
+
+    The package's comes first since it takes every architecture that there is a target for; later releases of CUDA
+    have dropped the oldest.
+    """
+    spec = importlib.util.find_spec("nvidia") if _has("nvidia") else None
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder, "cuda_nvcc", "bin", "ptxas")
+        if path.is_file():
+            return str(path)
+    return shutil.which("ptxas")
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package around it is not there
+        return False
