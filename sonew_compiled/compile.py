@@ -93,6 +93,7 @@ def compile_training(
     if not 0 <= learning_rate < math.inf:
         raise UsageError(f"learning_rate is {learning_rate}; give zero or a positive number")
     resolved = [pin_host(target) for target in resolve_targets(targets)]
+    _check_batch(batch)
     destination = _writable_bundle(Path(output))
 
     progress(f"trace {model} with {described['name']}")
@@ -102,10 +103,6 @@ def compile_training(
     passes.run_pipeline(module, passes.PIPELINE, dump_dir=dump_ir, print_ir_after=print_ir_after)
     stablehlo = passes.to_portable_artifact(module)
 
-    files = {STABLEHLO_FILE: stablehlo}
-    for target in resolved:
-        progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
-        files[target.file] = lower(stablehlo, target, what=f"{model} with {described['name']}")
     manifest = Manifest(
         model=model,
         optimizer=described,
@@ -114,10 +111,20 @@ def compile_training(
         functions=_functions(passes.signatures(module)),
         targets=tuple(_target_spec(target) for target in resolved),
     )
+    files = {STABLEHLO_FILE: stablehlo}
     if params is not None:
         load_parameters(Path(params), manifest.parameters)
         files[PARAMETERS_FILE] = Path(params).read_bytes()
+    for target in resolved:
+        progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
+        files[target.file] = lower(stablehlo, target, what=f"{model} with {described['name']}")
     return _write(destination, manifest, files)
+
+
+def _check_batch(batch: Any) -> None:
+    for leaf in jax.tree.leaves(batch):
+        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+            raise UsageError(f"the batch holds {leaf!r}; give a jax.ShapeDtypeStruct for every field")
 
 
 def _target_spec(target: Target) -> TargetSpec:
@@ -152,6 +159,10 @@ def _writable_bundle(path: Path) -> Path:
         raise UsageError(f"{path} is a file; give a new directory, or an older bundle to replace")
     if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_FILE).exists():
         raise UsageError(f"{path} is a directory that is not a bundle; give a new directory, or an older bundle")
+    # Looked at here, before minutes go into compiling.
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
     return path
 
 
