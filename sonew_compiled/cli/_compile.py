@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command("compile")
-@click.option("-o", "--output", type=options.PATH, default=Path("sonew.bundle"), show_default=True, help="The bundle.")
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    default=Path("sonew.bundle"),
+    show_default=True,
+    help="The bundle, a directory.",
+)
 @options.compile_options
 @options.schedule_options
 @click.option("--dump-ir", type=options.PATH, help="Write the module after each pass into this directory.")
@@ -58,19 +65,20 @@ def compile_bundle(
     from sonew_compiled.compile import compile_training
 
     model = options.load_model(name)
-    return compile_training(
-        model.loss,
-        model.init,
-        optimizer,
-        model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
-        output=output,
-        predict=model.predict,
-        targets=what["targets"] or ("cpu",),
-        model=name,
-        learning_rate=what["learning_rate"],
-        schedule=what["schedule"] or "paper",
-        params=what["params"],
-        dump_ir=dump_ir,
-        print_ir_after=print_ir_after,
-        progress=options.say,
-    )
+    with options.user_code(name):
+        return compile_training(
+            model.loss,
+            model.init,
+            optimizer,
+            model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
+            output=output,
+            predict=model.predict,
+            targets=what["targets"] or ("cpu",),
+            model=name,
+            learning_rate=what["learning_rate"],
+            schedule=what["schedule"] or "paper",
+            params=what["params"],
+            dump_ir=dump_ir,
+            print_ir_after=print_ir_after,
+            progress=options.say,
+        )

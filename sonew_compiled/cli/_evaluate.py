@@ -10,21 +10,21 @@ import click
 from sonew_compiled.cli import _options as options
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Dataset, Program, TrainingState
+    from sonew_compiled.runtime import Checkpoint, Program, TrainingState
 
 checkpoint_option = click.option(
     "--checkpoint", type=options.PATH, required=True, help="A checkpoint, or a run's folder for its latest one."
 )
 
 
-@click.command("eval")
+@click.command("eval", short_help="Compute the losses of a checkpoint.")
 @options.bundle_argument
 @checkpoint_option
 @options.data_options
 @options.device_option
 @options.json_option
 def eval_command(
-    bundle: Path, checkpoint: Path, data: str, data_dir: Path | None, device: str | None, as_json: bool
+    bundle: Path, checkpoint: Path, data: str | None, data_dir: Path | None, device: str | None, as_json: bool
 ) -> None:
     """Compute the loss of a checkpoint on the training and the test set.
 
@@ -35,16 +35,18 @@ def eval_command(
     """
     from sonew_compiled.runtime import bind, evaluate
 
-    program, state, path, step = _load(bundle, checkpoint, device)
-    dataset = _dataset(data, data_dir)
+    program, state, path, loaded = _load(bundle, checkpoint, device)
+    dataset = options.dataset_of(data, data_dir, loaded.settings)
     losses = {
         f"{name}_loss": evaluate(program, state.buffers, bind(arrays, program.manifest.batch))
         for name, arrays in (("train", dataset.train), ("test", dataset.test))
     }
     if as_json:
-        options.print_json({**losses, "steps": step, "bundle": bundle, "checkpoint": path, "data": dataset.name})
+        result = {"steps": loaded.step, "bundle": bundle, "checkpoint": path, "data": dataset.name}
+        options.print_json({**losses, **result})
     options.say(
-        f"train loss {losses['train_loss']:.4f}, test loss {losses['test_loss']:.4f} at step {step:,} of {path}"
+        f"train loss {losses['train_loss']:.4f}, test loss {losses['test_loss']:.4f} on {dataset.name} "
+        f"after {loaded.step:,} steps; {path}"
     )
 
 
@@ -56,7 +58,13 @@ def eval_command(
 @click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
 @click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many images.")
 def reconstruct_command(
-    bundle: Path, checkpoint: Path, data: str, data_dir: Path | None, device: str | None, output: Path, count: int
+    bundle: Path,
+    checkpoint: Path,
+    data: str | None,
+    data_dir: Path | None,
+    device: str | None,
+    output: Path,
+    count: int,
 ) -> None:
     """Draw test images over what the model makes of them.
 
@@ -69,8 +77,8 @@ def reconstruct_command(
 
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
-    program, state, _, _ = _load(bundle, checkpoint, device)
-    bound = bind(_dataset(data, data_dir).test, program.manifest.batch)
+    program, state, _, loaded = _load(bundle, checkpoint, device)
+    bound = bind(options.dataset_of(data, data_dir, loaded.settings).test, program.manifest.batch)
     inputs: list[Any] = []
     outputs: list[Any] = []
     field = next((spec.name for spec in program.manifest.batch if spec.name == "image"), program.manifest.batch[0].name)
@@ -83,7 +91,7 @@ def reconstruct_command(
     options.say(f"wrote {output}")
 
 
-def _load(bundle: Path, checkpoint: Path, device: str | None) -> tuple[Program, TrainingState, Path, int]:
+def _load(bundle: Path, checkpoint: Path, device: str | None) -> tuple[Program, TrainingState, Path, Checkpoint]:
     from sonew_compiled.runtime import (
         Program,
         TrainingState,
@@ -97,10 +105,4 @@ def _load(bundle: Path, checkpoint: Path, device: str | None) -> tuple[Program, 
     path = find_checkpoint(checkpoint)
     loaded = load_checkpoint(path, opened.manifest)
     program = Program.load(opened, open_device(device))
-    return program, TrainingState.from_arrays(program, loaded.tensors), path, loaded.step
-
-
-def _dataset(data: str, data_dir: Path | None) -> Dataset:
-    from sonew_compiled.runtime import load_dataset
-
-    return load_dataset(data, data_dir=data_dir)
+    return program, TrainingState.from_arrays(program, loaded.tensors), path, loaded

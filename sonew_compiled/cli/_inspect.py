@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,16 +54,15 @@ def _described(bundle: Bundle) -> dict[str, Any]:
 
 
 def _print_table(bundle: Bundle) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     manifest = bundle.manifest
-    console = Console(highlight=False)
+    console = options.console()
     settings = "  ".join(f"{key} {value}" for key, value in manifest.optimizer.items() if key != "name")
     parameters = _elements(manifest.parameters)
-    console.print(f"[bold]{bundle.path}[/bold]  format {manifest.format_version}")
+    console.print(f"bundle     {bundle.path}, format {manifest.format_version}")
     console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}")
-    console.print(f"optimizer  {manifest.optimizer['name']}  {settings}")
+    console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
     console.print(
         f"state      {_bytes(manifest.state) / 1e6:.1f} MB, "
@@ -106,7 +106,7 @@ def _bytes(specs: tuple[TensorSpec, ...]) -> int:
 @click.command("targets")
 @options.json_option
 def targets_command(as_json: bool) -> None:
-    """Show what can be compiled here and what can be run here.
+    """Show what can be compiled here, and on which --device it can be run here.
 
     \b
     Examples:
@@ -117,28 +117,41 @@ def targets_command(as_json: bool) -> None:
     if as_json:
         options.print_json(rows)
         return
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table("target", "compile", "run", "reason", box=None, header_style="bold", pad_edge=False)
+    table = Table("target", "compile", "run", "devices", "reason", box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(row["name"], *("yes" if row[key] else "no" for key in ("compile", "run")), row["reason"])
-    Console(highlight=False).print(table)
+        can = ("yes" if row[key] else "no" for key in ("compile", "run"))
+        table.add_row(row["name"], *can, ", ".join(row["devices"]), row["reason"])
+    options.console().print(table)
 
 
 def _target_rows() -> list[dict[str, Any]]:
-    """One row a target: `name`, `compile`, `run`, and the `reason` where either cannot be done."""
-    from sonew_compiled.runtime import list_devices, why_not_here
-    from sonew_compiled.targets import has_compiler, resolve_target, target_names
+    """One row a target: `name`, `compile`, `run`, the `devices` that run it, the `reason` why one cannot be done."""
+    from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
+    from sonew_compiled.targets import resolve_target, target_names, why_not_compiled
 
-    can_compile = has_compiler()
-    drivers = {device.driver for device in list_devices()}
+    devices: dict[str, list[str]] = {}
+    for device in list_devices():
+        devices.setdefault(device.driver, []).append(device.name)
+    missing = missing_drivers()
     rows = []
     for name in target_names():
-        cannot_compile = "" if can_compile else "to compile, pip install 'sonew-compiled[compile]'"
         target = resolve_target(name)
-        absent = "" if target.driver in drivers else f"there is no {target.driver} device here"
-        cannot_run = absent or why_not_here(target, drivers)
-        reason = "; ".join(filter(None, [cannot_compile, cannot_run]))
-        rows.append({"name": name, "compile": can_compile, "run": not cannot_run, "reason": reason})
+        cannot_compile = why_not_compiled(target)
+        if target.driver in devices:
+            cannot_run = why_not_here(target, devices)
+        else:
+            # "UNAVAILABLE; CUDA driver library 'libcuda.so' not available; please ensure ..."
+            why = re.sub(r"^[A-Z_]+; |[;:] please .*", "", missing.get(target.driver, "the runtime has no such driver"))
+            cannot_run = f"no {target.driver} device here ({why})"
+        rows.append(
+            {
+                "name": name,
+                "compile": not cannot_compile,
+                "run": not cannot_run,
+                "devices": [] if cannot_run else devices[target.driver],
+                "reason": "; ".join(filter(None, [cannot_compile, cannot_run])),
+            }
+        )
     return rows

@@ -33,7 +33,7 @@ def sonew() -> None:
 
     \b
     Examples:
-      sonew run                                  compile, then train the autoencoder on the embedded digits
+      sonew run                                  compile, then train on the embedded digits
       sonew compile -o ae.bundle --target cpu    make a bundle
       sonew run ae.bundle --data mnist           train from it, on a machine without JAX
       sonew inspect ae.bundle                    see what is in it
@@ -60,7 +60,7 @@ def main() -> NoReturn:
     try:
         sonew.main(prog_name="sonew", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        _show(error)
         sys.exit(error.exit_code)
     except SonewError as error:
         click.echo(f"sonew: {error}", err=True)
@@ -75,7 +75,20 @@ def main() -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("sonew: stopped", err=True)
         sys.exit(1)
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
+    except OSError as error:
+        what = "the output" if error.filename is None else error.filename
+        reason = error.strerror or error
+        click.echo(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space", err=True)
         sys.exit(1)
     sys.exit(0)
+
+
+def _show(error: click.ClickException) -> None:
+    """Writes click's message as one line, where click would write the usage above it."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return
+    message = " ".join(error.format_message().split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    command = context.command_path if context else "sonew"
+    click.echo(f"{command}: {message.rstrip('.')}; see `{command} --help`", err=True)

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import math
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, OptimizerSettings, optimizer_settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sonew_compiled.models import Model
+    from sonew_compiled.runtime import Dataset
 
 Command = Callable[..., Any]
 
 DEFAULT_BATCH_SIZE = 1000
+DEFAULT_DATA = "mnist-10k"
+MODELS = ("autoencoder", "classifier")
 
 
 class _Rate(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -42,8 +50,12 @@ RATE = _Rate()
 PATH = click.Path(path_type=Path)
 
 bundle_argument = click.argument("bundle", type=PATH)
-device_option = click.option("--device", help="Device to run on, such as local-task or vulkan; see `sonew targets`.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+device_option = click.option(
+    "--device", help="Device to run on, such as local-task or vulkan; see `sonew targets`.  [default: local-task]"
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON value on stdout, the rest on stderr."
+)
 seed_option = click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),
@@ -56,10 +68,16 @@ def data_options(command: Command) -> Command:
     command = click.option("--data-dir", type=PATH, help="Where the files of `mnist` are.")(command)
     return click.option(
         "--data",
-        default="mnist-10k",
-        show_default=True,
-        help="mnist-10k (embedded), mnist (the full set), or a .npy or .npz file of images.",
+        help="mnist-10k (embedded), mnist (the full set), or a .npy, .npz or IDX file of images.  "
+        f"[default: what the checkpoint was trained on, else {DEFAULT_DATA}]",
     )(command)
+
+
+def dataset_of(data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str]) -> Dataset:
+    """The data set asked for, else that in the metadata of the checkpoint, else the embedded one."""
+    from sonew_compiled.runtime import load_dataset
+
+    return load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir)
 
 
 def schedule_options(command: Command) -> Command:
@@ -67,11 +85,11 @@ def schedule_options(command: Command) -> Command:
     command = click.option(
         "--schedule",
         type=click.Choice(["paper", "constant", "cosine"]),
-        help="How the learning rate moves.  [default: what the bundle says, paper]",
+        help="How the learning rate moves.  [default: the bundle's, else paper]",
     )(command)
-    return click.option("--learning-rate", type=RATE, help="Peak learning rate.  [default: the optimizer's preset]")(
-        command
-    )
+    return click.option(
+        "--learning-rate", type=RATE, help="Peak learning rate.  [default: the bundle's, else the optimizer's preset]"
+    )(command)
 
 
 def compile_options(command: Command) -> Command:
@@ -79,8 +97,7 @@ def compile_options(command: Command) -> Command:
     options = (
         click.option(
             "--model",
-            default=None,
-            help="autoencoder, classifier, or package.module:attribute.  [default: autoencoder]",
+            help=f"{', '.join(MODELS)}, or package.module:attribute of yours.  [default: {MODELS[0]}]",
         ),
         click.option("--optimizer", type=click.Choice(OPTIMIZERS), help=f"Optimizer.  [default: {DEFAULT_OPTIMIZER}]"),
         click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]"),
@@ -96,7 +113,7 @@ def compile_options(command: Command) -> Command:
             "--target",
             "targets",
             multiple=True,
-            help="What to compile for; repeatable.  [default: cpu] `sonew targets`.",
+            help="What to compile for, as `sonew targets` lists, or all; repeatable.  [default: cpu]",
         ),
         click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
     )
@@ -117,38 +134,78 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
 
 
 def load_model(name: str) -> Model:
-    """The built-in model, or the attribute that `package.module:attribute` names."""
+    """The built-in model of that name, or the attribute that `package.module:attribute` names."""
     from sonew_compiled import models
 
-    built_in = {"autoencoder": models.autoencoder, "classifier": models.classifier}
-    if name in built_in:
-        return built_in[name]
+    if name in MODELS:
+        built_in: Model = getattr(models, name)
+        return built_in
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise UsageError(
-            f"unknown model {name!r}; give {', '.join(built_in)}, or package.module:attribute of a Model of yours"
+            f"unknown model {name!r}; give {', '.join(MODELS)}, or package.module:attribute of a Model of yours"
         )
+    # Stays there: a model may import its neighbours when it is traced.
     sys.path.insert(0, str(Path.cwd()))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise UsageError(f"--model {name}: importing {module_name} needs {error.name}; install it") from None
-        raise UsageError(f"--model {name}: there is no module {module_name} here or installed") from None
-    finally:
-        sys.path.pop(0)
-    model = getattr(module, attribute, None)
+    with user_code(name):
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not (module_name + ".").startswith(error.name + "."):
+                raise UsageError(f"--model {name}: importing {module_name} needs {error.name}; install it") from None
+            raise UsageError(
+                f"--model {name}: there is no module {error.name}; install it, or run sonew in the folder that it is in"
+            ) from None
+        model = getattr(module, attribute, None)
     if not isinstance(model, models.Model):
-        found = "nothing" if model is None else f"a {type(model).__name__}"
-        raise UsageError(f"--model {name}: {attribute} is {found}; make it a sonew_compiled.Model")
+        found = "missing" if model is None else f"of type {type(model).__name__}"
+        raise UsageError(f"--model {name}: {attribute} is {found} in {module_name}; make it a sonew_compiled.Model")
     return model
 
 
+@contextmanager
+def user_code(name: str) -> Iterator[None]:
+    """Turns what the code of a user's model raises into one line with the place; other errors stay as they are."""
+    try:
+        yield
+    except SonewError:
+        raise
+    except Exception as error:
+        place = "" if name in MODELS else _place(error, name.partition(":")[0].partition(".")[0])
+        if not place:
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise SonewError(f"--model {name}: {place} raised {reason}") from error
+
+
+def _place(error: Exception, package: str) -> str:
+    """The file and the line of the package that the error came from, empty if it came from elsewhere."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    roots = [Path(root) for root in spec.submodule_search_locations or [spec.origin or ""]]
+    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno))
+    own = [(file, line) for file, line in places if any(Path(file).is_relative_to(root) for root in roots)]
+    return f"{own[-1][0]} line {own[-1][1]}" if own else ""
+
+
 def print_json(value: Any) -> None:
-    """One JSON value on stdout, and nothing else."""
-    click.echo(json.dumps(value, indent=1, default=str))
+    """One JSON value on stdout, and nothing else; what is NaN or infinite is null, for which JSON has no number."""
+    if isinstance(value, dict):
+        value = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
+    click.echo(json.dumps(value, indent=1, default=str, allow_nan=False))
 
 
 def say(line: str) -> None:
     """A line for people, on stderr."""
     click.echo(line, err=True)
+
+
+def console() -> Console:
+    """Stdout for tables: as wide as the terminal, and unbounded elsewhere, so that no line is broken for a reader."""
+    from rich.console import Console
+
+    is_terminal = sys.stdout.isatty()
+    return Console(highlight=False, markup=False, soft_wrap=True, width=None if is_terminal else 10_000)

@@ -10,7 +10,7 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
 
 
-@click.command("plot")
+@click.command("plot", short_help="Draw the training loss of one or more runs.")
 @click.argument("runs", nargs=-1, type=options.PATH, required=True, metavar="RUN...")
 @click.option(
     "-o", "--output", type=options.PATH, default=Path("loss.png"), show_default=True, help="A .png, .svg or .pdf."
@@ -26,13 +26,14 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
     from sonew_compiled.runtime import read_metrics
+    from sonew_compiled.runtime.metrics import METRICS_FILE
 
     curves = {run: read_metrics(run) for run in runs}
     for run, rows in curves.items():
+        if not all({"epoch", "loss"} <= row.keys() for row in rows):
+            raise SonewError(f"{run / METRICS_FILE} has lines without an epoch and a loss; give the folder of a run")
         if not rows:
-            raise SonewError(
-                f"{run} has no metrics.jsonl with a finished epoch in it; train one there with `sonew run -o`"
-            )
+            raise SonewError(f"{run} holds no {METRICS_FILE} with a finished epoch; give the --output of a `sonew run`")
 
     import matplotlib as mpl
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import SonewError, UsageError
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Bundle, Dataset, Device, TrainSettings
+    from sonew_compiled.runtime import Bundle, TrainSettings
 
 DEFAULT_EPOCHS = 20
+DEFAULT_OUTPUT = Path("sonew-run")
 _BUNDLE = "bundle"
 
 # What is compiled in, and so cannot be asked for beside a bundle.
@@ -26,7 +27,10 @@ _COMPILED_IN = ("model", "optimizer", "band", "b1", "b2", "eps", "batch_size", "
 @click.command("run")
 @click.argument("bundle", type=options.PATH, required=False)
 @click.option(
-    "-o", "--output", type=options.PATH, default=Path("sonew-run"), show_default=True, help="The run's folder."
+    "-o",
+    "--output",
+    type=options.PATH,
+    help=f"The run's folder.  [default: that of the run that is resumed, else {DEFAULT_OUTPUT}]",
 )
 @options.data_options
 @click.option("--epochs", type=click.IntRange(min=1), help=f"Passes over the data.  [default: {DEFAULT_EPOCHS}]")
@@ -39,8 +43,10 @@ _COMPILED_IN = ("model", "optimizer", "band", "b1", "b2", "eps", "batch_size", "
 )
 @options.device_option
 @click.option("--resume", type=options.PATH, metavar="RUN", help="Go on from a run's folder, or from one checkpoint.")
-@click.option("--overwrite", is_flag=True, help="Delete the run that is in the output folder.")
-@click.option("--max-steps", type=click.IntRange(min=1), help="Stop after this many steps, as if stopped by Ctrl-C.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
+@click.option(
+    "--max-steps", type=click.IntRange(min=1), help="Stop after this many steps of the whole run, to be resumed later."
+)
 @click.option("--keep", type=click.IntRange(min=1), default=3, show_default=True, help="Checkpoints to keep.")
 @click.option(
     "--checkpoint-every", type=click.IntRange(min=1), default=1, show_default=True, help="Epochs between checkpoints."
@@ -49,8 +55,8 @@ _COMPILED_IN = ("model", "optimizer", "band", "b1", "b2", "eps", "batch_size", "
 @options.json_option
 def run_command(
     bundle: Path | None,
-    output: Path,
-    data: str,
+    output: Path | None,
+    data: str | None,
     data_dir: Path | None,
     device: str | None,
     resume: Path | None,
@@ -60,7 +66,8 @@ def run_command(
 ) -> None:
     """Train from BUNDLE; without one, compile first.
 
-    Writes checkpoints and metrics.jsonl into the output folder. Ctrl-C saves a checkpoint and says how to go on.
+    Writes checkpoints and metrics.jsonl into the output folder. Ctrl-C saves a checkpoint and says how to go on. The
+    options from --model to --params say what to compile, so they go only without BUNDLE.
 
     \b
     Examples:
@@ -70,103 +77,120 @@ def run_command(
       sonew run --resume sonew-run                  go on with a run that was stopped
       sonew run ae.bundle --json > result.json
     """
-    from sonew_compiled.runtime import load_dataset, make_reporter, open_bundle, open_device, train
+    from sonew_compiled.runtime import find_checkpoint, make_reporter, open_bundle, open_device, train
+    from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
 
     # Everything that can be wrong with the command line is looked at before minutes go into compiling.
+    if overwrite and resume:
+        raise UsageError("--overwrite replaces a run and --resume goes on with one; leave one of them out")
     opened_device = open_device(device)
-    dataset = load_dataset(data, data_dir=data_dir)
-    _check_bundle_options(bundle, resume, what)
+    checkpoint = None if resume is None else find_checkpoint(resume)
+    output = output or (checkpoint.parent if checkpoint else DEFAULT_OUTPUT)
+    path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
+    if path is not None:
+        _check_nothing_compiled_in(path, what)
+    dataset = options.dataset_of(data, data_dir, read_checkpoint_metadata(checkpoint) if checkpoint else {})
+    opened = open_bundle(path or _compile_into(output, what, overwrite=overwrite))
+    settings = _settings(opened, checkpoint, what)
     if overwrite:
-        _delete_run(output, resume)
-    path = bundle or _bundle_of(resume) or _compile_into(output, what)
-    opened = open_bundle(path)
-    settings = _settings(opened, resume, what)
+        _remove_other_bundle(output, opened.path)
+    resume_command = _resume_command(
+        opened.path, output, {"--data": dataset.name, "--data-dir": data_dir, "--device": opened_device.name}, settings
+    )
     result = train(
         opened,
         dataset,
         settings,
         opened_device,
         output=output,
-        resume=resume,
+        resume=checkpoint,
+        overwrite=overwrite,
         reporter=make_reporter(),
-        resume_command=_resume_command(opened, dataset, data_dir, opened_device, output),
+        resume_command=resume_command,
     )
     if as_json:
         options.print_json(dataclasses.asdict(result) | {"output": output})
+    if settings.max_steps == result.steps:
+        options.say(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
     options.say(
         f"train loss {result.train_loss:.4f}, test loss {result.test_loss:.4f} after {result.steps:,} steps; "
         f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}; {result.checkpoint}"
     )
 
 
-def _check_bundle_options(bundle: Path | None, resume: Path | None, what: dict[str, Any]) -> None:
-    given = [name for name in _COMPILED_IN if what[name] not in (None, ())]
-    if given and (bundle or resume):
-        flag = "--target" if given[0] == "targets" else f"--{given[0].replace('_', '-')}"
+def _check_nothing_compiled_in(bundle: Path, what: dict[str, Any]) -> None:
+    given = next((name for name in _COMPILED_IN if what[name] not in (None, ())), None)
+    if given:
+        flag = "--target" if given == "targets" else f"--{given.replace('_', '-')}"
         raise UsageError(
-            f"{flag} is compiled into the bundle {bundle or _bundle_of(resume)}; leave it out, or make another bundle "
-            "with `sonew compile`"
+            f"{flag} is compiled into the bundle {bundle}; leave it out, or make another bundle with `sonew compile`"
         )
 
 
-def _bundle_of(resume: Path | None) -> Path | None:
-    """The bundle in the folder of a run that compiled one."""
-    if resume is None:
-        return None
-    path = (resume if resume.is_dir() else resume.parent) / _BUNDLE
+def _bundle_beside(checkpoint: Path) -> Path:
+    """The bundle that the run of a checkpoint compiled."""
+    path = checkpoint.parent / _BUNDLE
     if not path.is_dir():
         raise UsageError(
-            f"--resume {resume}: there is no bundle beside it; give the bundle that it was trained from too"
+            f"there is no bundle beside {checkpoint}; give the one that it was trained from: "
+            f"sonew run BUNDLE --resume {shlex.quote(str(checkpoint.parent))}"
         )
     return path
 
 
-def _delete_run(output: Path, resume: Path | None) -> None:
-    """Deletes what a run wrote into `output`, and nothing else."""
-    if resume is not None:
-        raise UsageError("--overwrite and --resume exclude each other; leave one out")
-    for path in (*output.glob("step-*.safetensors"), output / "metrics.jsonl"):
-        path.unlink(missing_ok=True)
-    if (output / _BUNDLE / "manifest.json").exists():
-        shutil.rmtree(output / _BUNDLE)
-
-
-def _compile_into(output: Path, what: dict[str, Any]) -> Path:
+def _compile_into(output: Path, what: dict[str, Any], *, overwrite: bool) -> Path:
     from sonew_compiled.cli._compile import compile_bundle
+    from sonew_compiled.targets import has_compiler
 
+    if not has_compiler():
+        raise SonewError(
+            "no bundle given, and the compiler is not installed here: give one that `sonew compile` made elsewhere, or "
+            "pip install 'sonew-compiled[compile]'"
+        )
     path = output / _BUNDLE
-    if any(output.glob("step-*.safetensors")):
+    if any(output.glob("step-*.safetensors")) and not overwrite:
+        folder = shlex.quote(str(output))
         raise UsageError(
-            f"{output} holds the checkpoints of another run; --resume {output} to go on with it, or give another "
-            "--output, or --overwrite"
+            f"{output} holds the checkpoints of another run; go on with it by --resume {folder}, replace it by "
+            "--overwrite, or give another --output"
         )
     options.say(f"no bundle given: compiling one into {path}")
     compile_bundle(path, what)
     return path
 
 
-def _settings(bundle: Bundle, resume: Path | None, what: dict[str, Any]) -> TrainSettings:
+def _remove_other_bundle(output: Path, bundle: Path) -> None:
+    """Removes the bundle of the run that is replaced: beside the new run's checkpoints it would be taken for theirs."""
+    old = output / _BUNDLE
+    if (old / "manifest.json").exists() and old.resolve() != bundle.resolve():
+        shutil.rmtree(old)
+
+
+def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:
     """What is asked for, over what a resumed run had, over the bundle's defaults."""
     from sonew_compiled.runtime import TrainSettings, resumed_settings
 
-    if resume is not None:
-        base = resumed_settings(resume)
-    else:
-        defaults = bundle.manifest.defaults
+    defaults = bundle.manifest.defaults
+    if checkpoint is None:
         base = TrainSettings(
             epochs=DEFAULT_EPOCHS, learning_rate=defaults["learning_rate"], schedule=defaults["schedule"]
         )
-    if resume is not None and what["epochs"] is not None and what["warmup_epochs"] is None:
-        what["warmup_epochs"] = base.warmup_epochs
+    else:
+        base = resumed_settings(checkpoint)
     names = ("epochs", "learning_rate", "schedule", "warmup_epochs", "seed", "keep", "checkpoint_every", "max_steps")
     return dataclasses.replace(base, **{name: what[name] for name in names if what[name] is not None})
 
 
-def _resume_command(bundle: Bundle, dataset: Dataset, data_dir: Path | None, device: Device, output: Path) -> str:
+def _resume_command(bundle: Path, output: Path, same: dict[str, Any], settings: TrainSettings) -> str:
+    """The command line that goes on with the run; a checkpoint remembers what is not in it."""
     words = ["sonew", "run"]
-    if bundle.path.resolve() != (output / _BUNDLE).resolve():
-        words.append(str(bundle.path))
-    words += ["--resume", str(output), "--output", str(output), "--data", dataset.name]
-    words += ["--data-dir", str(data_dir)] if data_dir else []
-    words += ["--device", device.name]
+    if bundle.resolve() != (output / _BUNDLE).resolve():
+        words.append(str(bundle))
+    words += ["--resume", str(output)]
+    for flag, value in same.items():
+        words += [flag, str(value)] if value is not None else []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in ("keep", "checkpoint_every") and value != field.default:
+            words += [f"--{field.name.replace('_', '-')}", str(value)]
     return shlex.join(words)

@@ -25,11 +25,18 @@ def data() -> None:
     """Get and check the data sets.
 
     The default, mnist-10k, comes with the package and needs no fetching.
+
+    \b
+    Examples:
+      sonew data fetch
+      sonew data verify
     """
 
 
 @data.command()
-@click.option("--data-dir", type=_DIRECTORY, help="Folder for the files. [default: $SONEW_DATA, else the user's cache]")
+@click.option(
+    "--data-dir", type=_DIRECTORY, help="Folder for the files.  [default: $SONEW_DATA, else the user's cache]"
+)
 @json_option
 def fetch(data_dir: Path | None, as_json: bool) -> None:
     """Fetch the full MNIST (about 12 MB) from public mirrors.
@@ -40,7 +47,7 @@ def fetch(data_dir: Path | None, as_json: bool) -> None:
     Examples:
       sonew data fetch
       sonew data fetch --data-dir ~/mnist
-      sonew run BUNDLE --data mnist --data-dir ~/mnist
+      sonew run ae.bundle --data mnist --data-dir ~/mnist
     """
     # Imported here so that `sonew --help` need not wait for NumPy.
     from sonew_compiled.runtime.data import fetch, mnist
