@@ -50,16 +50,33 @@ class FileSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KernelSpec:
+    """What the assembler says of a kernel of a GPU.
+
+    Attributes:
+      name: of its entry point.
+      registers: that a thread takes; vector registers where there are two kinds.
+      spilled_bytes: of registers that a thread has to keep in memory, since there are not enough.
+    """
+
+    name: str
+    registers: int
+    spilled_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetSpec:
     """An executable of the bundle.
 
     Attributes:
-      name: the target as the user named it, such as `cpu` or `vulkan`.
+      name: the target's full name, such as `cpu` or `cuda:sm_80`.
       file: the executable's name inside the bundle.
-      driver: the kind of IREE device that runs it: `local`, `vulkan`, `cuda`, `hip`.
+      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, or `tpu`, which is not IREE's.
       machine: the instruction set it needs, such as `x86_64`, or empty where any will do.
       cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
+      kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
+      analysis: what the compiler said of the training step, by name: its memory in bytes, its operations. For TPUs.
     """
 
     name: str
@@ -68,6 +85,8 @@ class TargetSpec:
     machine: str = ""
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
+    kernels: tuple[KernelSpec, ...] = ()
+    analysis: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,4 +218,5 @@ def _function(raw: dict[str, Any]) -> FunctionSpec:
 
 
 def _target(raw: dict[str, Any]) -> TargetSpec:
-    return TargetSpec(**{**raw, "cpu_features": tuple(raw["cpu_features"])})
+    kernels = tuple(KernelSpec(**kernel) for kernel in raw.get("kernels", ()))
+    return TargetSpec(**{**raw, "cpu_features": tuple(raw["cpu_features"]), "kernels": kernels})
