@@ -7,9 +7,10 @@ Format versions:
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.dtypes import as_dtype
@@ -181,9 +182,14 @@ class Manifest:
 
 def _inconsistency(manifest: Manifest) -> str:
     """What the runtime relies on and the manifest does not hold, in words; empty if there is nothing."""
-    for key in ("optimizer", "defaults", "versions"):
-        if not isinstance(getattr(manifest, key), dict):
-            return f"{key} is not an object"
+    misfit = _misfit(manifest, Manifest, "the manifest")
+    if misfit:
+        return misfit
+    rate = manifest.defaults.get("learning_rate")
+    if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+        return f"the default learning_rate is {rate!r}, not a finite number of 0 or more"
+    if not isinstance(manifest.defaults.get("schedule"), str):
+        return "the default schedule is missing"
     for name in ("init", "train_step", "eval_step"):
         if name not in manifest.functions:
             return f"there is no function {name}"
@@ -193,6 +199,8 @@ def _inconsistency(manifest: Manifest) -> str:
                 as_dtype(spec.dtype)
             except SonewError as error:
                 return f"{spec.name} of {name}: {error}"
+            if min(spec.shape, default=0) < 0:
+                return f"{spec.name} of {name} has the shape {list(spec.shape)}"
     step = manifest.functions["train_step"]
     if not set(manifest.state) <= set(step.inputs) or not set(manifest.state) <= set(step.outputs):
         return "train_step does not take and give the state that init gives"
@@ -206,7 +214,29 @@ def _inconsistency(manifest: Manifest) -> str:
         return "train_step has no batch, or one whose fields differ in their leading axis"
     if "learning_rate" not in {spec.name for spec in step.inputs} or "loss" not in {spec.name for spec in step.outputs}:
         return "train_step takes no learning_rate or gives no loss"
+    fed = {spec.name for spec in step.inputs if spec.name == "batch" or spec.name.startswith("batch/")}
+    takes = {"init": {"seed"}, "train_step": fed | {"learning_rate"} | {spec.name for spec in manifest.state}}
+    for name, function in manifest.functions.items():
+        unknown = {spec.name for spec in function.inputs} - takes.get(name, fed | {s.name for s in manifest.parameters})
+        if unknown or not function.outputs:
+            return f"{name} takes {', '.join(sorted(unknown))}" if unknown else f"{name} gives nothing"
     return ""
+
+
+def _misfit(value: object, kind: Any, place: str) -> str:
+    """Where a value that was read is not of the type that the dataclasses say, in words; empty if nowhere."""
+    inner: list[tuple[object, Any, str]] = []
+    if kind is Any:
+        return ""
+    if is_dataclass(kind):
+        inner = [(getattr(value, key), hint, key) for key, hint in get_type_hints(kind).items()]
+    elif get_origin(kind) is tuple and isinstance(value, tuple):
+        inner = [(each, get_args(kind)[0], f"{place}[{index}]") for index, each in enumerate(value)]
+    elif get_origin(kind) is Mapping and isinstance(value, dict):
+        inner = [(each, get_args(kind)[1], f"{place}[{key!r}]") for key, each in value.items()]
+    elif type(value) is not kind and not (kind is float and type(value) is int):
+        return f"{place} is {value!r}, not of type {getattr(kind, '__name__', kind)}"
+    return next(filter(None, (_misfit(*each) for each in inner)), "")
 
 
 def _tensors(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
