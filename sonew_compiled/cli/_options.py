@@ -32,7 +32,7 @@ MODELS = ("autoencoder", "classifier")
 
 
 class _Rate(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    """A finite number from zero on."""
+    """A number from zero on that float32 has, in which it is an input of the step."""
 
     name = "number"
 
@@ -41,7 +41,7 @@ class _Rate(click.ParamType):  # type: ignore[type-arg]  # not generic in older 
             number = float(value)
         except ValueError:
             self.fail(f"{value!r} is not a number; give zero or a positive number, such as 1e-2", param, ctx)
-        if not 0 <= number < math.inf:
+        if not 0 <= number < 2.0**128:
             self.fail(f"{value!r} is not accepted; give zero or a positive number, such as 1e-2", param, ctx)
         return number
 
