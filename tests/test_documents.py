@@ -1,0 +1,152 @@
+"""Documents say what is so: links lead somewhere, command lines parse, code compiles."""
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from sonew_compiled.cli import _main
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+SOURCES = [
+    path for folder in ("sonew_compiled", "passes", "runtime", "tools") for path in (ROOT / folder).rglob("*.py")
+]
+FILES = ("LICENSE", "CITATION.cff", "Makefile", "constraints.txt", ".ci/run")
+
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def walk(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from walk(inner, (*words, name))
+
+
+COMMANDS = dict(walk(_main.sonew))
+
+
+def find(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The command that the words begin with, and the rest of them."""
+    for length in range(len(words), -1, -1):
+        if tuple(words[:length]) in COMMANDS:
+            return tuple(words[:length]), words[length:]
+    raise AssertionError(words)
+
+
+def parse(line: str) -> None:
+    """Parses a whole command line `sonew ...` as if it were run."""
+    words = shlex.split(re.split(r"\s{2,}|[>|;]|\s#", line)[0], comments=True)
+    assert words.pop(0) == "sonew"
+    name, arguments = find(words)
+    command = COMMANDS[name]
+    if isinstance(command, click.Group):
+        assert arguments
+        assert set(arguments) <= {"--help", "--version"}, line
+    else:
+        command.make_context(" ".join(("sonew", *name)), arguments)
+
+
+def mention(line: str) -> None:
+    """Checks a command line that only names what matters, such as `sonew compile --target NAME`."""
+    name, rest = find([word for word in line.split()[1:] if word != "BUNDLE"])
+    command = COMMANDS[name]
+    if isinstance(command, click.Group):
+        assert not rest or rest[0].startswith("-"), f"there is no command `{line}`"
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in rest:
+        if re.fullmatch(r"-[-\w]+", word):
+            assert word in {*known, "--help", "-h"}, f"`{line}`: there is no {word}"
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FILES])
+def test_it_is_there(name: str) -> None:
+    assert (ROOT / name).read_text(encoding="utf-8").strip()
+
+
+@each_document
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        target, _, anchor = link.partition("#")
+        found = path.parent / target if target else path
+        assert found.exists(), f"{path.name} links to {link}"
+        if anchor:
+            assert anchor in anchors(found.read_text(encoding="utf-8")), f"{path.name} links to {link}"
+
+
+@each_document
+def test_files_that_are_named_exist(path: Path) -> None:
+    """Paths in backticks, such as `tools/sweep.py`; a name in capitals stands for the reader's own."""
+    for name in re.findall(r"`((?:docs|passes|runtime|sonew_compiled|tests|tools)/[\w./-]*)`", path.read_text("utf-8")):
+        if not re.search(r"[A-Z]{3}", name):
+            assert (ROOT / name).exists(), f"{path.name} names {name}"
+
+
+@each_document
+def test_command_lines_parse(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for block in blocks(text, "(?:sh|bash|console)?"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.removeprefix("$ ").startswith("sonew "):
+                parse(line.removeprefix("$ "))
+    for line in re.findall(r"`(sonew [^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
+        mention(line)
+
+
+@each_document
+def test_python_compiles(path: Path) -> None:
+    for block in blocks(path.read_text(encoding="utf-8"), "python"):
+        ast.parse(block)
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_examples_in_help_parse(words: tuple[str, ...]) -> None:
+    examples = (COMMANDS[words].help or "").partition("Examples:\n")[2].partition("\n\n")[0]
+    assert examples
+    for line in examples.strip().splitlines():
+        parse(line.strip())
+
+
+def test_make_runs_commands_that_there_are() -> None:
+    recipes = re.findall(r"^\t\$\(BIN\)/(sonew .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert recipes
+    for line in recipes:
+        parse(line.replace("$(OUT)", "out"))
+
+
+def test_messages_mention_commands_that_there_are() -> None:
+    mentions = [line for path in SOURCES for line in re.findall(r"`(sonew [a-z][^`\n]*)`", path.read_text("utf-8"))]
+    assert len(mentions) > 20
+    for line in mentions:
+        mention(line)
+
+
+def test_the_readme_begins_with_what_a_user_does_first() -> None:
+    commands = [
+        line.split("#")[0].strip()
+        for block in blocks(DOCUMENTS[0].read_text("utf-8"), "sh")
+        for line in block.splitlines()
+    ]
+    assert commands[:2] == ["make run", "make test"]

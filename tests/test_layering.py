@@ -1,0 +1,171 @@
+"""Who may import whom, what a device never loads, and that the wheel holds every package and data file."""
+
+import ast
+import fnmatch
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETUPTOOLS = PROJECT["tool"]["setuptools"]
+
+# The folders that are packages of `sonew_compiled` wherever they lie.
+PLACES = {"sonew_compiled": ROOT / "sonew_compiled"} | {
+    package: ROOT / folder for package, folder in SETUPTOOLS["package-dir"].items() if "." in package
+}
+
+# What a part of the project may import of it besides itself, in the order of docs/architecture.md. What is not listed
+# turns a module into executables.
+ALLOWED = {
+    "errors": (),
+    "presets": ("errors",),
+    "models": ("errors", "presets"),
+    "optimizer": ("errors", "presets"),
+    "trace": ("errors",),
+    "passes": ("errors",),
+    "runtime": ("errors",),
+}
+LOWERING = ("errors", "passes", "runtime.manifest")
+# These put the parts together.
+FREE = ("", "compile", "cli")
+
+COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the project by name, with its file."""
+    for package, folder in PLACES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = (package, *path.relative_to(folder).with_suffix("").parts)
+            yield ".".join(part for part in parts if part != "__init__"), path
+
+
+MODULES = dict(modules())
+
+
+def part_of(module: str) -> str:
+    """The part of the project that a module belongs to: `runtime` for `sonew_compiled.runtime.data.load`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(module: str, *, at_once: bool = False) -> set[str]:
+    """The names of the modules that a module imports; `at_once`: only those that importing it imports."""
+    found = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            if at_once:
+                return
+        elif at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} line {node.lineno}: import by the full name"
+            assert node.module is not None
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(name if name in MODULES else node.module for name in names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+    return found
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) not in FREE])
+def test_imports_follow_the_arrows(module: str) -> None:
+    part = part_of(module)
+    lowering = {part_of(name) for name in MODULES} - ALLOWED.keys() - set(FREE)
+    allowed = (part, *ALLOWED.get(part, (*LOWERING, *lowering)))
+    for name in imports(module):
+        if name.split(".")[0] == "sonew_compiled":
+            inner = name.partition(".")[2]
+            assert any(f"{inner}.".startswith(f"{each}.") for each in allowed), f"{module} imports {name}"
+
+
+def test_compile_does_not_know_the_command_line() -> None:
+    assert not [name for name in imports("sonew_compiled.compile") if part_of(name) == "cli"]
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) in ("errors", "presets", "runtime")])
+def test_a_device_has_no_compiler(module: str) -> None:
+    assert not {name for name in imports(module) for package in COMPILER if f"{name}.".startswith(f"{package}.")}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) == "cli"])
+def test_commands_import_what_they_need_when_they_run(module: str) -> None:
+    for name in imports(module, at_once=True):
+        if name.split(".")[0] == "sonew_compiled":
+            assert part_of(name) in ("cli", "errors", "presets"), f"{module} imports {name} at once"
+        else:
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "click"}, f"{module} imports {name} at once"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sonew_compiled",
+        "import sonew_compiled.cli",
+        "import sonew_compiled.runtime",
+        "import sonew_compiled; dir(sonew_compiled); sonew_compiled.UsageError",
+    ],
+)
+def test_a_fresh_process_loads_no_compiler(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "sonew_compiled" in loaded
+    assert not COMPILER & set(loaded)
+    if "runtime" not in statement:
+        assert not {"numpy", "iree.runtime", "rich"} & set(loaded), "what is not needed is not waited for"
+
+
+@pytest.mark.parametrize("package", ["passes", "runtime"])
+def test_no_package_is_loaded_under_a_second_name(package: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", f"import {package}"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert process.returncode != 0
+    assert f"ImportError: import sonew_compiled.{package}, not {package}" in process.stderr
+
+
+def packages() -> dict[str, Path]:
+    return {name: path.parent for name, path in MODULES.items() if path.name == "__init__.py"}
+
+
+def test_the_wheel_has_every_package() -> None:
+    assert sorted(SETUPTOOLS["packages"]) == sorted(packages())
+    for name, path in MODULES.items():
+        assert name in packages() or name.rpartition(".")[0] in packages(), f"{path.parent} lacks an __init__.py"
+
+
+def test_the_wheel_has_every_data_file() -> None:
+    patterns = SETUPTOOLS["package-data"]
+    for package, folder in packages().items():
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                matches = [pattern for pattern in patterns.get(package, ()) if fnmatch.fnmatch(path.name, pattern)]
+                assert matches, f"package-data of {package} lacks {path.name}"
+    for package, needed in patterns.items():
+        for pattern in needed:
+            assert list(packages()[package].glob(pattern)), f"no {pattern} in {package}"
+
+
+def test_every_dependency_is_pinned_and_explained() -> None:
+    optional = PROJECT["project"]["optional-dependencies"]
+    required = [*PROJECT["project"]["dependencies"], *(each for extra in optional.values() for each in extra)]
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    }
+    explained = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for requirement in required:
+        name, _, bound = requirement.partition(">=")
+        assert bound, f"{requirement} has no lower bound"
+        assert name.lower().replace("_", "-") in pinned, f"constraints.txt lacks {name}"
+        assert name in explained, f"CONTRIBUTING.md does not say why {name} is needed"
