@@ -1,0 +1,65 @@
+"""The figures that the README and docs/results.md quote are those of the committed rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "results"
+
+
+def rows(name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+
+
+def losses(row: dict[str, object]) -> tuple[str, str]:
+    return f"{row['train_loss']:.2f}", f"{row['test_loss']:.2f}"
+
+
+def table_rows(document: str) -> list[list[str]]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", text, re.M)]
+
+
+@pytest.mark.parametrize("epochs", [20, 100])
+@pytest.mark.parametrize("document", ["README.md", "docs/results.md"])
+def test_runs_of_the_compiled_step(document: str, epochs: int) -> None:
+    expected = losses(json.loads((RESULTS / f"run-tridiag-{epochs}.json").read_text(encoding="utf-8")))
+    quoted = [row for row in table_rows(document) if f"sonew run --data mnist --epochs {epochs}`" in " ".join(row)]
+    assert quoted
+    for row in quoted:
+        assert tuple(cell for cell in row if re.fullmatch(r"\d+\.\d\d", cell)) == expected
+
+
+def test_every_rate_of_adam_is_quoted() -> None:
+    sweep = rows("adam-100.jsonl")
+    assert len(sweep) >= 5
+    table = table_rows("docs/results.md")
+    for row in sweep:
+        assert any(
+            (float(cells[0]), *cells[1:]) == (row["learning_rate"], *losses(row))
+            for cells in table[2:]
+            if is_rate(cells)
+        )
+
+
+def is_rate(cells: list[str]) -> bool:
+    return len(cells) == 3 and re.fullmatch(r"\d(\.\d+)?e-\d", cells[0]) is not None
+
+
+def test_tridiagonal_beats_the_best_of_adam() -> None:
+    best = min(rows("adam-100.jsonl"), key=lambda row: row["train_loss"])
+    ours = json.loads((RESULTS / "run-tridiag-100.json").read_text(encoding="utf-8"))
+    assert ours["steps"] == best["steps"]
+    assert ours["train_loss"] < best["train_loss"]
+    assert any(losses(best) == tuple(row[-2:]) for row in table_rows("README.md"))
+
+
+def test_the_sweep_of_the_preset_is_quoted() -> None:
+    table = table_rows("docs/results.md")
+    for row in rows("tridiag-20-sweep.jsonl"):
+        assert any(tuple(cells[2:]) == losses(row) for cells in table if len(cells) == 4)
