@@ -9,20 +9,21 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from sonew_compiled import passes
+from sonew_compiled.build import adapt, build
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.lower import lower
+from sonew_compiled.kernels import ptxas_version
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime.checkpoint import load_parameters
-from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
-from sonew_compiled.targets import Target, pin_host, resolve_targets
+from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
+from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets
 from sonew_compiled.trace import Loss, OptimizerFactory, trace_training
 
 STABLEHLO_FILE = "module.stablehlo"
@@ -107,35 +108,28 @@ def compile_training(
         model=model,
         optimizer=described,
         defaults={"learning_rate": learning_rate, "schedule": schedule},
-        versions=_versions(),
+        versions=_versions(resolved),
         functions=_functions(passes.signatures(module)),
-        targets=tuple(_target_spec(target) for target in resolved),
+        targets=(),
     )
     files = {STABLEHLO_FILE: stablehlo}
     if params is not None:
         load_parameters(Path(params), manifest.parameters)
         files[PARAMETERS_FILE] = Path(params).read_bytes()
-    for target in resolved:
+    what = f"{model} with {described['name']}"
+    adapted = [adapt(stablehlo, target, what=what) for target in resolved]
+    built = []
+    for target, source in zip(resolved, adapted, strict=True):
         progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
-        files[target.file] = lower(stablehlo, target, what=f"{model} with {described['name']}")
-    return _write(destination, manifest, files)
+        files[target.file], spec = build(source, target, what=what)
+        built.append(spec)
+    return _write(destination, replace(manifest, targets=tuple(built)), files)
 
 
 def _check_batch(batch: Any) -> None:
     for leaf in jax.tree.leaves(batch):
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise UsageError(f"the batch holds {leaf!r}; give a jax.ShapeDtypeStruct for every field")
-
-
-def _target_spec(target: Target) -> TargetSpec:
-    return TargetSpec(
-        name=target.name,
-        file=target.file,
-        driver=target.driver,
-        machine=target.machine,
-        cpu=target.cpu,
-        cpu_features=target.cpu_features,
-    )
 
 
 def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, FunctionSpec]:
@@ -145,12 +139,14 @@ def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, Function
     return {name: FunctionSpec(inputs=specs(s.inputs), outputs=specs(s.outputs)) for name, s in signatures.items()}
 
 
-def _versions() -> dict[str, str]:
-    packages = ("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax")
-    return {
-        **{package: importlib.metadata.version(package) for package in packages},
-        "stablehlo": passes.stablehlo_version(),
-    }
+def _versions(targets: Sequence[Target]) -> dict[str, str]:
+    packages = ["sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax"]
+    packages += ["libtpu"] if any(target.compiler == "libtpu" for target in targets) else []
+    versions = {package: importlib.metadata.version(package) for package in packages}
+    ptxas = find_ptxas() if any(target.family == "cuda" for target in targets) else None
+    if ptxas is not None:
+        versions["ptxas"] = ptxas_version(ptxas)
+    return versions | {"stablehlo": passes.stablehlo_version()}
 
 
 def _writable_bundle(path: Path) -> Path:

@@ -13,13 +13,6 @@ from pathlib import Path
 from sonew_compiled.errors import SonewError
 from sonew_compiled.targets import Target, iree_compile
 
-_FLAGS = (
-    "--iree-input-type=stablehlo",
-    # Constant expressions are computed once when the bundle is loaded. Folded, those of the random initial weights
-    # would be a megabyte in each executable, and take as long to compile.
-    "--iree-opt-const-eval=false",
-)
-
 # The errors are cut to this many characters: the compiler prints whole function signatures.
 _LONGEST_ERROR = 240
 
@@ -47,7 +40,7 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         source, result = Path(scratch, "module.mlir"), Path(scratch, "module.vmfb")
         source.write_bytes(stablehlo)
-        command = [iree_compile(), str(source), *_FLAGS, *target.flags, "-o", str(result)]
+        command = [iree_compile(), str(source), "--iree-input-type=stablehlo", *target.flags, "-o", str(result)]
         # A crash is reported at once: naming the functions of the backtrace takes half a minute and is of no use to us.
         environment = os.environ | {"TMPDIR": scratch, "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:

@@ -13,7 +13,7 @@ from sonew_compiled.cli import _options as options
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle
-    from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+    from sonew_compiled.runtime.manifest import FunctionSpec, TargetSpec, TensorSpec
 
 # More tensors than this on one line are summed up.
 _MOST_TENSORS = 4
@@ -21,13 +21,15 @@ _MOST_TENSORS = 4
 
 @click.command("inspect")
 @options.bundle_argument
+@click.option("--kernels", is_flag=True, help="Show the registers of every kernel for CUDA and ROCm.")
 @options.json_option
-def inspect_command(bundle: Path, as_json: bool) -> None:
+def inspect_command(bundle: Path, kernels: bool, as_json: bool) -> None:
     """Show what is in a bundle, and check the hash of every file.
 
     \b
     Examples:
       sonew inspect sonew.bundle
+      sonew inspect sonew.bundle --kernels
       sonew inspect sonew.bundle --json
     """
     from sonew_compiled.runtime import open_bundle
@@ -37,7 +39,7 @@ def inspect_command(bundle: Path, as_json: bool) -> None:
     if as_json:
         options.print_json(_described(opened))
     else:
-        _print_table(opened)
+        _print_table(opened, kernels=kernels)
 
 
 def _described(bundle: Bundle) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def _described(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def _print_table(bundle: Bundle) -> None:
+def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     from rich.table import Table
 
     manifest = bundle.manifest
@@ -79,6 +81,33 @@ def _print_table(bundle: Bundle) -> None:
         place = f"{target.driver} {target.cpu or target.machine}".strip() if target else ""
         files.add_row(name, f"{file.size:,}", target.name if target else "", place, file.sha256[:12])
     console.print(functions, "", files)
+    described = [target for target in manifest.targets if target.kernels or target.analysis]
+    if described:
+        console.print("")
+    for target in described:
+        console.print(f"{target.name}: {_static_figures(target)}")
+    if kernels:
+        table = Table("target", "kernel", "registers", "bytes spilled", box=None, header_style="bold", pad_edge=False)
+        for target in manifest.targets:
+            for kernel in target.kernels:
+                table.add_row(target.name, kernel.name, str(kernel.registers), str(kernel.spilled_bytes))
+        console.print("", table)
+
+
+def _static_figures(target: TargetSpec) -> str:
+    """What is known of an executable without running it, in one line."""
+    parts = []
+    if target.kernels:
+        most = max(target.kernels, key=lambda kernel: kernel.registers)
+        spilling = [kernel for kernel in target.kernels if kernel.spilled_bytes]
+        parts.append(f"{len(target.kernels)} kernels, at most {most.registers} registers a thread ({most.name})")
+        if spilling:
+            worst = max(spilling, key=lambda kernel: kernel.spilled_bytes)
+            parts.append(f"{len(spilling)} spill, at most {worst.spilled_bytes} bytes a thread ({worst.name})")
+        else:
+            parts.append("none spills")
+    parts.extend(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in target.analysis.items())
+    return ", ".join(parts)
 
 
 def _signature(function: FunctionSpec, *, inputs: bool) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.targets._target import Target
+from sonew_compiled.targets._target import NO_CONST_EVAL, Target
 from sonew_compiled.targets._tools import iree_compile
 
 # The levels of the x86-64 psABI, as flags of /proc/cpuinfo; each level includes those before it.
@@ -49,6 +49,7 @@ _FLAGS = (
     "--iree-opt-level=O3",
     "--iree-opt-data-tiling",
     "--iree-dispatch-creation-enable-aggressive-fusion=false",
+    NO_CONST_EVAL,
 )
 
 _HOST = "--iree-llvmcpu-target-cpu=host"

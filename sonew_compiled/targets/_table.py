@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.targets import _cpu
-from sonew_compiled.targets._target import Target
+from sonew_compiled.targets._target import NO_CONST_EVAL, Target
 from sonew_compiled.targets._tools import why_not_compiled
 
 ALL = "all"
@@ -34,7 +34,7 @@ class _Family:
 def _vmvx(model: str) -> Target:
     """IREE's portable bytecode: any processor, no native code, slow."""
     assert not model
-    flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx")
+    flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
     return Target(name="vmvx", flags=flags, driver="local")
 
 
@@ -46,12 +46,12 @@ def _vulkan(model: str) -> Target:
 
 
 def _cuda(model: str) -> Target:
-    flags = ("--iree-hal-target-device=cuda", f"--iree-cuda-target={model}")
+    flags = ("--iree-hal-target-device=cuda", f"--iree-cuda-target={model}", NO_CONST_EVAL)
     return Target(name=f"cuda:{model}", flags=flags, driver="cuda")
 
 
 def _rocm(model: str) -> Target:
-    flags = ("--iree-hal-target-device=hip", f"--iree-rocm-target={model}")
+    flags = ("--iree-hal-target-device=hip", f"--iree-rocm-target={model}", NO_CONST_EVAL)
     return Target(name=f"rocm:{model}", flags=flags, driver="hip")
 
 

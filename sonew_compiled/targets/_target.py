@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_CONST_EVAL = "--iree-opt-const-eval=false"
+"""Constant expressions are computed when the bundle is loaded. Folded, those of the random initial weights take a
+megabyte of each executable. They hold 64-bit integers, which the code generators for SPIR-V do not all have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
@@ -12,7 +16,7 @@ class Target:
     Attributes:
       name: as the user writes it: a family such as `vulkan`, or one model of device in it, `cuda:sm_80`.
       compiler: what makes its executable: `iree` or `libtpu`.
-      flags: those of `iree-compile`, after the ones that every target shares.
+      flags: those of `iree-compile`.
       passes: passes that the module goes through for this target alone, after the shared pipeline, each as
         `passes.parse_pass` reads it: `name:option=value`.
       driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, `tpu`.

@@ -1,0 +1,60 @@
+"""One executable of a bundle: the module adapted to its target, compiled, and described for the manifest."""
+
+from __future__ import annotations
+
+from sonew_compiled import passes
+from sonew_compiled.errors import UsageError
+from sonew_compiled.kernels import kernel_figures
+from sonew_compiled.limits import why_not_computed
+from sonew_compiled.lower import lower
+from sonew_compiled.runtime.manifest import TargetSpec
+from sonew_compiled.targets import Target, resolve_target, target_names, why_not_compiled
+
+
+def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
+    """The module after the passes of the target.
+
+    Args:
+      stablehlo: the portable artifact that every target shares.
+      target: what it shall be compiled for.
+      what: names the module in errors, such as `autoencoder with tridiag-sonew`.
+
+    Raises:
+      UsageError: the target cannot compute it; the message says which can.
+    """
+    adapted, reason = _adapted(stablehlo, target)
+    if not reason:
+        return adapted
+    others = sorted(target_names(), key=lambda name: name.partition(":")[0] != target.family)
+    for other in map(resolve_target, others):
+        if not why_not_compiled(other) and not _adapted(stablehlo, other)[1]:
+            raise UsageError(f"target {target.name} cannot do {what}: {reason}; the nearest that can is {other.name}")
+    raise UsageError(f"target {target.name} cannot do {what}: {reason}; no target can")
+
+
+def build(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, TargetSpec]:
+    """Compiles what `adapt` made, and says what the executable is.
+
+    Raises:
+      SonewError: the compiler refused it.
+    """
+    executable = lower(stablehlo, target, what=what)
+    spec = TargetSpec(
+        name=target.name,
+        file=target.file,
+        driver=target.driver,
+        machine=target.machine,
+        cpu=target.cpu,
+        cpu_features=target.cpu_features,
+        kernels=kernel_figures(executable),
+    )
+    return executable, spec
+
+
+def _adapted(stablehlo: bytes, target: Target) -> tuple[bytes, str]:
+    """The module for the target, and why the target cannot compute it."""
+    module = passes.from_portable_artifact(stablehlo)
+    if target.passes:
+        passes.run_pipeline(module, [passes.parse_pass(each) for each in target.passes])
+        stablehlo = passes.to_portable_artifact(module)
+    return stablehlo, why_not_computed(module, target)

@@ -1,0 +1,61 @@
+"""What a target cannot compute, found by trying, and refused before minutes go into compiling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from jaxlib.mlir import ir
+
+from sonew_compiled.targets import Target
+
+# Element types that a target's code generator fails on, by MLIR's names, for a family or one of its models.
+_ELEMENT_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "metal": frozenset({"bf16"}),
+        "vmvx": frozenset({"bf16", "f16"}),
+        "vulkan": frozenset({"bf16"}),
+    }
+)
+
+# The compiler takes these for f32 and i64 everywhere, so that the executable's arguments are not those of the manifest.
+_NOWHERE = frozenset({"f64", "complex<f64>"})
+
+# What a dtype is called in NumPy and JAX.
+_DTYPES = {"bf16": "bfloat16", "f16": "float16", "f64": "float64", "complex<f64>": "complex128"}
+
+
+def why_not_computed(module: ir.Module, target: Target) -> str:
+    """Why the target cannot compute the module, in a few words; empty if nothing speaks against it."""
+    lacking = _NOWHERE | _ELEMENT_TYPES.get(target.family, frozenset()) | _ELEMENT_TYPES.get(target.name, frozenset())
+    for operation in _operations(module):
+        if operation.name == "stablehlo.custom_call":
+            callee = ir.StringAttr(operation.attributes["call_target_name"]).value
+            return f"it has no {_readable(callee)}, which only XLA can call; write it with products and loops"
+        for value in (*operation.operands, *operation.results):
+            element = _element_type(value.type)
+            if element in lacking:
+                return f"it cannot compute in {_DTYPES.get(element, element)}"
+    return ""
+
+
+def _operations(module: ir.Module) -> Iterator[ir.Operation]:
+    found: list[ir.Operation] = []
+
+    def visit(operation: ir.Operation) -> ir.WalkResult:
+        found.append(operation)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    yield from found
+
+
+def _element_type(value: ir.Type) -> str:
+    return str(ir.ShapedType(value).element_type) if isinstance(value, ir.ShapedType) else str(value)
+
+
+def _readable(callee: str) -> str:
+    """`Cholesky` and the like, of LAPACK's name for it: `lapack_spotrf_ffi`."""
+    match = re.fullmatch(r"lapack_[sdcz](\w+?)(_ffi)?", callee)
+    return f"LAPACK's {match[1]}" if match else callee
