@@ -45,6 +45,9 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         environment = os.environ | {"TMPDIR": scratch, "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:
             process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
+            if process.returncode and target.fallback_flags:
+                command += target.fallback_flags
+                process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
         except OSError as error:
             raise SonewError(
                 f"cannot compile {what} for target {target.name}: {command[0]} does not start ({error.strerror}); "

@@ -17,6 +17,7 @@ class Target:
       name: as the user writes it: a family such as `vulkan`, or one model of device in it, `cuda:sm_80`.
       compiler: what makes its executable: `iree` or `libtpu`.
       flags: those of `iree-compile`.
+      fallback_flags: added in a second try where the compiler refuses the module with `flags` alone.
       passes: passes that the module goes through for this target alone, after the shared pipeline, each as
         `passes.parse_pass` reads it: `name:option=value`.
       driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, `tpu`.
@@ -28,6 +29,7 @@ class Target:
     name: str
     compiler: str = "iree"
     flags: tuple[str, ...] = ()
+    fallback_flags: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
     driver: str
     machine: str = ""
