@@ -53,7 +53,7 @@ def run_pipeline(
     *,
     dump_dir: Path | None = None,
     print_ir_after: Collection[str] = (),
-    stream: TextIO = sys.stderr,
+    stream: TextIO | None = None,
 ) -> None:
     """Run the passes on the module in place, in order, and verify the module after each.
 
@@ -62,7 +62,7 @@ def run_pipeline(
         passes: the passes to run.
         dump_dir: a directory (made if need be) that gets `00-input.mlir`, `01-<pass>.mlir`, ...
         print_ir_after: names of passes after which the module is printed, or "all".
-        stream: where it is printed.
+        stream: where it is printed; by default stderr.
 
     Raises:
         UsageError: `print_ir_after` has a name that is no pass of these, or a pass refuses the module.
@@ -81,7 +81,7 @@ def run_pipeline(
             raise AssertionError(f"pass {each.name} made an invalid module: {first_diagnostic(error)}") from error
         _dump(module, dump_dir, f"{number:02}-{each.name}")
         if "all" in print_ir_after or each.name in print_ir_after:
-            stream.write(f"// ----- after {each.name} -----\n{to_text(module)}")
+            (stream or sys.stderr).write(f"// ----- after {each.name} -----\n{to_text(module)}")
 
 
 def _dump(module: ir.Module, directory: Path | None, name: str) -> None:

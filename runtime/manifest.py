@@ -77,7 +77,6 @@ class TargetSpec:
       cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
-      analysis: what the compiler said of the training step, by name: its memory in bytes, its operations. For TPUs.
     """
 
     name: str
@@ -87,7 +86,6 @@ class TargetSpec:
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
     kernels: tuple[KernelSpec, ...] = ()
-    analysis: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

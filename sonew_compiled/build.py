@@ -8,7 +8,7 @@ from sonew_compiled.kernels import kernel_figures
 from sonew_compiled.limits import why_not_computed
 from sonew_compiled.lower import lower
 from sonew_compiled.runtime.manifest import TargetSpec
-from sonew_compiled.targets import Target, resolve_target, target_names, why_not_compiled
+from sonew_compiled.targets import Target, resolve_target, target_names
 
 
 def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
@@ -27,7 +27,7 @@ def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         return adapted
     others = sorted(target_names(), key=lambda name: name.partition(":")[0] != target.family)
     for other in map(resolve_target, others):
-        if not why_not_compiled(other) and not _adapted(stablehlo, other)[1]:
+        if not _adapted(stablehlo, other)[1]:
             raise UsageError(f"target {target.name} cannot do {what}: {reason}; the nearest that can is {other.name}")
     raise UsageError(f"target {target.name} cannot do {what}: {reason}; no target can")
 

@@ -140,8 +140,7 @@ def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, Function
 
 
 def _versions(targets: Sequence[Target]) -> dict[str, str]:
-    packages = ["sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax"]
-    packages += ["libtpu"] if any(target.compiler == "libtpu" for target in targets) else []
+    packages = ("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax")
     versions = {package: importlib.metadata.version(package) for package in packages}
     ptxas = find_ptxas() if any(target.family == "cuda" for target in targets) else None
     if ptxas is not None:

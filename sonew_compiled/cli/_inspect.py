@@ -81,7 +81,7 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
         place = f"{target.driver} {target.cpu or target.machine}".strip() if target else ""
         files.add_row(name, f"{file.size:,}", target.name if target else "", place, file.sha256[:12])
     console.print(functions, "", files)
-    described = [target for target in manifest.targets if target.kernels or target.analysis]
+    described = [target for target in manifest.targets if target.kernels]
     if described:
         console.print("")
     for target in described:
@@ -106,7 +106,6 @@ def _static_figures(target: TargetSpec) -> str:
             parts.append(f"{len(spilling)} spill, at most {worst.spilled_bytes} bytes a thread ({worst.name})")
         else:
             parts.append("none spills")
-    parts.extend(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in target.analysis.items())
     return ", ".join(parts)
 
 
@@ -158,7 +157,7 @@ def targets_command(as_json: bool) -> None:
 def _target_rows() -> list[dict[str, Any]]:
     """One row a target: `name`, `compile`, `run`, the `devices` that run it, the `reason` why one cannot be done."""
     from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
-    from sonew_compiled.targets import resolve_target, target_names, why_not_compiled
+    from sonew_compiled.targets import has_compiler, resolve_target, target_names
 
     devices: dict[str, list[str]] = {}
     for device in list_devices():
@@ -167,7 +166,7 @@ def _target_rows() -> list[dict[str, Any]]:
     rows = []
     for name in target_names():
         target = resolve_target(name)
-        cannot_compile = why_not_compiled(target)
+        cannot_compile = "" if has_compiler() else "to compile, pip install 'sonew-compiled[compile]'"
         if target.driver in devices:
             cannot_run = why_not_here(target, devices)
         else:

@@ -15,19 +15,17 @@ class Target:
 
     Attributes:
       name: as the user writes it: a family such as `vulkan`, or one model of device in it, `cuda:sm_80`.
-      compiler: what makes its executable: `iree` or `libtpu`.
       flags: those of `iree-compile`.
       fallback_flags: added in a second try where the compiler refuses the module with `flags` alone.
       passes: passes that the module goes through for this target alone, after the shared pipeline, each as
         `passes.parse_pass` reads it: `name:option=value`.
-      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, `tpu`.
+      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`.
       machine: `platform.machine()` of the machines that run it, or empty where any will do.
       cpu: the processor, as LLVM names it; empty for other kinds of device.
       cpu_features: the flags of `/proc/cpuinfo` that it needs.
     """
 
     name: str
-    compiler: str = "iree"
     flags: tuple[str, ...] = ()
     fallback_flags: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
@@ -49,4 +47,4 @@ class Target:
     @property
     def file(self) -> str:
         """The name of the target's executable in a bundle."""
-        return self.name.replace(":", "-") + (".vmfb" if self.compiler == "iree" else ".xla")
+        return self.name.replace(":", "-") + ".vmfb"

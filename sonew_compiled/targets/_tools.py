@@ -6,8 +6,6 @@ import importlib.util
 import shutil
 from pathlib import Path
 
-from sonew_compiled.targets._target import Target
-
 
 def has_compiler() -> bool:
     """Whether this machine can make bundles: JAX and the IREE compiler are installed."""
@@ -19,15 +17,6 @@ def iree_compile() -> str:
     from iree.compiler.tools.binaries import find_tool
 
     return str(find_tool("iree-compile"))
-
-
-def why_not_compiled(target: Target) -> str:
-    """Why this machine cannot compile for the target, empty if it can."""
-    if not has_compiler():
-        return "to compile, pip install 'sonew-compiled[compile]'"
-    if target.compiler == "libtpu" and not _has("libtpu"):
-        return "to compile, pip install 'sonew-compiled[tpu]'"
-    return ""
 
 
 def find_ptxas() -> str | None:

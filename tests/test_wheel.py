@@ -1,0 +1,196 @@
+"""The wheel, built and installed away from the checkout, in an environment that has neither JAX nor the compiler."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def python(*words: object, cwd: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, from a copy of what git would give out."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("sonew_compiled", "passes", "runtime"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    out = tmp_path_factory.mktemp("wheel")
+    # `build` makes an environment with setuptools unless this one has it.
+    isolation = ("--no-isolation",) if _has_setuptools() else ()
+    python("build", "--wheel", *isolation, "--outdir", out, source, cwd=out)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def _has_setuptools() -> bool:
+    try:
+        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs a program of an environment into which nothing but the wheel was installed, in an empty folder."""
+    path = tmp_path_factory.mktemp("device")
+    venv.create(path / "venv", symlinks=os.name != "nt")
+    binaries = path / "venv" / "bin"
+    python(
+        *("pip", "--python", binaries / "python", "install", "--quiet", "--no-compile", "--disable-pip-version-check"),
+        *("-c", ROOT / "constraints.txt", wheel),
+        cwd=path,
+    )
+    folder = path / "folder"
+    folder.mkdir()
+    hidden = ("PYTHONPATH", "PYTHONHOME", "SONEW_DATA")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+
+    def run(program: str, *words: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [binaries / program, *map(str, words)],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        information = next(name.partition("/")[0] for name in names if name.endswith("/METADATA"))
+        metadata = archive.read(f"{information}/METADATA").decode()
+    assert f"{information}/licenses/LICENSE" in names
+    for name in (
+        *("sonew_compiled/py.typed", "sonew_compiled/cli/_main.py", "sonew_compiled/models/autoencoder.py"),
+        *(
+            "sonew_compiled/passes/pipeline.py",
+            "sonew_compiled/runtime/train.py",
+            "sonew_compiled/runtime/data/load.py",
+        ),
+        "sonew_compiled/runtime/data/t10k-images-idx3-ubyte.gz",
+        "sonew_compiled/runtime/data/t10k-labels-idx1-ubyte.gz",
+    ):
+        assert name in names
+    licences = [name for name in names if name.startswith("sonew_compiled/runtime/data/") and name.endswith(".md")]
+    assert licences, "the data's licence note"
+    assert {name.split("/")[0] for name in names} == {"sonew_compiled", information}
+    for path in (*(ROOT / "runtime").rglob("*.py"), *(ROOT / "passes").rglob("*.py")):
+        assert f"sonew_compiled/{path.relative_to(ROOT)}" in names
+    for path in (ROOT / "sonew_compiled").rglob("*.py"):
+        assert str(path.relative_to(ROOT)) in names
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Requires-Python: >=3.11" in metadata
+    assert "Provides-Extra: compile" in metadata
+    # The embedded images are 1.6 MB of it.
+    assert wheel.stat().st_size < 3_000_000
+
+
+def test_the_environment_has_neither_jax_nor_the_compiler(device: Run) -> None:
+    code = """
+import importlib.metadata, importlib.util, json, sonew_compiled
+print(json.dumps({
+    "distributions": sorted(d.metadata["Name"].lower().replace("_", "-") for d in importlib.metadata.distributions()),
+    "found": [name for name in ("jax", "jaxlib", "optax", "scipy", "iree.compiler", "matplotlib")
+              if importlib.util.find_spec(name)],
+    "at": sonew_compiled.__file__,
+}))
+"""
+    process = device("python", "-c", code)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert result["found"] == []
+    assert str(ROOT) not in result["at"]
+    required = {name.partition(">=")[0].lower().replace("_", "-") for name in PROJECT["dependencies"]}
+    assert required <= set(result["distributions"])
+    # What rich needs, and nothing else.
+    assert set(result["distributions"]) - required <= {
+        *("sonew-compiled", "markdown-it-py", "mdurl", "pygments"),
+    }
+
+
+def test_importing_the_runtime_works(device: Run) -> None:
+    code = (
+        "from sonew_compiled.runtime import *; "
+        "print(open_device().name, load_dataset('mnist-10k').train['image'].shape)"
+    )
+    process = device("python", "-W", "error", "-c", code)
+    assert (process.returncode, process.stdout) == (0, "local-task (9000, 28, 28)\n"), process.stderr
+
+
+def test_a_bundle_trains_there(device: Run, autoencoder_bundle: Path) -> None:
+    process = device("sonew", "run", autoencoder_bundle, "--epochs", 1, "--warmup-epochs", 0, "--json")
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert result["steps"] == 30
+    assert result["bundle"] == str(autoencoder_bundle)
+    assert 100 < result["test_loss"] < 300
+    # An untrained one gives 784 log 2 = 543.
+    assert 100 < result["train_loss"] < 300
+    resumed = device("sonew", "run", autoencoder_bundle, "--resume", "sonew-run", "--json")
+    assert json.loads(resumed.stdout)["train_loss"] == result["train_loss"]
+    evaluated = device("sonew", "eval", autoencoder_bundle, "--checkpoint", "sonew-run", "--json")
+    assert json.loads(evaluated.stdout)["test_loss"] == result["test_loss"]
+    drawn = device("sonew", "reconstruct", autoencoder_bundle, "--checkpoint", "sonew-run")
+    assert (drawn.returncode, drawn.stderr) == (0, "wrote reconstruction.png\n")
+
+
+def test_what_can_be_done_there(device: Run, small: Any) -> None:
+    process = device("sonew", "targets", "--json")
+    assert process.returncode == 0, process.stderr
+    rows = {row["name"]: row for row in json.loads(process.stdout)}
+    assert not any(row["compile"] for row in rows.values())
+    assert rows["cpu"]["run"]
+    assert "pip install 'sonew-compiled[compile]'" in rows["cpu"]["reason"]
+    for line in ("inspect BUNDLE", "inspect BUNDLE --json", "data verify --data mnist-10k"):
+        assert device("sonew", *line.replace("BUNDLE", str(small.bundle)).split()).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "needed"),
+    [
+        ("compile", "this needs jax, which is not installed: pip install 'sonew-compiled[compile]'"),
+        ("compile --model mine:model", "this needs jax, which is not installed: pip install 'sonew-compiled[compile]'"),
+        ("run", "no bundle given, and the compiler is not installed here"),
+    ],
+)
+def test_what_needs_the_compiler_says_how_to_get_it(device: Run, line: str, needed: str) -> None:
+    process = device("sonew", *line.split(), "-o", "out")
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.startswith(f"sonew: {needed}")
+    assert "pip install 'sonew-compiled[compile]'" in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
+def test_plots_say_what_they_need(device: Run, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "loss": 2.0}\n')
+    process = device("sonew", "plot", tmp_path)
+    assert process.returncode == 1
+    assert (
+        process.stderr == "sonew: this needs matplotlib, which is not installed: pip install 'sonew-compiled[plot]'\n"
+    )
