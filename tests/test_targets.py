@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sonew_compiled import build, compile_training, lower, targets
+from sonew_compiled import build, compile_training, lower
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import cpu_flags
@@ -252,14 +252,6 @@ def test_ways_in_which_a_compiler_ends(
     lines = failure(ADD, "vulkan")
     assert error in lines[1]
     assert remedy in lines[2]
-
-
-def test_a_compiler_without_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = f'ulimit -v 300000; exec "{targets.iree_compile()}" "$@"'
-    monkeypatch.setattr(lower, "iree_compile", lambda: program(tmp_path, script))
-    lines = failure(ADD, "vmvx")
-    assert "out of memory" in lines[1]
-    assert "free memory" in lines[2]
 
 
 def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
