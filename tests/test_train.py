@@ -292,8 +292,13 @@ def test_a_second_signal_ends_at_once(run: Callable[..., TrainResult], tmp_path:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(reporter=Recorder(at=13, do=twice))
+    # A shell starts what it runs in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(reporter=Recorder(at=13, do=twice))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert checkpoints(tmp_path / "run") == [10]
 
 
