@@ -13,7 +13,11 @@ from sonew_compiled.passes.artifact import to_portable_artifact as to_portable_a
 from sonew_compiled.passes.pipeline import PIPELINE as PIPELINE
 from sonew_compiled.passes.pipeline import REGISTRY as REGISTRY
 from sonew_compiled.passes.pipeline import parse_pass as parse_pass
+from sonew_compiled.passes.pipeline import pipeline as pipeline
 from sonew_compiled.passes.pipeline import run_pipeline as run_pipeline
+from sonew_compiled.passes.precision import POLICIES as POLICIES
+from sonew_compiled.passes.precision import Policy as Policy
+from sonew_compiled.passes.precision import precision_policy as precision_policy
 from sonew_compiled.passes.signature import Signature as Signature
 from sonew_compiled.passes.signature import Value as Value
 from sonew_compiled.passes.signature import signatures as signatures

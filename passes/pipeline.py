@@ -9,21 +9,49 @@ from types import MappingProxyType
 from typing import TextIO
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes import legalize_chlo, merge_exports, split_reductions, strip_locations, wire_donation
+from sonew_compiled.passes import (
+    emulate_arithmetic,
+    emulate_contractions,
+    emulate_rounding,
+    legalize_chlo,
+    loss_scaling,
+    lower_contractions,
+    lower_storage,
+    merge_exports,
+    retype,
+    split_reductions,
+    stochastic_rounding,
+    strip_locations,
+    wire_donation,
+)
 from sonew_compiled.passes._mlir import first_diagnostic, ir, to_text
 from sonew_compiled.passes._pass import Pass
+from sonew_compiled.passes.precision import Policy
 
-PIPELINE: Sequence[Pass] = (
-    merge_exports.PASS,
-    legalize_chlo.PASS,
-    split_reductions.PASS,
-    wire_donation.PASS,
-    strip_locations.PASS,
+_BEFORE_PRECISION: Sequence[Pass] = (merge_exports.PASS, legalize_chlo.PASS)
+_AFTER_PRECISION: Sequence[Pass] = (split_reductions.PASS, wire_donation.PASS, strip_locations.PASS)
+
+PIPELINE: Sequence[Pass] = (*_BEFORE_PRECISION, *_AFTER_PRECISION)
+"""The target-independent pipeline in float32, from the container that the tracer makes to what is bundled."""
+
+_OF_SOME: Sequence[Pass] = (
+    lower_storage.PASS,
+    lower_contractions.PASS,
+    retype.PASS,
+    stochastic_rounding.PASS,
+    loss_scaling.PASS,
+    emulate_contractions.PASS,
+    emulate_arithmetic.PASS,
+    emulate_rounding.PASS,
 )
-"""The target-independent pipeline, from the container that the tracer makes to what is bundled."""
 
-REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in PIPELINE})
-"""Every pass by name."""
+REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in (*PIPELINE, *_OF_SOME)})
+"""Every pass by name: those of `PIPELINE`, those of precision policies, those that only some targets need."""
+
+
+def pipeline(policy: Policy) -> Sequence[Pass]:
+    """The target-independent pipeline of a precision policy: `PIPELINE` with the policy's passes in their place."""
+    return (*_BEFORE_PRECISION, *map(parse_pass, policy.passes), *_AFTER_PRECISION)
 
 
 def parse_pass(text: str) -> Pass:

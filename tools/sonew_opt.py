@@ -35,6 +35,7 @@ def _list_passes(context: click.Context, _parameter: click.Parameter, wanted: bo
     "--pass", "wanted", multiple=True, metavar="NAME[:OPTION=VALUE,...]", help="A pass to run; give several in order."
 )
 @click.option("--pipeline", is_flag=True, help="Run the target-independent pipeline.")
+@click.option("--precision", metavar="POLICY", help="The policy of the pipeline; float32 by default.")
 @click.option("--dump-dir", type=click.Path(path_type=Path), help="Write the module here before and after each pass.")
 @click.option("--print-ir-after", multiple=True, metavar="NAME", help="Print the module after this pass, or after all.")
 @click.option("--artifact", type=click.Path(path_type=Path), help="Write a portable artifact here; print no text.")
@@ -44,6 +45,7 @@ def main(
     source: BinaryIO,
     wanted: tuple[str, ...],
     pipeline: bool,
+    precision: str | None,
     dump_dir: Path | None,
     print_ir_after: tuple[str, ...],
     artifact: Path | None,
@@ -53,7 +55,10 @@ def main(
     try:
         if pipeline and wanted:
             raise UsageError("--pipeline is a list of passes already; give it or --pass, not both")
-        chosen = passes.PIPELINE if pipeline else [passes.parse_pass(each) for each in wanted]
+        if precision and not pipeline:
+            raise UsageError("--precision chooses the passes of --pipeline; give that too, or the passes themselves")
+        policy = passes.precision_policy(precision or "f32")
+        chosen = passes.pipeline(policy) if pipeline else [passes.parse_pass(each) for each in wanted]
         module = _read(source.read())
         passes.run_pipeline(module, chosen, dump_dir=dump_dir, print_ir_after=print_ir_after)
         if artifact is None:

@@ -1,0 +1,115 @@
+"""Making StableHLO operations at the insertion point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sonew_compiled.passes._function import Function, element_type, with_element
+from sonew_compiled.passes._mlir import ir
+
+
+def u32() -> ir.Type:
+    """The type of an unsigned 32-bit integer."""
+    return ir.IntegerType.get_unsigned(32)
+
+
+def constant(value: float, element: ir.Type, shape: Sequence[int] = ()) -> ir.Value:
+    """A tensor of one value."""
+    kind = ir.RankedTensorType.get(shape, element)
+    whole = isinstance(element, ir.IntegerType)
+    one = ir.IntegerAttr.get(element, int(value)) if whole else ir.FloatAttr.get(element, value)
+    attributes = {"value": ir.DenseElementsAttr.get_splat(kind, one)}
+    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
+
+
+def elementwise(name: str, first: ir.Value, *others: ir.Value | int) -> ir.Value:
+    """`stablehlo.<name>` of tensors of one type, which the result has too; a number stands for a tensor of it."""
+    operands = [first, *(like(other, first) if isinstance(other, int) else other for other in others)]
+    return ir.Operation.create(f"stablehlo.{name}", results=[first.type], operands=operands).result
+
+
+def like(value: float, tensor: ir.Value) -> ir.Value:
+    """A tensor of one value, of the type that another has."""
+    return constant(value, element_type(tensor), list(ir.ShapedType(tensor.type).shape))
+
+
+def compare(direction: str, left: ir.Value, right: ir.Value, kind: str) -> ir.Value:
+    """Whether `left` is `LT`, `GE`, ... `right`, compared as `FLOAT`, `SIGNED` or `UNSIGNED`."""
+    attributes = {
+        "comparison_direction": ir.Attribute.parse(f"#stablehlo<comparison_direction {direction}>"),
+        "compare_type": ir.Attribute.parse(f"#stablehlo<comparison_type {kind}>"),
+    }
+    into = with_element(left, ir.IntegerType.get_signless(1))
+    return ir.Operation.create(
+        "stablehlo.compare", results=[into], operands=[left, right], attributes=attributes
+    ).result
+
+
+def select(condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+    """`yes` where the condition, a tensor of the same shape or a scalar, holds, else `no`."""
+    return ir.Operation.create("stablehlo.select", results=[yes.type], operands=[condition, yes, no]).result
+
+
+def bitcast(value: ir.Value, into: ir.Type) -> ir.Value:
+    """The same bits as another element type of the same width."""
+    kind = with_element(value, into)
+    return ir.Operation.create("stablehlo.bitcast_convert", results=[kind], operands=[value]).result
+
+
+def broadcast(scalar: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """A tensor of the scalar's value."""
+    kind = ir.RankedTensorType.get(shape, element_type(scalar))
+    attributes = {"broadcast_dimensions": ir.DenseI64ArrayAttr.get([])}
+    return ir.Operation.create(
+        "stablehlo.broadcast_in_dim", results=[kind], operands=[scalar], attributes=attributes
+    ).result
+
+
+def linear_index(shape: Sequence[int]) -> ir.Value:
+    """The row-major index of every element, as unsigned 32-bit integers."""
+    kind = ir.RankedTensorType.get(shape, u32())
+    total = constant(0, u32(), shape)
+    for dim, size in enumerate(shape):
+        if size > 1:
+            attributes = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
+            index = ir.Operation.create("stablehlo.iota", results=[kind], attributes=attributes).result
+            total = elementwise("add", total, elementwise("multiply", index, math.prod(shape[dim + 1 :])))
+    return total
+
+
+def reduce_all(name: str, value: ir.Value, init: ir.Value) -> ir.Value:
+    """Reduce every element into a scalar with `stablehlo.<name>`, of which `init` is the identity."""
+    rank = len(ir.ShapedType(value.type).shape)
+    if rank == 0:
+        return value
+    attributes = {"dimensions": ir.DenseI64ArrayAttr.get(list(range(rank)))}
+    op = ir.Operation.create(
+        "stablehlo.reduce", results=[init.type], operands=[value, init], attributes=attributes, regions=1
+    )
+    body = op.regions[0].blocks.append(init.type, init.type)
+    with ir.InsertionPoint(body):
+        result = elementwise(name, *body.arguments)
+        ir.Operation.create("stablehlo.return", operands=[result])
+    return op.result
+
+
+def add_state(init: Function, step: Function, name: str, initial: float, element: ir.Type) -> ir.Value:
+    """Add a scalar to the training state.
+
+    `init` gives it the initial value, and `step` takes and donates it; its new value is `step`'s to give, with
+    `state_attributes`.
+
+    Returns:
+        The scalar as `step` takes it.
+    """
+    with ir.InsertionPoint(init.terminator):
+        value = constant(initial, element)
+    init.add_result(value, state_attributes(name))
+    donated = {**state_attributes(name), "sonew.donate": ir.UnitAttr.get()}
+    return step.add_argument(ir.RankedTensorType.get((), element), donated)
+
+
+def state_attributes(name: str) -> dict[str, ir.Attribute]:
+    """The attributes of a tensor that a pass adds to the state."""
+    return {"sonew.name": ir.StringAttr.get(name), "sonew.role": ir.StringAttr.get("optimizer")}

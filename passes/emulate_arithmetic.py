@@ -1,0 +1,60 @@
+"""Do 16-bit arithmetic in float32, for a target that has none: widen the operands, round the result.
+
+The rounding is the one that the 16-bit operation has. An addition, subtraction, multiplication, division or square root
+gives the same bits, since float32 has more than twice the significant bits of either type and two; elementary functions
+are defined no more exactly than that anyway. What only moves values about stays in 16 bits.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes._function import Readers, convert, element_type, has_element, operations_in, with_element
+from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._pass import Pass
+
+# They compute nothing, or have no types to change.
+_MOVES = frozenset((
+    "func.call", "func.return", "stablehlo.bitcast_convert", "stablehlo.broadcast_in_dim", "stablehlo.case",
+    "stablehlo.concatenate", "stablehlo.constant", "stablehlo.custom_call", "stablehlo.dynamic_slice",
+    "stablehlo.dynamic_update_slice", "stablehlo.gather", "stablehlo.if", "stablehlo.pad", "stablehlo.reshape",
+    "stablehlo.return", "stablehlo.reverse", "stablehlo.select", "stablehlo.slice", "stablehlo.transpose",
+    "stablehlo.while",
+))  # fmt: skip
+
+
+def emulate_arithmetic(module: ir.Module) -> None:
+    """Make every operation that computes on bfloat16 or float16 tensors compute on float32 ones."""
+    halves = (ir.BF16Type.get(), ir.F16Type.get())
+    for op in operations_in(module.operation):
+        tensors = [v for v in (*op.operands, *op.results) if isinstance(v.type, ir.RankedTensorType)]
+        touched = any(element_type(v) in halves for v in tensors)
+        # Regions would need their own types changed; the operations that have them compute in float32 already.
+        if touched and op.name not in _MOVES and not _is_rounding(op) and not len(op.regions):
+            _widen(op, halves)
+
+
+def _is_rounding(op: ir.Operation) -> bool:
+    """Whether this converts from or to float32: that is what there is."""
+    wide = ir.F32Type.get()
+    return op.name == "stablehlo.convert" and (has_element(op.operands[0], wide) or has_element(op.results[0], wide))
+
+
+def _widen(op: ir.Operation, halves: tuple[ir.Type, ...]) -> None:
+    wide = ir.F32Type.get()
+    with ir.InsertionPoint(op):
+        for index, operand in enumerate(op.operands):
+            if element_type(operand) in halves:
+                op.operands[index] = convert(operand, wide)
+    for result in op.results:
+        had = element_type(result)
+        if had in halves:
+            result.set_type(with_element(result, wide))
+            readers = Readers(result)
+            with ir.InsertionPoint.after(op):
+                readers.redirect(convert(result, had))
+
+
+PASS = Pass(
+    name="emulate-arithmetic",
+    summary="do 16-bit arithmetic in float32",
+    run=emulate_arithmetic,
+)

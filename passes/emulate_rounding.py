@@ -1,0 +1,73 @@
+"""Round to 16 bits by integer arithmetic, for a target that cannot be trusted with it.
+
+A value is often rounded to 16 bits and widened again at once: the operand of an emulated contraction, the result of
+emulated arithmetic. IREE 3.13 drops such a pair on CPUs in some fusions (those with `tanh`, for one), and its bytecode
+has no float16 at all. Here the rounding, to nearest with ties to even, is done on the bits of the float32, which no
+compiler takes for superfluous. Subnormal numbers, infinities and the sign of zero come out as in a conversion.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes import _build as build
+from sonew_compiled.passes._function import element_type, has_element, operations_in
+from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._pass import Pass
+
+
+def emulate_rounding(module: ir.Module) -> None:
+    """Round before each conversion from float32 to 16 bits that the computation reads, and drop those straight back.
+
+    Conversions whose result only leaves its function are left alone.
+    """
+    wide, halves = ir.F32Type.get(), (ir.BF16Type.get(), ir.F16Type.get())
+    conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
+    for op in [each for each in conversions if has_element(each.operands[0], wide)]:
+        readers = [use.owner.operation for use in op.results[0].uses]
+        if element_type(op.results[0]) not in halves or all(each.name == "func.return" for each in readers):
+            continue
+        with ir.InsertionPoint(op):
+            rounded = _rounded(op.operands[0], element_type(op.results[0]))
+        op.operands[0] = rounded
+        for reader in readers:
+            if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
+                reader.results[0].replace_all_uses_with(rounded)
+                reader.erase()
+        if not list(op.results[0].uses):
+            op.erase()
+
+
+def _rounded(value: ir.Value, into: ir.Type) -> ir.Value:
+    bits = build.bitcast(value, build.u32())
+    sign = build.elementwise("and", bits, 0x80000000)
+    magnitude = build.elementwise("and", bits, 0x7FFFFFFF)
+    infinity = build.like(0x7F800000, bits)
+    finite = _carried(magnitude, 16) if into == ir.BF16Type.get() else _finite_f16(value, magnitude, infinity)
+    nan = build.compare("GT", magnitude, infinity, "UNSIGNED")
+    kept = build.select(nan, build.like(0x7FC00000, bits), finite)
+    return build.bitcast(build.elementwise("or", kept, sign), ir.F32Type.get())
+
+
+def _carried(magnitude: ir.Value, cut: int) -> ir.Value:
+    """Round the last `cut` bits away: half of what they can hold, less one if the last bit kept is even, carries."""
+    odd = build.elementwise("and", build.elementwise("shift_right_logical", magnitude, cut), 1)
+    half = build.elementwise("add", odd, (1 << (cut - 1)) - 1)
+    return build.elementwise("and", build.elementwise("add", magnitude, half), 0xFFFFFFFF << cut & 0xFFFFFFFF)
+
+
+def _finite_f16(value: ir.Value, magnitude: ir.Value, infinity: ir.Value) -> ir.Value:
+    normal = _carried(magnitude, 13)
+    too_large = build.compare("GT", normal, build.like(0x477FE000, normal), "UNSIGNED")
+    normal = build.select(too_large, infinity, normal)
+    # Below 2^-14 the last place is 2^-24, which it also is for float32 numbers from a half to one.
+    absolute = build.elementwise("abs", value)
+    half = build.like(0.5, absolute)
+    subnormal = build.elementwise("subtract", build.elementwise("add", absolute, half), half)
+    small = build.compare("LT", magnitude, build.like(0x38800000, magnitude), "UNSIGNED")
+    return build.select(small, build.bitcast(subnormal, build.u32()), normal)
+
+
+PASS = Pass(
+    name="emulate-rounding",
+    summary="round to 16 bits by integer arithmetic",
+    run=emulate_rounding,
+)
