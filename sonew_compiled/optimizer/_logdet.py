@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from sonew_compiled.optimizer._chain import Chain
+from sonew_compiled.optimizer._precision import statistics_epsilon
 
 Bands = Sequence[jax.Array]
 
@@ -73,7 +74,7 @@ def preconditioner(H_bands: Bands | jax.Array, *, tolerance: float | None = None
 
 def factorize(chain: Chain, bands: Bands, *, tolerance: float | None) -> Preconditioner:
     """`preconditioner` on bands in the chain's own (rows, cols) layout, zero where they leave the chain."""
-    gamma = float(jnp.finfo(bands[0].dtype).eps) if tolerance is None else tolerance
+    gamma = statistics_epsilon(bands[0].dtype) if tolerance is None else tolerance
     diagonal, *off = bands
     if not off:
         return Preconditioner(L=(), D=1 / diagonal)

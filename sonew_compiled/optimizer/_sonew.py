@@ -103,7 +103,8 @@ def scale_by_sonew(
       rank1: how tensors of rank 0 and 1 move: "adam" or "sonew".
       flatten: "column" chains the inputs of one output of a `(in, out)` matrix (of more axes, all but the last are
         inputs); "row" follows memory.
-      tolerance: `gamma` of edge removal; by default the machine epsilon of the statistics' dtype.
+      tolerance: `gamma` of edge removal; by default the machine epsilon of the dtype that the
+        statistics are stored in: theirs, or that of the precision policy under which the optimizer is compiled.
 
     Returns:
       An optax transformation; the statistics and the momentum have the dtype of the parameters.
