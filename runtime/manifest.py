@@ -96,6 +96,7 @@ class Manifest:
       format_version: of the bundle's layout.
       model: the model as the user named it.
       optimizer: its name and numeric settings, which are compiled in.
+      precision: the policy that says what is stored and computed in which dtype; see docs/precision.md.
       defaults: what `sonew run` does unless told otherwise: `learning_rate`, `schedule`, `batch_size`.
       versions: of everything that made the bundle, by package name.
       functions: by name of export.
@@ -106,6 +107,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
     model: str
     optimizer: Mapping[str, Any]
+    precision: str = "f32"
     defaults: Mapping[str, Any]
     versions: Mapping[str, str]
     functions: Mapping[str, FunctionSpec]

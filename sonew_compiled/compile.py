@@ -19,7 +19,7 @@ from sonew_compiled import passes
 from sonew_compiled.build import adapt, build
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.kernels import ptxas_version
-from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
@@ -42,6 +42,7 @@ def compile_training(
     model: str = "model",
     learning_rate: float | None = None,
     schedule: str = "paper",
+    precision: str = "f32",
     params: str | Path | None = None,
     dump_ir: Path | None = None,
     print_ir_after: Collection[str] = (),
@@ -63,6 +64,8 @@ def compile_training(
       model: the name of the model in the manifest.
       learning_rate: what `sonew run` uses unless told otherwise; by default the optimizer settings' own.
       schedule: likewise: "paper", "constant" or "cosine".
+      precision: what is stored and computed in which dtype: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
+        "bf16-sr". The model and the optimizer are written and traced in float32 whatever it is.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
       dump_ir: a directory for the module after each pass.
       print_ir_after: passes after which the module is printed on stderr, or "all".
@@ -72,7 +75,8 @@ def compile_training(
       The manifest of the bundle.
 
     Raises:
-      UsageError: a target, the batch, the loss, the parameters or the learning rate is not what is accepted.
+      UsageError: a target, the precision, the batch, the loss, the parameters or the learning rate is not what is
+        accepted.
       SonewError: the compiler refused the module, or the bundle cannot be written.
 
     Example:
@@ -94,19 +98,22 @@ def compile_training(
     if not 0 <= learning_rate < math.inf:
         raise UsageError(f"learning_rate is {learning_rate}; give zero or a positive number")
     resolved = [pin_host(target) for target in resolve_targets(targets)]
+    policy = passes.precision_policy(precision)
     _check_batch(batch)
     destination = _writable_bundle(Path(output))
 
     progress(f"trace {model} with {described['name']}")
-    traced = trace_training(init=init, loss=loss, optimizer=factory, batch=batch, predict=predict)
+    with statistics_dtype(policy.state_dtype):
+        traced = trace_training(init=init, loss=loss, optimizer=factory, batch=batch, predict=predict)
     progress("run the passes")
     module = passes.parse(traced)
-    passes.run_pipeline(module, passes.PIPELINE, dump_dir=dump_ir, print_ir_after=print_ir_after)
+    passes.run_pipeline(module, passes.pipeline(policy), dump_dir=dump_ir, print_ir_after=print_ir_after)
     stablehlo = passes.to_portable_artifact(module)
 
     manifest = Manifest(
         model=model,
         optimizer=described,
+        precision=policy.name,
         defaults={"learning_rate": learning_rate, "schedule": schedule},
         versions=_versions(resolved),
         functions=_functions(passes.signatures(module)),

@@ -48,6 +48,7 @@ _PRESETS = {
 }
 
 OPTIMIZERS = tuple(_PRESETS)
+PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
 DEFAULT_OPTIMIZER = "tridiag-sonew"
 
 

@@ -38,6 +38,7 @@ def compile_command(
       sonew compile -o ae.bundle
       sonew compile -o ae.bundle --target cpu --target vulkan
       sonew compile -o band.bundle --optimizer band-sonew --band 4 --batch-size 500
+      sonew compile -o half.bundle --precision bf16
       sonew compile -o mine.bundle --model package.module:attribute
     """
     started = time.perf_counter()
@@ -77,6 +78,7 @@ def compile_bundle(
             model=name,
             learning_rate=what["learning_rate"],
             schedule=what["schedule"] or "paper",
+            precision=what["precision"] or "f32",
             params=what["params"],
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,

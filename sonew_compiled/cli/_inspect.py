@@ -65,6 +65,7 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     console.print(f"bundle     {bundle.path}, format {manifest.format_version}")
     console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}")
     console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
+    console.print(f"precision  {manifest.precision}")
     console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
     console.print(
         f"state      {_bytes(manifest.state) / 1e6:.1f} MB, "

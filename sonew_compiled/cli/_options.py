@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, OptimizerSettings, optimizer_settings
+from sonew_compiled.presets import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    PRECISIONS,
+    OptimizerSettings,
+    optimizer_settings,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,6 +114,11 @@ def compile_options(command: Command) -> Command:
             "--batch-size",
             type=click.IntRange(min=1),
             help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            help="What is stored and computed in which dtype.  [default: f32]",
         ),
         click.option(
             "--target",

@@ -21,7 +21,7 @@ DEFAULT_OUTPUT = Path("sonew-run")
 _BUNDLE = "bundle"
 
 # What is compiled in, and so cannot be asked for beside a bundle.
-_COMPILED_IN = ("model", "optimizer", "band", "b1", "b2", "eps", "batch_size", "targets", "params")
+_COMPILED_IN = ("model", "optimizer", "band", "b1", "b2", "eps", "batch_size", "precision", "targets", "params")
 
 
 @click.command("run")
