@@ -2,7 +2,8 @@
 
 The rounding is the one that the 16-bit operation has. An addition, subtraction, multiplication, division or square root
 gives the same bits, since float32 has more than twice the significant bits of either type and two; elementary functions
-are defined no more exactly than that anyway. What only moves values about stays in 16 bits.
+are defined no more exactly than that anyway. A reduction accumulates in float32, which StableHLO allows. What only
+moves values about stays in 16 bits, and so does an operation whose body has constants, which a reduction's has not.
 """
 
 from __future__ import annotations
@@ -27,9 +28,15 @@ def emulate_arithmetic(module: ir.Module) -> None:
     for op in operations_in(module.operation):
         tensors = [v for v in (*op.operands, *op.results) if isinstance(v.type, ir.RankedTensorType)]
         touched = any(element_type(v) in halves for v in tensors)
-        # Regions would need their own types changed; the operations that have them compute in float32 already.
-        if touched and op.name not in _MOVES and not _is_rounding(op) and not len(op.regions):
+        constants = any(inner.name == "stablehlo.constant" for inner in operations_in(op))
+        if touched and op.name not in _MOVES and not (constants or _is_rounding(op) or _in_region(op)):
             _widen(op, halves)
+
+
+def _in_region(op: ir.Operation) -> bool:
+    """Whether the operation is part of the body of another one that is widened as a whole."""
+    parent = op.parent
+    return parent is not None and parent.name not in _MOVES and parent.name not in ("func.func", "builtin.module")
 
 
 def _is_rounding(op: ir.Operation) -> bool:
@@ -44,6 +51,11 @@ def _widen(op: ir.Operation, halves: tuple[ir.Type, ...]) -> None:
         for index, operand in enumerate(op.operands):
             if element_type(operand) in halves:
                 op.operands[index] = convert(operand, wide)
+    for region in op.regions:
+        for block in region.blocks:
+            for value in (*block.arguments, *(v for inner in block.operations for v in inner.operation.results)):
+                if element_type(value) in halves:
+                    value.set_type(with_element(value, wide))
     for result in op.results:
         had = element_type(result)
         if had in halves:

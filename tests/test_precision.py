@@ -29,7 +29,7 @@ from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.targets import resolve_target
 
 TARGETS = ("cpu", "vmvx")
-# Both targets would see every optimizer, were compiling not most of the time that these tests take.
+# Not all of them on both targets: compiling is most of the time that these tests take. They all do train on both.
 OPTIMIZERS = {"adam": ("vmvx",), "tridiag-sonew": TARGETS, "band-sonew": ("cpu",)}
 STEPS = 30
 

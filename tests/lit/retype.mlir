@@ -53,3 +53,16 @@ func.func public @init(%bits: tensor<4xui32>) -> tensor<4xf32> {
   %1 = stablehlo.negate %0 : tensor<4xf32>
   return %1 : tensor<4xf32>
 }
+
+// A reduction of 16-bit numbers accumulates in float32, body and all.
+// EMULATED-LABEL: func.func public @largest
+// EMULATED-DAG:     %[[X:.*]] = stablehlo.convert %arg0 : (tensor<4xbf16>) -> tensor<4xf32>
+// EMULATED-DAG:     %[[INIT:.*]] = stablehlo.convert %cst : (tensor<bf16>) -> tensor<f32>
+// EMULATED:         %[[Y:.*]] = stablehlo.reduce(%[[X]] init: %[[INIT]]) applies stablehlo.maximum across dimensions = [0] : (tensor<4xf32>, tensor<f32>) -> tensor<f32>
+// EMULATED-NEXT:    stablehlo.convert %[[Y]] : (tensor<f32>) -> tensor<bf16>
+func.func public @largest(%x: tensor<4xbf16>) -> tensor<bf16> {
+  %lowest = stablehlo.constant dense<0xFF80> : tensor<bf16>
+  %0 = stablehlo.reduce(%x init: %lowest) applies stablehlo.maximum across dimensions = [0]
+    : (tensor<4xbf16>, tensor<bf16>) -> tensor<bf16>
+  return %0 : tensor<bf16>
+}
