@@ -12,14 +12,14 @@ from sonew_compiled.passes._function import Readers, convert, element_type, has_
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
-# They compute nothing, or have no types to change.
-_MOVES = frozenset((
+MOVES = frozenset((
     "func.call", "func.return", "stablehlo.bitcast_convert", "stablehlo.broadcast_in_dim", "stablehlo.case",
     "stablehlo.concatenate", "stablehlo.constant", "stablehlo.custom_call", "stablehlo.dynamic_slice",
     "stablehlo.dynamic_update_slice", "stablehlo.gather", "stablehlo.if", "stablehlo.pad", "stablehlo.reshape",
     "stablehlo.return", "stablehlo.reverse", "stablehlo.select", "stablehlo.slice", "stablehlo.transpose",
     "stablehlo.while",
 ))  # fmt: skip
+"""Operations that compute nothing, or have no types to change."""
 
 
 def emulate_arithmetic(module: ir.Module) -> None:
@@ -29,14 +29,14 @@ def emulate_arithmetic(module: ir.Module) -> None:
         tensors = [v for v in (*op.operands, *op.results) if isinstance(v.type, ir.RankedTensorType)]
         touched = any(element_type(v) in halves for v in tensors)
         constants = any(inner.name == "stablehlo.constant" for inner in operations_in(op))
-        if touched and op.name not in _MOVES and not (constants or _is_rounding(op) or _in_region(op)):
+        if touched and op.name not in MOVES and not (constants or _is_rounding(op) or _in_region(op)):
             _widen(op, halves)
 
 
 def _in_region(op: ir.Operation) -> bool:
     """Whether the operation is part of the body of another one that is widened as a whole."""
     parent = op.parent
-    return parent is not None and parent.name not in _MOVES and parent.name not in ("func.func", "builtin.module")
+    return parent is not None and parent.name not in MOVES and parent.name not in ("func.func", "builtin.module")
 
 
 def _is_rounding(op: ir.Operation) -> bool:

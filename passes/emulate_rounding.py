@@ -26,17 +26,18 @@ def emulate_rounding(module: ir.Module) -> None:
         if element_type(op.results[0]) not in halves or all(each.name == "func.return" for each in readers):
             continue
         with ir.InsertionPoint(op):
-            rounded = _rounded(op.operands[0], element_type(op.results[0]))
-        op.operands[0] = rounded
+            value = rounded(op.operands[0], element_type(op.results[0]))
+        op.operands[0] = value
         for reader in readers:
             if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
-                reader.results[0].replace_all_uses_with(rounded)
+                reader.results[0].replace_all_uses_with(value)
                 reader.erase()
         if not list(op.results[0].uses):
             op.erase()
 
 
-def _rounded(value: ir.Value, into: ir.Type) -> ir.Value:
+def rounded(value: ir.Value, into: ir.Type) -> ir.Value:
+    """The float32 numbers nearest to `value` that the 16-bit type `into` has, at the insertion point."""
     bits = build.bitcast(value, build.u32())
     sign = build.elementwise("and", bits, 0x80000000)
     magnitude = build.elementwise("and", bits, 0x7FFFFFFF)

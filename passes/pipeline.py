@@ -11,6 +11,7 @@ from typing import TextIO
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes import (
     emulate_arithmetic,
+    emulate_bf16,
     emulate_contractions,
     emulate_rounding,
     legalize_chlo,
@@ -43,6 +44,7 @@ _OF_SOME: Sequence[Pass] = (
     emulate_contractions.PASS,
     emulate_arithmetic.PASS,
     emulate_rounding.PASS,
+    emulate_bf16.PASS,
 )
 
 REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in (*PIPELINE, *_OF_SOME)})

@@ -17,6 +17,8 @@ Buffer: TypeAlias = rt.HalBufferView
 """A tensor on a device: `iree.runtime.HalBufferView`."""
 
 _KINDS = {"local-task": "local", "local-sync": "local"}
+# Never closed: a buffer does not keep its device open, and Vulkan's crashes the process if it is freed after it.
+_OPEN: dict[str, Any] = {}
 _LOCAL = {"local-task": "the CPU, on all cores", "local-sync": "the CPU, on one core"}
 
 
@@ -104,18 +106,23 @@ def open_device(name: str | None = None) -> Device:
         raise _absent(name, first_error(error)) from None
     if not found or (path.isdecimal() and int(path) >= len(found)):
         raise _absent(name, f"the driver finds {len(found) or 'no'} device{'s' if len(found) > 1 else ''}")
+    if name not in _OPEN:
+        _OPEN[name] = _create(name, found)
+    return Device(name=name, driver=_KINDS.get(driver, driver), hal=_OPEN[name])
+
+
+def _create(name: str, found: list[dict[str, Any]]) -> Any:
+    driver, _, path = name.partition("://")
     try:
         if not path or (path.isdecimal() and int(path) == 0 and len(found) == 1):
-            hal = rt.get_driver(driver).create_default_device()
-        elif path.isdecimal():
-            hal = rt.get_driver(driver).create_device(found[int(path)])
-        else:
-            hal = rt.get_driver(driver).create_device_by_uri(name)
+            return rt.get_driver(driver).create_default_device()
+        if path.isdecimal():
+            return rt.get_driver(driver).create_device(found[int(path)])
+        return rt.get_driver(driver).create_device_by_uri(name)
     except (RuntimeError, ValueError, OSError) as error:
         if path and not path.isdecimal():
             raise _absent(name, first_error(error)) from None
         raise SonewError(f"device {name} cannot be opened: {first_error(error)}; choose another --device") from None
-    return Device(name=name, driver=_KINDS.get(driver, driver), hal=hal)
 
 
 def _absent(name: str, reason: str) -> UsageError:

@@ -76,6 +76,7 @@ class TargetSpec:
       machine: the instruction set it needs, such as `x86_64`, or empty where any will do.
       cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
+      stored_as: the dtype that the executable has in the place of one that it lacks, with the same bytes.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
     """
 
@@ -85,6 +86,7 @@ class TargetSpec:
     machine: str = ""
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
+    stored_as: Mapping[str, str] = field(default_factory=dict)
     kernels: tuple[KernelSpec, ...] = ()
 
 

@@ -120,10 +120,15 @@ class Program:
         """
         wanted = self._functions[function].inputs
         return {
-            spec.name: self.device.upload(_checked(field, batch, spec))
+            spec.name: self.upload(spec, _checked(field, batch, spec))
             for field, spec in self._batch_fields.items()
             if spec.name in wanted
         }
+
+    def upload(self, spec: TensorSpec, array: np.ndarray) -> Buffer:
+        """Copies an array of the shape and dtype of a tensor of the manifest to the device."""
+        stored = self.target.stored_as.get(spec.dtype)
+        return self.device.upload(array.view(as_dtype(stored)) if stored else array)
 
     def download(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray:
         """Copies a tensor of the manifest to a new array."""

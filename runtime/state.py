@@ -47,13 +47,13 @@ class TrainingState:
         made = program.call("init", {"seed": program.device.upload(np.array(seed, np.int32))})
         # The compiler gives equal results, such as zeros of one shape, one buffer; a step would update it twice.
         buffers = {
-            spec.name: program.device.upload(program.download(spec, made[spec.name])) for spec in program.manifest.state
+            spec.name: program.upload(spec, program.download(spec, made[spec.name])) for spec in program.manifest.state
         }
         if parameters is None and PARAMETERS_FILE in program.manifest.files:
             parameters = load_parameters(program.bundle.file(PARAMETERS_FILE), program.manifest.parameters)
         if parameters is not None:
             _check(parameters, program.manifest.parameters, what="the parameters")
-            buffers |= {spec.name: program.device.upload(parameters[spec.name]) for spec in program.manifest.parameters}
+            buffers |= {spec.name: program.upload(spec, parameters[spec.name]) for spec in program.manifest.parameters}
         return cls(program, buffers)
 
     @classmethod
@@ -64,7 +64,7 @@ class TrainingState:
           SonewError: an array is missing, superfluous, or has another shape or dtype.
         """
         _check(arrays, program.manifest.state, what="the state")
-        return cls(program, {spec.name: program.device.upload(arrays[spec.name]) for spec in program.manifest.state})
+        return cls(program, {spec.name: program.upload(spec, arrays[spec.name]) for spec in program.manifest.state})
 
     def step(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> float:
         """One training step in place.

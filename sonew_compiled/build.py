@@ -32,8 +32,14 @@ def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     raise UsageError(f"target {target.name} cannot do {what}: {reason}; no target can")
 
 
-def build(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, TargetSpec]:
+def build(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tuple[bytes, TargetSpec]:
     """Compiles what `adapt` made, and says what the executable is.
+
+    Args:
+      stablehlo: the module for the target.
+      target: what to compile it for.
+      shared: the module that `adapt` made it of.
+      what: names the module in errors.
 
     Raises:
       SonewError: the compiler refused it.
@@ -46,6 +52,7 @@ def build(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, Target
         machine=target.machine,
         cpu=target.cpu,
         cpu_features=target.cpu_features,
+        stored_as=_stored_as(shared, stablehlo),
         kernels=kernel_figures(executable),
     )
     return executable, spec
@@ -58,3 +65,15 @@ def _adapted(stablehlo: bytes, target: Target) -> tuple[bytes, str]:
         passes.run_pipeline(module, [passes.parse_pass(each) for each in target.passes])
         stablehlo = passes.to_portable_artifact(module)
     return stablehlo, why_not_computed(module, target)
+
+
+def _stored_as(shared: bytes, adapted: bytes) -> dict[str, str]:
+    """Which dtypes of arguments and results the target's passes have replaced, and by what."""
+    if shared == adapted:
+        return {}
+    before, after = (passes.signatures(passes.from_portable_artifact(each)) for each in (shared, adapted))
+    values = (
+        zip((*before[name].inputs, *before[name].outputs), (*after[name].inputs, *after[name].outputs), strict=True)
+        for name in before
+    )
+    return {had.dtype: has.dtype for pairs in values for had, has in pairs if had.dtype != has.dtype}

@@ -128,7 +128,7 @@ def compile_training(
     built = []
     for target, source in zip(resolved, adapted, strict=True):
         progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
-        files[target.file], spec = build(source, target, what=what)
+        files[target.file], spec = build(source, target, shared=stablehlo, what=what)
         built.append(spec)
     return _write(destination, replace(manifest, targets=tuple(built)), files)
 

@@ -13,7 +13,7 @@ from sonew_compiled.targets import Target
 # Element types that a target's code generator fails on, by MLIR's names, for a family or one of its models.
 _ELEMENT_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "metal": frozenset({"bf16"}),
+        "metal": frozenset({"bf16"}),  # its passes leave none but where a model computes on them in ways of its own
         "vmvx": frozenset({"f16"}),  # its passes leave only conversions of bf16, which it has
         "vulkan": frozenset({"bf16"}),
     }

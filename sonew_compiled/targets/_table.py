@@ -37,11 +37,16 @@ def _vmvx(model: str) -> Target:
     return Target(name="vmvx", flags=flags, passes=_cpu.PASSES, driver="local")
 
 
+# IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
+_SPIRV_PASSES = ("emulate-contractions", "emulate-arithmetic", "emulate-bf16", "emulate-rounding")
+
+
 def _vulkan(model: str) -> Target:
+    flags: tuple[str, ...] = ("--iree-hal-target-device=vulkan",)
     if not model:  # what every Vulkan 1.1 driver of a phone or a computer has
-        return Target(name="vulkan", flags=("--iree-hal-target-device=vulkan",), driver="vulkan")
-    flags = ("--iree-hal-target-device=vulkan", f"--iree-vulkan-target={model}")
-    return Target(name=f"vulkan:{model}", flags=flags, driver="vulkan")
+        return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, driver="vulkan")
+    flags += (f"--iree-vulkan-target={model}",)
+    return Target(name=f"vulkan:{model}", flags=flags, passes=_SPIRV_PASSES, driver="vulkan")
 
 
 def _cuda(model: str) -> Target:
@@ -57,7 +62,7 @@ def _rocm(model: str) -> Target:
 def _metal(model: str) -> Target:
     """Metal's shading language as source, which the device's own driver compiles."""
     assert not model
-    return Target(name="metal", flags=("--iree-hal-target-device=metal",), driver="metal")
+    return Target(name="metal", flags=("--iree-hal-target-device=metal",), passes=_SPIRV_PASSES, driver="metal")
 
 
 _FAMILIES: Mapping[str, _Family] = MappingProxyType(

@@ -1,0 +1,79 @@
+"""The same training step on every kind of device that can be had without a GPU gives the same losses."""
+
+import dataclasses
+import itertools
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sonew_compiled.compile import compile_training
+from sonew_compiled.errors import SonewError
+from sonew_compiled.passes import POLICIES
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import open_bundle, open_device
+from sonew_compiled.runtime.program import Program
+from sonew_compiled.runtime.state import TrainingState
+
+DEVICES = {"cpu": "local-task", "vmvx": "local-sync", "vulkan": "vulkan"}
+STEPS = 20
+WIDTHS = (48, 8, 48)
+BATCH = {"image": jax.ShapeDtypeStruct((32, WIDTHS[0]), jnp.float32)}
+
+Params = list[dict[str, jax.Array]]
+
+
+def _init(key: jax.Array) -> Params:
+    del key  # random numbers would be most of what there is to compile
+    return [
+        {"kernel": jnp.asarray(0.2 * np.random.default_rng(a).normal(size=(a, b)), jnp.float32), "bias": jnp.zeros(b)}
+        for a, b in itertools.pairwise(WIDTHS)
+    ]
+
+
+def _loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+    x = batch["image"]
+    for layer in params:
+        x = jnp.tanh(x @ layer["kernel"] + layer["bias"])
+    return jnp.mean(jnp.sum(jnp.square(x - batch["image"]), axis=-1))
+
+
+def _batches() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    basis = rng.normal(size=(6, WIDTHS[0]))
+    return [np.tanh(rng.normal(size=(32, 6)) @ basis / 3).astype(np.float32) for _ in range(STEPS)]
+
+
+def _losses(path: Path, device_name: str) -> np.ndarray:
+    device = open_device(device_name)
+    program = Program.load(open_bundle(path), device)
+    state = TrainingState.initial(program, seed=0)
+    # A checkpoint's way: to the host and up again.
+    state = TrainingState.from_arrays(program, state.download())
+    rate = device.upload(np.array(3e-3, np.float32))
+    return np.array([state.step(program.upload_batch({"image": batch}), rate) for batch in _batches()])
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_twenty_steps_agree(policy: str, tmp_path: Path) -> None:
+    try:
+        open_device("vulkan")
+    except SonewError as error:
+        pytest.skip(str(error))
+    optimizer = "band-sonew" if policy in ("f32", "bf16") else "tridiag-sonew"
+    path = tmp_path / "all"
+    # Statistics of a few steps are singular: with less damping, rounding alone decides where edges are removed.
+    settings = optimizer_settings(optimizer, eps=1e-2)
+    manifest = compile_training(_loss, _init, settings, BATCH, output=path, targets=tuple(DEVICES), precision=policy)
+    losses = {}
+    for target in manifest.targets:
+        only = shutil.copytree(path, tmp_path / target.name)
+        (only / "manifest.json").write_text(dataclasses.replace(manifest, targets=(target,)).to_json())
+        losses[target.name] = _losses(only, DEVICES[target.name])
+    assert losses["cpu"][-1] < 0.9 * losses["cpu"][0]
+    tolerance = 1e-4 if policy == "f32" else 2e-2
+    for name in ("vmvx", "vulkan"):
+        np.testing.assert_allclose(losses[name], losses["cpu"], rtol=tolerance, err_msg=name)
