@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
 
-.PHONY: run test vulkan lint types unit lit clean
+.PHONY: run test vulkan aarch64 lint types unit lit clean
 
 run: $(VENV)/.run
 	$(BIN)/sonew run --epochs 60 -o $(OUT) --overwrite
@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(BIN)/sonew plot $(OUT) -o $(OUT)/loss.png
 
 # `make -k`: every check runs and reports, also after one has failed.
-test: $(VENV)/.test vulkan
+test: $(VENV)/.test vulkan aarch64
 	@$(MAKE) --no-print-directory -k lint types unit lit
 
 lint:
@@ -31,6 +31,10 @@ lit:
 # A software Vulkan device for the tests that need one, where we may install it; they skip with a reason elsewhere.
 vulkan:
 	@sh tools/install_vulkan.sh
+
+# A 64-bit Arm Python under emulation, inside the environment; the test that needs it skips with a reason elsewhere.
+aarch64: $(VENV)/.test
+	@sh tools/install_aarch64.sh $(VENV)/aarch64 $(BIN)/python
 
 $(VENV)/.venv:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sonew needs Python 3.11 or newer; try make PYTHON=python3.12")'

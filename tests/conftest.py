@@ -1,6 +1,7 @@
 """Bundles that are compiled once, and the command line as a function."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ import pytest
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Dataset, Device, open_device
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
+
+ROOT = Path(__file__).parent.parent
 
 # A linear autoencoder of 4 pixels with momentum: state in three dtypes, donated as the compiler does it.
 TINY = """
@@ -326,3 +329,33 @@ def autoencoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model="autoencoder",
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, from a copy of what git would give out."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("sonew_compiled", "passes", "runtime"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    out = tmp_path_factory.mktemp("wheel")
+    # `build` makes an environment with setuptools unless this one has it.
+    isolation = ("--no-isolation",) if _has_setuptools() else ()
+    built = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", *isolation, "--outdir", out, source],
+        cwd=out,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def _has_setuptools() -> bool:
+    try:
+        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
+    except importlib.metadata.PackageNotFoundError:
+        return False

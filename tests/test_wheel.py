@@ -1,9 +1,7 @@
 """The wheel, built and installed away from the checkout, in an environment that has neither JAX nor the compiler."""
 
-import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -21,47 +19,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def python(*words: object, cwd: Path) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == 0, process.stdout + process.stderr
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, from a copy of what git would give out."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("sonew_compiled", "passes", "runtime"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    out = tmp_path_factory.mktemp("wheel")
-    # `build` makes an environment with setuptools unless this one has it.
-    isolation = ("--no-isolation",) if _has_setuptools() else ()
-    python("build", "--wheel", *isolation, "--outdir", out, source, cwd=out)
-    (path,) = out.glob("*.whl")
-    return path
-
-
-def _has_setuptools() -> bool:
-    try:
-        return int(importlib.metadata.version("setuptools").partition(".")[0]) >= 77
-    except importlib.metadata.PackageNotFoundError:
-        return False
-
-
 @pytest.fixture(scope="module")
 def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs a program of an environment into which nothing but the wheel was installed, in an empty folder."""
     path = tmp_path_factory.mktemp("device")
     venv.create(path / "venv", symlinks=os.name != "nt")
     binaries = path / "venv" / "bin"
-    python(
-        *("pip", "--python", binaries / "python", "install", "--quiet", "--no-compile", "--disable-pip-version-check"),
-        *("-c", ROOT / "constraints.txt", wheel),
+    words = ("--python", binaries / "python", "install", "--quiet", "--no-compile", "--disable-pip-version-check")
+    installed = subprocess.run(
+        [sys.executable, "-m", "pip", *words, "-c", ROOT / "constraints.txt", wheel],
         cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert installed.returncode == 0, installed.stdout + installed.stderr
     folder = path / "folder"
     folder.mkdir()
     hidden = ("PYTHONPATH", "PYTHONHOME", "SONEW_DATA")

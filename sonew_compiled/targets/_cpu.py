@@ -61,12 +61,11 @@ _HOST = "--iree-llvmcpu-target-cpu=host"
 # Baselines of the other instruction sets: every 64-bit Arm, and RISC-V with the extensions that Linux distributions
 # ask for (RV64GC).
 _BASELINES = {
-    "aarch64": ("aarch64-unknown-linux-gnu", "generic", (), ("asimd", "fp")),
+    "aarch64": ("aarch64-unknown-linux-gnu", "generic", ()),
     "riscv64": (
         "riscv64-unknown-linux-gnu",
         "generic-rv64",
         ("--iree-llvmcpu-target-abi=lp64d", "--iree-llvmcpu-target-cpu-features=+m,+a,+f,+d,+c"),
-        (),
     ),
 }
 
@@ -92,9 +91,10 @@ def cpu_target(model: str) -> Target:
             driver="local",
             machine=platform.machine(),
         )
+    features: tuple[str, ...]
     if model in _BASELINES:
-        triple, cpu, more, features = _BASELINES[model]
-        machine = model
+        triple, cpu, more = _BASELINES[model]
+        machine, features = model, ()
     else:
         levels = list(_X86_64_LEVELS)
         features = tuple(sorted(f for level in levels[: levels.index(model) + 1] for f in _X86_64_LEVELS[level]))
