@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import platform
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -139,18 +139,27 @@ class Needs(Protocol):
         """Flags of `/proc/cpuinfo`."""
         ...
 
+    @property
+    def device_names(self) -> tuple[str, ...]:
+        """Words of which the driver's name of the device has one."""
+        ...
 
-def why_not_here(target: Needs, drivers: Collection[str]) -> str:
+
+def why_not_here(target: Needs, devices: Mapping[str, str]) -> str:
     """Why this machine cannot run the target's code, empty if it can.
 
     Args:
       target: the code.
-      drivers: the kinds of device that there are: `local`, `vulkan`, `cuda`, `hip`.
+      devices: the device of each kind that there is, as its driver names it: `{"vulkan": "AMD Radeon ..."}`; the kinds
+        are `local`, `vulkan`, `cuda`, `hip`.
     """
-    if target.driver not in drivers:
+    if target.driver not in devices:
         return f"for {target.driver} devices"
     if target.driver != "local":
-        return ""
+        name = devices[target.driver]
+        if not target.device_names or any(word in name.lower() for word in target.device_names):
+            return ""
+        return f"for devices of {' or '.join(target.device_names)}, this one is {name}"
     if target.machine and _canonical(target.machine) != _canonical(platform.machine()):
         return f"for {target.machine}, this machine is {platform.machine()}"
     flags = cpu_flags()
@@ -161,20 +170,21 @@ def why_not_here(target: Needs, drivers: Collection[str]) -> str:
     return ""
 
 
-def choose_target(bundle: Bundle, device: str, driver: str) -> TargetSpec:
+def choose_target(bundle: Bundle, device: str, driver: str, description: str = "") -> TargetSpec:
     """The first target of the manifest that the device can run.
 
     Args:
       bundle: what to choose from; the order of its targets is the order of preference.
       device: the device's name, for the error.
       driver: the kind of device: `local`, `vulkan`, `cuda` or `hip`.
+      description: the device as its driver names it.
 
     Raises:
       SonewError: the bundle has no code for the device.
     """
     reasons = []
     for target in bundle.manifest.targets:
-        reason = why_not_here(target, {driver})
+        reason = why_not_here(target, {driver: description})
         if not reason:
             return target
         reasons.append(f"{target.name} ({reason})")

@@ -74,7 +74,7 @@ def _scan() -> tuple[list[DeviceInfo], dict[str, str]]:
                 DeviceInfo(
                     name=f"{driver}://{index}" if index else driver,
                     driver=_KINDS.get(driver, driver),
-                    description=_LOCAL.get(driver) or str(info.get("name") or driver),
+                    description=_description(driver, info),
                 )
             )
     return devices, missing
@@ -108,7 +108,12 @@ def open_device(name: str | None = None) -> Device:
         raise _absent(name, f"the driver finds {len(found) or 'no'} device{'s' if len(found) > 1 else ''}")
     if name not in _OPEN:
         _OPEN[name] = _create(name, found)
-    return Device(name=name, driver=_KINDS.get(driver, driver), hal=_OPEN[name])
+    info = found[int(path)] if path.isdecimal() else found[0]
+    return Device(name=name, driver=_KINDS.get(driver, driver), description=_description(driver, info), hal=_OPEN[name])
+
+
+def _description(driver: str, info: dict[str, Any]) -> str:
+    return _LOCAL.get(driver) or str(info.get("name") or driver)
 
 
 def _create(name: str, found: list[dict[str, Any]]) -> Any:
@@ -136,12 +141,14 @@ class Device:
     Attributes:
       name: as given to `open_device`.
       driver: the kind of code it runs: `local`, `vulkan`, `cuda`, `hip`.
+      description: the hardware in words.
       hal: the `iree.runtime.HalDevice`.
     """
 
-    def __init__(self, *, name: str, driver: str, hal: Any) -> None:
+    def __init__(self, *, name: str, driver: str, description: str, hal: Any) -> None:
         self.name = name
         self.driver = driver
+        self.description = description
         self.hal = hal
         self._allocator = hal.allocator
 

@@ -76,6 +76,8 @@ class TargetSpec:
       machine: the instruction set it needs, such as `x86_64`, or empty where any will do.
       cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
+      device_names: words of which one is in the driver's name of every device that runs the code; empty where any will
+        do, and for processors.
       stored_as: the dtype that the executable has in the place of one that it lacks, with the same bytes.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
     """
@@ -86,6 +88,7 @@ class TargetSpec:
     machine: str = ""
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
+    device_names: tuple[str, ...] = ()
     stored_as: Mapping[str, str] = field(default_factory=dict)
     kernels: tuple[KernelSpec, ...] = ()
 
@@ -251,4 +254,5 @@ def _function(raw: dict[str, Any]) -> FunctionSpec:
 
 def _target(raw: dict[str, Any]) -> TargetSpec:
     kernels = tuple(KernelSpec(**kernel) for kernel in raw.get("kernels", ()))
-    return TargetSpec(**{**raw, "cpu_features": tuple(raw["cpu_features"]), "kernels": kernels})
+    lists = {key: tuple(raw.get(key, ())) for key in ("cpu_features", "device_names")}
+    return TargetSpec(**{**raw, **lists, "kernels": kernels})

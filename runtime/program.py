@@ -60,7 +60,7 @@ class Program:
             executable is damaged, or the device does not take it.
         """
         check_versions(bundle)
-        target = choose_target(bundle, device.name, device.driver)
+        target = choose_target(bundle, device.name, device.driver, device.description)
         path = bundle.executable(target)
         try:
             instance = rt.VmInstance()

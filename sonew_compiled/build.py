@@ -52,6 +52,7 @@ def build(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
         machine=target.machine,
         cpu=target.cpu,
         cpu_features=target.cpu_features,
+        device_names=target.device_names,
         stored_as=_stored_as(shared, stablehlo),
         kernels=kernel_figures(executable),
     )

@@ -168,11 +168,14 @@ def test_no_code_for_the_device_is_refused(tiny_bundle: Path, refusal: Callable[
 
 def test_why_not_here_says_why() -> None:
     target = TargetSpec(name="t", file="t.vmfb", driver="local", cpu="future", cpu_features=("avx1024", "mmx2"))
-    assert why_not_here(dataclasses.replace(target, cpu_features=()), {"local"}) == ""
-    assert why_not_here(target, {"vulkan"}) == "for local devices"
+    assert why_not_here(dataclasses.replace(target, cpu_features=()), {"local": "the CPU"}) == ""
+    assert why_not_here(target, {"vulkan": "llvmpipe"}) == "for local devices"
     if cpu_flags():
-        assert why_not_here(target, {"local"}) == "for future, this one lacks avx1024, mmx2"
-    assert "pdp11" in why_not_here(dataclasses.replace(target, machine="pdp11"), {"local"})
+        assert why_not_here(target, {"local": "the CPU"}) == "for future, this one lacks avx1024, mmx2"
+    gpu = TargetSpec(name="g", file="g.vmfb", driver="vulkan", device_names=("amd", "radeon"))
+    assert why_not_here(gpu, {"vulkan": "AMD Radeon RX 7900"}) == ""
+    assert why_not_here(gpu, {"vulkan": "llvmpipe"}) == "for devices of amd or radeon, this one is llvmpipe"
+    assert "pdp11" in why_not_here(dataclasses.replace(target, machine="pdp11"), {"local": "the CPU"})
 
 
 def test_the_compiler_may_not_be_newer_than_the_runtime(

@@ -161,15 +161,17 @@ def _target_rows() -> list[dict[str, Any]]:
     from sonew_compiled.targets import has_compiler, resolve_target, target_names
 
     devices: dict[str, list[str]] = {}
+    described: dict[str, str] = {}
     for device in list_devices():
         devices.setdefault(device.driver, []).append(device.name)
+        described.setdefault(device.driver, device.description)
     missing = missing_drivers()
     rows = []
     for name in target_names():
         target = resolve_target(name)
         cannot_compile = "" if has_compiler() else "to compile, pip install 'sonew-compiled[compile]'"
         if target.driver in devices:
-            cannot_run = why_not_here(target, devices)
+            cannot_run = why_not_here(target, described)
         else:
             # "UNAVAILABLE; CUDA driver library 'libcuda.so' not available; please ensure ..."
             why = re.sub(r"^[A-Z_]+; |[;:] please .*", "", missing.get(target.driver, "the runtime has no such driver"))

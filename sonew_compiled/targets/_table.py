@@ -41,12 +41,28 @@ def _vmvx(model: str) -> Target:
 _SPIRV_PASSES = ("emulate-contractions", "emulate-arithmetic", "emulate-bf16", "emulate-rounding")
 
 
+# What the drivers call the devices of a model: its code gives wrong results on others, whose subgroups are of another
+# size.
+_NVIDIA = ("nvidia", "geforce", "quadro", "rtx")
+_VULKAN_DEVICES = {
+    "adreno": ("adreno",),
+    "valhall": ("mali",),
+    **dict.fromkeys(("rdna2", "rdna3", "rdna4"), ("amd", "radeon")),
+    **dict.fromkeys(("turing", "ampere", "ada"), _NVIDIA),
+}
+
+
 def _vulkan(model: str) -> Target:
     flags: tuple[str, ...] = ("--iree-hal-target-device=vulkan",)
     if not model:  # what every Vulkan 1.1 driver of a phone or a computer has
         return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, driver="vulkan")
-    flags += (f"--iree-vulkan-target={model}",)
-    return Target(name=f"vulkan:{model}", flags=flags, passes=_SPIRV_PASSES, driver="vulkan")
+    return Target(
+        name=f"vulkan:{model}",
+        flags=(*flags, f"--iree-vulkan-target={model}"),
+        passes=_SPIRV_PASSES,
+        driver="vulkan",
+        device_names=_VULKAN_DEVICES[model],
+    )
 
 
 def _cuda(model: str) -> Target:
@@ -75,7 +91,7 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
         "vmvx": _Family(make=_vmvx),
         "vulkan": _Family(
             make=_vulkan,
-            models=("adreno", "valhall", "rdna2", "rdna3", "rdna4", "turing", "ampere", "ada"),
+            models=tuple(_VULKAN_DEVICES),
             otherwise="vulkan alone is code for all of them",
         ),
         "cuda": _Family(

@@ -23,6 +23,8 @@ class Target:
       machine: `platform.machine()` of the machines that run it, or empty where any will do.
       cpu: the processor, as LLVM names it; empty for other kinds of device.
       cpu_features: the flags of `/proc/cpuinfo` that it needs.
+      device_names: words, in small letters, of which one is in the driver's name of every device that runs it; empty
+        where any will do, and for processors.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Target:
     machine: str = ""
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
+    device_names: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:

@@ -1,0 +1,183 @@
+"""Compiles every combination of model, optimizer, precision and target, and writes the table of docs/targets.md.
+
+Of those that this machine runs it trains two steps.
+
+    python tools/target_table.py --output docs/results/targets.jsonl --write docs/targets.md
+    python tools/target_table.py --target cpu --target vulkan --model classifier --output part.jsonl
+
+A combination that the output file has already, of the same compiler, is skipped, so a run that was interrupted goes on.
+Steps of the autoencoder are taken by native code only: a software driver takes minutes for each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import itertools
+import json
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from sonew_compiled import models
+from sonew_compiled.compile import compile_training
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.presets import PRECISIONS, optimizer_settings
+from sonew_compiled.runtime import open_bundle, open_device, why_not_here
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.manifest import TargetSpec
+from sonew_compiled.runtime.program import Program
+from sonew_compiled.runtime.state import TrainingState
+from sonew_compiled.targets import resolve_targets, target_names
+
+# The batch that each is compiled for.
+MODELS = {"autoencoder": 1000, "classifier": 100}
+OPTIMIZERS = ("diag-sonew", "tridiag-sonew", "band-sonew")
+DEVICES = {"local": "local-task", "vulkan": "vulkan", "cuda": "cuda", "hip": "hip"}
+
+BEGIN, END = "<!-- table of tools/target_table.py -->", "<!-- end of the table -->"
+KEYS = ("model", "optimizer", "precision", "target")
+
+Row = dict[str, Any]
+
+
+def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
+    """Compiles for the targets in one go, or, where one of them does not do, for each alone."""
+    model, optimizer, precision = setting
+    row = {"model": model, "optimizer": optimizer, "precision": precision, "compiler": compiler()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "bundle")
+        built_in = getattr(models, model)
+        try:
+            manifest = compile_training(
+                built_in.loss,
+                built_in.init,
+                optimizer_settings(optimizer),
+                built_in.batch(MODELS[model]),
+                predict=built_in.predict,
+                output=path,
+                targets=targets,
+                model=model,
+                precision=precision,
+            )
+        except SonewError as error:
+            if len(targets) > 1:
+                return [each for target in targets for each in rows_of(setting, [target])]
+            result = "refused" if isinstance(error, UsageError) else "failed"
+            return [{**row, "target": targets[0], "result": result, "ran": False, "why": str(error)}]
+        rows = []
+        for target in manifest.targets:
+            result, has_run, why = "compiled", False, ""
+            try:
+                has_run = ran(path, target, model)
+            except SonewError as error:
+                result, why = "failed", str(error)
+            rows.append({**row, "target": target.name, "result": result, "ran": has_run, "why": why})
+        return rows
+
+
+def ran(path: Path, target: TargetSpec, model: str) -> bool:
+    """Whether two steps on this machine gave finite losses; false where it has no such device."""
+    if model == "autoencoder" and not target.name.startswith("cpu"):
+        return False
+    name = DEVICES.get(target.driver, "")
+    try:
+        device = open_device(name or target.driver)
+    except SonewError:
+        return False
+    if why_not_here(target, {device.driver: device.description}):
+        return False
+    bundle = open_bundle(path)
+    only = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, targets=(target,)))
+    program = Program.load(only, device)
+    state = TrainingState.initial(program, seed=0)
+    rng = np.random.default_rng(0)
+    batch = {
+        spec.name: (rng.random(spec.shape) * (10 if as_dtype(spec.dtype).kind == "i" else 1)).astype(spec.dtype)
+        for spec in only.manifest.batch
+    }
+    rate = device.upload(np.array(1e-3, np.float32))
+    losses = [state.step(program.upload_batch(batch), rate) for _ in range(2)]
+    if not all(map(math.isfinite, losses)):
+        raise SonewError(f"the losses of {path} on {target.name} are {losses}")
+    return True
+
+
+def compiler() -> str:
+    """The compiler's release, which the rows hold for."""
+    return importlib.metadata.version("iree-base-compiler")
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The table: a line a target, a column a precision."""
+    by_cell: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        by_cell.setdefault((row["target"], row["precision"]), []).append(row)
+    named = {target for target, _ in by_cell}
+    lines = [f"| target | {' | '.join(f'`{p}`' for p in PRECISIONS)} |", "|---" * (1 + len(PRECISIONS)) + "|"]
+    for target in (name for name in target_names() if name in named):
+        cells = [_cell(by_cell.get((target, precision), [])) for precision in PRECISIONS]
+        lines.append(f"| `{target}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(rows: list[Row]) -> str:
+    words = []
+    compiled = [row for row in rows if row["result"] == "compiled"]
+    if compiled:
+        words.append(f"{len(compiled)} compiled" + (f", {n} run" if (n := sum(row["ran"] for row in compiled)) else ""))
+    words += [
+        f"{n} {result}" for result in ("refused", "failed") if (n := sum(row["result"] == result for row in rows))
+    ]
+    return ", ".join(words) or "not tried"
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file, none if it is not there."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def insert(document: str, table: str) -> str:
+    """The document with the table between its marks."""
+    head, rest = document.split(BEGIN)
+    return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
+
+
+@click.command()
+@click.option("--target", "targets", multiple=True, help="Default: all that can be compiled here.")
+@click.option("--model", "model_names", type=click.Choice(list(MODELS)), multiple=True, default=tuple(MODELS))
+@click.option("--optimizer", "optimizers", type=click.Choice(OPTIMIZERS), multiple=True, default=OPTIMIZERS)
+@click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, default=PRECISIONS)
+@click.option("--output", type=click.Path(path_type=Path), required=True)
+@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Document to put the table into.")
+def main(
+    targets: tuple[str, ...],
+    model_names: tuple[str, ...],
+    optimizers: tuple[str, ...],
+    precisions: tuple[str, ...],
+    output: Path,
+    write: Path | None,
+) -> None:
+    """Compile every combination of the repeatable options, and write a row for each."""
+    names = [target.name for target in resolve_targets(targets or ("all",))]
+    done = {tuple(row[key] for key in KEYS) for row in read_rows(output) if row["compiler"] == compiler()}
+    for setting in itertools.product(model_names, optimizers, precisions):
+        pending = [name for name in names if (*setting, name) not in done]
+        if not pending:
+            continue
+        rows = rows_of(setting, pending)
+        with output.open("a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(row) + "\n" for row in rows)
+        for row in rows:
+            click.echo(" ".join(row[key] for key in KEYS) + f": {row['result']}{' and ran' * row['ran']} {row['why']}")
+    if write is not None:
+        write.write_text(insert(write.read_text(encoding="utf-8"), markdown(read_rows(output))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
