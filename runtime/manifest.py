@@ -66,6 +66,31 @@ class KernelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProgramSpec:
+    """What XLA says of the executable of one function, before it has run.
+
+    Attributes:
+      function: its name.
+      code_bytes: of machine code.
+      argument_bytes: of all arguments on the device.
+      output_bytes: of all results, those in the arguments' buffers among them.
+      aliased_bytes: of results that take the buffers of arguments: state that is updated in place.
+      temporary_bytes: of memory that the function needs besides.
+      flops: floating-point operations of a call, by XLA's estimate; 0 where it has none.
+      bytes_accessed: read from and written to memory in a call, likewise.
+    """
+
+    function: str
+    code_bytes: int
+    argument_bytes: int
+    output_bytes: int
+    aliased_bytes: int
+    temporary_bytes: int
+    flops: int
+    bytes_accessed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetSpec:
     """An executable of the bundle.
 
@@ -77,6 +102,7 @@ class TargetSpec:
       cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
+      programs: for TPUs, one for each function; else empty.
     """
 
     name: str
@@ -86,6 +112,7 @@ class TargetSpec:
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
     kernels: tuple[KernelSpec, ...] = ()
+    programs: tuple[ProgramSpec, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,4 +276,6 @@ def _function(raw: dict[str, Any]) -> FunctionSpec:
 
 def _target(raw: dict[str, Any]) -> TargetSpec:
     kernels = tuple(KernelSpec(**kernel) for kernel in raw.get("kernels", ()))
-    return TargetSpec(**{**raw, "cpu_features": tuple(raw["cpu_features"]), "kernels": kernels})
+    programs = tuple(ProgramSpec(**program) for program in raw.get("programs", ()))
+    features = tuple(raw["cpu_features"])
+    return TargetSpec(**{**raw, "cpu_features": features, "kernels": kernels, "programs": programs})

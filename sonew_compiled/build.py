@@ -7,7 +7,8 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.kernels import kernel_figures
 from sonew_compiled.limits import why_not_computed
 from sonew_compiled.lower import lower
-from sonew_compiled.runtime.manifest import TargetSpec
+from sonew_compiled.lower_tpu import lower_tpu
+from sonew_compiled.runtime.manifest import KernelSpec, ProgramSpec, TargetSpec
 from sonew_compiled.targets import Target, resolve_target, target_names
 
 
@@ -38,7 +39,13 @@ def build(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, Target
     Raises:
       SonewError: the compiler refused it.
     """
-    executable = lower(stablehlo, target, what=what)
+    kernels: tuple[KernelSpec, ...] = ()
+    programs: tuple[ProgramSpec, ...] = ()
+    if target.compiler == "libtpu":
+        executable, programs = lower_tpu(stablehlo, target, what=what)
+    else:
+        executable = lower(stablehlo, target, what=what)
+        kernels = kernel_figures(executable)
     spec = TargetSpec(
         name=target.name,
         file=target.file,
@@ -46,7 +53,8 @@ def build(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, Target
         machine=target.machine,
         cpu=target.cpu,
         cpu_features=target.cpu_features,
-        kernels=kernel_figures(executable),
+        kernels=kernels,
+        programs=programs,
     )
     return executable, spec
 

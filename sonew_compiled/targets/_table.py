@@ -9,6 +9,7 @@ from types import MappingProxyType
 from sonew_compiled.errors import UsageError
 from sonew_compiled.targets import _cpu
 from sonew_compiled.targets._target import NO_CONST_EVAL, Target
+from sonew_compiled.targets._tools import has_libtpu
 
 ALL = "all"
 
@@ -60,6 +61,16 @@ def _metal(model: str) -> Target:
     return Target(name="metal", flags=("--iree-hal-target-device=metal",), driver="metal")
 
 
+_TPU_TOPOLOGIES = {"v5e": "v5e:2x2", "v4": "v4:2x2x1", "v6e": "v6e:2x2"}
+
+
+def _tpu(model: str) -> Target:
+    topology = _TPU_TOPOLOGIES[model]
+    return Target(
+        name=f"tpu:{model}", compiler="libtpu", passes=("exact-contractions",), driver="tpu", topology=topology
+    )
+
+
 _FAMILIES: Mapping[str, _Family] = MappingProxyType(
     {
         "cpu": _Family(
@@ -81,6 +92,7 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
         ),
         "rocm": _Family(make=_rocm, models=("gfx942", "gfx1100"), default="gfx942"),
         "metal": _Family(make=_metal),
+        "tpu": _Family(make=_tpu, models=tuple(_TPU_TOPOLOGIES), default="v5e"),
     }
 )
 
@@ -116,7 +128,7 @@ def resolve_target(name: str) -> Target:
 
 
 def resolve_targets(names: Sequence[str]) -> tuple[Target, ...]:
-    """The targets of the names, each once, in their order. `all` is every target.
+    """The targets of the names, each once, in their order. `all` is every target that is compiled by what is installed.
 
     Raises:
       UsageError: there is no such target, or no name is given.
@@ -127,5 +139,7 @@ def resolve_targets(names: Sequence[str]) -> tuple[Target, ...]:
     for name in names:
         for each in target_names() if name.lower() == ALL else (name,):
             target = resolve_target(each)
+            if name.lower() == ALL and target.compiler == "libtpu" and not has_libtpu():
+                continue
             targets.setdefault(target.name, target)
     return tuple(targets.values())
