@@ -2,7 +2,7 @@
 
 `libtpu` logs to stderr, may end its process, and takes its settings from the environment, as `iree-compile` does not.
 
-FOLDER holds `request.json`, whose `topology` and `programs` are those of `lower_tpu.py`, and `NAME.stablehlo` for every
+FOLDER holds `request.json`, whose fields are those of `lower_tpu.py`, and `NAME.stablehlo` for every
 program: a portable artifact with the one public function `@main`. The worker writes `NAME.xla`, what
 `jax.experimental.serialize_executable.serialize` makes of the executable, and `report.json`: XLA's figures by program.
 An error is a last line `error: ...` on stderr.
@@ -31,7 +31,9 @@ _OPTIONS: dict[str, str | bool] = {"xla_allow_excess_precision": False}
 def main(folder: Path) -> None:
     """Compiles every program of the request."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    topology = topologies.get_topology_desc(request["topology"], platform="tpu")
+    topology = topologies.get_topology_desc(
+        request["topology"], platform="tpu", chip_config_name=request["chip_config"]
+    )
     sharding = SingleDeviceSharding(topology.devices[0])
     report = {}
     for name, program in request["programs"].items():

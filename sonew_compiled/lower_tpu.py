@@ -78,7 +78,7 @@ def _write_request(folder: Path, stablehlo: bytes, target: Target) -> list[str]:
             "inputs": [_described(value) | {"donated": value.donated} for value in signature.inputs],
             "outputs": [_described(value) for value in signature.outputs],
         }
-    request = {"topology": target.topology, "programs": programs}
+    request = {"topology": target.topology, "chip_config": target.chip_config, "programs": programs}
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     return list(signatures)
 

@@ -250,6 +250,14 @@ def failure(module: str, **changes: str) -> list[str]:
 
 
 @needs_libtpu
+def test_the_same_module_gives_the_same_bytes() -> None:
+    artifact = passes.to_portable_artifact(passes.parse(STEP))
+    first, second = (lower_tpu.lower_tpu(artifact, resolve_target("tpu:v4"), what="line") for _ in range(2))
+    assert first == second
+    assert first[1][0].aliased_bytes > 0
+
+
+@needs_libtpu
 def test_an_operation_that_xla_has_not() -> None:
     custom = "%v = stablehlo.custom_call @nonsense(%w) : (tensor<3xf32>) -> tensor<3xf32>\n  return %v, %lr"
     _, error, remedy, log = failure(STEP.replace("return %w, %lr", custom))
@@ -277,7 +285,7 @@ def test_the_signature_is_that_of_the_module(tmp_path: Path) -> None:
     artifact = passes.to_portable_artifact(passes.parse(STEP))
     assert lower_tpu._write_request(tmp_path, artifact, resolve_target("tpu:v4")) == ["train_step"]
     request = json.loads((tmp_path / "request.json").read_text())
-    assert request["topology"] == "v4:2x2x1"
+    assert (request["topology"], request["chip_config"]) == ("v4:2x2x1", "megacore")
     assert request["programs"]["train_step"]["inputs"] == [
         {"shape": [3], "dtype": "float32", "donated": True},
         {"shape": [2], "dtype": "float32", "donated": False},

@@ -56,7 +56,12 @@ def compile_command(
             }
         )
     size = sum(file.size for file in manifest.files.values())
-    options.say(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; train with: sonew run {output}")
+    how = (
+        f"train with: sonew run {output}"
+        if any(target.driver != "tpu" for target in manifest.targets)
+        else "load it on a TPU with sonew_compiled.load_tpu_program"
+    )
+    options.say(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; {how}")
 
 
 def compile_bundle(

@@ -61,13 +61,20 @@ def _metal(model: str) -> Target:
     return Target(name="metal", flags=("--iree-hal-target-device=metal",), driver="metal")
 
 
-_TPU_TOPOLOGIES = {"v5e": "v5e:2x2", "v4": "v4:2x2x1", "v6e": "v6e:2x2"}
+# Of each generation the smallest topology, and the configuration in which JAX has one device a chip: the two cores of a
+# v4 are one there.
+_TPUS = {"v5e": ("v5e:2x2", "default"), "v4": ("v4:2x2x1", "megacore"), "v6e": ("v6e:2x2", "default")}
 
 
 def _tpu(model: str) -> Target:
-    topology = _TPU_TOPOLOGIES[model]
+    topology, chip_config = _TPUS[model]
     return Target(
-        name=f"tpu:{model}", compiler="libtpu", passes=("exact-contractions",), driver="tpu", topology=topology
+        name=f"tpu:{model}",
+        compiler="libtpu",
+        passes=("exact-contractions",),
+        driver="tpu",
+        topology=topology,
+        chip_config=chip_config,
     )
 
 
@@ -92,7 +99,7 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
         ),
         "rocm": _Family(make=_rocm, models=("gfx942", "gfx1100"), default="gfx942"),
         "metal": _Family(make=_metal),
-        "tpu": _Family(make=_tpu, models=tuple(_TPU_TOPOLOGIES), default="v5e"),
+        "tpu": _Family(make=_tpu, models=tuple(_TPUS), default="v5e"),
     }
 )
 

@@ -24,6 +24,7 @@ class Target:
       driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, or `tpu`, which is
         not IREE's.
       topology: the smallest machine with TPUs of this generation, as libtpu names it; the code is for one of its chips.
+      chip_config: how the cores of such a chip work together, as libtpu names it.
       machine: `platform.machine()` of the machines that run it, or empty where any will do.
       cpu: the processor, as LLVM names it; empty for other kinds of device.
       cpu_features: the flags of `/proc/cpuinfo` that it needs.
@@ -36,6 +37,7 @@ class Target:
     passes: tuple[str, ...] = ()
     driver: str
     topology: str = ""
+    chip_config: str = ""
     machine: str = ""
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
