@@ -14,12 +14,14 @@ from sonew_compiled.passes import (
     emulate_bf16,
     emulate_contractions,
     emulate_rounding,
+    exact_contractions,
     legalize_chlo,
     loss_scaling,
     lower_contractions,
     lower_storage,
     merge_exports,
     retype,
+    select_export,
     split_reductions,
     stochastic_rounding,
     strip_locations,
@@ -45,6 +47,8 @@ _OF_SOME: Sequence[Pass] = (
     emulate_arithmetic.PASS,
     emulate_rounding.PASS,
     emulate_bf16.PASS,
+    exact_contractions.PASS,
+    select_export.PASS,
 )
 
 REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in (*PIPELINE, *_OF_SOME)})

@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes.wire_donation import ALIASED, GIVEN_UP
 
 _DTYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i1": "bool"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """An argument or result: its `sonew.name`, shape in elements and NumPy or ml_dtypes dtype."""
+    """An argument or result: its `sonew.name`, shape in elements and NumPy or ml_dtypes dtype.
+
+    `donated` says of an argument that `wire-donation` lets a result take its buffer.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    donated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +56,9 @@ def _values(op: ir.OpView, key: str, types: list[ir.Type]) -> tuple[Value, ...]:
     for attributes, kind in zip(ir.ArrayAttr(op.attributes[key]), types, strict=True):
         tensor = ir.RankedTensorType(kind)
         name = ir.StringAttr(ir.DictAttr(attributes)["sonew.name"]).value
-        values.append(Value(name=name, shape=tuple(tensor.shape), dtype=_dtype(tensor.element_type)))
+        donated = any(each in ir.DictAttr(attributes) for each in (ALIASED, GIVEN_UP))
+        shape, dtype = tuple(tensor.shape), _dtype(tensor.element_type)
+        values.append(Value(name=name, shape=shape, dtype=dtype, donated=donated))
     return tuple(values)
 
 

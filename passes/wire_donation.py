@@ -21,6 +21,12 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
+ALIASED = "tf.aliasing_output"
+"""On an argument: the number of the result that takes its buffer."""
+
+GIVEN_UP = "jax.buffer_donor"
+"""On an argument: the compiler may give its buffer to a result."""
+
 # Operations whose every result element depends only on the elements of the operands at the same place, counted in
 # row-major order, if operands and result have as many elements.
 # fmt: off
@@ -96,9 +102,9 @@ def _wire_function(function: ir.OpView, bodies: Mapping[str, _Body]) -> None:
         # Of two results from one value, the second would be read from the buffer of the first.
         single = stored.count(stored[result]) == 1
         if single and _leads_only_to(((), body.arguments[index]), stored[result], bodies):
-            attributes["tf.aliasing_output"] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), result)
+            attributes[ALIASED] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), result)
         else:
-            attributes["jax.buffer_donor"] = ir.BoolAttr.get(True)
+            attributes[GIVEN_UP] = ir.BoolAttr.get(True)
     function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in arguments])
 
 

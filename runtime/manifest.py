@@ -66,6 +66,31 @@ class KernelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProgramSpec:
+    """What XLA says of the executable of one function, before it has run.
+
+    Attributes:
+      function: its name.
+      code_bytes: of machine code.
+      argument_bytes: of all arguments on the device.
+      output_bytes: of all results, those in the arguments' buffers among them.
+      aliased_bytes: of results that take the buffers of arguments: state that is updated in place.
+      temporary_bytes: of memory that the function needs besides.
+      flops: floating-point operations of a call, by XLA's estimate; 0 where it has none.
+      bytes_accessed: read from and written to memory in a call, likewise.
+    """
+
+    function: str
+    code_bytes: int
+    argument_bytes: int
+    output_bytes: int
+    aliased_bytes: int
+    temporary_bytes: int
+    flops: int
+    bytes_accessed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TargetSpec:
     """An executable of the bundle.
 
@@ -80,6 +105,7 @@ class TargetSpec:
         do, and for processors.
       stored_as: the dtype that the executable has in the place of one that it lacks, with the same bytes.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
+      programs: for TPUs, one for each function; else empty.
     """
 
     name: str
@@ -91,6 +117,7 @@ class TargetSpec:
     device_names: tuple[str, ...] = ()
     stored_as: Mapping[str, str] = field(default_factory=dict)
     kernels: tuple[KernelSpec, ...] = ()
+    programs: tuple[ProgramSpec, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,5 +281,6 @@ def _function(raw: dict[str, Any]) -> FunctionSpec:
 
 def _target(raw: dict[str, Any]) -> TargetSpec:
     kernels = tuple(KernelSpec(**kernel) for kernel in raw.get("kernels", ()))
+    programs = tuple(ProgramSpec(**program) for program in raw.get("programs", ()))
     lists = {key: tuple(raw.get(key, ())) for key in ("cpu_features", "device_names")}
-    return TargetSpec(**{**raw, **lists, "kernels": kernels})
+    return TargetSpec(**{**raw, **lists, "kernels": kernels, "programs": programs})

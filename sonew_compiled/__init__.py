@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sonew_compiled.optimizer import preconditioner as preconditioner
     from sonew_compiled.optimizer import scale_by_sonew as scale_by_sonew
     from sonew_compiled.optimizer import sonew as sonew
+    from sonew_compiled.tpu_program import load_tpu_program as load_tpu_program
 
 _HOMES = {
     "Model": "models",
@@ -23,6 +24,7 @@ _HOMES = {
     "SonewError": "errors",
     "UsageError": "errors",
     "compile_training": "compile",
+    "load_tpu_program": "tpu_program",
     "preconditioner": "optimizer",
     "scale_by_sonew": "optimizer",
     "sonew": "optimizer",

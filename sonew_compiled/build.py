@@ -7,7 +7,8 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.kernels import kernel_figures
 from sonew_compiled.limits import why_not_computed
 from sonew_compiled.lower import lower
-from sonew_compiled.runtime.manifest import TargetSpec
+from sonew_compiled.lower_tpu import lower_tpu
+from sonew_compiled.runtime.manifest import KernelSpec, ProgramSpec, TargetSpec
 from sonew_compiled.targets import Target, resolve_target, target_names
 
 
@@ -44,7 +45,13 @@ def build(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
     Raises:
       SonewError: the compiler refused it.
     """
-    executable = lower(stablehlo, target, what=what)
+    kernels: tuple[KernelSpec, ...] = ()
+    programs: tuple[ProgramSpec, ...] = ()
+    if target.compiler == "libtpu":
+        executable, programs = lower_tpu(stablehlo, target, what=what)
+    else:
+        executable = lower(stablehlo, target, what=what)
+        kernels = kernel_figures(executable)
     spec = TargetSpec(
         name=target.name,
         file=target.file,
@@ -54,7 +61,8 @@ def build(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
         cpu_features=target.cpu_features,
         device_names=target.device_names,
         stored_as=_stored_as(shared, stablehlo),
-        kernels=kernel_figures(executable),
+        kernels=kernels,
+        programs=programs,
     )
     return executable, spec
 

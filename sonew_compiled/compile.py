@@ -23,7 +23,7 @@ from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
-from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets
+from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.trace import Loss, OptimizerFactory, trace_training
 
 STABLEHLO_FILE = "module.stablehlo"
@@ -77,7 +77,7 @@ def compile_training(
     Raises:
       UsageError: a target, the precision, the batch, the loss, the parameters or the learning rate is not what is
         accepted.
-      SonewError: the compiler refused the module, or the bundle cannot be written.
+      SonewError: a target's compiler is not installed or refused the module, or the bundle cannot be written.
 
     Example:
       >>> import sonew_compiled
@@ -97,7 +97,11 @@ def compile_training(
         raise UsageError("learning_rate is None and the optimizer is a function; give the default learning rate")
     if not 0 <= learning_rate < math.inf:
         raise UsageError(f"learning_rate is {learning_rate}; give zero or a positive number")
-    resolved = [pin_host(target) for target in resolve_targets(targets)]
+    chosen = resolve_targets(targets)
+    for target in chosen:
+        if reason := why_not_compiled(target):
+            raise SonewError(f"this machine lacks the compiler for target {target.name}: {reason}")
+    resolved = [pin_host(target) for target in chosen]
     policy = passes.precision_policy(precision)
     _check_batch(batch)
     destination = _writable_bundle(Path(output))
@@ -147,7 +151,9 @@ def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, Function
 
 
 def _versions(targets: Sequence[Target]) -> dict[str, str]:
-    packages = ("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax")
+    packages: tuple[str, ...] = ("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax")
+    if any(target.compiler == "libtpu" for target in targets):
+        packages += ("libtpu",)
     versions = {package: importlib.metadata.version(package) for package in packages}
     ptxas = find_ptxas() if any(target.family == "cuda" for target in targets) else None
     if ptxas is not None:

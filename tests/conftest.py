@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+# JAX is to look for no accelerator: where there is none, libtpu fills stderr.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Dataset, Device, open_device
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec

@@ -29,6 +29,7 @@ ALLOWED = {
     "trace": ("errors",),
     "passes": ("errors",),
     "runtime": ("errors",),
+    "tpu_program": ("errors", "runtime", "targets"),
 }
 LOWERING = ("errors", "passes", "runtime.manifest")
 # These put the parts together.

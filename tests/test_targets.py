@@ -14,7 +14,7 @@ from sonew_compiled import build, compile_training, lower
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import cpu_flags
-from sonew_compiled.targets import _cpu, find_ptxas, pin_host, resolve_target, resolve_targets, target_names
+from sonew_compiled.targets import _cpu, _table, find_ptxas, pin_host, resolve_target, resolve_targets, target_names
 
 Refusal = Callable[..., str]
 
@@ -23,7 +23,7 @@ PROMISED = (
     *("cpu", "cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:aarch64", "cpu:riscv64", "vmvx"),
     *("vulkan", "vulkan:adreno", "vulkan:valhall", "vulkan:rdna3", "vulkan:ada", "metal"),
     *("cuda:sm_60", "cuda:sm_70", "cuda:sm_75", "cuda:sm_80", "cuda:sm_86", "cuda:sm_89"),
-    *("rocm:gfx942", "rocm:gfx1100"),
+    *("rocm:gfx942", "rocm:gfx1100", "tpu:v5e", "tpu:v4", "tpu:v6e"),
 )
 
 ADD = b"func.func @f(%x: tensor<4xf32>) -> tensor<4xf32> { return %x : tensor<4xf32> }"
@@ -34,7 +34,7 @@ def test_every_promised_target_is_there_and_resolves_to_itself() -> None:
     for name in target_names():
         target = resolve_target(name)
         assert target.name == name
-        assert target.file == name.replace(":", "-") + ".vmfb"
+        assert target.file == name.replace(":", "-") + (".zip" if target.family == "tpu" else ".vmfb")
     assert len({resolve_target(name).file for name in target_names()}) == len(target_names())
 
 
@@ -46,6 +46,7 @@ def test_every_promised_target_is_there_and_resolves_to_itself() -> None:
         ("vulkan", "vulkan"),
         ("vulkan:ADRENO", "vulkan:adreno"),
         ("CPU:x86-64-V3", "cpu:x86-64-v3"),
+        ("TPU", "tpu:v5e"),
     ],
 )
 def test_short_names_and_capitals(name: str, full: str) -> None:
@@ -66,6 +67,7 @@ def test_short_names_and_capitals(name: str, full: str) -> None:
         ("rocm:gfx90a", "give one of rocm:gfx942, rocm:gfx1100"),
         ("metal:m4", "give metal"),
         ("vmvx:x", "give vmvx"),
+        ("tpu:v7x", "give one of tpu:v5e, tpu:v4, tpu:v6e"),
     ],
 )
 def test_unknown_targets_list_what_exists(refusal: Refusal, name: str, said: str) -> None:
@@ -80,10 +82,12 @@ def test_lists_of_targets_keep_their_order_and_name_each_once(refusal: Refusal) 
     assert "no target given" in refusal(UsageError, lambda: resolve_targets([]))
 
 
-def test_all_is_every_target() -> None:
+@pytest.mark.parametrize("installed", [True, False])
+def test_all_is_every_target_that_can_be_compiled_here(monkeypatch: pytest.MonkeyPatch, installed: bool) -> None:
+    monkeypatch.setattr(_table, "has_libtpu", lambda: installed)
     everything = [target.name for target in resolve_targets(["vmvx", "all"])]
     assert everything[0] == "vmvx"
-    assert sorted(everything) == sorted(target_names())
+    assert sorted(everything) == sorted(name for name in target_names() if installed or not name.startswith("tpu"))
 
 
 def test_resolving_never_starts_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

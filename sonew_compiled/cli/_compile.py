@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ def compile_command(
       sonew compile -o ae.bundle --target cpu --target vulkan
       sonew compile -o band.bundle --optimizer band-sonew --band 4 --batch-size 500
       sonew compile -o half.bundle --precision bf16
+      sonew compile -o tpu.bundle --target tpu:v5e
       sonew compile -o mine.bundle --model package.module:attribute
     """
     started = time.perf_counter()
@@ -54,7 +56,12 @@ def compile_command(
             }
         )
     size = sum(file.size for file in manifest.files.values())
-    options.say(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; train with: sonew run {output}")
+    how = (
+        f"train with: sonew run {output}"
+        if any(target.driver != "tpu" for target in manifest.targets)
+        else "load it on a TPU with sonew_compiled.load_tpu_program"
+    )
+    options.say(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; {how}")
 
 
 def compile_bundle(
@@ -63,6 +70,8 @@ def compile_bundle(
     """Compiles what the compile options in `what` ask for."""
     optimizer = options.optimizer_of(what)
     name = what["model"] or "autoencoder"
+    # Tracing needs no accelerator. JAX would look for one, and libtpu fills stderr where there is none.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     from sonew_compiled.compile import compile_training
 
     model = options.load_model(name)

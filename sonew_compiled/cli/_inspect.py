@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -12,8 +13,10 @@ import click
 from sonew_compiled.cli import _options as options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sonew_compiled.runtime import Bundle
-    from sonew_compiled.runtime.manifest import FunctionSpec, TargetSpec, TensorSpec
+    from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 
 # More tensors than this on one line are summed up.
 _MOST_TENSORS = 4
@@ -21,7 +24,7 @@ _MOST_TENSORS = 4
 
 @click.command("inspect")
 @options.bundle_argument
-@click.option("--kernels", is_flag=True, help="Show the registers of every kernel for CUDA and ROCm.")
+@click.option("--kernels", is_flag=True, help="Show the figures of every kernel (CUDA, ROCm) and function (TPU).")
 @options.json_option
 def inspect_command(bundle: Path, kernels: bool, as_json: bool) -> None:
     """Show what is in a bundle, and check the hash of every file.
@@ -82,32 +85,62 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
         place = f"{target.driver} {target.cpu or target.machine}".strip() if target else ""
         files.add_row(name, f"{file.size:,}", target.name if target else "", place, file.sha256[:12])
     console.print(functions, "", files)
-    described = [target for target in manifest.targets if target.kernels]
+    described = [target for target in manifest.targets if target.kernels or target.programs]
     if described:
         console.print("")
     for target in described:
-        console.print(f"{target.name}: {_static_figures(target)}")
+        console.print(f"{target.name}: {_kernel_figures(target) if target.kernels else _program_figures(target)}")
     if kernels:
-        table = Table("target", "kernel", "registers", "bytes spilled", box=None, header_style="bold", pad_edge=False)
-        for target in manifest.targets:
-            for kernel in target.kernels:
-                table.add_row(target.name, kernel.name, str(kernel.registers), str(kernel.spilled_bytes))
-        console.print("", table)
+        for table in (_kernel_table(manifest), _program_table(manifest)):
+            if table.row_count:
+                console.print("", table)
 
 
-def _static_figures(target: TargetSpec) -> str:
-    """What is known of an executable without running it, in one line."""
-    parts = []
-    if target.kernels:
-        most = max(target.kernels, key=lambda kernel: kernel.registers)
-        spilling = [kernel for kernel in target.kernels if kernel.spilled_bytes]
-        parts.append(f"{len(target.kernels)} kernels, at most {most.registers} registers a thread ({most.name})")
-        if spilling:
-            worst = max(spilling, key=lambda kernel: kernel.spilled_bytes)
-            parts.append(f"{len(spilling)} spill, at most {worst.spilled_bytes} bytes a thread ({worst.name})")
-        else:
-            parts.append("none spills")
+def _kernel_figures(target: TargetSpec) -> str:
+    """What is known of the kernels of a GPU without running them, in one line."""
+    most = max(target.kernels, key=lambda kernel: kernel.registers)
+    spilling = [kernel for kernel in target.kernels if kernel.spilled_bytes]
+    parts = [f"{len(target.kernels)} kernels, at most {most.registers} registers a thread ({most.name})"]
+    if spilling:
+        worst = max(spilling, key=lambda kernel: kernel.spilled_bytes)
+        parts.append(f"{len(spilling)} spill, at most {worst.spilled_bytes} bytes a thread ({worst.name})")
+    else:
+        parts.append("none spills")
     return ", ".join(parts)
+
+
+def _program_figures(target: TargetSpec) -> str:
+    """What is known of a step on a TPU without running it, in one line."""
+    step = next((each for each in target.programs if each.function == "train_step"), target.programs[0])
+    mb = {name: f"{value / 1e6:.1f} MB" for name, value in dataclasses.asdict(step).items() if name != "function"}
+    return (
+        f"{step.function} has {mb['code_bytes']} of code, takes {mb['argument_bytes']}, of which {mb['aliased_bytes']} "
+        f"are updated in place, and {mb['temporary_bytes']} besides; {step.flops / 1e9:.2f} GFLOP, "
+        f"{mb['bytes_accessed']} read and written"
+    )
+
+
+def _kernel_table(manifest: Manifest) -> Table:
+    from rich.table import Table
+
+    table = Table("target", "kernel", "registers", "bytes spilled", box=None, header_style="bold", pad_edge=False)
+    for target in manifest.targets:
+        for kernel in target.kernels:
+            table.add_row(target.name, kernel.name, str(kernel.registers), str(kernel.spilled_bytes))
+    return table
+
+
+def _program_table(manifest: Manifest) -> Table:
+    """The figures of every function for a TPU, in bytes but for the operations."""
+    from rich.table import Table
+
+    heads = ("code", "arguments", "results", "in place", "temporary", "FLOP", "read and written")
+    table = Table("target", "function", *heads, box=None, header_style="bold", pad_edge=False)
+    for target in manifest.targets:
+        for program in target.programs:
+            figures = dataclasses.asdict(program)
+            table.add_row(target.name, figures.pop("function"), *(f"{figure:,}" for figure in figures.values()))
+    return table
 
 
 def _signature(function: FunctionSpec, *, inputs: bool) -> str:
@@ -158,7 +191,7 @@ def targets_command(as_json: bool) -> None:
 def _target_rows() -> list[dict[str, Any]]:
     """One row a target: `name`, `compile`, `run`, the `devices` that run it, the `reason` why one cannot be done."""
     from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
-    from sonew_compiled.targets import has_compiler, resolve_target, target_names
+    from sonew_compiled.targets import resolve_target, target_names, why_not_compiled
 
     devices: dict[str, list[str]] = {}
     described: dict[str, str] = {}
@@ -169,8 +202,10 @@ def _target_rows() -> list[dict[str, Any]]:
     rows = []
     for name in target_names():
         target = resolve_target(name)
-        cannot_compile = "" if has_compiler() else "to compile, pip install 'sonew-compiled[compile]'"
-        if target.driver in devices:
+        cannot_compile = why_not_compiled(target)
+        if target.compiler == "libtpu":
+            cannot_run = "IREE has no driver for it; sonew_compiled.load_tpu_program loads it on a TPU"
+        elif target.driver in devices:
             cannot_run = why_not_here(target, described)
         else:
             # "UNAVAILABLE; CUDA driver library 'libcuda.so' not available; please ensure ..."

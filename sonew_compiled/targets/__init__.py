@@ -8,3 +8,4 @@ from sonew_compiled.targets._target import Target as Target
 from sonew_compiled.targets._tools import find_ptxas as find_ptxas
 from sonew_compiled.targets._tools import has_compiler as has_compiler
 from sonew_compiled.targets._tools import iree_compile as iree_compile
+from sonew_compiled.targets._tools import why_not_compiled as why_not_compiled

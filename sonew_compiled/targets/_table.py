@@ -9,6 +9,7 @@ from types import MappingProxyType
 from sonew_compiled.errors import UsageError
 from sonew_compiled.targets import _cpu
 from sonew_compiled.targets._target import NO_CONST_EVAL, Target
+from sonew_compiled.targets._tools import has_libtpu
 
 ALL = "all"
 
@@ -81,6 +82,23 @@ def _metal(model: str) -> Target:
     return Target(name="metal", flags=("--iree-hal-target-device=metal",), passes=_SPIRV_PASSES, driver="metal")
 
 
+# Of each generation the smallest topology, and the configuration in which JAX has one device a chip: the two cores of a
+# v4 are one there.
+_TPUS = {"v5e": ("v5e:2x2", "default"), "v4": ("v4:2x2x1", "megacore"), "v6e": ("v6e:2x2", "default")}
+
+
+def _tpu(model: str) -> Target:
+    topology, chip_config = _TPUS[model]
+    return Target(
+        name=f"tpu:{model}",
+        compiler="libtpu",
+        passes=("exact-contractions",),
+        driver="tpu",
+        topology=topology,
+        chip_config=chip_config,
+    )
+
+
 _FAMILIES: Mapping[str, _Family] = MappingProxyType(
     {
         "cpu": _Family(
@@ -102,6 +120,7 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
         ),
         "rocm": _Family(make=_rocm, models=("gfx942", "gfx1100"), default="gfx942"),
         "metal": _Family(make=_metal),
+        "tpu": _Family(make=_tpu, models=tuple(_TPUS), default="v5e"),
     }
 )
 
@@ -137,7 +156,7 @@ def resolve_target(name: str) -> Target:
 
 
 def resolve_targets(names: Sequence[str]) -> tuple[Target, ...]:
-    """The targets of the names, each once, in their order. `all` is every target.
+    """The targets of the names, each once, in their order. `all` is every target that is compiled by what is installed.
 
     Raises:
       UsageError: there is no such target, or no name is given.
@@ -148,5 +167,7 @@ def resolve_targets(names: Sequence[str]) -> tuple[Target, ...]:
     for name in names:
         for each in target_names() if name.lower() == ALL else (name,):
             target = resolve_target(each)
+            if name.lower() == ALL and target.compiler == "libtpu" and not has_libtpu():
+                continue
             targets.setdefault(target.name, target)
     return tuple(targets.values())

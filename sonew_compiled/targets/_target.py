@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 NO_CONST_EVAL = "--iree-opt-const-eval=false"
 """Constant expressions are computed when the bundle is loaded. Folded, those of the random initial weights take a
@@ -15,11 +16,15 @@ class Target:
 
     Attributes:
       name: as the user writes it: a family such as `vulkan`, or one model of device in it, `cuda:sm_80`.
+      compiler: what makes its executable: `iree`, or `libtpu`, XLA's compiler for TPUs, an optional extra.
       flags: those of `iree-compile`.
       fallback_flags: added in a second try where the compiler refuses the module with `flags` alone.
       passes: passes that the module goes through for this target alone, after the shared pipeline, each as
         `passes.parse_pass` reads it: `name:option=value`.
-      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`.
+      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, or `tpu`, which is
+        not IREE's.
+      topology: the smallest machine with TPUs of this generation, as libtpu names it; the code is for one of its chips.
+      chip_config: how the cores of such a chip work together, as libtpu names it.
       machine: `platform.machine()` of the machines that run it, or empty where any will do.
       cpu: the processor, as LLVM names it; empty for other kinds of device.
       cpu_features: the flags of `/proc/cpuinfo` that it needs.
@@ -28,10 +33,13 @@ class Target:
     """
 
     name: str
+    compiler: Literal["iree", "libtpu"] = "iree"
     flags: tuple[str, ...] = ()
     fallback_flags: tuple[str, ...] = ()
     passes: tuple[str, ...] = ()
     driver: str
+    topology: str = ""
+    chip_config: str = ""
     machine: str = ""
     cpu: str = ""
     cpu_features: tuple[str, ...] = ()
@@ -50,4 +58,4 @@ class Target:
     @property
     def file(self) -> str:
         """The name of the target's executable in a bundle."""
-        return self.name.replace(":", "-") + ".vmfb"
+        return self.name.replace(":", "-") + (".vmfb" if self.compiler == "iree" else ".zip")

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
+import sys
 from pathlib import Path
+
+from sonew_compiled.targets._target import Target
 
 
 def has_compiler() -> bool:
     """Whether this machine can make bundles: JAX and the IREE compiler are installed."""
     return all(_has(name) for name in ("jax", "iree.compiler"))
+
+
+def has_libtpu() -> bool:
+    """Whether XLA's compiler for TPUs is installed."""
+    return _has("libtpu")
+
+
+def why_not_compiled(target: Target) -> str:
+    """What has to be done before this machine can compile for the target; empty if it can."""
+    extras = [] if has_compiler() else ["compile"]
+    if target.compiler == "libtpu" and not has_libtpu():
+        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+            return "to compile, take a machine with Linux on x86-64: libtpu is for no other"
+        extras.append("tpu")
+    return f"to compile, pip install 'sonew-compiled[{','.join(extras)}]'" if extras else ""
 
 
 def iree_compile() -> str:

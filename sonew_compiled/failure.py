@@ -1,0 +1,109 @@
+"""How a compiler failed, in three lines for the user; its whole log goes to a file."""
+
+from __future__ import annotations
+
+import re
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.targets import Target
+
+# The errors are cut to this many characters: the compiler prints whole function signatures.
+_LONGEST_ERROR = 240
+
+# "failed to run translation" and the like only say that an inner error happened.
+_OUTER_ERRORS = ("failed to run translation", "failed to serialize", "failed to run pass pipeline", "failed to link")
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|RESOURCE_EXHAUSTED|Cannot allocate memory", re.IGNORECASE)
+
+# A fatal line of Google's logging, with which libtpu ends its process: severity, date, time, thread, place.
+_FATAL = re.compile(r"F\d{4} [\d:.]+ +\d+ \S+\] (.+)")
+
+
+def compile_error(
+    *, compiler: str, command: Sequence[str], log: str, returncode: int, target: Target, what: str
+) -> SonewError:
+    """The error of a compiler that ended without a result.
+
+    Args:
+      compiler: what the message calls it.
+      command: how it was started, for the log.
+      log: what it wrote on stderr.
+      returncode: its exit code, or minus the number of the signal that ended it.
+      target: what it compiled for.
+      what: names the module, such as `autoencoder with tridiag-sonew`.
+
+    Returns:
+      An error of three lines: what was being compiled, the first real error, what to try. The last line names a file,
+      made here, with the command and the whole log.
+    """
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="sonew-compile-", suffix=".log", delete=False, encoding="utf-8"
+    ) as file:
+        file.write(" ".join(command) + "\n" + log)
+    return SonewError(
+        f"cannot compile {what} for target {target.name}\n"
+        f"  {first_error(log, returncode, compiler=compiler)}\n"
+        f"  {_remedy(log, returncode)}; the compiler's log is {file.name}"
+    )
+
+
+def first_error(log: str, returncode: int, *, compiler: str) -> str:
+    """The first real error of a compiler's log, in one short line: the operation and the message, no signature."""
+    crash = _crash(returncode, compiler)
+    found = next(_error_lines(log, compiler), "")
+    if not found:
+        return crash or f"{compiler} ended with exit code {returncode} and no error message"
+    return (f"{crash}: " if crash else "") + _shortened(found + _place(log, found))
+
+
+def _error_lines(log: str, compiler: str) -> Iterator[str]:
+    lines = log.splitlines()
+    errors = [line.partition("error: ")[2] for line in lines if "error: " in line]
+    yield from (line for line in errors if not any(phrase in line for phrase in _OUTER_ERRORS))
+    yield from (line.partition("LLVM ERROR: ")[2] for line in lines if "LLVM ERROR: " in line)
+    yield from (line for line in lines if "Assertion `" in line or "terminate called after" in line)
+    yield from (match[1] for match in map(_FATAL.match, lines) if match)
+    yield from errors
+    yield from (line for line in lines if line.startswith(f"{compiler}: "))
+
+
+def _place(log: str, error: str) -> str:
+    """Which kernel an error is about, where its message does not say: ` (in train_step_dispatch_3_...)`."""
+    tail = log[log.find(error) :]
+    kernel = re.search(r"sym_name = \"(\w+_dispatch_\w+)\"|on function '@(\w+_dispatch_\w+)'", tail)
+    if kernel is None or "_dispatch_" in error:
+        return ""
+    return f" (in {kernel[1] or kernel[2]})"
+
+
+def _shortened(message: str) -> str:
+    """One line without the attributes and types that fill it."""
+    message = re.sub(r"\s+", " ", message).strip()
+    message = re.sub(r"<\{[^{}]{60,}\}>|\s+Try: .*", "", message)  # an operation's attributes; the compiler's own path
+    message = re.sub(r"(<|\()[^<>()]{100,}(>|\))", r"\1...\2", message)
+    if len(message) <= _LONGEST_ERROR:
+        return message
+    head, separator, place = message.rpartition(" (in ")
+    if not separator or len(place) > _LONGEST_ERROR // 2:
+        head, place = message, ""
+    return head[: _LONGEST_ERROR - len(separator + place)].rstrip() + " ..." + separator + place
+
+
+def _crash(returncode: int, compiler: str) -> str:
+    """How the compiler died of a signal; empty if it ended by itself."""
+    if returncode >= 0:
+        return ""
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    return f"{compiler} {'was killed' if returncode == -signal.SIGKILL else 'crashed'} ({name})"
+
+
+def _remedy(log: str, returncode: int) -> str:
+    if returncode == -signal.SIGKILL or _OUT_OF_MEMORY.search(log):
+        return "free memory, or compile on a machine that has more"
+    return "try another target (`sonew targets` lists them) or another optimizer"

@@ -1,0 +1,97 @@
+"""StableHLO to TPU executables, through XLA's compiler in libtpu: one for each function, in one file of the bundle."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled import passes
+from sonew_compiled.failure import compile_error
+from sonew_compiled.runtime.manifest import ProgramSpec
+from sonew_compiled.targets import Target
+
+# The machine has no TPU, and libtpu is not to look for one, nor for the service that describes Google's machines.
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "0",
+    "JAX_ENABLE_X64": "1",  # the types of the module, whatever they are
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+}
+
+# The earliest date that a zip archive can say: the same input gives the same bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tuple[ProgramSpec, ...]]:
+    """Compiles every export of a module for a TPU.
+
+    Args:
+      stablehlo: the module, a portable artifact; arguments that `wire-donation` gave up are donated to XLA.
+      target: what to compile for, one of those of `libtpu`.
+      what: names the module in errors, such as `autoencoder with tridiag-sonew`.
+
+    Returns:
+      A zip archive with `NAME.xla` for each export, which `load_tpu_program` loads, and XLA's figures for each.
+
+    Raises:
+      SonewError: the compiler refused it; see `compile_error`.
+    """
+    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
+        folder = Path(scratch)
+        names = _write_request(folder, stablehlo, target)
+        command = [sys.executable, "-m", "sonew_compiled._xla_worker", scratch]
+        environment = os.environ | _ENVIRONMENT | {"TMPDIR": scratch, "TPU_LOG_DIR": scratch}
+        process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
+        if process.returncode == 0:
+            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            programs = tuple(ProgramSpec(function=name, **report[name]) for name in names)
+            return _archive({f"{name}.xla": (folder / f"{name}.xla").read_bytes() for name in names}), programs
+    raise compile_error(
+        compiler="libtpu",
+        command=command,
+        log=process.stderr.decode(errors="replace"),
+        returncode=process.returncode,
+        target=target,
+        what=what,
+    )
+
+
+def _write_request(folder: Path, stablehlo: bytes, target: Target) -> list[str]:
+    """Writes what the worker reads, and gives the names of the exports."""
+    programs = {}
+    signatures = passes.signatures(passes.from_portable_artifact(stablehlo))
+    for name, signature in signatures.items():
+        module = passes.from_portable_artifact(stablehlo)
+        passes.run_pipeline(module, [passes.parse_pass(f"select-export:name={name}")])
+        (folder / f"{name}.stablehlo").write_bytes(passes.to_portable_artifact(module))
+        programs[name] = {
+            "inputs": [_described(value) | {"donated": value.donated} for value in signature.inputs],
+            "outputs": [_described(value) for value in signature.outputs],
+        }
+    request = {"topology": target.topology, "chip_config": target.chip_config, "programs": programs}
+    (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
+    return list(signatures)
+
+
+def _described(value: passes.Value) -> dict[str, Any]:
+    return {"shape": value.shape, "dtype": value.dtype}
+
+
+def _archive(members: dict[str, bytes]) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, content)
+    return stream.getvalue()
