@@ -303,7 +303,11 @@ def test_what_cannot_be_compiled(
 
 def test_the_manifest_says_what_made_it(bundles: Bundles) -> None:
     manifest = json.loads((bundles("band") / "manifest.json").read_text())
-    settings = {key: value for key, value in dataclasses.asdict(OPTIMIZERS["band"]).items() if key != "learning_rate"}
+    settings = {
+        key: value
+        for key, value in dataclasses.asdict(OPTIMIZERS["band"]).items()
+        if key != "learning_rate" and value is not None
+    }
     assert manifest["optimizer"] == settings
     assert manifest["defaults"] == {"learning_rate": OPTIMIZERS["band"].learning_rate, "schedule": "paper"}
     assert manifest["versions"].keys() == {
