@@ -48,8 +48,7 @@ def quantize(x: jax.Array, *, signed: bool) -> Quantized:
       signed: 7 decades and a sign, or 8 decades. What is rounded is off by at most half a cell:
         `0.45 * 10^{i - d + 1} / 2^i` times the scale, or the smallest level.
     """
-    blocks = jnp.pad(x.reshape(-1), (0, -x.size % BLOCK)).reshape(-1, BLOCK)
-    codes, scales = (_quantize_signed if signed else _quantize_unsigned)(blocks)
+    codes, scales = (_quantize_signed if signed else _quantize_unsigned)(x)
     return Quantized(codes=codes, scales=scales.astype(x.dtype))
 
 
@@ -69,13 +68,13 @@ def level(code: int, *, signed: bool) -> float:
 
 
 @in_float32
-def _quantize_signed(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _encode(blocks, signed=True)
+def _quantize_signed(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _encode(x, signed=True)
 
 
 @in_float32
-def _quantize_unsigned(blocks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _encode(blocks, signed=False)
+def _quantize_unsigned(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _encode(x, signed=False)
 
 
 @in_float32
@@ -88,7 +87,8 @@ def _dequantize_unsigned(codes: jax.Array, scales: jax.Array) -> jax.Array:
     return _decode(codes, scales, signed=False)
 
 
-def _encode(blocks: jax.Array, *, signed: bool) -> tuple[jax.Array, jax.Array]:
+def _encode(x: jax.Array, *, signed: bool) -> tuple[jax.Array, jax.Array]:
+    blocks = jnp.pad(x.reshape(-1), (0, -x.size % BLOCK)).reshape(-1, BLOCK)
     decades = _decades(signed)
     magnitude = jnp.abs(blocks)
     scales = jnp.max(magnitude, axis=1) / level(2**decades - 1, signed=signed)

@@ -12,6 +12,7 @@ import optax.contrib
 from sonew_compiled.optimizer._adam8bit import adam_8bit
 from sonew_compiled.optimizer._full_adagrad import full_adagrad
 from sonew_compiled.optimizer._ons import ons
+from sonew_compiled.optimizer._precision import in_float32
 from sonew_compiled.optimizer._rfdson import rfdson
 from sonew_compiled.optimizer._schedule_free import schedule_free_adamw
 from sonew_compiled.optimizer._shampoo import shampoo
@@ -46,9 +47,10 @@ def _muon(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.Grad
     Steps of matrices have root mean square 0.2, as Adam's (Liu et al. 2025, arXiv 2502.16982, equation 4), so that one
     learning rate goes for both.
     """
-    return optax.contrib.muon(
+    muon = optax.contrib.muon(
         learning_rate, beta=b1, eps=eps, adam_b1=0.9, adam_b2=b2, adam_eps_root=0.0, consistent_rms=0.2
     )
+    return optax.GradientTransformation(muon.init, in_float32(muon.update))
 
 
 # Each takes a learning rate and the settings of its preset, by name.

@@ -10,6 +10,7 @@ import optax
 
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._jacobi import symmetric_eigen
+from sonew_compiled.optimizer._precision import in_float32
 
 
 class ScaleByRfdsonState(NamedTuple):
@@ -82,6 +83,7 @@ def rfdson(learning_rate: optax.ScalarOrSchedule, *, rank: int = 4, eps: float =
     return optax.chain(scale_by_rfdson(rank=rank, eps=eps), optax.scale_by_learning_rate(learning_rate))
 
 
+@in_float32
 def _move(
     g: jax.Array, c: jax.Array, alpha: jax.Array, values: jax.Array, vectors: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
