@@ -43,11 +43,17 @@ def symmetric_eigen(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
     def body(index: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         a, vectors = carry
         pairing = jax.lax.dynamic_index_in_dim(pairings, index % (size - 1), keepdims=False)
+
+        def partner(x: jax.Array) -> jax.Array:
+            return pick(pairing, jnp.broadcast_to(x[..., None, :], a.shape))
+
         # The sign of a rotation must be the same seen from either end of a pair.
         side = jnp.where(jnp.any(pairing & jnp.triu(jnp.ones_like(pairing)), axis=-1), 1, -1).astype(a.dtype)
         diagonal = pick(on_diagonal, a)
         entry = pick(pairing, a)
-        gap = side * (pick(pairing, jnp.broadcast_to(diagonal[..., None, :], a.shape)) - diagonal)
+        # To the last bit the same at both ends, where rounding has left `a` less than symmetric.
+        entry = (entry + partner(entry)) / 2
+        gap = side * (partner(diagonal) - diagonal)
         # tan of the smaller angle: the root of t^2 + t gap / entry - 1 = 0, written without division by the entry.
         sign = jnp.where(gap < 0, -1, 1).astype(a.dtype)
         below = jnp.abs(gap) + jnp.sqrt(gap * gap + 4 * entry * entry)

@@ -98,7 +98,7 @@ def scale_by_soap(
         moved = [direction(m, v, bases) for m, v, bases in zip(mu, nu, old_bases, strict=True)]
         bases = jax.lax.cond(
             state.count % precond_interval == 0,
-            lambda new, old: jax.tree.map(lambda a, q: power_step(a, q, float(jnp.finfo(a.dtype).eps)), new, old),
+            _turned,
             lambda new, old: old,
             statistics,
             old_bases,
@@ -132,6 +132,20 @@ def _sides(x: jax.Array) -> dict[int, int]:
     if x.ndim < 2 or x.size == 0:
         return {}
     return {axis: n for axis, n in enumerate((x.size // x.shape[-1], x.shape[-1])) if n <= _LONGEST_SIDE}
+
+
+def _turned(statistics: Any, bases: Any) -> Any:
+    """All bases after a step of orthogonal iteration, those of one size together."""
+    tree: Any
+    matrices, tree = jax.tree.flatten(statistics)
+    turned: list[Any] = jax.tree.leaves(bases)
+    for size in sorted({len(matrix) for matrix in matrices}):
+        alike = [index for index, matrix in enumerate(matrices) if len(matrix) == size]
+        stack, old = (jnp.stack([arrays[index] for index in alike]) for arrays in (matrices, turned))
+        new = jax.vmap(power_step, (0, 0, None))(stack, old, 8 * float(jnp.finfo(stack.dtype).eps))
+        for position, index in enumerate(alike):
+            turned[index] = new[position]
+    return tree.unflatten(turned)
 
 
 def _gram(x: jax.Array, axis: int) -> jax.Array:
