@@ -8,6 +8,8 @@ in a program written for the narrow type: the learning rate, corrections of bias
 - a constant is rounded to the nearest finite value;
 - exports keep the types of their arguments and results: `lower-storage` changes those of the state;
 - loops and branches hand values over in float32, rounded before;
+- a function with `__in_float32_` in its name, and what it calls, computes in float32, and its results are rounded: an
+  optimizer's iterations for an inverse root need it;
 - `init`, and any function that makes floats of random bits, computes in float32, and its results are rounded: a
   uniform number in [0, 1) rounded on the way would often be 1, whose inverse error function is infinite.
 """
@@ -37,6 +39,9 @@ from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes.lower_contractions import CONTRACTIONS
 
+IN_FLOAT32 = "__in_float32_"
+"""What the name of a function says that computes in float32."""
+
 _LARGEST = {"bf16": float.fromhex("0x1.fep127"), "f16": 65504.0}
 
 # Their operands are only handed over, or are what must keep its width.
@@ -55,7 +60,8 @@ _WIDE = frozenset((
 def retype(module: ir.Module, *, dtype: str = "bf16") -> None:
     """Make float32 tensors of rank 1 and more tensors of `dtype`."""
     narrow = ir.Type.parse(dtype)
-    kept = reachable(module, ["init"]) | {f.name for f in functions(module) if _makes_floats_of_bits(f)}
+    wide = [f.name for f in functions(module) if IN_FLOAT32 in f.name]
+    kept = reachable(module, ["init", *wide]) | {f.name for f in functions(module) if _makes_floats_of_bits(f)}
     changed = [function for function in functions(module) if function.name not in kept]
     for function in changed:
         if not function.is_public:

@@ -1,55 +1,117 @@
 """The settings that ship for each optimizer. Imports nothing, so that a device's command line can show them.
 
-Found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py`; the runs are in `docs/results/`.
+Those in `docs/results.md` were found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py`; the runs are in
+`docs/results/`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from sonew_compiled.errors import UsageError
+
+# More optimizers than this are not proposed in place of one that does not take a setting.
+_MOST_OTHERS = 4
+
+# What each setting must be, and a value to try.
+_ACCEPTED: dict[str, tuple[Callable[[float], bool], str]] = {
+    "b1": (lambda x: 0 <= x < 1, "a decay in [0, 1), such as 0.9"),
+    "b2": (lambda x: 0 <= x < 1, "a decay in [0, 1), such as 0.9"),
+    "eps": (lambda x: 0 < x < math.inf, "a positive number, such as 1e-7"),
+    "band": (lambda x: 0 <= x <= 32, "a whole number from 0 (diagonal) to 32"),
+    "precond_interval": (lambda x: 1 <= x < 2**31, "a number of steps from 1 on, such as 20"),
+    "block_size": (lambda x: 1 <= x < 2**31, "a number of rows from 1 on, such as 1024"),
+    "rank": (lambda x: 1 <= x <= 64, "a whole number from 1 to 64"),
+    "weight_decay": (lambda x: 0 <= x < math.inf, "zero or a positive number, such as 1e-4"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """An optimizer by name, with everything that is compiled in and the learning rate that goes with it.
 
+    A setting is `None` where the optimizer has none such.
+
     Attributes:
-      name: `diag-sonew`, `tridiag-sonew`, `band-sonew` or `adam`.
+      name: one of `OPTIMIZERS`.
       learning_rate: the peak of the schedule; a runtime input, so this is only the default.
       b1: decay of the momentum.
       b2: decay of the statistics.
-      eps: damping; relative to the tensor's largest entry for the SONew family.
-      band: off-diagonals of the preconditioner, `None` for `adam`.
+      eps: damping; relative to the tensor's largest entry for the SONew family, see `docs/optimizers.md` for others.
+      band: off-diagonals of the preconditioner.
+      precond_interval: steps from one computation of the preconditioner to the next.
+      block_size: the largest side of a block that has a preconditioner of its own.
+      rank: rows of the sketch.
+      weight_decay: decoupled weight decay.
     """
 
     name: str
     learning_rate: float
-    b1: float
-    b2: float
-    eps: float
+    b1: float | None = None
+    b2: float | None = None
+    eps: float | None = None
     band: int | None = None
+    precond_interval: int | None = None
+    block_size: int | None = None
+    rank: int | None = None
+    weight_decay: float | None = None
 
     def __post_init__(self) -> None:
-        for key in ("b1", "b2"):
-            if not 0 <= getattr(self, key) < 1:
-                raise UsageError(f"--{key} is {getattr(self, key)}; give a decay in [0, 1), such as 0.9")
-        if not 0 < self.eps < math.inf:
-            raise UsageError(f"--eps is {self.eps}; give a positive number, such as 1e-7")
+        for key, (accepts, remedy) in _ACCEPTED.items():
+            value = getattr(self, key)
+            if value is not None and not accepts(value):
+                raise UsageError(f"{_flag(key)} is {value}; give {remedy}")
+        if self.name == "schedule-free-adamw" and self.b1 == 0:
+            raise UsageError("--b1 is 0.0, with which schedule-free-adamw averages nothing; give a decay such as 0.9")
 
 
-# docs/results.md says how tridiag-sonew's and adam's were found; diag-sonew and band-sonew have tridiag-sonew's.
+def _preset(
+    name: str, rate: float, b1: float | None = None, b2: float | None = None, eps: float | None = None, **others: Any
+) -> OptimizerSettings:
+    return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
+
+
+# docs/results.md says how tridiag-sonew's and adam's were found; diag-sonew and band-sonew have tridiag-sonew's. All
+# others are untuned starting points for the autoencoder, with the decays that the papers use.
 _PRESETS = {
-    "diag-sonew": OptimizerSettings(name="diag-sonew", learning_rate=7e-3, b1=0.9, b2=0.95, eps=1e-6, band=0),
-    "tridiag-sonew": OptimizerSettings(name="tridiag-sonew", learning_rate=7e-3, b1=0.9, b2=0.95, eps=1e-6, band=1),
-    "band-sonew": OptimizerSettings(name="band-sonew", learning_rate=7e-3, b1=0.9, b2=0.95, eps=1e-6, band=4),
-    "adam": OptimizerSettings(name="adam", learning_rate=2e-3, b1=0.9, b2=0.99, eps=1e-6),
+    preset.name: preset
+    for preset in (
+        _preset("diag-sonew", 7e-3, 0.9, 0.95, 1e-6, band=0),
+        _preset("tridiag-sonew", 7e-3, 0.9, 0.95, 1e-6, band=1),
+        _preset("band-sonew", 7e-3, 0.9, 0.95, 1e-6, band=4),
+        _preset("sgd", 1e-2),
+        _preset("momentum", 1e-3, 0.9),
+        _preset("nesterov", 1e-3, 0.9),
+        _preset("adagrad", 1e-2, eps=1e-7),
+        _preset("rmsprop", 1e-3, b2=0.99, eps=1e-6),
+        _preset("adam", 2e-3, 0.9, 0.99, 1e-6),
+        _preset("adamw", 2e-3, 0.9, 0.99, 1e-6, weight_decay=1e-4),
+        _preset("adam-8bit", 2e-3, 0.9, 0.99, 1e-6),
+        _preset("schedule-free-adamw", 2e-3, 0.9, 0.99, 1e-6, weight_decay=0.0),
+        _preset("muon", 2e-3, 0.95, 0.99, 1e-6),
+        _preset("soap", 2e-3, 0.95, 0.95, 1e-8, precond_interval=10),
+        _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
+        _preset("rfdson", 10.0, eps=1.0, rank=4),
+        _preset("ons", 1.0, eps=1.0),
+        _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
+    )
 }
 
 OPTIMIZERS = tuple(_PRESETS)
 PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
 DEFAULT_OPTIMIZER = "tridiag-sonew"
+SETTINGS = tuple(field.name for field in fields(OptimizerSettings) if field.name not in ("name", "learning_rate"))
+"""The names of all settings that some optimizer takes."""
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The settings that can be chosen for an optimizer: the band of diag-sonew and tridiag-sonew cannot."""
+    preset = _PRESETS[name]
+    fixed = ("band",) if name in ("diag-sonew", "tridiag-sonew") else ()
+    return tuple(key for key in SETTINGS if getattr(preset, key) is not None and key not in fixed)
 
 
 def optimizer_settings(
@@ -59,24 +121,41 @@ def optimizer_settings(
     b1: float | None = None,
     b2: float | None = None,
     eps: float | None = None,
+    precond_interval: int | None = None,
+    block_size: int | None = None,
+    rank: int | None = None,
+    weight_decay: float | None = None,
 ) -> OptimizerSettings:
     """The preset of `name`, with what is given put in its place.
 
     Raises:
-      UsageError: no such optimizer, a band that the optimizer does not take, or a number out of range.
+      UsageError: no such optimizer, a setting that the optimizer does not take, or a number out of range.
     """
     if name not in _PRESETS:
         raise UsageError(f"unknown optimizer {name!r}; give one of {', '.join(OPTIMIZERS)}")
     preset = _PRESETS[name]
-    if band is not None and name != "band-sonew" and band != preset.band:
-        raise UsageError(f"--band {band} does not go with {name}; give --optimizer band-sonew, or leave out --band")
-    if band is not None and not 0 <= band <= 32:
-        raise UsageError(f"--band is {band}; give a whole number from 0 (diagonal) to 32")
-    return OptimizerSettings(
-        name=name,
-        learning_rate=preset.learning_rate,
-        b1=preset.b1 if b1 is None else b1,
-        b2=preset.b2 if b2 is None else b2,
-        eps=preset.eps if eps is None else eps,
-        band=preset.band if band is None else band,
-    )
+    settings: dict[str, float | int | None] = {
+        "b1": b1,
+        "b2": b2,
+        "eps": eps,
+        "band": band,
+        "precond_interval": precond_interval,
+        "block_size": block_size,
+        "rank": rank,
+        "weight_decay": weight_decay,
+    }
+    given = {key: value for key, value in settings.items() if value is not None}
+    taken = settings_of(name)
+    for key, value in given.items():
+        if key not in taken and value != getattr(preset, key):
+            accepted = ", ".join(map(_flag, taken)) or "no settings"
+            others = [other for other in OPTIMIZERS if key in settings_of(other)]
+            instead = f", or give --optimizer {' or '.join(others)}" if len(others) <= _MOST_OTHERS else ""
+            raise UsageError(
+                f"{_flag(key)} {value} does not go with {name}, which takes {accepted}; leave it out{instead}"
+            )
+    return replace(preset, **given)  # type: ignore[arg-type]  # each has the type of its own argument
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"

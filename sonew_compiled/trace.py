@@ -33,7 +33,8 @@ def trace_training(
     Args:
       init: `init(key) -> params`.
       loss: `loss(params, batch) -> scalar`, a mean over the examples of the batch's leading axis.
-      optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar.
+      optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar; see
+        `gradient_point` for where its gradients are taken.
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
       predict: `predict(params, batch) -> array`.
 
@@ -62,7 +63,8 @@ def trace_training(
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
 
     def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
-        value, grads = gradients(state["params"], batch, jnp.ones((), jnp.float32))
+        point = gradient_point(optimizer(learning_rate), state["params"], state["optimizer"])
+        value, grads = gradients(point, batch, jnp.ones((), jnp.float32))
         return update(grads, state, learning_rate), value.astype(jnp.float32)
 
     def eval_step(params: Any, batch: Any) -> Any:
@@ -101,6 +103,15 @@ def trace_training(
             prune=True,
         )
     return "module {\n" + "\n".join(_inner(name, text) for name, text in traces.items()) + "\n}\n"
+
+
+def gradient_point(optimizer: optax.GradientTransformation, params: Any, state: Any) -> Any:
+    """Where a step takes its gradients: at the parameters, unless the optimizer has a `gradient_point` of its own.
+
+    `optimizer.gradient_point(params, state)` is for one that averages, whose parameters are the average.
+    """
+    own = getattr(optimizer, "gradient_point", None)
+    return params if own is None else own(params, state)
 
 
 def _names(tree: Any) -> list[str]:

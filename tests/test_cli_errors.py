@@ -67,7 +67,7 @@ def change_manifest(change: Callable[[dict[str, Any]], object]) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--optimizer sgd", ("'--optimizer'", "'sgd'", *OPTIMIZERS)),
+        ("--optimizer lion", ("'--optimizer'", "'lion'", *OPTIMIZERS)),
         ("--schedule linear", ("'--schedule'", "'linear'", "paper", "constant", "cosine")),
         ("--learning-rate -1", ("'--learning-rate'", "'-1'", "zero or a positive number, such as 1e-2")),
         ("--learning-rate nan", ("'--learning-rate'", "'nan'", "zero or a positive number")),
@@ -78,6 +78,14 @@ def change_manifest(change: Callable[[dict[str, Any]], object]) -> None:
         ("--optimizer adam --band 2", ("--band 2", "adam", "--optimizer band-sonew")),
         ("--band 3", ("--band 3", "tridiag-sonew", "--optimizer band-sonew")),
         ("--optimizer band-sonew --band 99", ("--band is 99", "0 (diagonal) to 32")),
+        ("--optimizer shampoo --band 2", ("--band 2 does not go with shampoo", "--precond-interval, --block-size;")),
+        ("--optimizer sgd --b1 0.9", ("--b1 0.9 does not go with sgd", "takes no settings")),
+        ("--precond-interval 5", ("tridiag-sonew", "--optimizer soap or shampoo or full-adagrad")),
+        ("--optimizer shampoo --precond-interval 0", ("--precond-interval is 0", "such as 20")),
+        ("--optimizer shampoo --block-size -1", ("--block-size is -1", "such as 1024")),
+        ("--optimizer rfdson --rank 99", ("--rank is 99", "from 1 to 64")),
+        ("--optimizer adamw --weight-decay -1", ("--weight-decay is -1.0", "zero or a positive number")),
+        ("--optimizer schedule-free-adamw --b1 0", ("--b1 is 0", "such as 0.9")),
         ("--b1 1.5", ("--b1 is 1.5", "[0, 1)")),
         ("--b2 nan", ("--b2 is nan", "[0, 1)")),
         ("--eps 0", ("--eps is 0.0", "a positive number, such as 1e-7")),

@@ -27,6 +27,7 @@ from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import OPTIMIZERS, optimizer_settings
 from sonew_compiled.runtime import BoundData, bind, learning_rates, load_dataset
 from sonew_compiled.runtime.manifest import TensorSpec
+from sonew_compiled.trace import gradient_point
 
 BATCH_SIZE = 1000
 
@@ -51,7 +52,8 @@ def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) 
 
     @jax.jit
     def step(params: Any, state: Any, batch: Any, learning_rate: Any) -> Any:
-        loss, grads = jax.value_and_grad(autoencoder.loss)(params, batch)
+        point = gradient_point(make(learning_rate), params, state)
+        loss, grads = jax.value_and_grad(autoencoder.loss)(point, batch)
         updates, state = make(learning_rate).update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 
@@ -85,9 +87,9 @@ def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) 
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), required=True)
 @click.option("--band", type=int)
 @click.option("--learning-rate", "learning_rates_", type=float, multiple=True, required=True)
-@click.option("--b1", "b1s", type=float, multiple=True, default=(0.9,), show_default=True)
-@click.option("--b2", "b2s", type=float, multiple=True, default=(0.95,), show_default=True)
-@click.option("--eps", "epss", type=float, multiple=True, default=(1e-6,), show_default=True)
+@click.option("--b1", "b1s", type=float, multiple=True, help="By default the preset's, as of --b2 and --eps.")
+@click.option("--b2", "b2s", type=float, multiple=True)
+@click.option("--eps", "epss", type=float, multiple=True)
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
 @click.option("--epochs", type=int, default=20, show_default=True)
 @click.option("--warmup-epochs", type=int, help="By default that of `sonew run`.")
@@ -102,7 +104,9 @@ def main(**options: Any) -> None:
     train_data, test_data = bind(dataset.train, fields), bind(dataset.test, fields)
     output: Path = options["output"]
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    axes = (options["learning_rates_"], options["b1s"], options["b2s"], options["epss"], options["seeds"])
+    preset = optimizer_settings(options["optimizer"])
+    b1s, b2s, epss = (options[f"{name}s"] or (getattr(preset, name),) for name in ("b1", "b2", "eps"))
+    axes = (options["learning_rates_"], b1s, b2s, epss, options["seeds"])
     for learning_rate, b1, b2, eps, seed in itertools.product(*axes):
         setting = {
             "optimizer": options["optimizer"],

@@ -20,6 +20,7 @@ from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     PRECISIONS,
+    SETTINGS,
     OptimizerSettings,
     optimizer_settings,
 )
@@ -111,6 +112,15 @@ def compile_options(command: Command) -> Command:
         click.option("--b2", type=float, help="Decay of the statistics.  [default: the optimizer's preset]"),
         click.option("--eps", type=float, help="Damping.  [default: the optimizer's preset]"),
         click.option(
+            "--precond-interval",
+            type=int,
+            help="Steps from one preconditioner of shampoo, soap or full-adagrad to the next.  "
+            "[default: the optimizer's preset]",
+        ),
+        click.option("--block-size", type=int, help="Largest side of shampoo's blocks.  [default: 2048]"),
+        click.option("--rank", type=int, help="Rows of rfdson's sketch.  [default: 4]"),
+        click.option("--weight-decay", type=float, help="Decoupled weight decay.  [default: the optimizer's preset]"),
+        click.option(
             "--batch-size",
             type=click.IntRange(min=1),
             help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
@@ -136,11 +146,7 @@ def compile_options(command: Command) -> Command:
 def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
     """The optimizer that the compile options ask for."""
     return optimizer_settings(
-        options["optimizer"] or DEFAULT_OPTIMIZER,
-        band=options["band"],
-        b1=options["b1"],
-        b2=options["b2"],
-        eps=options["eps"],
+        options["optimizer"] or DEFAULT_OPTIMIZER, **{setting: options[setting] for setting in SETTINGS}
     )
 
 

@@ -12,6 +12,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.presets import SETTINGS
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle, TrainSettings
@@ -21,7 +22,7 @@ DEFAULT_OUTPUT = Path("sonew-run")
 _BUNDLE = "bundle"
 
 # What is compiled in, and so cannot be asked for beside a bundle.
-_COMPILED_IN = ("model", "optimizer", "band", "b1", "b2", "eps", "batch_size", "precision", "targets", "params")
+_COMPILED_IN = ("model", "optimizer", *SETTINGS, "batch_size", "precision", "targets", "params")
 
 
 @click.command("run")

@@ -1,9 +1,29 @@
-"""The SONew optimizer, in JAX and optax."""
+"""The SONew optimizer and those it is compared with, in JAX and optax."""
 
+from sonew_compiled.optimizer._adam8bit import ScaleByAdam8bitState as ScaleByAdam8bitState
+from sonew_compiled.optimizer._adam8bit import adam_8bit as adam_8bit
+from sonew_compiled.optimizer._adam8bit import scale_by_adam_8bit as scale_by_adam_8bit
+from sonew_compiled.optimizer._full_adagrad import ScaleByFullAdagradState as ScaleByFullAdagradState
+from sonew_compiled.optimizer._full_adagrad import full_adagrad as full_adagrad
+from sonew_compiled.optimizer._full_adagrad import scale_by_full_adagrad as scale_by_full_adagrad
 from sonew_compiled.optimizer._logdet import Preconditioner as Preconditioner
 from sonew_compiled.optimizer._logdet import preconditioner as preconditioner
+from sonew_compiled.optimizer._ons import ScaleByOnsState as ScaleByOnsState
+from sonew_compiled.optimizer._ons import ons as ons
+from sonew_compiled.optimizer._ons import scale_by_ons as scale_by_ons
 from sonew_compiled.optimizer._precision import statistics_dtype as statistics_dtype
 from sonew_compiled.optimizer._registry import optimizer_factory as optimizer_factory
+from sonew_compiled.optimizer._rfdson import ScaleByRfdsonState as ScaleByRfdsonState
+from sonew_compiled.optimizer._rfdson import rfdson as rfdson
+from sonew_compiled.optimizer._rfdson import scale_by_rfdson as scale_by_rfdson
+from sonew_compiled.optimizer._schedule_free import ScheduleFreeAdamwState as ScheduleFreeAdamwState
+from sonew_compiled.optimizer._schedule_free import schedule_free_adamw as schedule_free_adamw
+from sonew_compiled.optimizer._shampoo import ScaleByShampooState as ScaleByShampooState
+from sonew_compiled.optimizer._shampoo import scale_by_shampoo as scale_by_shampoo
+from sonew_compiled.optimizer._shampoo import shampoo as shampoo
+from sonew_compiled.optimizer._soap import ScaleBySoapState as ScaleBySoapState
+from sonew_compiled.optimizer._soap import scale_by_soap as scale_by_soap
+from sonew_compiled.optimizer._soap import soap as soap
 from sonew_compiled.optimizer._sonew import ScaleBySonewState as ScaleBySonewState
 from sonew_compiled.optimizer._sonew import scale_by_sonew as scale_by_sonew
 from sonew_compiled.optimizer._sonew import sonew as sonew

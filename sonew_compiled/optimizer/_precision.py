@@ -1,12 +1,20 @@
-"""In what dtype the statistics will be kept, where passes after tracing make it another than the traced one."""
+"""What passes after tracing will make of an optimizer's dtypes, and what they must leave alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
+import jax
 import jax.numpy as jnp
+
+from sonew_compiled.errors import UsageError
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _STORED: ContextVar[str | None] = ContextVar("_STORED", default=None)
 
@@ -33,3 +41,31 @@ def statistics_epsilon(computed: jnp.dtype) -> float:
     stored = _STORED.get()
     epsilon = float(jnp.finfo(computed).eps)
     return epsilon if stored is None else max(epsilon, float(jnp.finfo(stored).eps))
+
+
+def wants_float32_statistics(optimizer: str, reason: str) -> None:
+    """Refuses to keep the statistics in fewer bits.
+
+    Raises:
+      UsageError: `statistics_dtype` said that they will be.
+    """
+    stored = _STORED.get()
+    if stored is not None and jnp.finfo(stored).bits < 32:
+        raise UsageError(
+            f"{optimizer} {reason}, which {stored} is too coarse for; give --precision f32, bf16-mixed or f16-mixed"
+        )
+
+
+def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Makes of `function` a function of the traced module that every precision policy leaves in float32.
+
+    The policy that computes in 16 bits finds it by its name, and rounds what it is given and what it gives: iterations
+    that a condition number is at stake for run in float32, as in the bfloat16 runs of the papers.
+    """
+
+    @functools.wraps(function)
+    def renamed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return function(*args, **kwargs)
+
+    renamed.__name__ = f"in_float32_{function.__name__.lstrip('_')}"
+    return jax.jit(renamed)

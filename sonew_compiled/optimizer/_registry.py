@@ -3,21 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import optax
+import optax.contrib
 
+from sonew_compiled.optimizer._adam8bit import adam_8bit
+from sonew_compiled.optimizer._full_adagrad import full_adagrad
+from sonew_compiled.optimizer._ons import ons
+from sonew_compiled.optimizer._precision import in_float32
+from sonew_compiled.optimizer._rfdson import rfdson
+from sonew_compiled.optimizer._schedule_free import schedule_free_adamw
+from sonew_compiled.optimizer._shampoo import shampoo
+from sonew_compiled.optimizer._soap import soap
 from sonew_compiled.optimizer._sonew import sonew
 from sonew_compiled.presets import OptimizerSettings
 
 
+def _momentum(learning_rate: Any, *, b1: float) -> optax.GradientTransformation:
+    """Heavy ball (Polyak 1964): `m_t = b1 m_{t-1} + g_t`."""
+    return optax.sgd(learning_rate, momentum=b1)
+
+
+def _nesterov(learning_rate: Any, *, b1: float) -> optax.GradientTransformation:
+    """Nesterov's momentum (1983) as in Sutskever et al. 2013: the step is `g_t + b1 m_t`."""
+    return optax.sgd(learning_rate, momentum=b1, nesterov=True)
+
+
+def _adagrad(learning_rate: Any, *, eps: float) -> optax.GradientTransformation:
+    """Duchi, Hazan, Singer, JMLR 2011, figure 1 with diagonal matrices; the sum of squares starts from zero."""
+    return optax.adagrad(learning_rate, initial_accumulator_value=0.0, eps=eps)
+
+
+def _rmsprop(learning_rate: Any, *, b2: float, eps: float) -> optax.GradientTransformation:
+    """Tieleman and Hinton 2012, lecture 6.5."""
+    return optax.rmsprop(learning_rate, decay=b2, eps=eps)
+
+
+def _muon(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Jordan et al. 2024; `b2` and `eps` are of Adam, which moves tensors that are no matrices.
+
+    Steps of matrices have root mean square 0.2, as Adam's (Liu et al. 2025, arXiv 2502.16982, equation 4), so that one
+    learning rate goes for both.
+    """
+    muon = optax.contrib.muon(
+        learning_rate, beta=b1, eps=eps, adam_b1=0.9, adam_b2=b2, adam_eps_root=0.0, consistent_rms=0.2
+    )
+    return optax.GradientTransformation(muon.init, in_float32(muon.update))
+
+
+# Each takes a learning rate and the settings of its preset, by name.
+_MAKERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "diag-sonew": sonew,
+    "tridiag-sonew": sonew,
+    "band-sonew": sonew,
+    "sgd": optax.sgd,
+    "momentum": _momentum,
+    "nesterov": _nesterov,
+    "adagrad": _adagrad,
+    "rmsprop": _rmsprop,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "adam-8bit": adam_8bit,
+    "schedule-free-adamw": schedule_free_adamw,
+    "muon": _muon,
+    "soap": soap,
+    "shampoo": shampoo,
+    "rfdson": rfdson,
+    "ons": ons,
+    "full-adagrad": full_adagrad,
+}
+
+
 def optimizer_factory(settings: OptimizerSettings) -> Callable[[Any], optax.GradientTransformation]:
     """The optimizer as a function of its learning rate: a float, a schedule or a traced scalar."""
+    given = {key: value for key, value in asdict(settings).items() if value is not None}
+    name = given.pop("name")
+    del given["learning_rate"]
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
-        if settings.name == "adam":
-            return optax.adam(learning_rate, b1=settings.b1, b2=settings.b2, eps=settings.eps)
-        assert settings.band is not None
-        return sonew(learning_rate, band=settings.band, b1=settings.b1, b2=settings.b2, eps=settings.eps)
+        return _MAKERS[name](learning_rate, **given)
 
     return make

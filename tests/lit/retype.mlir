@@ -54,6 +54,33 @@ func.func public @init(%bits: tensor<4xui32>) -> tensor<4xf32> {
   return %1 : tensor<4xf32>
 }
 
+// So does what says so by its name, and what it calls; what it gives is rounded.
+// CHECK-LABEL:    func.func public @root
+// CHECK:            %[[GIVEN:.*]] = call @step__in_float32_root({{.*}}) : (tensor<4xf32>) -> tensor<4xf32>
+// CHECK-NEXT:       %[[ROUNDED:.*]] = stablehlo.convert %[[GIVEN]] : (tensor<4xf32>) -> tensor<4xbf16>
+// CHECK-NEXT:       stablehlo.abs %[[ROUNDED]] : tensor<4xbf16>
+func.func public @root(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = func.call @step__in_float32_root(%x) : (tensor<4xf32>) -> tensor<4xf32>
+  %1 = stablehlo.abs %0 : tensor<4xf32>
+  return %1 : tensor<4xf32>
+}
+
+// CHECK-LABEL:    func.func private @step__in_float32_root
+// CHECK-NEXT:       stablehlo.sqrt {{.*}} : tensor<4xf32>
+// CHECK-NEXT:       call @inner({{.*}}) : (tensor<4xf32>) -> tensor<4xf32>
+func.func private @step__in_float32_root(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = stablehlo.sqrt %x : tensor<4xf32>
+  %1 = func.call @inner(%0) : (tensor<4xf32>) -> tensor<4xf32>
+  return %1 : tensor<4xf32>
+}
+
+// CHECK-LABEL:    func.func private @inner
+// CHECK-NEXT:       stablehlo.sqrt {{.*}} : tensor<4xf32>
+func.func private @inner(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = stablehlo.sqrt %x : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
 // A reduction of 16-bit numbers accumulates in float32, body and all.
 // EMULATED-LABEL: func.func public @largest
 // EMULATED-DAG:     %[[X:.*]] = stablehlo.convert %arg0 : (tensor<4xbf16>) -> tensor<4xf32>

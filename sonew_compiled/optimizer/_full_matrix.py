@@ -1,0 +1,30 @@
+"""What optimizers with one matrix over all parameters share: one vector, and a bound on its length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from sonew_compiled.errors import UsageError
+
+LARGEST = 4096
+"""The most parameters: the matrix of so many is 64 MiB in float32."""
+
+
+def parameter_vector(params: Any, optimizer: str) -> jax.Array:
+    """All parameters, of shape (n,), once it is clear that a matrix of n by n can be kept.
+
+    Raises:
+      UsageError: there are more than `LARGEST`.
+    """
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    if count > LARGEST:
+        raise UsageError(
+            f"{optimizer} keeps a matrix of {count:,} x {count:,} for the model's parameters; give a model of at most "
+            f"{LARGEST:,} parameters, or another optimizer, such as shampoo or band-sonew"
+        )
+    vector: jax.Array = ravel_pytree(params)[0]
+    return vector if vector.size else jnp.zeros((0,), jnp.float32)

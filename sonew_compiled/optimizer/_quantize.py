@@ -1,0 +1,131 @@
+"""Arrays of 8-bit numbers: blocks with a scale each, on a scale that is finer where numbers are larger."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sonew_compiled.optimizer._precision import in_float32
+
+BLOCK = 256
+
+
+class Quantized(NamedTuple):
+    r"""An array in 8 bits an entry.
+
+    A code `c >= 1` stands for the level `10^{i - d + 1} (0.1 + 0.9 (c - 2^i + 1/2) / 2^i)`, where `i` is the place of
+    the leading one of `c` and `d` the number of decades: 7 for signed codes, whose highest bit is the sign, 8 for
+    unsigned ones. Code 0 is zero. Each decade is cut into twice as many cells as the one below, and a level is the
+    middle of a cell. An entry is its level times the block's scale, which makes the largest entry exact.
+
+    Attributes:
+      codes: uint8, of shape (blocks, 256); the last block is filled up with zeros.
+      scales: of shape (blocks,), in the dtype of the array: the largest magnitude over the largest level.
+
+    References:
+      Dettmers, Lewis, Shleifer, Zettlemoyer, 8-bit Optimizers via Block-wise Quantization, 2021, arXiv 2110.02861,
+      sections 2.1 (block-wise) and 2.2 (dynamic tree quantization). Its unsigned kind has seven decades of twice as
+      many cells; eight keep second moments apart from zero for longer.
+    """
+
+    codes: jax.Array
+    scales: jax.Array
+
+
+def zeros(x: jax.Array) -> Quantized:
+    """Zeros of an array's shape and dtype."""
+    blocks = -(-x.size // BLOCK)
+    return Quantized(codes=jnp.zeros((blocks, BLOCK), jnp.uint8), scales=jnp.zeros((blocks,), x.dtype))
+
+
+def quantize(x: jax.Array, *, signed: bool) -> Quantized:
+    """`x` rounded to the nearest level, a positive number at least to the smallest where `signed` is false.
+
+    Args:
+      x: any shape; no negative entries unless `signed`.
+      signed: 7 decades and a sign, or 8 decades. What is rounded is off by at most half a cell:
+        `0.45 * 10^{i - d + 1} / 2^i` times the scale, or the smallest level.
+    """
+    codes, scales = (_quantize_signed if signed else _quantize_unsigned)(x)
+    return Quantized(codes=codes, scales=scales.astype(x.dtype))
+
+
+def dequantize(q: Quantized, shape: tuple[int, ...], *, signed: bool) -> jax.Array:
+    """The array of this shape, in the dtype of the scales."""
+    size = 1
+    for n in shape:
+        size *= n
+    blocks = (_dequantize_signed if signed else _dequantize_unsigned)(q.codes, q.scales)
+    return blocks.reshape(-1)[:size].reshape(shape).astype(q.scales.dtype)
+
+
+def level(code: int, *, signed: bool) -> float:
+    """The level of one code without a sign."""
+    place = code.bit_length() - 1
+    return _cell(place, _decades(signed)) * (code - 2**place + 0.5) + _floor(place, _decades(signed)) if code else 0.0
+
+
+@in_float32
+def _quantize_signed(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _encode(x, signed=True)
+
+
+@in_float32
+def _quantize_unsigned(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _encode(x, signed=False)
+
+
+@in_float32
+def _dequantize_signed(codes: jax.Array, scales: jax.Array) -> jax.Array:
+    return _decode(codes, scales, signed=True)
+
+
+@in_float32
+def _dequantize_unsigned(codes: jax.Array, scales: jax.Array) -> jax.Array:
+    return _decode(codes, scales, signed=False)
+
+
+def _encode(x: jax.Array, *, signed: bool) -> tuple[jax.Array, jax.Array]:
+    blocks = jnp.pad(x.reshape(-1), (0, -x.size % BLOCK)).reshape(-1, BLOCK)
+    decades = _decades(signed)
+    magnitude = jnp.abs(blocks)
+    scales = jnp.max(magnitude, axis=1) / level(2**decades - 1, signed=signed)
+    ratio = magnitude / jnp.where(scales > 0, scales, 1)[:, None]
+    # From zero, or the smallest level if a positive number must not become zero, up through the decades.
+    smallest = level(1, signed=signed) / 2 if signed else 0
+    codes = jnp.where(ratio > smallest, 1, 0).astype(jnp.int32)
+    for place in range(1, decades):
+        cell = jnp.floor((ratio - _floor(place, decades)) / _cell(place, decades)).astype(jnp.int32)
+        codes = jnp.where(ratio >= _floor(place, decades), 2**place + jnp.clip(cell, 0, 2**place - 1), codes)
+    if signed:
+        codes = codes + jnp.where((blocks < 0) & (codes > 0), 128, 0)
+    return codes.astype(jnp.uint8), scales
+
+
+def _decode(codes: jax.Array, scales: jax.Array, *, signed: bool) -> jax.Array:
+    decades = _decades(signed)
+    codes = codes.astype(jnp.int32)
+    negative = codes >= 128
+    codes = codes - jnp.where(negative, 128, 0) if signed else codes
+    ratio = jnp.where(codes > 0, level(1, signed=signed), 0.0).astype(scales.dtype)
+    for place in range(1, decades):
+        inside = (codes - 2**place).astype(scales.dtype) + 0.5
+        ratio = jnp.where(codes >= 2**place, _floor(place, decades) + _cell(place, decades) * inside, ratio)
+    signs = jnp.where(negative, -1, 1).astype(scales.dtype) if signed else 1
+    return ratio * signs * scales[:, None]
+
+
+def _decades(signed: bool) -> int:
+    return 7 if signed else 8
+
+
+def _floor(place: int, decades: int) -> float:
+    """Where a decade begins."""
+    return float(10.0 ** (place - decades))
+
+
+def _cell(place: int, decades: int) -> float:
+    """The width of a cell of a decade."""
+    return float(0.9 * 10.0 ** (place - decades + 1) / 2**place)

@@ -1,0 +1,164 @@
+"""SOAP as an optax transformation: Adam in the eigenbasis of Shampoo's preconditioner."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sonew_compiled.optimizer._graft import saturate
+from sonew_compiled.optimizer._orthonormal import power_step
+
+# A side that is longer than this keeps its axes.
+_LONGEST_SIDE = 4096
+
+
+class ScaleBySoapState(NamedTuple):
+    """State of `scale_by_soap`.
+
+    Attributes:
+      count: updates done, an int32 scalar.
+      mu: `M`, the momentum, a tree like the parameters.
+      nu: `V`, the second moments in the eigenbasis, a tree like the parameters.
+      statistics: a tree with the tuple `(L, R)` at each leaf, of shape (rows, rows) and (columns, columns); without a
+        side longer than 4096, and empty for a leaf of rank 0 or 1.
+      bases: likewise, `Q_L` and `Q_R`, orthonormal columns.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
+    mu: Any
+    nu: Any
+    statistics: Any
+    bases: Any
+
+
+def scale_by_soap(
+    *, b1: float = 0.95, b2: float = 0.95, eps: float = 1e-8, precond_interval: int = 10
+) -> optax.GradientTransformation:
+    r"""Precondition updates by SOAP.
+
+    A tensor is a matrix `G` whose columns are its last axis:
+
+    .. math::
+      L_t &= \beta_2 L_{t-1} + (1 - \beta_2) G_t G_t^T, \quad R_t = \beta_2 R_{t-1} + (1 - \beta_2) G_t^T G_t \\
+      M_t &= \beta_1 M_{t-1} + (1 - \beta_1) G_t, \quad
+      V_t = \beta_2 V_{t-1} + (1 - \beta_2) (Q_L^T G_t Q_R)^2 \\
+      U_t &= Q_L \left( \frac{Q_L^T M_t Q_R / (1 - \beta_1^t)}{\sqrt{V_t / (1 - \beta_2^t)} + \epsilon} \right) Q_R^T
+
+    After every `precond_interval` steps, beginning with the first, `Q_L` and `Q_R` make a step of orthogonal iteration
+    with `L` and `R`. They begin as identities, where the paper takes the eigenvectors of the first statistics: the
+    first steps are Adam's. Tensors of rank 0 and 1 follow Adam.
+
+    Args:
+      b1: decay of the momentum.
+      b2: decay of the second moments and of the statistics.
+      eps: added to the square root.
+      precond_interval: steps from one change of the bases to the next.
+
+    References:
+      Vyas et al., SOAP: Improving and Stabilizing Shampoo using Adam, 2024, arXiv 2409.11321, algorithms 3 and 4.
+    """
+
+    def init(params: optax.Params) -> ScaleBySoapState:
+        return ScaleBySoapState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            nu=jax.tree.map(jnp.zeros_like, params),
+            statistics=jax.tree.map(lambda p: tuple(jnp.zeros((n, n), p.dtype) for n in _sides(p).values()), params),
+            bases=jax.tree.map(lambda p: tuple(jnp.eye(n, dtype=p.dtype) for n in _sides(p).values()), params),
+        )
+
+    def update(
+        updates: optax.Updates, state: ScaleBySoapState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, ScaleBySoapState]:
+        del params
+        tree: Any
+        leaves, tree = jax.tree.flatten(updates)
+        gradients = [saturate(g) for g in leaves]
+        old_bases = tree.flatten_up_to(state.bases)
+        mu = [b1 * m + (1 - b1) * g for g, m in zip(gradients, tree.flatten_up_to(state.mu), strict=True)]
+        nu = [
+            b2 * v + (1 - b2) * jnp.square(_rotated(g, bases))
+            for g, v, bases in zip(gradients, tree.flatten_up_to(state.nu), old_bases, strict=True)
+        ]
+        statistics = [
+            tuple(b2 * s + (1 - b2) * _gram(g, axis) for axis, s in zip(_sides(g), sides, strict=True))
+            for g, sides in zip(gradients, tree.flatten_up_to(state.statistics), strict=True)
+        ]
+        count = optax.safe_increment(state.count)
+        time = count.astype(jnp.float32)
+        unbias1, unbias2 = (1 / (1 - jnp.asarray(decay, jnp.float32) ** time) for decay in (b1, b2))
+
+        def direction(m: jax.Array, v: jax.Array, bases: tuple[jax.Array, ...]) -> jax.Array:
+            denominator = jnp.sqrt(v * unbias2.astype(v.dtype)) + jnp.asarray(eps, v.dtype)
+            return _rotated(_rotated(m * unbias1.astype(m.dtype), bases) / denominator, bases, back=True)
+
+        moved = [direction(m, v, bases) for m, v, bases in zip(mu, nu, old_bases, strict=True)]
+        bases = jax.lax.cond(
+            state.count % precond_interval == 0,
+            _turned,
+            lambda new, old: old,
+            statistics,
+            old_bases,
+        )
+        return tree.unflatten(moved), ScaleBySoapState(
+            count=count,
+            mu=tree.unflatten(mu),
+            nu=tree.unflatten(nu),
+            statistics=tree.unflatten(statistics),
+            bases=tree.unflatten(bases),
+        )
+
+    return optax.GradientTransformation(init, update)
+
+
+def soap(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    b1: float = 0.95,
+    b2: float = 0.95,
+    eps: float = 1e-8,
+    precond_interval: int = 10,
+) -> optax.GradientTransformation:
+    """The SOAP optimizer: `w <- w - lr_t U_t`, `U_t` and all options of `scale_by_soap`."""
+    scale = scale_by_soap(b1=b1, b2=b2, eps=eps, precond_interval=precond_interval)
+    return optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
+
+
+def _sides(x: jax.Array) -> dict[int, int]:
+    """The sides of the matrix that are rotated: the axis, 0 or 1, and its length."""
+    if x.ndim < 2 or x.size == 0:
+        return {}
+    return {axis: n for axis, n in enumerate((x.size // x.shape[-1], x.shape[-1])) if n <= _LONGEST_SIDE}
+
+
+def _turned(statistics: Any, bases: Any) -> Any:
+    """All bases after a step of orthogonal iteration, those of one size together."""
+    tree: Any
+    matrices, tree = jax.tree.flatten(statistics)
+    turned: list[Any] = jax.tree.leaves(bases)
+    for size in sorted({len(matrix) for matrix in matrices}):
+        alike = [index for index, matrix in enumerate(matrices) if len(matrix) == size]
+        stack, old = (jnp.stack([arrays[index] for index in alike]) for arrays in (matrices, turned))
+        new = jax.vmap(power_step, (0, 0, None))(stack, old, 8 * float(jnp.finfo(stack.dtype).eps))
+        for position, index in enumerate(alike):
+            turned[index] = new[position]
+    return tree.unflatten(turned)
+
+
+def _gram(x: jax.Array, axis: int) -> jax.Array:
+    matrix = x.reshape(-1, x.shape[-1])
+    return matrix @ matrix.T if axis == 0 else matrix.T @ matrix
+
+
+def _rotated(x: jax.Array, bases: tuple[jax.Array, ...], *, back: bool = False) -> jax.Array:
+    """`Q_L^T X Q_R`, or `Q_L X Q_R^T`."""
+    if not bases:
+        return x
+    matrix = x.reshape(-1, x.shape[-1])
+    for axis, q in zip(_sides(x), bases, strict=True):
+        q = q.T if back else q
+        matrix = q.T @ matrix if axis == 0 else matrix @ q
+    return matrix.reshape(x.shape)
