@@ -16,6 +16,9 @@ DEFAULT_DEVICE = "local-task"
 Buffer: TypeAlias = rt.HalBufferView
 """A tensor on a device: `iree.runtime.HalBufferView`."""
 
+# A buffer does not keep the device that it lies on, and freeing it after the device ends the process.
+_OPENED: list[Any] = []
+
 _KINDS = {"local-task": "local", "local-sync": "local"}
 _LOCAL = {"local-task": "the CPU, on all cores", "local-sync": "the CPU, on one core"}
 
@@ -115,6 +118,7 @@ def open_device(name: str | None = None) -> Device:
         if path and not path.isdecimal():
             raise _absent(name, first_error(error)) from None
         raise SonewError(f"device {name} cannot be opened: {first_error(error)}; choose another --device") from None
+    _OPENED.append(hal)
     return Device(name=name, driver=_KINDS.get(driver, driver), hal=hal)
 
 
