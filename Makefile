@@ -43,7 +43,7 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,plot,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,plot,bench,tune,dev]'
 	@touch $@ $(VENV)/.run
 
 clean:
