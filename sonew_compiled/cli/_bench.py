@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 DEFAULT_OUTPUT = Path("sonew-bench")
 _PRESETS = ("quick", "paper", "devices", "precision", "speed")
-# What `--preset speed` takes besides --pairs, --model, --batch-size and --data.
-_NOT_FOR_SPEED = (
-    *("optimizers", "precisions", "targets", "device", "seeds", "learning_rate", "epochs", "steps", "versus"),
-    *("target_losses", "resume", "data_dir"),
-)
+# What `--preset speed` does not take: it takes --pairs, --model, --batch-size and --data.
+_NOT_FOR_SPEED = {
+    **{"optimizers": "--optimizer", "precisions": "--precision", "targets": "--target", "device": "--device"},
+    **{"seeds": "--seed", "learning_rate": "--learning-rate", "epochs": "--epochs", "steps": "--steps"},
+    **{"versus": "--vs", "target_losses": "--target-loss", "resume": "--resume", "data_dir": "--data-dir"},
+}
 
 
 @click.command("bench")
@@ -148,10 +149,9 @@ def _replaced(preset: BenchPreset, what: dict[str, Any]) -> BenchPreset:
 
 
 def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
-    for name in _NOT_FOR_SPEED:
+    for name, flag in _NOT_FOR_SPEED.items():
         if what[name]:
-            flag = {"versus": "vs"}.get(name, name.replace("_losses", "-losses").removesuffix("s").replace("_", "-"))
-            raise UsageError(f"--{flag} does not go with --preset speed, which measures the same for everybody")
+            raise UsageError(f"{flag} does not go with --preset speed, which measures the same for everybody")
     _require_compiler()
     from sonew_compiled.bench import presets
     from sonew_compiled.bench.speed import SpeedSettings, markdown, measure_speed
