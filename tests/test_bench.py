@@ -290,15 +290,36 @@ def test_torch_is_asked_for_where_there_is_none(folder: Path, monkeypatch: pytes
     assert not [row for row in found if row["kind"].startswith("torch")]
 
 
+# One matrix, so that its nine compilations are short.
+ONE_MATRIX = """
+import jax
+import jax.numpy as jnp
+
+from sonew_compiled import Model
+
+
+def loss(params, batch):
+    return jnp.mean(jnp.sum((batch["image"] @ params["w"] - batch["image"]) ** 2, axis=-1))
+
+
+def batch(size):
+    return {"image": jax.ShapeDtypeStruct((size, 36), jnp.float32)}
+
+
+model = Model(init=lambda key: {"w": jnp.zeros((36, 36))}, loss=loss, batch=batch)
+"""
+
+
 def test_the_speed_table(folder: Path) -> None:
+    (folder / "one_matrix.py").write_text(ONE_MATRIX)
     result = measure_speed(
-        SpeedSettings(model="small_model:model", batch_size=20, pairs=1, growth_sides=(4, 8), starts=1, data="data.npz")
+        SpeedSettings(model="one_matrix:model", batch_size=20, pairs=1, growth_sides=(4, 8), starts=1, data="data.npz")
     )
     assert tuple(result["ratios"]) == KEYS == tuple(goal.key for goal in GOALS)
     assert all(math.isfinite(value) for value in result["ratios"].values())
     assert all(value > 0 for key, value in result["ratios"].items() if key != "loop_overhead")
     assert len(result["measurements"]["step_f32"]["per_pair"]) == 1
-    assert result["measurements"]["update_bandwidth_share"]["update_bytes"] == 48 * 360 + 12
+    assert result["measurements"]["update_bandwidth_share"]["update_bytes"] == 48 * 36 * 36 + 12
 
 
 def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.MonkeyPatch) -> None:

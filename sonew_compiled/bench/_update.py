@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from sonew_compiled import passes
 from sonew_compiled.bench._roofline import load_executable
@@ -18,11 +20,13 @@ from sonew_compiled.build import adapt, build
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Device, Program, TrainingState
+from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
 from sonew_compiled.targets import pin_host, resolve_target
 from sonew_compiled.trace import trace_update
 
+_PARAMETER_SCALE = 0.05
 _GRADIENT_SCALE = 1e-3
 
 
@@ -31,7 +35,6 @@ class CompiledUpdate:
 
     Attributes:
       bytes: that one call must move; see `update_bytes`.
-      parameters: how many the model has.
     """
 
     def __init__(
@@ -52,8 +55,15 @@ class CompiledUpdate:
         resolved = pin_host(resolve_target(target))
         pure = any(each.startswith("retype") for each in policy.passes)
         what = f"the update of {optimizer.name}"
+        shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")))
+
+        def zeros(key: jax.Array) -> Any:
+            """In place of the model's `init`, whose random numbers would take longer to compile than the update."""
+            del key
+            return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), shapes)
+
         with statistics_dtype(policy.state_dtype):
-            module = passes.parse(trace_update(init=init, optimizer=optimizer_factory(optimizer), keep_gradients=pure))
+            module = passes.parse(trace_update(init=zeros, optimizer=optimizer_factory(optimizer), keep_gradients=pure))
         pipeline = [each for each in passes.pipeline(policy) if each.name != "loss-scaling"]
         passes.run_pipeline(module, pipeline)
         functions = {
@@ -65,17 +75,17 @@ class CompiledUpdate:
         self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
         self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
         self._step = functions["train_step"]
-        self._device = device
         self.bytes = update_function_bytes(optimizer.name, self._step)
-        state = TrainingState.initial(self._program, seed=0)
-        self._buffers = state.buffers
         rng = np.random.default_rng(0)
+
+        def random(spec: TensorSpec, scale: float) -> Buffer:
+            return device.upload((scale * rng.standard_normal(spec.shape, np.float32)).astype(as_dtype(spec.dtype)))
+
+        self._buffers = TrainingState.initial(self._program, seed=0).buffers | {
+            spec.name: random(spec, _PARAMETER_SCALE) for spec in self._step.inputs if role(spec) == "params"
+        }
         self._fixed = {
-            spec.name: device.upload(
-                (_GRADIENT_SCALE * rng.standard_normal(spec.shape, np.float32)).astype(as_dtype(spec.dtype))
-            )
-            for spec in self._step.inputs
-            if role(spec) == "gradients"
+            spec.name: random(spec, _GRADIENT_SCALE) for spec in self._step.inputs if role(spec) == "gradients"
         }
         self._fixed["learning_rate"] = device.upload(np.array(1e-4, np.float32))
 
@@ -88,9 +98,6 @@ class JaxUpdate:
     """The same update under `jax.jit` in float32, its state donated."""
 
     def __init__(self, init: Callable[[jax.Array], Any], optimizer: OptimizerSettings) -> None:
-        import jax.numpy as jnp
-        import optax
-
         make = optimizer_factory(optimizer)
         params = jax.jit(init)(jax.random.key(0, impl="threefry2x32"))
         self._state = (params, jax.jit(make(0.0).init)(params))

@@ -23,9 +23,18 @@ DEFAULT_OUTPUT = Path("sonew-bench")
 _PRESETS = ("quick", "paper", "devices", "precision", "speed")
 # What `--preset speed` does not take: it takes --pairs, --model, --batch-size and --data.
 _NOT_FOR_SPEED = {
-    **{"optimizers": "--optimizer", "precisions": "--precision", "targets": "--target", "device": "--device"},
-    **{"seeds": "--seed", "learning_rate": "--learning-rate", "epochs": "--epochs", "steps": "--steps"},
-    **{"versus": "--vs", "target_losses": "--target-loss", "resume": "--resume", "data_dir": "--data-dir"},
+    "optimizers": "--optimizer",
+    "precisions": "--precision",
+    "targets": "--target",
+    "device": "--device",
+    "seeds": "--seed",
+    "learning_rate": "--learning-rate",
+    "epochs": "--epochs",
+    "steps": "--steps",
+    "versus": "--vs",
+    "target_losses": "--target-loss",
+    "resume": "--resume",
+    "data_dir": "--data-dir",
 }
 
 
