@@ -43,7 +43,7 @@ class Program:
             name: _lookup(bundle, target, module, name, spec) for name, spec in bundle.manifest.functions.items()
         }
         self._batch_fields = {
-            field_of(spec): spec for spec in self.manifest.functions["train_step"].inputs if _fed(spec)
+            field_of(spec): spec for each in self.manifest.functions.values() for spec in each.inputs if _fed(spec)
         }
 
     @property

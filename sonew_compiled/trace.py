@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -47,9 +48,7 @@ def trace_training(
       UsageError: the loss is not a scalar, the batch's leading axes differ, or the parameters are not arrays of floats.
     """
 
-    def init_state(seed: Any) -> dict[str, Any]:
-        params = init(jax.random.key(seed, impl="threefry2x32"))
-        return {"params": params, "optimizer": optimizer(jnp.zeros((), jnp.float32)).init(params)}
+    init_state = _init_state(init, optimizer)
 
     # Functions of their own in the module, so that passes find the seam between the gradients and the update.
     @jax.jit
@@ -57,10 +56,7 @@ def trace_training(
         value, pullback = jax.vjp(lambda p: loss(p, batch), params)
         return value, pullback(cotangent.astype(value.dtype))[0]
 
-    @jax.jit
-    def update(grads: Any, state: dict[str, Any], learning_rate: Any) -> dict[str, Any]:
-        updates, opt_state = optimizer(learning_rate).update(grads, state["optimizer"], state["params"])
-        return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
+    update = _update(optimizer)
 
     def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
         point = gradient_point(optimizer(learning_rate), state["params"], state["optimizer"])
@@ -114,6 +110,51 @@ def gradient_point(optimizer: optax.GradientTransformation, params: Any, state: 
     return params if own is None else own(params, state)
 
 
+def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, keep_gradients: bool = False) -> str:
+    """Traces the optimizer's update alone, which is no part of a bundle: what a benchmark times.
+
+    Args:
+      init: `init(key) -> params`.
+      optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar.
+      keep_gradients: whether the gradients count as state, so that they are stored as a precision policy stores that.
+
+    Returns:
+      MLIR text as `trace_training` gives it, with `init` and a `train_step` that takes the gradients, named
+      `gradients/...` as the parameters are, the state and the learning rate, and gives the state.
+    """
+    init_state, update = _init_state(init, optimizer), _update(optimizer)
+    seed = jax.ShapeDtypeStruct((), jnp.int32)
+    rate = jax.ShapeDtypeStruct((), jnp.float32)
+    state = jax.eval_shape(init_state, seed)
+    step = _trace(
+        update,
+        [state["params"], state, rate],
+        names=[_names({"gradients": state["params"]}), _names(state), ["learning_rate"]],
+        results=[_names(state)],
+        donate=set(_names(state)),
+        roles={**_ROLES, "gradients": "optimizer"} if keep_gradients else _ROLES,
+    )
+    start = _trace(init_state, [seed], names=[["seed"]], results=[_names(state)])
+    return "module {\n" + _inner("init", start) + "\n" + _inner("train_step", step) + "\n}\n"
+
+
+def _init_state(init: Callable[[jax.Array], Any], optimizer: OptimizerFactory) -> Callable[[Any], dict[str, Any]]:
+    def init_state(seed: Any) -> dict[str, Any]:
+        params = init(jax.random.key(seed, impl="threefry2x32"))
+        return {"params": params, "optimizer": optimizer(jnp.zeros((), jnp.float32)).init(params)}
+
+    return init_state
+
+
+def _update(optimizer: OptimizerFactory) -> Callable[[Any, dict[str, Any], Any], dict[str, Any]]:
+    @jax.jit
+    def update(grads: Any, state: dict[str, Any], learning_rate: Any) -> dict[str, Any]:
+        updates, opt_state = optimizer(learning_rate).update(grads, state["optimizer"], state["params"])
+        return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
+
+    return update
+
+
 def _names(tree: Any) -> list[str]:
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
@@ -127,6 +168,7 @@ def _trace(
     results: Sequence[Sequence[str]],
     donate: Collection[str] = (),
     prune: bool = False,
+    roles: Mapping[str, str] = MappingProxyType(_ROLES),
 ) -> str:
     """The function over its flat list of arguments, as MLIR text with named arguments and results."""
     tree: Any
@@ -155,11 +197,13 @@ def _trace(
     out = jax.tree.leaves(lowered.out_info)
     assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
     module = lowered.compiler_ir("stablehlo")
-    _name_values(module, inputs, outputs, donate)
+    _name_values(module, inputs, outputs, donate, roles)
     return str(module)
 
 
-def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donate: Collection[str]) -> None:
+def _name_values(
+    module: ir.Module, inputs: list[str], outputs: list[str], donate: Collection[str], roles: Mapping[str, str]
+) -> None:
     def drop_sharding(operation: ir.Operation) -> ir.WalkResult:
         # How XLA may shard a custom call, in a dialect that nothing after us knows.
         if "sdy.sharding_rule" in operation.attributes:
@@ -176,7 +220,7 @@ def _name_values(module: ir.Module, inputs: list[str], outputs: list[str], donat
             for attrs, name in zip(old, names, strict=True):
                 named = {a.name: a.attr for a in attrs if not a.name.startswith("jax.")}
                 named["sonew.name"] = ir.StringAttr.get(name)
-                role = _ROLES.get(name.partition("/")[0])
+                role = roles.get(name.partition("/")[0])
                 if role is not None:
                     named["sonew.role"] = ir.StringAttr.get(role)
                 if key == "arg_attrs" and name in donate:

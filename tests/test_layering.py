@@ -33,7 +33,7 @@ ALLOWED = {
 }
 LOWERING = ("errors", "passes", "runtime.manifest")
 # These put the parts together.
-FREE = ("", "compile", "cli")
+FREE = ("", "compile", "cli", "bench")
 
 COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}
 
@@ -91,6 +91,15 @@ def test_imports_follow_the_arrows(module: str) -> None:
 
 def test_compile_does_not_know_the_command_line() -> None:
     assert not [name for name in imports("sonew_compiled.compile") if part_of(name) == "cli"]
+
+
+def test_only_the_command_line_knows_the_benchmarks() -> None:
+    for module in MODULES:
+        if part_of(module) not in ("cli", "bench"):
+            assert not [name for name in imports(module) if part_of(name) == "bench"], module
+        # `_start` stands in for the command line, whose start it times.
+        if part_of(module) == "bench" and not module.endswith("._start"):
+            assert not [name for name in imports(module) if part_of(name) == "cli"], module
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) in ("errors", "presets", "runtime")])

@@ -10,24 +10,20 @@ that was interrupted goes on.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import click
-import jax
-import numpy as np
-import optax
 
+from sonew_compiled.bench._jax import JaxTraining
 from sonew_compiled.models import autoencoder
-from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import OPTIMIZERS, optimizer_settings
 from sonew_compiled.runtime import BoundData, bind, learning_rates, load_dataset
 from sonew_compiled.runtime.manifest import TensorSpec
-from sonew_compiled.trace import gradient_point
 
 BATCH_SIZE = 1000
 
@@ -36,7 +32,7 @@ def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) 
     """One run; its losses are means over the whole splits, in nats an image, or NaN where it diverged."""
     names = ("band", "b1", "b2", "eps")
     settings = optimizer_settings(setting["optimizer"], **{name: setting[name] for name in names})
-    make = optimizer_factory(settings)
+    training = JaxTraining(autoencoder, settings)
     rate = learning_rates(
         setting["schedule"],
         peak=setting["learning_rate"],
@@ -44,42 +40,16 @@ def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) 
         steps_per_epoch=train_data.steps_per_epoch,
         warmup_epochs=setting["warmup_epochs"],
     )
-
-    @jax.jit
-    def init(seed: Any) -> Any:
-        params = autoencoder.init(jax.random.key(seed, impl="threefry2x32"))
-        return params, make(0.0).init(params)
-
-    @jax.jit
-    def step(params: Any, state: Any, batch: Any, learning_rate: Any) -> Any:
-        point = gradient_point(make(learning_rate), params, state)
-        loss, grads = jax.value_and_grad(autoencoder.loss)(point, batch)
-        updates, state = make(learning_rate).update(grads, state, params)
-        return optax.apply_updates(params, updates), state, loss
-
-    @jax.jit
-    def example_losses(params: Any, batch: Any) -> Any:
-        return jax.vmap(lambda x: autoencoder.loss(params, jax.tree.map(lambda a: a[None], x)))(batch)
-
-    def mean_loss(data: BoundData) -> float:
-        losses = [np.asarray(example_losses(params, batch))[:valid] for batch, valid in data.evaluation_batches()]
-        return float(np.concatenate(losses).mean(dtype=np.float64))
-
-    params, state = init(setting["seed"])
-    started = time.perf_counter()
-    loss = math.nan
-    for index in range(setting["epochs"] * train_data.steps_per_epoch):
-        batch = train_data.training_batch(setting["seed"], index)
-        params, state, loss = step(params, state, batch, np.float32(rate(index)))
-        if not math.isfinite(loss):
-            break
-    diverged = not math.isfinite(loss)
+    seed = setting["seed"]
+    epochs = training.epochs(training.init(seed), train_data, seed=seed, epochs=setting["epochs"], rate=rate)
+    (last,) = collections.deque(epochs, maxlen=1)
+    diverged = not math.isfinite(last.loss)
     return {
         **setting,
-        "train_loss": math.nan if diverged else mean_loss(train_data),
-        "test_loss": math.nan if diverged else mean_loss(test_data),
-        "steps": index + 1,
-        "seconds": round(time.perf_counter() - started, 1),
+        "train_loss": math.nan if diverged else training.mean_loss(last.state, train_data),
+        "test_loss": math.nan if diverged else training.mean_loss(last.state, test_data),
+        "steps": last.steps,
+        "seconds": round(last.seconds, 1),
     }
 
 

@@ -7,16 +7,25 @@ from typing import NoReturn
 
 import click
 
+from sonew_compiled.cli._bench import bench_command
 from sonew_compiled.cli._compile import compile_command
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
 from sonew_compiled.cli._inspect import inspect_command, targets_command
 from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._run import run_command
+from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError
 
 # Packages that only some extra brings, and the extra that does.
-_EXTRAS = {"jax": "compile", "jaxlib": "compile", "optax": "compile", "iree.compiler": "compile", "matplotlib": "plot"}
+_EXTRAS = {
+    "jax": "compile",
+    "jaxlib": "compile",
+    "optax": "compile",
+    "iree.compiler": "compile",
+    "matplotlib": "plot",
+    "optuna": "tune",
+}
 
 
 class _Group(click.Group):
@@ -50,6 +59,8 @@ for command in (
     plot_command,
     inspect_command,
     targets_command,
+    bench_command,
+    tune_command,
     data,
 ):
     sonew.add_command(command)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import math
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -152,60 +148,16 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
 
 def load_model(name: str) -> Model:
     """The built-in model of that name, or the attribute that `package.module:attribute` names."""
-    from sonew_compiled import models
+    from sonew_compiled.models import load_model
 
-    if name in MODELS:
-        built_in: Model = getattr(models, name)
-        return built_in
-    module_name, colon, attribute = name.partition(":")
-    if not colon or not module_name or not attribute:
-        raise UsageError(
-            f"unknown model {name!r}; give {', '.join(MODELS)}, or package.module:attribute of a Model of yours"
-        )
-    # Stays there: a model may import its neighbours when it is traced.
-    sys.path.insert(0, str(Path.cwd()))
-    with user_code(name):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise UsageError(f"--model {name}: importing {module_name} needs {error.name}; install it") from None
-            raise UsageError(
-                f"--model {name}: there is no module {error.name}; install it, or run sonew in the folder that it is in"
-            ) from None
-        model = getattr(module, attribute, None)
-    if not isinstance(model, models.Model):
-        found = "missing" if model is None else f"of type {type(model).__name__}"
-        raise UsageError(f"--model {name}: {attribute} is {found} in {module_name}; make it a sonew_compiled.Model")
-    return model
+    return load_model(name)
 
 
-@contextmanager
-def user_code(name: str) -> Iterator[None]:
+def user_code(name: str) -> AbstractContextManager[None]:
     """Turns what the code of a user's model raises into one line with the place; other errors stay as they are."""
-    try:
-        yield
-    except SonewError:
-        raise
-    except Exception as error:
-        place = "" if name in MODELS else _place(error, name.partition(":")[0].partition(".")[0])
-        if not place:
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        raise SonewError(f"--model {name}: {place} raised {reason}") from error
+    from sonew_compiled.models import user_code
 
-
-def _place(error: Exception, package: str) -> str:
-    """The file and the line of the package that the error came from, empty if it came from elsewhere."""
-    spec = importlib.util.find_spec(package)
-    assert spec is not None
-    roots = [Path(root) for root in spec.submodule_search_locations or [spec.origin or ""]]
-    places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError):
-        places.append((error.filename or "", error.lineno))
-    own = [(file, line) for file, line in places if any(Path(file).is_relative_to(root) for root in roots)]
-    return f"{own[-1][0]} line {own[-1][1]}" if own else ""
+    return user_code(name)
 
 
 def print_json(value: Any) -> None:

@@ -1,5 +1,7 @@
 """Models that ship with the compiler."""
 
+from sonew_compiled.models._load import load_model as load_model
+from sonew_compiled.models._load import user_code as user_code
 from sonew_compiled.models._model import Model as Model
 from sonew_compiled.models.autoencoder import autoencoder as autoencoder
 from sonew_compiled.models.classifier import classifier as classifier

@@ -1,0 +1,71 @@
+"""A task in a process of its own: its peak memory is the task's, and a crash ends nothing else."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled.errors import SonewError
+
+_LONGEST_REASON = 300
+
+
+class RunError(SonewError):
+    """A task failed; the message is one line."""
+
+
+def call_apart(task: str, **request: Any) -> dict[str, Any]:
+    """Calls a function of `_tasks` in a new process.
+
+    Args:
+      task: the function's name.
+      request: its arguments, which must be JSON's.
+
+    Returns:
+      What it returned.
+
+    Raises:
+      RunError: it raised, or the process died.
+    """
+    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
+        asked, answered, log = (Path(scratch, name) for name in ("request.json", "result.json", "log"))
+        asked.write_text(json.dumps({"task": task, "arguments": request}), encoding="utf-8")
+        command = [sys.executable, "-m", "sonew_compiled.bench._tasks", str(asked), str(answered)]
+        with log.open("wb") as stream:
+            process = subprocess.Popen(command, stdout=stream, stderr=stream)
+            try:
+                code = process.wait()
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        if answered.exists():
+            result: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
+            if "error" in result:
+                raise RunError(result["error"])
+            return result
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise RunError(f"{task}: {_death(code)}" + (f": {said[-1][:_LONGEST_REASON]}" if said else ""))
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message on one line of bounded length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, SonewError):
+        text = f"{type(error).__name__}: {text}"
+    return text if len(text) <= _LONGEST_REASON else text[: _LONGEST_REASON - 4] + " ..."
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"the process ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"the process was ended by {name}"

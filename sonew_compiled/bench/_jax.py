@@ -1,0 +1,175 @@
+"""Training under `jax.jit`, by the runtime's protocol: what the compiled step is compared with, and what tuning runs.
+
+The same initial weights, order of the data, schedule and losses for the same seed as `sonew run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sonew_compiled.bench._number import RuntimeNumber
+from sonew_compiled.models import Model
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
+from sonew_compiled.passes import precision_policy
+from sonew_compiled.presets import OptimizerSettings
+from sonew_compiled.runtime import BoundData
+from sonew_compiled.trace import gradient_point
+
+State = tuple[Any, Any]
+
+# In what a JAX user would compute the loss and the update for each policy; how the state is stored, the policy says.
+_COMPUTED = {
+    "f32": (jnp.float32, jnp.float32),
+    "bf16": (jnp.bfloat16, jnp.float32),
+    "bf16-pure": (jnp.bfloat16, jnp.bfloat16),
+    "bf16-mixed": (jnp.bfloat16, jnp.float32),
+    "f16-mixed": (jnp.float16, jnp.float32),
+    "bf16-sr": (jnp.bfloat16, jnp.float32),
+}
+
+
+class JaxTraining:
+    """A model and an optimizer under `jax.jit`; the learning rate is an input, so one compilation serves every rate.
+
+    Attributes:
+      compilations: how often the step was compiled.
+    """
+
+    def __init__(
+        self, model: Model, optimizer: OptimizerSettings, *, precision: str = "f32", inputs: tuple[str, ...] = ()
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+          model: what is trained.
+          optimizer: its settings.
+          precision: a policy's name. The state is stored as the policy has it; the loss is computed on parameters and a
+            batch cast to 16 bits, the update in float32 (`bf16-pure`: in bfloat16). No stochastic rounding, no loss
+            scaling: what a few lines of JAX do.
+          inputs: settings that `step` takes at run time, such as `b1`: another value does not compile again.
+        """
+        policy = precision_policy(precision)
+        compute, wide = _COMPUTED[precision]
+        self._inputs = inputs
+        self.compilations = 0
+        self._optimizer = optimizer
+
+        def make(learning_rate: Any, hyper: Mapping[str, Any]) -> optax.GradientTransformation:
+            given = {name: RuntimeNumber(getattr(optimizer, name), value) for name, value in hyper.items()}
+            return optimizer_factory(dataclasses.replace(optimizer, **given))(learning_rate)  # type: ignore[arg-type]
+
+        def store(params: Any, inner: Any) -> State:
+            return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype)
+
+        @jax.jit
+        def init(seed: Any) -> State:
+            params = model.init(jax.random.key(seed, impl="threefry2x32"))
+            return store(params, make(0.0, {}).init(_cast(params, wide)))
+
+        @functools.partial(jax.jit, donate_argnums=(0,))
+        def step(state: State, batch: Any, learning_rate: Any, hyper: Any) -> tuple[State, Any]:
+            self.compilations += 1  # this is run while it is traced
+            params, inner = state
+            narrow = _cast(batch, compute)
+            moved, inner = _cast(params, wide), _cast(inner, wide)
+            with statistics_dtype(policy.state_dtype):
+                transformation = make(learning_rate, hyper)
+                loss, grads = jax.value_and_grad(lambda p: model.loss(_cast(p, compute), narrow).astype(jnp.float32))(
+                    gradient_point(transformation, moved, inner)
+                )
+                updates, inner = transformation.update(_cast(grads, wide), inner, moved)
+            return store(optax.apply_updates(moved, updates), inner), loss
+
+        @jax.jit
+        def losses(params: Any, batch: Any) -> Any:
+            narrow = _cast(params, compute)
+            each = jax.vmap(lambda x: model.loss(narrow, _cast(jax.tree.map(lambda a: a[None], x), compute)))(batch)
+            return each.astype(jnp.float32)
+
+        self._init, self._step, self._losses = init, step, losses
+
+    def init(self, seed: int) -> State:
+        """Parameters and optimizer state at step 0."""
+        state: State = self._init(seed)
+        return state
+
+    def step(
+        self, state: State, batch: Any, learning_rate: float, hyper: Mapping[str, float] | None = None
+    ) -> tuple[State, Any]:
+        """One step; `state` is given up. Returns the new state and the loss before it, a float32 scalar on the device.
+
+        `hyper` has the value of every setting in `inputs`; by default those of the optimizer's settings.
+        """
+        given = {name: np.float32((hyper or {}).get(name, getattr(self._optimizer, name))) for name in self._inputs}
+        result: tuple[State, Any] = self._step(state, batch, np.float32(learning_rate), given)
+        return result
+
+    def mean_loss(self, state: State, data: BoundData) -> float:
+        """The mean over all examples."""
+        losses = [np.asarray(self._losses(state[0], batch))[:valid] for batch, valid in data.evaluation_batches()]
+        return float(np.concatenate(losses).mean(dtype=np.float64))
+
+    def epochs(
+        self,
+        state: State,
+        data: BoundData,
+        *,
+        seed: int,
+        epochs: int,
+        rate: Callable[[int], float],
+        hyper: Mapping[str, float] | None = None,
+    ) -> Iterator[Epoch]:
+        """Trains, and gives what each epoch ended with; ends early where the loss is no finite number."""
+        started = time.perf_counter()
+        for epoch in range(epochs):
+            first = epoch * data.steps_per_epoch
+            batch_losses: list[float] = []
+            for index in range(first, first + data.steps_per_epoch):
+                state, loss = self.step(state, data.training_batch(seed, index), rate(index), hyper)
+                batch_losses.append(float(loss))
+                if not math.isfinite(batch_losses[-1]):
+                    break
+            mean = sum(batch_losses) / len(batch_losses)
+            yield Epoch(
+                epoch=epoch + 1,
+                steps=first + len(batch_losses),
+                loss=mean,
+                seconds=time.perf_counter() - started,
+                state=state,
+            )
+            if not math.isfinite(mean):
+                return
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """The end of an epoch.
+
+    Attributes:
+      epoch: from 1.
+      steps: done since the start.
+      loss: mean over the epoch's batches; not finite where training diverged.
+      seconds: since the start.
+      state: for `mean_loss`; given up when the iteration goes on.
+    """
+
+    epoch: int
+    steps: int
+    loss: float
+    seconds: float
+    state: State
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """The tree with its floating-point arrays in another dtype."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

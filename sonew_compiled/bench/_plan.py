@@ -1,0 +1,179 @@
+"""What a benchmark is made of: runs, each with everything that tells it from the others."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.presets import OptimizerSettings, optimizer_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of a compiled step, and so one row; rows of what it is compared with differ in `kind`.
+
+    Attributes:
+      kind: `train` to the end, `time` a few steps, or `static`: compile only.
+      model: its name on the command line.
+      optimizer: its settings; the learning rate is the schedule's peak.
+      precision: a policy.
+      target: what to compile for.
+      device: where to run; empty for `static`.
+      batch_size: examples in a step.
+      seed: of the initial weights and the order of the data.
+      epochs: of `train`, else None.
+      steps: timed by `time`, else None.
+      data: name of the data set.
+      data_dir: where its files are; None for the usual places.
+    """
+
+    kind: str
+    model: str
+    optimizer: OptimizerSettings
+    precision: str
+    target: str
+    device: str
+    batch_size: int
+    seed: int
+    epochs: int | None
+    steps: int | None
+    data: str
+    data_dir: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What a row is known by, as JSON gives it back."""
+        settings = asdict(self)
+        del settings["data_dir"]  # not what the data are, but where
+        return settings
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], data_dir: str | None = None) -> Run:
+        """The inverse of `settings`."""
+        return cls(**{**settings, "optimizer": OptimizerSettings(**settings["optimizer"])}, data_dir=data_dir)
+
+    @property
+    def bundle_name(self) -> str:
+        """The folder of the bundle that it runs; the learning rate and the seed are not compiled in."""
+        optimizer = {**asdict(self.optimizer), "learning_rate": None}
+        parts = (self.model, optimizer, self.precision, self.target, self.batch_size)
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        words = (self.model.replace(":", "."), self.optimizer.name, self.precision, self.target.replace(":", "-"))
+        return "-".join((*words, str(self.batch_size), digest))
+
+    @property
+    def label(self) -> str:
+        """The run in a few words."""
+        where = f" on {self.device}" if self.device else ""
+        return f"{self.optimizer.name} {self.precision} {self.target}{where} seed {self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Runs in order, and what else is measured of each.
+
+    Attributes:
+      runs: each with settings of its own.
+      target_losses: the way to which is reported.
+      update: whether the optimizer's update alone is compiled and timed.
+      versus: `jax`, `torch`: what the bare step is compared with.
+      pairs: of each comparison.
+    """
+
+    runs: tuple[Run, ...]
+    target_losses: tuple[float, ...] = ()
+    update: bool = True
+    versus: tuple[str, ...] = ()
+    pairs: int = 20
+
+
+def make_runs(
+    *,
+    model: str,
+    optimizers: Sequence[str],
+    precisions: Sequence[str],
+    places: Sequence[tuple[str, str]],
+    batch_size: int,
+    seeds: Sequence[int],
+    epochs: int | None,
+    steps: int | None,
+    data: str,
+    data_dir: Path | None,
+    learning_rate: float | None = None,
+) -> tuple[Run, ...]:
+    """Every combination.
+
+    Args:
+      model, batch_size, epochs, steps, data, data_dir: of every run.
+      optimizers: by name, with the settings that ship.
+      precisions: policies.
+      places: targets with the device that runs each, `""` where none does.
+      seeds: of each run; those that are only compiled have the first.
+      learning_rate: in place of the optimizers' own.
+
+    Raises:
+      UsageError: an optimizer that there is not, or a learning rate that is no number.
+    """
+    if (epochs is None) == (steps is None):
+        raise UsageError("give --epochs to train or --steps to time that many steps, not both")
+    runs = []
+    for name, precision, (target, device), seed in itertools.product(optimizers, precisions, places, seeds):
+        if not device and seed != seeds[0]:
+            continue
+        settings = optimizer_settings(name)
+        if learning_rate is not None:
+            settings = OptimizerSettings(**{**asdict(settings), "learning_rate": learning_rate})
+        runs.append(
+            Run(
+                kind="static" if not device else "train" if epochs is not None else "time",
+                model=model,
+                optimizer=settings,
+                precision=precision,
+                target=target,
+                device=device,
+                batch_size=batch_size,
+                seed=seed,
+                epochs=epochs if device else None,
+                steps=steps if device else None,
+                data=data,
+                data_dir=None if data_dir is None else str(data_dir),
+            )
+        )
+    return tuple(runs)
+
+
+def places_of(targets: Sequence[str], device: str | None) -> tuple[tuple[str, str], ...]:
+    """Each target with the device that runs it here, `""` where none does.
+
+    Args:
+      targets: names, or `presets.HERE` for all that there are.
+      device: the device to run on, or None for the first one that runs the target.
+
+    Raises:
+      UsageError: there is no such target or device, or the device cannot run a target that was asked for by name.
+    """
+    from sonew_compiled.bench.presets import HERE
+    from sonew_compiled.runtime import list_devices, open_device, why_not_here
+    from sonew_compiled.targets import pin_host, resolve_targets, target_names
+
+    everything = tuple(targets) == (HERE,)
+    devices = list_devices()
+    if device is not None:
+        opened = open_device(device)
+        candidates = [(device, opened.driver)]
+    else:
+        candidates = [(info.name, info.driver) for info in devices]
+    found = []
+    for target in resolve_targets(target_names() if everything else targets):
+        able = [name for name, driver in candidates if not why_not_here(pin_host(target), {driver})]
+        if not able and not everything and device is not None:
+            raise UsageError(
+                f"device {device} cannot run target {target.name}; give another --device, or none to compile only"
+            )
+        found.append((target.name, able[0] if able else ""))
+    return tuple(found)

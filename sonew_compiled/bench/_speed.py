@@ -1,0 +1,192 @@
+"""The measurements of the speed table, each in turns within one process; the table itself is in `speed`."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sonew_compiled.bench._pairs import Pairs, measure_pairs, timed
+from sonew_compiled.bench._roofline import Copy
+from sonew_compiled.bench._update import CompiledUpdate, JaxUpdate, load_step
+from sonew_compiled.bench._versus import JaxStep
+from sonew_compiled.bench.speed import SpeedSettings as SpeedSettings
+from sonew_compiled.compile import compile_training
+from sonew_compiled.models import load_model, user_code
+from sonew_compiled.presets import OptimizerSettings, optimizer_settings
+from sonew_compiled.runtime import (
+    Dataset,
+    Program,
+    Reporter,
+    TrainSettings,
+    load_dataset,
+    open_bundle,
+    open_device,
+    train,
+)
+
+# Steps of the runtime's loop, and as many bare steps, that make a pair. The first of a block finds the caches as the
+# other kind left them, and does not count.
+_BLOCK = 4
+
+
+def compile_bundles(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
+    """The bundles of the steps, one a precision; gives the seconds that the first took."""
+    model = load_model(settings.model)
+    jax.devices()
+    seconds = {}
+    for precision in ("f32", "bf16"):
+        started = time.perf_counter()
+        with user_code(settings.model):
+            compile_training(
+                model.loss,
+                model.init,
+                optimizer_settings("tridiag-sonew"),
+                model.batch(settings.batch_size),
+                output=folder / precision,
+                predict=model.predict,
+                model=settings.model,
+                precision=precision,
+            )
+        seconds[precision] = time.perf_counter() - started
+    return {"compile_seconds": seconds["f32"]}
+
+
+def measure_step(settings: SpeedSettings, folder: Path, precision: str) -> dict[str, Any]:
+    """The whole step over XLA's."""
+    step = load_step(Program.load(open_bundle(folder / precision), open_device()))
+    model = load_model(settings.model)
+    other = JaxStep(model, optimizer_settings("tridiag-sonew"), settings.batch_size, precision)
+    return {f"step_{precision}": _described(measure_pairs(step, other, settings.pairs))}
+
+
+def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
+    """The update alone over XLA's, over a copy, in bfloat16, with four bands, and over Adam's."""
+    init = load_model(settings.model).init
+    device = open_device()
+    tridiagonal = CompiledUpdate(init, optimizer_settings("tridiag-sonew"), device)
+    copy = Copy()
+
+    def against(make: Callable[[], Callable[[], object]], *, other_first: bool = False) -> dict[str, Any]:
+        other = make()
+        first, second = (other, tridiagonal) if other_first else (tridiagonal, other)
+        return _described(measure_pairs(first, second, settings.pairs))
+
+    def compiled(name: str, **more: Any) -> Callable[[], Callable[[], object]]:
+        return lambda: CompiledUpdate(init, optimizer_settings(name), device, **more)
+
+    bandwidth = against(lambda: copy)
+    copied = copy.bytes / bandwidth["b_seconds"]
+    bandwidth |= {
+        "ratio": tridiagonal.bytes / bandwidth["a_seconds"] / copied,
+        "update_bytes": tridiagonal.bytes,
+        "copy_bytes_per_second": copied,
+    }
+    return {
+        "update_f32": against(lambda: JaxUpdate(init, optimizer_settings("tridiag-sonew"))),
+        "update_bandwidth_share": bandwidth,
+        "update_bf16_over_f32": against(compiled("tridiag-sonew", precision="bf16"), other_first=True),
+        "band4_over_tridiag": against(compiled("band-sonew"), other_first=True),
+        "tridiag_over_adam": against(compiled("adam")),
+    }
+
+
+def measure_growth(settings: SpeedSettings) -> dict[str, Any]:
+    """The seconds a parameter of one large matrix's update over those of a small one's."""
+    device = open_device()
+    optimizer: OptimizerSettings = optimizer_settings("tridiag-sonew")
+
+    def update(side: int) -> CompiledUpdate:
+        return CompiledUpdate(lambda key: {"w": jnp.zeros((side, side), jnp.float32)}, optimizer, device)
+
+    small_side, large_side = settings.growth_sides
+    small, large = update(small_side), update(large_side)
+    # In turns, so that neither finds its state in a cache, as no update does after the products of a real step.
+    measured = measure_pairs(large, small, settings.pairs)
+    per_parameter = (large_side / small_side) ** 2
+    described = _described(measured)
+    described |= {
+        "ratio": described["ratio"] / per_parameter,
+        "per_pair": [each / per_parameter for each in described["per_pair"]],
+    }
+    return {"growth": described}
+
+
+class _Loop(Reporter):
+    """Times the loop's steps from its own reports, and does a block of bare steps after each block of them."""
+
+    def __init__(self, bare: Callable[[], None]) -> None:
+        self._bare = bare
+        self._steps: list[float] = []
+        self._last = 0.0
+        self.loop: list[float] = []
+        self.alone: list[float] = []
+
+    def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
+        self._last = time.perf_counter()
+
+    def step(self, *, step: int, loss: float) -> None:
+        self._steps.append(time.perf_counter() - self._last)
+        if len(self._steps) == _BLOCK + 1:
+            self.loop.append(statistics.median(self._steps[1:]))
+            self._bare()
+            self.alone.append(statistics.median(timed(self._bare) for _ in range(_BLOCK)))
+            self._steps = []
+        self._last = time.perf_counter()
+
+
+def measure_loop(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
+    """What the runtime's loop adds to the bare step: making and uploading a batch, reading the loss, the rest."""
+    bundle = open_bundle(folder / "f32")
+    device = open_device()
+    reporter = _Loop(load_step(Program.load(bundle, device)))
+    dataset = _examples(bundle, settings)
+    batches = next(iter(dataset.train.values())).shape[0] // settings.batch_size
+    steps = (settings.pairs + 1) * (_BLOCK + 1)
+    epochs = -(-steps // batches)
+    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
+        train(
+            bundle,
+            dataset,
+            TrainSettings(epochs=epochs, learning_rate=1e-6, checkpoint_every=epochs, max_steps=steps),
+            device,
+            output=scratch,
+            reporter=reporter,
+        )
+    measured = Pairs(a=tuple(reporter.loop[1:]), b=tuple(reporter.alone[1:]))  # the first pair warms up
+    described = _described(measured)
+    described |= {"ratio": measured.ratio - 1, "per_pair": [each - 1 for each in measured.each]}
+    return {"loop_overhead": described}
+
+
+def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:
+    """The embedded digits where they fit the model, else random examples, two batches of them."""
+    fields = bundle.manifest.batch
+    if [spec.name for spec in fields] == ["image"] and math.prod(fields[0].shape[1:]) == 28 * 28:
+        return load_dataset("mnist-10k")
+    rng = np.random.default_rng(0)
+    count = 2 * settings.batch_size
+    arrays = {
+        spec.name: rng.random((count, *spec.shape[1:]), np.float32)
+        if spec.dtype.startswith(("float", "bfloat"))
+        else np.zeros((count, *spec.shape[1:]), np.int32)
+        for spec in fields
+    }
+    return Dataset(name="random", train=arrays, test={k: v[:1] for k, v in arrays.items()}, fingerprint="")
+
+
+def _described(measured: Pairs) -> dict[str, Any]:
+    return {
+        "ratio": measured.ratio,
+        "a_seconds": statistics.median(measured.a),
+        "b_seconds": statistics.median(measured.b),
+        "per_pair": measured.each,
+    }

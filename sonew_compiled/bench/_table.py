@@ -1,0 +1,152 @@
+"""The rows of a benchmark as a table: one line for each setting, medians over its seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sonew_compiled.bench.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+      kind: of its rows.
+      settings: that its rows have in common, all but the seed.
+      rows: one a seed, those that failed included.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    rows: tuple[Row, ...]
+
+    @property
+    def good(self) -> list[Row]:
+        """The rows that did not fail."""
+        return [row for row in self.rows if row.get("error") is None]
+
+    @property
+    def label(self) -> str:
+        """The line in a few words."""
+        words = [self.settings["optimizer"]["name"], self.settings["precision"]]
+        if self.settings["target"] != "cpu":
+            words.append(self.settings["target"])
+        if self.settings["device"] not in ("", "local-task"):
+            words.append(self.settings["device"])
+        if self.kind not in ("train", "time"):
+            words.append(self.kind)
+        return " ".join(words)
+
+    def median(self, key: str) -> float | None:
+        """The median over the seeds of a number, None where no row has it."""
+        values = [row[key] for row in self.good if row.get(key) is not None]
+        return statistics.median(values) if values else None
+
+
+def lines_of(rows: Sequence[Row]) -> list[Line]:
+    """The rows grouped, in the order of their first."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        settings = {key: value for key, value in row["settings"].items() if key != "seed"}
+        groups.setdefault(json.dumps([row["kind"], settings], sort_keys=True), []).append(row)
+    return [
+        Line(
+            kind=group[0]["kind"],
+            settings={key: value for key, value in group[0]["settings"].items() if key != "seed"},
+            rows=tuple(group),
+        )
+        for group in groups.values()
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Column:
+    title: str
+    cell: Callable[[Line], str]
+
+
+def _number(key: str, form: str = "{:.3g}", scale: float = 1.0) -> Callable[[Line], str]:
+    def cell(line: Line) -> str:
+        value = line.median(key)
+        return "" if value is None else form.format(value * scale)
+
+    return cell
+
+
+def _settings_of(line: Line) -> str:
+    settings = line.settings["optimizer"]
+    return ", ".join(f"{key} {value:g}" for key, value in settings.items() if isinstance(value, int | float))
+
+
+def _to_loss(line: Line) -> str:
+    goals: dict[float, list[tuple[float, float] | None]] = {}
+    for row in line.good:
+        for each in row.get("to_loss") or []:
+            reached = None if each["steps"] is None else (each["steps"], each["seconds"])
+            goals.setdefault(each["loss"], []).append(reached)
+    words = []
+    for goal, all_of in goals.items():
+        got = [each for each in all_of if each is not None]
+        if len(got) * 2 > len(all_of):
+            steps, seconds = (statistics.median(column) for column in zip(*got, strict=True))
+            words.append(f"{goal:g}: {steps:,.0f} / {seconds:.3g} s")
+        else:
+            words.append(f"{goal:g}: not reached")
+    return "; ".join(words)
+
+
+def _first_error(line: Line) -> str:
+    return next((str(row["error"]) for row in line.rows if row.get("error") is not None), "").replace("|", "/")
+
+
+_COLUMNS = (
+    _Column(title="optimizer", cell=lambda line: line.settings["optimizer"]["name"]),
+    _Column(title="settings", cell=_settings_of),
+    _Column(title="precision", cell=lambda line: line.settings["precision"]),
+    _Column(title="target", cell=lambda line: line.settings["target"]),
+    _Column(title="device", cell=lambda line: line.settings["device"]),
+    _Column(title="what", cell=lambda line: line.kind),
+    _Column(title="batch", cell=lambda line: str(line.settings["batch_size"])),
+    _Column(title="seeds", cell=lambda line: str(len(line.good))),
+    _Column(title="train loss", cell=_number("train_loss", "{:.2f}")),
+    _Column(title="test loss", cell=_number("test_loss", "{:.2f}")),
+    _Column(title="seconds", cell=_number("seconds", "{:.1f}")),
+    _Column(title="to loss: steps / time", cell=_to_loss),
+    _Column(title="first step ms", cell=_number("first_step_seconds", "{:.1f}", 1e3)),
+    _Column(title="step p50 ms", cell=_number("step_p50_seconds", "{:.1f}", 1e3)),
+    _Column(title="step p95 ms", cell=_number("step_p95_seconds", "{:.1f}", 1e3)),
+    _Column(title="compiled ÷ it", cell=_number("ratio", "{:.3f}")),
+    _Column(title="optimizer's share", cell=_number("optimizer_share", "{:.0f} %", 100)),
+    _Column(title="GFLOP/s", cell=_number("gflops", "{:.1f}")),
+    _Column(title="of peak", cell=_number("flops_share", "{:.0f} %", 100)),
+    _Column(title="update GB/s", cell=_number("gbps", "{:.1f}")),
+    _Column(title="of copy", cell=_number("bandwidth_share", "{:.0f} %", 100)),
+    _Column(title="state B/parameter", cell=_number("state_bytes_per_parameter", "{:.1f}")),
+    _Column(title="peak MB", cell=_number("peak_resident_bytes", "{:.0f}", 1e-6)),
+    _Column(title="compile s", cell=_number("compile_seconds", "{:.1f}")),
+    _Column(title="artifact kB", cell=_number("artifact_bytes", "{:.0f}", 1e-3)),
+    _Column(title="code kB", cell=_number("code_bytes", "{:.0f}", 1e-3)),
+    _Column(title="registers", cell=_number("registers", "{:.0f}")),
+    _Column(title="spilled B", cell=_number("spilled_bytes", "{:.0f}")),
+    _Column(title="error", cell=_first_error),
+)
+
+
+def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Titles and cells; columns that no row fills are left out."""
+    lines = lines_of(rows)
+    filled = [(column.title, [column.cell(line) for line in lines]) for column in _COLUMNS]
+    kept = [(title, cells) for title, cells in filled if any(cells)]
+    return [title for title, _ in kept], [list(cells) for cells in zip(*(cells for _, cells in kept), strict=True)]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table in Markdown."""
+    titles, lines = table(rows)
+    head = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    return "\n".join([*head, *("| " + " | ".join(cells) + " |" for cells in lines)]) + "\n"

@@ -1,0 +1,59 @@
+"""How many bytes an update and a step must move, and how many operations a step does: what rooflines are drawn with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+
+# Optimizers that rescale their direction tensor by tensor: the norm is known only once the whole tensor was read.
+_GRAFTED = ("diag-sonew", "tridiag-sonew", "band-sonew")
+
+
+def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int) -> int:
+    """The bytes that one update must move between memory and the processor.
+
+    An update in one pass reads the gradients, reads and writes the parameters, and reads and writes the state:
+    `gradients + 2 parameters + 2 state`. Where the direction is grafted, its length must be known before it is applied:
+    a first pass reads the gradients and the state and writes the state, a second reads the state again, and reads and
+    writes the parameters: `gradients + 2 parameters + 3 state`. For tridiagonal SONew in float32, with a momentum and
+    two bands, that is 4 + 8 + 36 = 48 bytes a parameter; for band 4, 4 + 8 + 72 = 84; for Adam 4 + 8 + 16 = 28.
+
+    Args:
+      optimizer: its name in `presets`.
+      parameters: bytes of the parameters, as they are stored.
+      state: bytes of the optimizer's state.
+      gradients: bytes of the gradients, as the update takes them.
+    """
+    return gradients + 2 * parameters + (3 if optimizer in _GRAFTED else 2) * state
+
+
+def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:
+    """`update_bytes` of an update-only function, whose tensors are told apart by their names."""
+    return update_bytes(
+        optimizer,
+        parameters=size(spec for spec in step.inputs if role(spec) == "params"),
+        state=size(spec for spec in step.inputs if role(spec) not in ("params", "gradients", "learning_rate")),
+        gradients=size(spec for spec in step.inputs if role(spec) == "gradients"),
+    )
+
+
+def step_bytes(step: FunctionSpec) -> int:
+    """The least bytes that a step moves: every argument and every result once."""
+    return size(step.inputs) + size(step.outputs)
+
+
+def size(specs: Iterable[TensorSpec]) -> int:
+    """Bytes of the tensors."""
+    return sum(math.prod(spec.shape) * spec.itemsize for spec in specs)
+
+
+def elements(specs: Iterable[TensorSpec]) -> int:
+    """Elements of the tensors."""
+    return sum(math.prod(spec.shape) for spec in specs)
+
+
+def role(spec: TensorSpec) -> str:
+    """The first part of a tensor's name: `params`, `optimizer`, `gradients`, ..."""
+    return spec.name.partition("/")[0]

@@ -1,0 +1,145 @@
+"""The optimizer's update alone, compiled by the same pipeline as the step it is part of, and called on real state."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sonew_compiled import passes
+from sonew_compiled.bench._roofline import load_executable
+from sonew_compiled.bench._traffic import role, update_function_bytes
+from sonew_compiled.build import adapt, build
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
+from sonew_compiled.presets import OptimizerSettings
+from sonew_compiled.runtime import Device, Program, TrainingState
+from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+from sonew_compiled.targets import pin_host, resolve_target
+from sonew_compiled.trace import trace_update
+
+_PARAMETER_SCALE = 0.05
+_GRADIENT_SCALE = 1e-3
+
+
+class CompiledUpdate:
+    """An update-only executable on a device, with a state that it moves.
+
+    Attributes:
+      bytes: that one call must move; see `update_bytes`.
+    """
+
+    def __init__(
+        self,
+        init: Callable[[jax.Array], Any],
+        optimizer: OptimizerSettings,
+        device: Device,
+        *,
+        precision: str = "f32",
+        target: str = "cpu",
+    ) -> None:
+        """Compiles and loads it; `init` as a model has it, `precision` and `target` as `compile_training` takes them.
+
+        Under a policy that rounds every operation (`bf16-pure`) the gradients come in rounded, under the others in
+        float32, as they do within the step. A policy's loss scaling is no part of the update.
+        """
+        policy = passes.precision_policy(precision)
+        resolved = pin_host(resolve_target(target))
+        pure = any(each.startswith("retype") for each in policy.passes)
+        what = f"the update of {optimizer.name}"
+        shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")))
+
+        def zeros(key: jax.Array) -> Any:
+            """In place of the model's `init`, whose random numbers would take longer to compile than the update."""
+            del key
+            return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), shapes)
+
+        with statistics_dtype(policy.state_dtype):
+            module = passes.parse(trace_update(init=zeros, optimizer=optimizer_factory(optimizer), keep_gradients=pure))
+        pipeline = [each for each in passes.pipeline(policy) if each.name != "loss-scaling"]
+        passes.run_pipeline(module, pipeline)
+        functions = {
+            name: FunctionSpec(inputs=_specs(signature.inputs), outputs=_specs(signature.outputs))
+            for name, signature in passes.signatures(module).items()
+        }
+        artifact = adapt(passes.to_portable_artifact(module), resolved, what=what)
+        executable, spec = build(artifact, resolved, what=what)
+        self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
+        self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
+        self._step = functions["train_step"]
+        self.bytes = update_function_bytes(optimizer.name, self._step)
+        rng = np.random.default_rng(0)
+
+        def random(spec: TensorSpec, scale: float) -> Buffer:
+            return device.upload((scale * rng.standard_normal(spec.shape, np.float32)).astype(as_dtype(spec.dtype)))
+
+        self._buffers = TrainingState.initial(self._program, seed=0).buffers | {
+            spec.name: random(spec, _PARAMETER_SCALE) for spec in self._step.inputs if role(spec) == "params"
+        }
+        self._fixed = {
+            spec.name: random(spec, _GRADIENT_SCALE) for spec in self._step.inputs if role(spec) == "gradients"
+        }
+        self._fixed["learning_rate"] = device.upload(np.array(1e-4, np.float32))
+
+    def __call__(self) -> None:
+        """Updates the state once."""
+        self._buffers = self._program.call("train_step", {**self._buffers, **self._fixed})
+
+
+class JaxUpdate:
+    """The same update under `jax.jit` in float32, its state donated."""
+
+    def __init__(self, init: Callable[[jax.Array], Any], optimizer: OptimizerSettings) -> None:
+        make = optimizer_factory(optimizer)
+        params = jax.jit(init)(jax.random.key(0, impl="threefry2x32"))
+        self._state = (params, jax.jit(make(0.0).init)(params))
+        rng = np.random.default_rng(0)
+        self._grads = jax.tree.map(
+            lambda p: jnp.asarray(_GRADIENT_SCALE * rng.standard_normal(p.shape, np.float32)), params
+        )
+        self._rate = jnp.asarray(1e-4, jnp.float32)
+
+        @functools.partial(jax.jit, donate_argnums=(0,))
+        def update(state: Any, grads: Any, learning_rate: Any) -> Any:
+            updates, inner = make(learning_rate).update(grads, state[1], state[0])
+            return optax.apply_updates(state[0], updates), inner
+
+        self._update = update
+
+    def __call__(self) -> None:
+        """Updates the state once and waits for it."""
+        self._state = jax.block_until_ready(self._update(self._state, self._grads, self._rate))
+
+
+def _specs(values: tuple[passes.Value, ...]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=value.name, shape=value.shape, dtype=value.dtype) for value in values)
+
+
+def load_step(program: Program, *, seed: int = 0) -> Callable[[], None]:
+    """The bare step of a bundle: a call does one on a batch that lies on the device, and takes nothing off it."""
+    rng = np.random.default_rng(seed)
+    fields = {}
+    for spec in program.manifest.batch:
+        dtype = as_dtype(spec.dtype)
+        floating = not np.issubdtype(dtype, np.integer)
+        fields[spec.name] = (rng.random(spec.shape, np.float32) if floating else np.zeros(spec.shape)).astype(dtype)
+    batch = program.upload_batch(fields)
+    rate = program.device.upload(np.array(1e-6, np.float32))
+    state = TrainingState.initial(program, seed=seed)
+    buffers = state.buffers
+
+    def step() -> None:
+        nonlocal buffers
+        results = program.call("train_step", {**buffers, **batch, "learning_rate": rate})
+        del results["loss"]
+        buffers = results
+
+    return step

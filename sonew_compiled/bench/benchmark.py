@@ -1,0 +1,170 @@
+"""Carries a plan out: every run in a process of its own, every row written as it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled.bench import rows as _rows
+from sonew_compiled.bench._apart import RunError, call_apart
+from sonew_compiled.bench._machine import machine, versions
+from sonew_compiled.bench._plan import Plan, Run
+from sonew_compiled.bench.rows import Row
+from sonew_compiled.runtime.manifest import MANIFEST_FILE
+
+BUNDLES = "bundles"
+
+Say = Callable[[str], None]
+
+
+def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambda line: None) -> list[Row]:
+    """Runs what is left of a plan, and gives the rows of the whole folder.
+
+    Args:
+      plan: what to run.
+      folder: gets `rows.jsonl` and the bundles.
+      resume: whether the folder may hold rows; those that ended well, with the same settings, versions and bundle, are
+        not run again.
+      say: is told how it goes, a line at a time.
+
+    Raises:
+      UsageError: the folder holds rows and `resume` is not given.
+      SonewError: the rows cannot be read or written. What fails in a run is a row with `error` instead.
+    """
+    had = _rows.latest(_rows.check_new(folder, resume=resume))
+    bench = _Bench(plan, folder, had, say)
+    for number, run in enumerate(plan.runs, 1):
+        bench.run(run, f"{number}/{len(plan.runs)} {run.label}")
+    return _rows.latest(_rows.read_rows(folder))
+
+
+class _Bench:
+    def __init__(self, plan: Plan, folder: Path, had: list[Row], say: Say) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._had = had
+        self._say = say
+        self._versions = versions()
+        self._limits: dict[tuple[str, str], dict[str, Any]] = {}
+        self._updates: dict[str, dict[str, Any]] = {}
+        self._versus = [each for each in plan.versus if each != "torch" or self._has_torch()]
+
+    def run(self, run: Run, label: str) -> None:
+        """The rows of one run."""
+        kinds = [run.kind, *(self._compared(run) if run.device else [])]
+        missing = [kind for kind in kinds if not self._is_done(kind, run)]
+        if not missing:
+            self._say(f"{label}: done before")
+            return
+        for kind in missing:
+            self._say(f"{label}: {kind}")
+            row = self._base(kind, run)
+            try:
+                row |= self._measure(kind, run)
+            except RunError as error:
+                row["error"] = str(error)
+                self._say(f"{label}: {kind} failed: {error}")
+            _rows.append_row(self._folder, row)
+
+    def _compared(self, run: Run) -> list[str]:
+        kinds = ["jax"] if "jax" in self._versus else []
+        # PyTorch's step is that of Adam on the autoencoder: a row of every other run would only say so.
+        if "torch" in self._versus and (run.model, run.optimizer.name, run.precision) == ("autoencoder", "adam", "f32"):
+            kinds += ["torch-eager", "torch-compile"]
+        return kinds
+
+    def _has_torch(self) -> bool:
+        if importlib.util.find_spec("torch") is not None:
+            return True
+        self._say("--vs torch: PyTorch is not installed, so there will be no row of it: pip install torch")
+        return False
+
+    def _bundle(self, run: Run) -> Path:
+        return self._folder / BUNDLES / run.bundle_name
+
+    def _base(self, kind: str, run: Run) -> Row:
+        return {
+            "kind": kind,
+            "settings": run.settings(),
+            "versions": self._versions,
+            "machine": machine(run.device) if run.device else None,
+            "bundle": _digest(self._bundle(run)),
+            "error": None,
+        }
+
+    def _is_done(self, kind: str, run: Run) -> bool:
+        settings, bundle = json.loads(json.dumps(run.settings())), _digest(self._bundle(run))
+        return any(
+            row["kind"] == kind
+            and row["settings"] == settings
+            and row.get("error") is None
+            and row.get("versions") == self._versions
+            and bundle in (None, row.get("bundle"))
+            for row in self._had
+        )
+
+    def _measure(self, kind: str, run: Run) -> Row:
+        bundle, compiled = self._compile(run)
+        common = {"bundle": _digest(bundle)}
+        settings, path = run.settings(), str(bundle)
+        if kind == "jax":
+            return common | call_apart("versus_jax", run=settings, bundle=path, pairs=self._plan.pairs)
+        if kind.startswith("torch"):
+            return common | call_apart(
+                "versus_torch", run=settings, bundle=path, pairs=self._plan.pairs, compiled=kind == "torch-compile"
+            )
+        common |= compiled
+        if kind == "static":
+            return common
+        if kind == "train":
+            goals = list(self._plan.target_losses)
+            measured = call_apart("train_bundle", run=settings, data_dir=run.data_dir, bundle=path, target_losses=goals)
+        else:
+            measured = call_apart("time_bundle", run=settings, data_dir=run.data_dir, bundle=path)
+        limits = self._roofline(run)
+        measured |= {"roofline": limits}
+        flops = compiled["step_flops"] / measured["step_p50_seconds"]
+        measured |= {"gflops": flops / 1e9, "flops_share": flops / limits["flops_per_second"]}
+        if self._plan.update:
+            update = self._update(run, bundle)
+            rate = update["update_bytes"] / update["update_seconds"]
+            measured |= update | {"gbps": rate / 1e9, "bandwidth_share": rate / limits["copy_bytes_per_second"]}
+        return common | measured
+
+    def _compile(self, run: Run) -> tuple[Path, dict[str, Any]]:
+        """The bundle, made unless it is there, and what was noted when it was made."""
+        bundle = self._bundle(run)
+        note = bundle.with_name(bundle.name + ".json")
+        key = {"versions": self._versions, "bundle": _digest(bundle)}
+        if bundle.exists() and note.exists():
+            noted = json.loads(note.read_text(encoding="utf-8"))
+            if {name: noted.get(name) for name in key} == key:
+                return bundle, noted["compiled"]
+        bundle.parent.mkdir(parents=True, exist_ok=True)
+        compiled = call_apart("compile_bundle", run=run.settings(), bundle=str(bundle))
+        key["bundle"] = _digest(bundle)
+        note.write_text(json.dumps(key | {"compiled": compiled}), encoding="utf-8")
+        return bundle, compiled
+
+    def _roofline(self, run: Run) -> dict[str, Any]:
+        place = (run.target, run.device)
+        if place not in self._limits:
+            self._limits[place] = call_apart("measure_limits", target=run.target, device=run.device)
+        return self._limits[place]
+
+    def _update(self, run: Run, bundle: Path) -> dict[str, Any]:
+        key = f"{run.bundle_name} {run.device}"
+        if key not in self._updates:
+            settings = run.settings()
+            self._updates[key] = call_apart("time_update", run=settings, bundle=str(bundle), pairs=self._plan.pairs)
+        return self._updates[key]
+
+
+def _digest(bundle: Path) -> str | None:
+    """The SHA-256 of the bundle's manifest, which has those of its files; None where there is no bundle."""
+    manifest = bundle / MANIFEST_FILE
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None

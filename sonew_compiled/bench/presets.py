@@ -1,0 +1,116 @@
+"""What `sonew bench --preset NAME` runs, and how. Imports nothing heavy, so that the command line can show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from sonew_compiled.presets import OPTIMIZERS, PRECISIONS
+
+HERE = "here"
+"""In place of targets: every target that this machine executes, and the static figures of those it can only compile."""
+
+# The systems of the paper's benchmark, in its order.
+_PAPER = (
+    *("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "diag-sonew", "shampoo", "rfdson"),
+    *("tridiag-sonew", "band-sonew"),
+)
+_SYSTEMS = tuple(name for name in _PAPER if name in OPTIMIZERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchPreset:
+    """Optimizers x precisions x targets x seeds, and how long each run is.
+
+    Attributes:
+      name: for `--preset`.
+      summary: what it is for.
+      optimizers: by their names in `presets`, with the settings that ship.
+      precisions: policies by name.
+      targets: by name, or `(HERE,)`.
+      seeds: of each run.
+      epochs: of training; None for runs that are only timed.
+      steps: of runs that are only timed; None for training.
+      data: the data set.
+      target_losses: training losses, in the model's unit, the way to which is reported.
+      update: whether the optimizer's update alone is compiled and timed too, for its share of the step.
+    """
+
+    name: str
+    summary: str
+    optimizers: tuple[str, ...]
+    precisions: tuple[str, ...] = ("f32",)
+    targets: tuple[str, ...] = ("cpu",)
+    seeds: tuple[int, ...] = (0,)
+    epochs: int | None = None
+    steps: int | None = None
+    data: str = "mnist-10k"
+    target_losses: tuple[float, ...] = ()
+    update: bool = True
+
+    def __post_init__(self) -> None:
+        assert (self.epochs is None) != (self.steps is None), self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedPreset:
+    """The table of the step's speed against XLA and the memory.
+
+    Attributes:
+      growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
+      starts: how often `sonew run` is started.
+    """
+
+    growth_sides: tuple[int, int] = (1000, 10000)
+    starts: int = 5
+
+
+PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
+    {
+        preset.name: preset
+        for preset in (
+            BenchPreset(
+                name="paper",
+                summary="the paper's autoencoder table: 100 epochs of full MNIST",
+                optimizers=_SYSTEMS,
+                precisions=("f32", "bf16-pure"),
+                seeds=(0, 1, 2),
+                epochs=100,
+                data="mnist",
+                target_losses=(60.0, 57.0, 55.0, 54.0),
+            ),
+            BenchPreset(
+                name="quick",
+                summary="the same table in a few minutes, on the embedded digits",
+                optimizers=_SYSTEMS,
+                precisions=("f32", "bf16-pure"),
+                epochs=3,
+                target_losses=(300.0, 250.0),
+                update=False,
+            ),
+            BenchPreset(
+                name="devices",
+                summary="the same step on every target of this machine",
+                optimizers=("tridiag-sonew",),
+                targets=(HERE,),
+                steps=5,
+                update=False,
+            ),
+            BenchPreset(
+                name="precision",
+                summary="every precision policy, 20 epochs of full MNIST",
+                optimizers=("adam", "tridiag-sonew", "band-sonew"),
+                precisions=PRECISIONS,
+                epochs=20,
+                data="mnist",
+                target_losses=(70.0, 62.0, 60.0),
+            ),
+        )
+    }
+)
+"""What to compare, by name."""
+
+DEFAULT_PRESET = "quick"
+SPEED = SpeedPreset()
+SPEED_NAME = "speed"

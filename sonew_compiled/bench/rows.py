@@ -1,0 +1,93 @@
+"""`rows.jsonl`: one JSON object a line for every run that ended, well or not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled.errors import SonewError, UsageError
+
+ROWS_FILE = "rows.jsonl"
+
+Row = dict[str, Any]
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """The rows of a benchmark's folder, empty if there are none. A last line that was cut off is left out.
+
+    Raises:
+      SonewError: the file cannot be read, or a line is no row.
+    """
+    path = folder / ROWS_FILE
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SonewError(f"{path} cannot be read ({error}): move it away or give another -o/--output") from None
+    lines = text.splitlines()
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            valid = isinstance(row, dict) and isinstance(row.get("settings"), dict) and "kind" in row
+        except ValueError:
+            valid = False
+        if valid:
+            rows.append(row)
+        elif number < len(lines) or text.endswith("\n"):
+            raise SonewError(
+                f"{path} line {number} is no row of a benchmark: remove that line or give another -o/--output"
+            )
+    return rows
+
+
+def append_row(folder: Path, row: Row) -> None:
+    """Adds a row, flushed at once; numbers that are NaN or infinite become null. A line that was cut off is dropped.
+
+    Raises:
+      SonewError: it cannot be written.
+    """
+    path = folder / ROWS_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            data = path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            if whole != len(data):
+                with path.open("r+b") as stream:
+                    stream.truncate(whole)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(finite(row), allow_nan=False) + "\n")
+    except OSError as error:
+        raise SonewError(f"{path} cannot be written ({error.strerror or error}): free space") from None
+
+
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """The rows without those that a later one of the same kind and settings replaces, in order."""
+    by_key = {json.dumps([row["kind"], row["settings"]], sort_keys=True): row for row in rows}
+    return list(by_key.values())
+
+
+def check_new(folder: Path, *, resume: bool) -> list[Row]:
+    """The rows that there are already.
+
+    Raises:
+      UsageError: there are some, and they were not asked for.
+    """
+    rows = read_rows(folder)
+    if rows and not resume:
+        raise UsageError(
+            f"{folder} holds {len(rows)} rows of a benchmark: go on with it by --resume, or give another -o/--output"
+        )
+    return rows
+
+
+def finite(value: Any) -> Any:
+    """The value with null for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

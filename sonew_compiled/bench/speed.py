@@ -1,0 +1,145 @@
+"""`sonew bench --preset speed`: the compiled step against XLA and the memory, as one table."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled.bench._apart import call_apart
+from sonew_compiled.bench._machine import machine, versions
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime import DEFAULT_DEVICE
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedSettings:
+    """What is measured.
+
+    Attributes:
+      model: its name on the command line.
+      batch_size: examples in a step.
+      pairs: interleaved measurements of every ratio.
+      growth_sides: see `SpeedPreset`.
+      starts: how often `sonew run` is started.
+      data: what `sonew run` starts on; any data set that fits the model.
+    """
+
+    model: str = "autoencoder"
+    batch_size: int = 1000
+    pairs: int = 20
+    growth_sides: tuple[int, int] = (1000, 10000)
+    starts: int = 5
+    data: str = "mnist-10k"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """A line of the table: a key of `ratios`, what it is, and the bounds that it is held against."""
+
+    key: str
+    what: str
+    must: float
+    aim: float
+    at_least: bool = False
+    unit: str = ""
+
+    def is_met(self, value: float) -> bool:
+        """Whether a measured value is within the bound `must`."""
+        return value >= self.must if self.at_least else value <= self.must
+
+
+GOALS = (
+    Goal(key="step_f32", what="whole step, tridiag, f32, IREE ÷ XLA", must=1.0, aim=0.85),
+    Goal(key="step_bf16", what="whole step, tridiag, bf16, IREE ÷ XLA", must=1.0, aim=0.85),
+    Goal(key="update_f32", what="update alone, tridiag, f32, IREE ÷ XLA", must=0.5, aim=0.35),
+    Goal(
+        key="update_bandwidth_share",
+        what="update alone, tridiag, bytes it must touch ÷ (time · measured copy bandwidth)",
+        must=0.6,
+        aim=0.85,
+        at_least=True,
+    ),
+    Goal(key="update_bf16_over_f32", what="update alone, bf16 state ÷ f32 state, time", must=0.75, aim=0.6),
+    Goal(key="band4_over_tridiag", what="update alone, band-4 ÷ tridiag, time", must=3.0, aim=2.0),
+    Goal(key="tridiag_over_adam", what="tridiag's update ÷ Adam's update, both IREE", must=1.3, aim=1.1),
+    Goal(key="loop_overhead", what="runtime loop's overhead over the bare compiled step", must=0.02, aim=0.005),
+    Goal(
+        key="growth",
+        what="growth of the update's time from 1 M to 100 M parameters, per parameter",
+        must=1.2,
+        aim=1.0,
+    ),
+    Goal(key="compile_seconds", what="compile time of the f32 step for one target", must=15.0, aim=6.0, unit=" s"),
+    Goal(key="start_seconds", what="start of `sonew run BUNDLE` to first step", must=1.5, aim=0.5, unit=" s"),
+)
+
+
+def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """Measures the whole table.
+
+    Returns:
+      `ratios`, a number for the key of every goal; `measurements`, the seconds and the ratio of every pair behind each;
+      `machine`, `versions` and `settings`.
+
+    Raises:
+      RunError: a measurement failed.
+    """
+    asked = asdict(settings)
+    measurements: dict[str, Any] = {}
+    ratios: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
+        say("compile the steps")
+        ratios |= call_apart("speed_compile", settings=asked, folder=folder)
+        for precision in ("f32", "bf16"):
+            say(f"time the whole step in {precision} against XLA's")
+            measurements |= call_apart("speed_steps", settings=asked, folder=folder, precision=precision)
+        say("time the update alone")
+        measurements |= call_apart("speed_updates", settings=asked)
+        say("time the update of {:,} and {:,} parameters".format(*(side * side for side in settings.growth_sides)))
+        measurements |= call_apart("speed_growth", settings=asked)
+        say("time the runtime's loop")
+        measurements |= call_apart("speed_loop", settings=asked, folder=folder)
+        say("time the start of `sonew run`")
+        starts = [_start_seconds(Path(folder, "f32"), settings.data) for _ in range(settings.starts)]
+    ratios |= {key: value["ratio"] for key, value in measurements.items()}
+    ratios["start_seconds"] = statistics.median(starts)
+    return {
+        "ratios": {goal.key: ratios[goal.key] for goal in GOALS},
+        "measurements": measurements | {"start_seconds": {"each": starts}},
+        "machine": machine(DEFAULT_DEVICE),
+        "versions": versions(),
+        "settings": asked,
+    }
+
+
+def _start_seconds(bundle: Path, data: str) -> float:
+    """Seconds from the start of a process to the end of its first training step; what comes after is cut off."""
+    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
+        stamp = Path(scratch, "stamp")
+        command = [sys.executable, "-m", "sonew_compiled.bench._start", str(stamp)]
+        command += ["run", str(bundle), "--data", data, "--max-steps", "1", "--output", str(Path(scratch, "run"))]
+        started = time.time()
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if not stamp.exists():
+            said = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            raise SonewError(f"`sonew run {bundle.name}` did not come to its first step: {said}")
+        return float(stamp.read_text(encoding="utf-8")) - started
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of a result."""
+    lines = ["| what | measured | must | aim | met |", "|---|---|---|---|---|"]
+    for goal in GOALS:
+        value = result["ratios"][goal.key]
+        sign = "≥" if goal.at_least else "≤"
+        bounds = " | ".join(f"{sign} {bound:g}{goal.unit}" for bound in (goal.must, goal.aim))
+        met = "yes" if goal.is_met(value) else "no"
+        lines.append(f"| {goal.what} | {value:.3g}{goal.unit} | {bounds} | {met} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,261 @@
+"""`sonew tune`: a search over an optimizer's settings, by Optuna, each trial a training under `jax.jit`.
+
+One compilation serves every trial: learning rate, b1, b2 and eps are inputs of the jitted step.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+from sonew_compiled.bench._jax import JaxTraining
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.models import load_model
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import bind, learning_rates, load_dataset
+from sonew_compiled.runtime.manifest import TensorSpec
+
+STUDY_FILE = "study.journal"
+BEST_FILE = "best.json"
+SAMPLERS = ("tpe", "random")
+
+# Searched as distances from 1, on a logarithmic scale: 0.9 and 0.99 are as far apart as 0.99 and 0.999.
+_ONE_MINUS = ("b1", "b2")
+BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {"learning_rate": (1e-5, 1e-1), "b1": (0.5, 0.99), "b2": (0.8, 0.9999), "eps": (1e-10, 1e-3)}
+)
+"""The bounds of the search, by setting."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """What a study searches; one that is resumed must have the same.
+
+    Attributes:
+      optimizer: by name.
+      precision: a policy; see `JaxTraining` for what it means under `jax.jit`.
+      model: its name on the command line.
+      batch_size: examples in a step.
+      epochs: of every trial.
+      data: the data set.
+      seed: of the initial weights and the order of the data; that of the sampler too.
+      sampler: `tpe` or `random`.
+      band: of `band-sonew`.
+    """
+
+    optimizer: str
+    precision: str = "f32"
+    model: str = "autoencoder"
+    batch_size: int = 1000
+    epochs: int = 20
+    data: str = "mnist-10k"
+    seed: int = 0
+    sampler: str = "tpe"
+    band: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneResult:
+    """What a study has found so far.
+
+    Attributes:
+      best: the settings of the best trial by name; None where every trial diverged or was pruned.
+      train_loss: the best trial's, over the whole training split; likewise None.
+      test_loss: the best trial's.
+      trials: finished, those pruned and diverged included.
+      compilations: of the step, by this process.
+      command: the `sonew compile` that uses the settings.
+    """
+
+    best: dict[str, float] | None
+    train_loss: float | None
+    test_loss: float | None
+    trials: int
+    compilations: int
+    command: str | None
+
+
+def tune(
+    settings: TuneSettings,
+    folder: Path,
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    data_dir: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> TuneResult:
+    """Goes on with the study in a folder, or begins one, until the budget is spent.
+
+    The value of a trial is the loss over the whole training split after its last epoch. The first trial has the
+    settings that ship. Trials whose loss is above the median of the others at the same epoch are pruned.
+
+    Args:
+      settings: what is searched.
+      folder: gets `study.journal`, which Optuna reads, and `best.json`.
+      trials: of the study in all, those of earlier calls included.
+      minutes: of this call.
+      data_dir: where the data's files are.
+      say: is told of every trial, a line each.
+
+    Raises:
+      UsageError: neither `trials` nor `minutes` is given, or the study in the folder has other settings.
+      SonewError: the study's file is damaged.
+    """
+    if trials is None and minutes is None:
+        raise UsageError("no budget: give --trials or --minutes")
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").propagate = False
+    study = _open_study(optuna, settings, folder)
+    objective = _Objective(optuna, settings, data_dir)
+    done = len(_finished(study))
+    if done == 0 and not study.trials:
+        study.enqueue_trial(objective.shipped())
+
+    def report(study: Any, trial: Any) -> None:
+        asked = ", ".join(f"{key} {value:.4g}" for key, value in objective.settings_of(trial.params).items())
+        value = "diverged" if trial.value is None or math.isinf(trial.value) else f"train loss {trial.value:.4f}"
+        say(f"trial {trial.number}: {asked}: {'pruned' if trial.state.name == 'PRUNED' else value}")
+
+    left = None if trials is None else max(trials - done, 0)
+    if left != 0:
+        study.optimize(objective, n_trials=left, timeout=None if minutes is None else 60 * minutes, callbacks=[report])
+    result = _result(study, objective, settings)
+    (folder / BEST_FILE).write_text(json.dumps(asdict(settings) | asdict(result), indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+class _Objective:
+    """A trial; its compiled step is shared by all."""
+
+    def __init__(self, optuna: Any, settings: TuneSettings, data_dir: Path | None) -> None:
+        self._optuna = optuna
+        self._settings = settings
+        self._preset = optimizer_settings(settings.optimizer, band=settings.band)
+        self.names = tuple(name for name in BOUNDS if isinstance(getattr(self._preset, name, None), float))
+        model = load_model(settings.model)
+        self.training = JaxTraining(
+            model,
+            self._preset,
+            precision=settings.precision,
+            inputs=tuple(name for name in self.names if name != "learning_rate"),
+        )
+        fields = _fields(model.batch(settings.batch_size))
+        dataset = load_dataset(settings.data, data_dir=data_dir)
+        self._train, self._test = bind(dataset.train, fields), bind(dataset.test, fields)
+
+    def shipped(self) -> dict[str, float]:
+        """The parameters of the trial that has the preset's settings, moved into the bounds."""
+        values = {}
+        for name in self.names:
+            low, high = BOUNDS[name]
+            value = min(max(getattr(self._preset, name), low), high)
+            values[name] = 1 - value if name in _ONE_MINUS else value
+        return values
+
+    def settings_of(self, parameters: Mapping[str, float]) -> dict[str, float]:
+        """A trial's parameters as the optimizer's settings."""
+        return {name: 1 - value if name in _ONE_MINUS else value for name, value in parameters.items()}
+
+    def __call__(self, trial: Any) -> float:
+        asked = {}
+        for name in self.names:
+            low, high = BOUNDS[name]
+            ends = (1 - high, 1 - low) if name in _ONE_MINUS else (low, high)
+            asked[name] = trial.suggest_float(name, *ends, log=True)
+        given = self.settings_of(asked)
+        rate = learning_rates(
+            "paper",
+            peak=given.pop("learning_rate"),
+            epochs=self._settings.epochs,
+            steps_per_epoch=self._train.steps_per_epoch,
+        )
+        state = self.training.init(self._settings.seed)
+        for epoch in self.training.epochs(
+            state, self._train, seed=self._settings.seed, epochs=self._settings.epochs, rate=rate, hyper=given
+        ):
+            if not math.isfinite(epoch.loss):
+                return math.inf
+            state = epoch.state
+            trial.report(epoch.loss, epoch.epoch)
+            if epoch.epoch < self._settings.epochs and trial.should_prune():
+                raise self._optuna.TrialPruned
+        train_loss = self.training.mean_loss(state, self._train)
+        trial.set_user_attr("test_loss", self.training.mean_loss(state, self._test))
+        return train_loss if math.isfinite(train_loss) else math.inf
+
+
+def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / STUDY_FILE
+    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
+    try:
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            study_name="sonew tune",
+            direction="minimize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+        )
+        had = study.user_attrs.get("settings")
+        # A resumed study must not sample again what it began with.
+        study.sampler = samplers[settings.sampler](seed=settings.seed + len(study.trials))
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise SonewError(f"{path} is not a study of `sonew tune`, or is damaged ({error}): move it away") from None
+    asked = asdict(settings)
+    if had is None:
+        study.set_user_attr("settings", asked)
+    for key, value in asked.items():
+        if had is not None and had.get(key) != value:
+            raise UsageError(
+                f"the study in {folder} has {key.replace('_', '-')} {had.get(key)}, not {value}: give the same, or "
+                "another -o/--output"
+            )
+    return study
+
+
+def _finished(study: Any) -> list[Any]:
+    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
+
+
+def _result(study: Any, objective: _Objective, settings: TuneSettings) -> TuneResult:
+    trials = _finished(study)
+    complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None and math.isfinite(t.value)]
+    best = min(complete, key=lambda trial: trial.value, default=None)
+    given = None if best is None else {k: float(f"{v:.6g}") for k, v in objective.settings_of(best.params).items()}
+    words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
+    words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
+    words += [] if settings.band is None else ["--band", str(settings.band)]
+    words += [word for name, value in (given or {}).items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")]
+    return TuneResult(
+        best=given,
+        train_loss=None if best is None else best.value,
+        test_loss=None if best is None else best.user_attrs.get("test_loss"),
+        trials=len(trials),
+        compilations=objective.training.compilations,
+        command=None if best is None else shlex.join(words),
+    )
+
+
+def _fields(batch: Any) -> tuple[TensorSpec, ...]:
+    """The fields of a model's batch as the runtime binds data to them."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(batch)
+    return tuple(
+        TensorSpec(
+            name=jax.tree_util.keystr(path, simple=True, separator="/"), shape=tuple(leaf.shape), dtype=leaf.dtype.name
+        )
+        for path, leaf in paths
+    )

@@ -1,0 +1,196 @@
+"""`sonew bench`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from sonew_compiled.cli import _options as options
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.presets import OPTIMIZERS, PRECISIONS
+
+if TYPE_CHECKING:
+    from sonew_compiled.bench.presets import BenchPreset
+
+DEFAULT_OUTPUT = Path("sonew-bench")
+_PRESETS = ("quick", "paper", "devices", "precision", "speed")
+# What `--preset speed` does not take: it takes --pairs, --model, --batch-size and --data.
+_NOT_FOR_SPEED = {
+    "optimizers": "--optimizer",
+    "precisions": "--precision",
+    "targets": "--target",
+    "device": "--device",
+    "seeds": "--seed",
+    "learning_rate": "--learning-rate",
+    "epochs": "--epochs",
+    "steps": "--steps",
+    "versus": "--vs",
+    "target_losses": "--target-loss",
+    "resume": "--resume",
+    "data_dir": "--data-dir",
+}
+
+
+@click.command("bench")
+@click.option(
+    "-o", "--output", type=options.PATH, default=DEFAULT_OUTPUT, show_default=True, help="The benchmark's folder."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(_PRESETS),
+    default=_PRESETS[0],
+    show_default=True,
+    help="What to compare; the options below replace parts of it.",
+)
+@click.option(
+    "--model", help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours.  [default: autoencoder]"
+)
+@click.option("--optimizer", "optimizers", type=click.Choice(OPTIMIZERS), multiple=True, help="Repeatable.")
+@click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, help="Repeatable.")
+@click.option("--target", "targets", multiple=True, help="What to compile for; repeatable, or `here` for every target.")
+@click.option("--device", help="Device to run on.  [default: the first that runs the target]")
+@click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Repeatable.")
+@click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=options.DEFAULT_BATCH_SIZE, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Train this long.")
+@click.option("--steps", type=click.IntRange(min=1), help="Train not at all; only time this many steps.")
+@click.option("--data", help="As `sonew run --data`.")
+@click.option("--data-dir", type=options.PATH, help="Where the files of `mnist` are.")
+@click.option(
+    "--target-loss", "target_losses", type=float, multiple=True, help="Say when training came to it; repeatable."
+)
+@click.option(
+    "--vs",
+    "versus",
+    type=click.Choice(["jax", "torch"]),
+    multiple=True,
+    help="Time the step of jax.jit, or of PyTorch, in turns with the compiled one; repeatable.",
+)
+@click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Of interleaved measurements.")
+@click.option("--resume", is_flag=True, help="Go on with the benchmark in the folder; finished rows are not run again.")
+@options.json_option
+def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None:
+    """Compare optimizers, precisions and devices by training with each.
+
+    Writes rows.jsonl, a line for every run as it ends, then table.md, plots and report.html. A run that fails is a row
+    with its error. docs/benchmarks.md says what each column means.
+
+    \b
+    Examples:
+      sonew bench                                     the paper's table on the embedded digits
+      sonew bench --preset paper -o paper --resume    100 epochs of full MNIST; goes on where it stopped
+      sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
+      sonew bench --preset speed --json > speed.json
+    """
+    if preset == "speed":
+        _speed(output, what, as_json=as_json)
+    else:
+        _compare(output, preset, what, as_json=as_json)
+
+
+def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
+    _require_compiler()
+    import matplotlib as mpl  # looked for before hours of training, not after
+
+    assert mpl
+    from sonew_compiled.bench._plan import Plan, make_runs, places_of
+    from sonew_compiled.bench.benchmark import run_plan
+    from sonew_compiled.bench.presets import PRESETS
+    from sonew_compiled.bench.report import write_report
+    from sonew_compiled.runtime import load_dataset
+
+    preset = _replaced(PRESETS[name], what)
+    model = what["model"] or "autoencoder"
+    options.load_model(model)
+    load_dataset(preset.data, data_dir=what["data_dir"])
+    plan = Plan(
+        runs=make_runs(
+            model=model,
+            optimizers=preset.optimizers,
+            precisions=preset.precisions,
+            places=places_of(preset.targets, what["device"]),
+            batch_size=what["batch_size"],
+            seeds=preset.seeds,
+            epochs=preset.epochs,
+            steps=preset.steps,
+            data=preset.data,
+            data_dir=what["data_dir"],
+            learning_rate=what["learning_rate"],
+        ),
+        target_losses=preset.target_losses,
+        update=preset.update,
+        versus=what["versus"],
+        pairs=what["pairs"],
+    )
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        rows = run_plan(plan, output, resume=what["resume"], say=options.say)
+    except KeyboardInterrupt:
+        words = [*sys.argv[1:], *([] if what["resume"] else ["--resume"])]
+        raise SonewError(f"stopped; finished rows are in {output}; go on with: sonew {shlex.join(words)}") from None
+    if not rows:
+        raise SonewError("the benchmark has no runs; give --optimizer, --precision or --target")
+    write_report(rows, output)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        click.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
+    failed = sum(row["error"] is not None for row in rows)
+    options.say(f"wrote {output}/report.html: {len(rows)} rows" + (f", {failed} of them failed" if failed else ""))
+
+
+def _replaced(preset: BenchPreset, what: dict[str, Any]) -> BenchPreset:
+    """The preset with what was asked for in its place."""
+    if what["epochs"] and what["steps"]:
+        raise UsageError("--epochs trains and --steps only times; leave one of them out")
+    names = ("optimizers", "precisions", "targets", "seeds", "data", "target_losses")
+    given = {name: what[name] for name in names if what[name]}
+    if what["epochs"] or what["steps"]:
+        given |= {"epochs": what["epochs"], "steps": what["steps"]}
+    return dataclasses.replace(preset, **given)
+
+
+def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
+    for name, flag in _NOT_FOR_SPEED.items():
+        if what[name]:
+            raise UsageError(f"{flag} does not go with --preset speed, which measures the same for everybody")
+    _require_compiler()
+    from sonew_compiled.bench import presets
+    from sonew_compiled.bench.speed import SpeedSettings, markdown, measure_speed
+
+    model = what["model"] or "autoencoder"
+    options.load_model(model)
+    result = measure_speed(
+        SpeedSettings(
+            model=model,
+            batch_size=what["batch_size"],
+            pairs=what["pairs"],
+            data=what["data"] or options.DEFAULT_DATA,
+            growth_sides=presets.SPEED.growth_sides,
+            starts=presets.SPEED.starts,
+        ),
+        say=options.say,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (output / "speed.md").write_text(markdown(result), encoding="utf-8")
+    click.echo(json.dumps(result, indent=1) if as_json else markdown(result), nl=as_json)
+    options.say(f"wrote {output}/speed.json and {output}/speed.md")
+
+
+def _require_compiler() -> None:
+    from sonew_compiled.targets import has_compiler
+
+    if not has_compiler():
+        raise SonewError("this needs the compiler, which is not installed here: pip install 'sonew-compiled[bench]'")
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,72 @@
+"""`sonew tune`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sonew_compiled.cli import _options as options
+from sonew_compiled.errors import SonewError
+from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS
+
+
+@click.command("tune")
+@click.option(
+    "-o", "--output", type=options.PATH, default=Path("sonew-tune"), show_default=True, help="The study's folder."
+)
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default=DEFAULT_OPTIMIZER, show_default=True)
+@click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True)
+@click.option("--model", default="autoencoder", show_default=True, help="As `sonew compile --model`.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=options.DEFAULT_BATCH_SIZE, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Of every trial.")
+@click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="As `sonew run --data`.")
+@click.option("--data-dir", type=options.PATH, help="Where the files of `mnist` are.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), help="Of the study in all, those done before included.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after the trial in which they pass.")
+@options.json_option
+def tune_command(
+    output: Path, trials: int | None, minutes: float | None, data_dir: Path | None, as_json: bool, **what: Any
+) -> None:
+    """Search an optimizer's learning rate, b1, b2 and eps by training with many.
+
+    Every trial trains under jax.jit with the settings as inputs of one compiled step, by the protocol of sonew run.
+    The study is written as it goes: the same command goes on with it.
+
+    \b
+    Examples:
+      sonew tune --optimizer adam --trials 30
+      sonew tune --optimizer band-sonew --precision bf16-pure --data mnist --minutes 120 -o band-bf16
+    """
+    options.load_model(what["model"])
+    from sonew_compiled.bench.tuning import TuneSettings, tune
+
+    settings = TuneSettings(**what)
+    try:
+        result = tune(settings, output, trials=trials, minutes=minutes, data_dir=data_dir, say=options.say)
+    except KeyboardInterrupt:
+        raise SonewError(f"stopped; the finished trials are in {output}: the same command goes on") from None
+    if as_json:
+        options.print_json(dataclasses.asdict(settings) | dataclasses.asdict(result))
+    if result.best is None:
+        raise SonewError(f"none of {result.trials} trials trained to the end: every loss became NaN or infinite")
+    if not as_json:
+        _print_best(result.best, result.train_loss, result.test_loss)
+    options.say(f"best of {result.trials} trials: {result.command}")
+
+
+def _print_best(best: dict[str, float], train_loss: float | None, test_loss: float | None) -> None:
+    from rich.table import Table
+
+    table = Table("setting", "value", box=None, header_style="bold", pad_edge=False)
+    for name, value in best.items():
+        table.add_row(name, f"{value:g}")
+    for name, loss in (("train loss", train_loss), ("test loss", test_loss)):
+        if loss is not None:
+            table.add_row(name, f"{loss:.4f}")
+    options.console().print(table)
