@@ -159,18 +159,18 @@ def places_of(targets: Sequence[str], device: str | None) -> tuple[tuple[str, st
     """
     from sonew_compiled.bench.presets import HERE
     from sonew_compiled.runtime import list_devices, open_device, why_not_here
-    from sonew_compiled.targets import pin_host, resolve_targets, target_names
+    from sonew_compiled.targets import pin_host, resolve_targets
 
     everything = tuple(targets) == (HERE,)
     devices = list_devices()
     if device is not None:
         opened = open_device(device)
-        candidates = [(device, opened.driver)]
+        candidates = [(device, {opened.driver: opened.description})]
     else:
-        candidates = [(info.name, info.driver) for info in devices]
+        candidates = [(info.name, {info.driver: info.description}) for info in devices]
     found = []
-    for target in resolve_targets(target_names() if everything else targets):
-        able = [name for name, driver in candidates if not why_not_here(pin_host(target), {driver})]
+    for target in resolve_targets(("all",) if everything else targets):
+        able = [name for name, described in candidates if not why_not_here(pin_host(target), described)]
         if not able and not everything and device is not None:
             raise UsageError(
                 f"device {device} cannot run target {target.name}; give another --device, or none to compile only"

@@ -70,8 +70,8 @@ class CompiledUpdate:
             name: FunctionSpec(inputs=_specs(signature.inputs), outputs=_specs(signature.outputs))
             for name, signature in passes.signatures(module).items()
         }
-        artifact = adapt(passes.to_portable_artifact(module), resolved, what=what)
-        executable, spec = build(artifact, resolved, what=what)
+        shared = passes.to_portable_artifact(module)
+        executable, spec = build(adapt(shared, resolved, what=what), resolved, shared=shared, what=what)
         self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
         self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
         self._step = functions["train_step"]
@@ -79,7 +79,8 @@ class CompiledUpdate:
         rng = np.random.default_rng(0)
 
         def random(spec: TensorSpec, scale: float) -> Buffer:
-            return device.upload((scale * rng.standard_normal(spec.shape, np.float32)).astype(as_dtype(spec.dtype)))
+            array = scale * rng.standard_normal(spec.shape, np.float32)
+            return self._program.upload(spec, array.astype(as_dtype(spec.dtype)))
 
         self._buffers = TrainingState.initial(self._program, seed=0).buffers | {
             spec.name: random(spec, _PARAMETER_SCALE) for spec in self._step.inputs if role(spec) == "params"
