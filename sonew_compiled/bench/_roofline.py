@@ -76,7 +76,7 @@ class Copy:
 
 
 def measure_roofline(device: Device, target: str) -> Roofline:
-    """Measures the device that runs a target; the processor's own speed for every target that runs on it."""
+    """Measures a device; `target` is one that it runs, which the module is compiled for where it is no processor."""
     if device.driver == "local":
         copy = Copy()
         a = np.ones((_PRODUCT_SIDE, _PRODUCT_SIDE), np.float32)

@@ -49,7 +49,7 @@ class _Bench:
         self._had = had
         self._say = say
         self._versions = versions()
-        self._limits: dict[tuple[str, str], dict[str, Any]] = {}
+        self._limits: dict[str, dict[str, Any]] = {}
         self._updates: dict[str, dict[str, Any]] = {}
         self._versus = [each for each in plan.versus if each != "torch" or self._has_torch()]
 
@@ -151,10 +151,9 @@ class _Bench:
         return bundle, compiled
 
     def _roofline(self, run: Run) -> dict[str, Any]:
-        place = (run.target, run.device)
-        if place not in self._limits:
-            self._limits[place] = call_apart("measure_limits", target=run.target, device=run.device)
-        return self._limits[place]
+        if run.device not in self._limits:
+            self._limits[run.device] = call_apart("measure_limits", target=run.target, device=run.device)
+        return self._limits[run.device]
 
     def _update(self, run: Run, bundle: Path) -> dict[str, Any]:
         key = f"{run.bundle_name} {run.device}"
