@@ -193,7 +193,8 @@ def _trace(
     kept_leaves = [leaves[index] for index in kept]
     inputs = [inputs[index] for index in kept]
 
-    lowered = jax.jit(flat, keep_unused=True).lower(*kept_leaves)
+    # For processors, whatever device JAX would take here: what is special to one is the targets' to add.
+    lowered = jax.jit(flat, keep_unused=True).trace(*kept_leaves).lower(lowering_platforms=("cpu",))
     out = jax.tree.leaves(lowered.out_info)
     assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
     module = lowered.compiler_ir("stablehlo")

@@ -26,7 +26,8 @@ from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, optimizer_settings
 
 Sonew = Callable[..., Any]
 KEYS = (
-    *("step_f32", "step_bf16", "update_f32", "update_bandwidth_share", "update_bf16_over_f32", "band4_over_tridiag"),
+    *("step_f32", "step_bf16", "step_bf16_over_f32", "update_f32", "update_bandwidth_share", "update_bf16_over_f32"),
+    "band4_over_tridiag",
     *("tridiag_over_adam", "loop_overhead", "growth", "compile_seconds", "start_seconds"),
 )
 COMMON = ("--model", "small_model:model", "--batch-size", 20, "--data", "data.npz", "--pairs", 1)

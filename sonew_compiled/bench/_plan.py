@@ -125,7 +125,7 @@ def make_runs(
     for name, precision, (target, device), seed in itertools.product(optimizers, precisions, places, seeds):
         if not device and seed != seeds[0]:
             continue
-        settings = optimizer_settings(name)
+        settings = optimizer_settings(name, precision=precision)
         if learning_rate is not None:
             settings = OptimizerSettings(**{**asdict(settings), "learning_rate": learning_rate})
         runs.append(

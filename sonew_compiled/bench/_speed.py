@@ -61,11 +61,16 @@ def compile_bundles(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
 
 
 def measure_step(settings: SpeedSettings, folder: Path, precision: str) -> dict[str, Any]:
-    """The whole step over XLA's."""
-    step = load_step(Program.load(open_bundle(folder / precision), open_device()))
+    """The whole step over XLA's, and, of another precision than float32, over the step in that."""
+    device = open_device()
+    step = load_step(Program.load(open_bundle(folder / precision), device))
     model = load_model(settings.model)
     other = JaxStep(model, optimizer_settings("tridiag-sonew"), settings.batch_size, precision)
-    return {f"step_{precision}": _described(measure_pairs(step, other, settings.pairs))}
+    measured = {f"step_{precision}": _described(measure_pairs(step, other, settings.pairs))}
+    if precision != "f32":
+        full = load_step(Program.load(open_bundle(folder / "f32"), device))
+        measured[f"step_{precision}_over_f32"] = _described(measure_pairs(step, full, settings.pairs))
+    return measured
 
 
 def measure_updates(settings: SpeedSettings) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class Goal:
 GOALS = (
     Goal(key="step_f32", what="whole step, tridiag, f32, IREE ÷ XLA", must=1.0, aim=0.85),
     Goal(key="step_bf16", what="whole step, tridiag, bf16, IREE ÷ XLA", must=1.0, aim=0.85),
+    Goal(key="step_bf16_over_f32", what="whole step, tridiag, bf16 ÷ f32, both IREE", must=1.15, aim=1.0),
     Goal(key="update_f32", what="update alone, tridiag, f32, IREE ÷ XLA", must=0.5, aim=0.35),
     Goal(
         key="update_bandwidth_share",

@@ -141,7 +141,7 @@ class _Objective:
     def __init__(self, optuna: Any, settings: TuneSettings, data_dir: Path | None) -> None:
         self._optuna = optuna
         self._settings = settings
-        self._preset = optimizer_settings(settings.optimizer, band=settings.band)
+        self._preset = optimizer_settings(settings.optimizer, precision=settings.precision, band=settings.band)
         self.names = tuple(name for name in BOUNDS if isinstance(getattr(self._preset, name, None), float))
         model = load_model(settings.model)
         self.training = JaxTraining(

@@ -142,7 +142,9 @@ def compile_options(command: Command) -> Command:
 def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
     """The optimizer that the compile options ask for."""
     return optimizer_settings(
-        options["optimizer"] or DEFAULT_OPTIMIZER, **{setting: options[setting] for setting in SETTINGS}
+        options["optimizer"] or DEFAULT_OPTIMIZER,
+        precision=options["precision"] or PRECISIONS[0],
+        **{setting: options[setting] for setting in SETTINGS},
     )
 
 
