@@ -58,7 +58,13 @@ _NOT_FOR_SPEED = {
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
 @click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=options.DEFAULT_BATCH_SIZE, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=options.DEFAULT_BATCH_SIZE,
+    show_default=True,
+    help="Examples in a step.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Train this long.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train not at all; only time this many steps.")
 @click.option("--data", help="As `sonew run --data`.")
@@ -84,8 +90,8 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
 
     \b
     Examples:
-      sonew bench                                     the paper's table on the embedded digits
-      sonew bench --preset paper -o paper --resume    100 epochs of full MNIST; goes on where it stopped
+      sonew bench                                     the same in minutes, on the embedded digits
+      sonew bench --preset paper -o paper --resume    the paper's table; goes on where it stopped
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
     """

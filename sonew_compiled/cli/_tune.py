@@ -17,16 +17,32 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS
 @click.option(
     "-o", "--output", type=options.PATH, default=Path("sonew-tune"), show_default=True, help="The study's folder."
 )
-@click.option("--optimizer", type=click.Choice(OPTIMIZERS), default=DEFAULT_OPTIMIZER, show_default=True)
+@click.option(
+    "--optimizer",
+    type=click.Choice(OPTIMIZERS),
+    default=DEFAULT_OPTIMIZER,
+    show_default=True,
+    help="What to tune.",
+)
 @click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True, help="The policy to tune it for."
+)
 @click.option("--model", default="autoencoder", show_default=True, help="As `sonew compile --model`.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=options.DEFAULT_BATCH_SIZE, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=options.DEFAULT_BATCH_SIZE,
+    show_default=True,
+    help="Examples in a step.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Of every trial.")
 @click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="As `sonew run --data`.")
 @click.option("--data-dir", type=options.PATH, help="Where the files of `mnist` are.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of every trial.")
+@click.option(
+    "--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="How to search."
+)
 @click.option("--trials", type=click.IntRange(min=1), help="Of the study in all, those done before included.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after the trial in which they pass.")
 @options.json_option
