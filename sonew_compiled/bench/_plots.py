@@ -45,6 +45,7 @@ def _loss_against(key: str, label: str) -> Drawing:
             axes.plot(*zip(*points, strict=True), label=line.label, marker="o" if len(points) == 1 else None)
         if trained:
             axes.set(xlabel=label, ylabel="training loss (mean over the epoch)", yscale="log")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(which="both", alpha=0.25)
             axes.legend(frameon=False, fontsize="small")
         return bool(trained)
@@ -58,7 +59,7 @@ def _bars(key: str, scale: float, label: str) -> Drawing:
         if values:
             labels, heights = zip(*values, strict=True)
             bars = axes.barh(range(len(values)), heights)
-            axes.bar_label(bars, fmt="{:,.3g}", padding=3, fontsize="small")
+            axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small")
             axes.set_yticks(range(len(values)), labels, fontsize="small")
             axes.invert_yaxis()
             axes.set_xlabel(label)
