@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sonew_compiled.presets import optimizer_settings
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 
@@ -63,3 +65,23 @@ def test_the_sweep_of_the_preset_is_quoted() -> None:
     table = table_rows("docs/results.md")
     for row in rows("tridiag-20-sweep.jsonl"):
         assert any(tuple(cells[2:]) == losses(row) for cells in table if len(cells) == 4)
+
+
+def test_every_run_of_the_precision_policies_is_quoted() -> None:
+    table = [cells for cells in table_rows("docs/precision.md") if len(cells) == 5]
+    quoted = {(cells[0], cells[1].strip("`"), *cells[2:]) for cells in table}
+    for row in rows("precision-20.jsonl"):
+        rate = f"{row['learning_rate']:g}"
+        assert (row["optimizer"], row["precision"], rate, *losses(row)) in quoted
+        assert row["steps"] == 1200
+
+
+def test_low_precision_ends_within_a_percent_of_float32() -> None:
+    best: dict[str, float] = {}
+    for row in rows("precision-20.jsonl"):
+        if row["optimizer"] == "tridiag-sonew":
+            best[row["precision"]] = min(row["train_loss"], best.get(row["precision"], float("inf")))
+    for policy in ("bf16", "bf16-mixed", "f16-mixed", "bf16-sr"):
+        assert best[policy] <= 1.01 * best["f32"]
+    shipped = optimizer_settings("tridiag-sonew", precision="bf16").learning_rate
+    assert best["bf16"] in [row["train_loss"] for row in rows("precision-20.jsonl") if row["learning_rate"] == shipped]

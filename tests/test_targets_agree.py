@@ -63,10 +63,11 @@ def test_twenty_steps_agree(policy: str, tmp_path: Path) -> None:
         open_device("vulkan")
     except SonewError as error:
         pytest.skip(str(error))
-    optimizer = "band-sonew" if policy in ("f32", "bf16") else "tridiag-sonew"
+    # Adam takes half the time to compile; SONew under the other policies is compared in test_precision.
+    optimizer = "tridiag-sonew" if policy in ("f32", "bf16") else "adam"
     path = tmp_path / "all"
     # Statistics of a few steps are singular: with less damping, rounding alone decides where edges are removed.
-    settings = optimizer_settings(optimizer, eps=1e-2)
+    settings = optimizer_settings(optimizer, eps=1e-2 if optimizer != "adam" else None)
     manifest = compile_training(_loss, _init, settings, BATCH, output=path, targets=tuple(DEVICES), precision=policy)
     losses = {}
     for target in manifest.targets:
