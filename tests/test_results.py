@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sonew_compiled.bench.speed import markdown
 from sonew_compiled.presets import optimizer_settings
 
 ROOT = Path(__file__).parent.parent
@@ -85,3 +86,8 @@ def test_low_precision_ends_within_a_percent_of_float32() -> None:
         assert best[policy] <= 1.01 * best["f32"]
     shipped = optimizer_settings("tridiag-sonew", precision="bf16").learning_rate
     assert best["bf16"] in [row["train_loss"] for row in rows("precision-20.jsonl") if row["learning_rate"] == shipped]
+
+
+def test_the_table_of_speed_is_that_of_its_file() -> None:
+    result = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    assert markdown(result) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
