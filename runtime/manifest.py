@@ -33,6 +33,16 @@ class TensorSpec:
         """Bytes of an element."""
         return as_dtype(self.dtype).itemsize
 
+    @property
+    def size(self) -> int:
+        """Elements of the tensor."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor."""
+        return self.size * self.itemsize
+
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionSpec:
@@ -155,6 +165,16 @@ class Manifest:
     def parameters(self) -> tuple[TensorSpec, ...]:
         """The tensors of the state that are the model's parameters."""
         return tuple(spec for spec in self.state if spec.name.startswith("params/") or spec.name == "params")
+
+    @property
+    def parameter_count(self) -> int:
+        """Elements of the parameters together."""
+        return sum(spec.size for spec in self.parameters)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the training state."""
+        return sum(spec.nbytes for spec in self.state)
 
     @property
     def batch(self) -> tuple[TensorSpec, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from sonew_compiled.bench._apart import one_line
 from sonew_compiled.bench._machine import peak_resident_bytes
 from sonew_compiled.bench._plan import Run
-from sonew_compiled.bench._traffic import elements, size, step_bytes
+from sonew_compiled.bench._traffic import step_bytes
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import (
     EpochMetrics,
@@ -68,8 +68,8 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
         "kernels": len(target.kernels) or None,
         "registers": max((kernel.registers for kernel in target.kernels), default=None),
         "spilled_bytes": max((kernel.spilled_bytes for kernel in target.kernels), default=None),
-        "parameters": elements(manifest.parameters),
-        "state_bytes_per_parameter": size(manifest.state) / max(elements(manifest.parameters), 1),
+        "parameters": manifest.parameter_count,
+        "state_bytes_per_parameter": manifest.state_bytes / max(manifest.parameter_count, 1),
         "step_flops": step_flops(model, asked),
         "step_bytes": step_bytes(manifest.functions["train_step"]),
     }

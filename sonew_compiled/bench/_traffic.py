@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-
 from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
 
 # Optimizers that rescale their direction tensor by tensor: the norm is known only once the whole tensor was read.
@@ -33,25 +30,15 @@ def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:
     """`update_bytes` of an update-only function, whose tensors are told apart by their names."""
     return update_bytes(
         optimizer,
-        parameters=size(spec for spec in step.inputs if role(spec) == "params"),
-        state=size(spec for spec in step.inputs if role(spec) not in ("params", "gradients", "learning_rate")),
-        gradients=size(spec for spec in step.inputs if role(spec) == "gradients"),
+        parameters=sum(spec.nbytes for spec in step.inputs if role(spec) == "params"),
+        state=sum(spec.nbytes for spec in step.inputs if role(spec) not in ("params", "gradients", "learning_rate")),
+        gradients=sum(spec.nbytes for spec in step.inputs if role(spec) == "gradients"),
     )
 
 
 def step_bytes(step: FunctionSpec) -> int:
     """The least bytes that a step moves: every argument and every result once."""
-    return size(step.inputs) + size(step.outputs)
-
-
-def size(specs: Iterable[TensorSpec]) -> int:
-    """Bytes of the tensors."""
-    return sum(math.prod(spec.shape) * spec.itemsize for spec in specs)
-
-
-def elements(specs: Iterable[TensorSpec]) -> int:
-    """Elements of the tensors."""
-    return sum(math.prod(spec.shape) for spec in specs)
+    return sum(spec.nbytes for spec in (*step.inputs, *step.outputs))
 
 
 def role(spec: TensorSpec) -> str:

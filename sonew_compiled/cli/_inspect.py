@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,9 +51,9 @@ def _described(bundle: Bundle) -> dict[str, Any]:
     described: dict[str, Any] = json.loads(manifest.to_json())
     return described | {
         "bundle": str(bundle.path),
-        "parameters": _elements(manifest.parameters),
-        "state_bytes": _bytes(manifest.state),
-        "state_bytes_per_parameter": round(_bytes(manifest.state) / max(_elements(manifest.parameters), 1), 2),
+        "parameters": manifest.parameter_count,
+        "state_bytes": manifest.state_bytes,
+        "state_bytes_per_parameter": round(manifest.state_bytes / max(manifest.parameter_count, 1), 2),
     }
 
 
@@ -64,15 +63,15 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     manifest = bundle.manifest
     console = options.console()
     settings = "  ".join(f"{key} {value}" for key, value in manifest.optimizer.items() if key != "name")
-    parameters = _elements(manifest.parameters)
+    parameters = manifest.parameter_count
     console.print(f"bundle     {bundle.path}, format {manifest.format_version}")
     console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}")
     console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     console.print(f"precision  {manifest.precision}")
     console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
     console.print(
-        f"state      {_bytes(manifest.state) / 1e6:.1f} MB, "
-        f"{_bytes(manifest.state) / max(parameters, 1):.1f} bytes a parameter"
+        f"state      {manifest.state_bytes / 1e6:.1f} MB, "
+        f"{manifest.state_bytes / max(parameters, 1):.1f} bytes a parameter"
     )
     console.print(f"made by    {'  '.join(f'{package} {version}' for package, version in manifest.versions.items())}")
     functions = Table("function", "inputs", "outputs", box=None, header_style="bold", pad_edge=False)
@@ -151,18 +150,10 @@ def _signature(function: FunctionSpec, *, inputs: bool) -> str:
     words = []
     for group, specs in groups.items():
         if len(specs) > _MOST_TENSORS:
-            words.append(f"{group}/ ({len(specs)} tensors, {_bytes(tuple(specs)) / 1e6:.1f} MB)")
+            words.append(f"{group}/ ({len(specs)} tensors, {sum(spec.nbytes for spec in specs) / 1e6:.1f} MB)")
         else:
             words.extend(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in specs)
     return ", ".join(words)
-
-
-def _elements(specs: tuple[TensorSpec, ...]) -> int:
-    return sum(math.prod(spec.shape) for spec in specs)
-
-
-def _bytes(specs: tuple[TensorSpec, ...]) -> int:
-    return sum(math.prod(spec.shape) * spec.itemsize for spec in specs)
 
 
 @click.command("targets")
