@@ -58,13 +58,7 @@ _NOT_FOR_SPEED = {
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
 @click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=options.DEFAULT_BATCH_SIZE,
-    show_default=True,
-    help="Examples in a step.",
-)
+@options.batch_size_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Train this long.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train not at all; only time this many steps.")
 @click.option("--data", help="As `sonew run --data`.")

@@ -59,6 +59,13 @@ device_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON value on stdout, the rest on stderr."
 )
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=DEFAULT_BATCH_SIZE,
+    show_default=True,
+    help="Examples in a step.",
+)
 seed_option = click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),

@@ -29,13 +29,7 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS
     "--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True, help="The policy to tune it for."
 )
 @click.option("--model", default="autoencoder", show_default=True, help="As `sonew compile --model`.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=options.DEFAULT_BATCH_SIZE,
-    show_default=True,
-    help="Examples in a step.",
-)
+@options.batch_size_option
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Of every trial.")
 @click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="As `sonew run --data`.")
 @click.option("--data-dir", type=options.PATH, help="Where the files of `mnist` are.")
