@@ -66,6 +66,41 @@ def broadcast(scalar: ir.Value, shape: Sequence[int]) -> ir.Value:
     ).result
 
 
+def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
+    """The tensors one after the other along an axis; the tensor itself if it is one."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = list(ir.ShapedType(parts[0].type).shape)
+    shape[dim] = sum(ir.ShapedType(part.type).shape[dim] for part in parts)
+    kind = ir.RankedTensorType.get(shape, element_type(parts[0]))
+    attributes = {"dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
+    return ir.Operation.create(
+        "stablehlo.concatenate", results=[kind], operands=list(parts), attributes=attributes
+    ).result
+
+
+def slice_of(value: ir.Value, starts: Sequence[int], limits: Sequence[int]) -> ir.Value:
+    """The elements from `starts` up to `limits`; the tensor itself if these are all."""
+    shape = list(ir.ShapedType(value.type).shape)
+    if not any(starts) and list(limits) == shape:
+        return value
+    kind = ir.RankedTensorType.get(
+        [end - start for start, end in zip(starts, limits, strict=True)], element_type(value)
+    )
+    attributes = {
+        "start_indices": ir.DenseI64ArrayAttr.get(list(starts)),
+        "limit_indices": ir.DenseI64ArrayAttr.get(list(limits)),
+        "strides": ir.DenseI64ArrayAttr.get([1] * len(shape)),
+    }
+    return ir.Operation.create("stablehlo.slice", results=[kind], operands=[value], attributes=attributes).result
+
+
+def rows(value: ir.Value, start: int, end: int) -> ir.Value:
+    """Rows `start` up to `end`: a slice along the leading axis."""
+    shape = list(ir.ShapedType(value.type).shape)
+    return slice_of(value, [start, *[0] * (len(shape) - 1)], [end, *shape[1:]])
+
+
 def linear_index(shape: Sequence[int]) -> ir.Value:
     """The row-major index of every element, as unsigned 32-bit integers."""
     kind = ir.RankedTensorType.get(shape, u32())

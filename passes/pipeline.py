@@ -20,6 +20,7 @@ from sonew_compiled.passes import (
     lower_contractions,
     lower_storage,
     merge_exports,
+    peel_shifts,
     retype,
     select_export,
     split_reductions,
@@ -49,6 +50,7 @@ _OF_SOME: Sequence[Pass] = (
     emulate_bf16.PASS,
     exact_contractions.PASS,
     select_export.PASS,
+    peel_shifts.PASS,
 )
 
 REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in (*PIPELINE, *_OF_SOME)})

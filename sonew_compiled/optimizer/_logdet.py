@@ -123,7 +123,9 @@ def _solve(chain: Chain, diagonal: jax.Array, off: Bands) -> tuple[list[jax.Arra
         good = pivot > 0
         defined = defined & good
         pivot = jnp.where(good, pivot, one)
-        factors[k] = [matrix[k][q] / pivot for q in range(k)]
+        # One division for many, but where there is one anyway.
+        inverse = one / pivot
+        factors[k] = [matrix[k][q] * inverse if k > 1 else matrix[k][q] / pivot for q in range(k)]
         for p in range(k):
             for q in range(p + 1):
                 matrix[p][q] = matrix[p][q] - factors[k][p] * matrix[k][q]

@@ -69,12 +69,15 @@ _BASELINES = {
     ),
 }
 
-PASSES = ("emulate-contractions", "emulate-arithmetic", "emulate-rounding")
+EMULATION = ("emulate-contractions", "emulate-arithmetic", "emulate-rounding")
 """What processors and IREE's bytecode need done to the module first.
 
 Few processors multiply 16-bit operands faster than float32 ones, and IREE's code for them is much slower. In 16-bit
 arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 """
+
+# Last, so that the roundings are computed with what they round.
+_PASSES = (*EMULATION, "peel-shifts")
 
 MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
 """The processors that can be named, the more capable level first."""
@@ -87,7 +90,7 @@ def cpu_target(model: str) -> Target:
             name="cpu",
             flags=(*_FLAGS, _HOST),
             fallback_flags=_FALLBACK_FLAGS,
-            passes=PASSES,
+            passes=_PASSES,
             driver="local",
             machine=platform.machine(),
         )
@@ -103,7 +106,7 @@ def cpu_target(model: str) -> Target:
         name=f"cpu:{model}",
         flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
         fallback_flags=_FALLBACK_FLAGS,
-        passes=PASSES,
+        passes=_PASSES,
         driver="local",
         machine=machine,
         cpu=cpu,

@@ -35,7 +35,7 @@ def _vmvx(model: str) -> Target:
     """IREE's portable bytecode: any processor, no native code, slow."""
     assert not model
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
-    return Target(name="vmvx", flags=flags, passes=_cpu.PASSES, driver="local")
+    return Target(name="vmvx", flags=flags, passes=_cpu.EMULATION, driver="local")
 
 
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
