@@ -14,14 +14,15 @@ operations: then it is written out and read back, its parts cut in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import Function, callee, calls, element_type, functions
+from sonew_compiled.passes._function import Function, element_type, functions
+from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._row_parts import Pinched, interior, reach
-from sonew_compiled.passes._rows import RowGroup, is_concatenation, is_elementwise, owner, shape_of
+from sonew_compiled.passes._rows import RowGroup, is_concatenation, owner, shape_of
 
 ELEMENTS = 1 << 14
 """Tensors of fewer elements are left alone: what their shifts cost is less than another dispatch does."""
@@ -35,51 +36,20 @@ _ALIAS = "tf.aliasing_output"
 def peel_shifts(module: ir.Module, *, elements: int = ELEMENTS, recompute: int = RECOMPUTE) -> None:
     """Cut elementwise computations over shifted tensors of at least `elements` elements into edges and interior.
 
-    Only shifts at the top level of a function are seen, and those whose edges are at most a quarter of the rows.
-    Functions of elementwise operations alone are inlined. Results that are put together from parts lose their alias
-    with an argument: see `_forget_aliases`.
+    Functions are inlined into the exports. Only shifts at the top level of these are seen, and those whose edges are at
+    most a quarter of the rows. Results that are put together from parts lose their alias with an argument: see
+    `_forget_aliases`.
     """
-    by_name = {function.name: function for function in functions(module)}
-    helpers = {name: function for name, function in by_name.items() if _is_elementwise_helper(function)}
-    for function in by_name.values():
-        for call in calls(function):
-            if callee(call) in helpers:
-                _inline(call, helpers[callee(call)])
+    inline_calls(module)
     # What is computed twice would be read twice.
     run_mlir_passes(module, "builtin.module(func.func(cse))")
     placed: set[ir.Value] = set()
-    for function in by_name.values():
+    for function in functions(module):
         _give_each_reader_its_own_slice(function)
         for group in RowGroup.find(function, elements):
             placed |= _peel(group, recompute)
-    for function in by_name.values():
-        if function.is_public:
-            _forget_aliases(function, placed, by_name)
-    run_mlir_passes(module, "builtin.module(func.func(cse),symbol-dce)")
-
-
-def _is_elementwise_helper(function: Function) -> bool:
-    if function.is_public:
-        return False
-    *body, _ = function.block.operations
-    return all(
-        is_elementwise(op.operation) or op.operation.name in ("stablehlo.broadcast_in_dim", "stablehlo.constant")
-        for op in body
-    )
-
-
-def _inline(call: ir.Operation, function: Function) -> None:
-    values = dict(zip(function.arguments, call.operands, strict=True))
-    *body, _ = function.block.operations
-    with ir.InsertionPoint(call):
-        for op in body:
-            copy = op.operation.clone()
-            for index, operand in enumerate(op.operation.operands):
-                copy.operands[index] = values[operand]
-            values[op.operation.results[0]] = copy.results[0]
-    for result, value in zip(call.results, function.returned, strict=True):
-        result.replace_all_uses_with(values[value])
-    call.erase()
+        _forget_aliases(function, placed)
+    run_mlir_passes(module, "builtin.module(func.func(cse))")
 
 
 def _give_each_reader_its_own_slice(function: Function) -> None:
@@ -124,19 +94,15 @@ def _peel(group: RowGroup, recompute: int) -> set[ir.Value]:
     return set(wholes.values())
 
 
-def _forget_aliases(function: Function, placed: Collection[ir.Value], by_name: Mapping[str, Function]) -> None:
+def _forget_aliases(function: Function, placed: Collection[ir.Value]) -> None:
     """Let results that are put together from parts have memory of their own.
 
     IREE has each part write its place there, but does not see that it may when the memory is that of an argument: the
     whole is then copied to it in the end.
     """
     for attributes in function.argument_attributes:
-        if _ALIAS in attributes:
-            value = function.returned[ir.IntegerAttr(attributes[_ALIAS]).value]
-            while (call := owner(value)) is not None and call.name == "func.call":
-                value = by_name[callee(call)].returned[ir.OpResult(value).result_number]
-            if value in placed:
-                del attributes[_ALIAS]
+        if _ALIAS in attributes and function.returned[ir.IntegerAttr(attributes[_ALIAS]).value] in placed:
+            del attributes[_ALIAS]
     function.finish()
 
 
