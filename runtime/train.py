@@ -204,31 +204,32 @@ class _Run:
             steps_per_epoch=self.steps_per_epoch,
             batch_size=batch_size,
         )
-        while self.step < stop and not interruption.requested:
-            rate = self.rates(self.step)
-            batch = self.program.upload_batch(self.data.training_batch(self.settings.seed, self.step))
-            loss = self.state.step(batch, learning_rate.buffer(rate))
-            self.step += 1
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss became {loss} at step {self.step}")
-            self.loss_sum += loss
-            self.reporter.step(step=self.step, loss=loss)
-            if self.step % self.steps_per_epoch == 0:
-                now = time.perf_counter()
-                metrics = EpochMetrics(
-                    step=self.step,
-                    epoch=self.step // self.steps_per_epoch,
-                    loss=self.loss_sum / self.steps_per_epoch,
-                    learning_rate=rate,
-                    seconds=now - start,
-                    images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
-                )
-                epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
-                # Before the checkpoint: a resumed run drops a line too many, and would never write a missing one.
-                self.metrics.append(metrics)
-                self.reporter.epoch(metrics)
-                if self.step % every == 0 and self.step < stop:
-                    self._save()
+        with contextlib.closing(self.data.training_batches(self.settings.seed, self.step)) as batches:
+            while self.step < stop and not interruption.requested:
+                rate = self.rates(self.step)
+                batch = self.program.upload_batch(next(batches))
+                loss = self.state.step(batch, learning_rate.buffer(rate))
+                self.step += 1
+                if not math.isfinite(loss):
+                    raise self._diverged(f"the loss became {loss} at step {self.step}")
+                self.loss_sum += loss
+                self.reporter.step(step=self.step, loss=loss)
+                if self.step % self.steps_per_epoch == 0:
+                    now = time.perf_counter()
+                    metrics = EpochMetrics(
+                        step=self.step,
+                        epoch=self.step // self.steps_per_epoch,
+                        loss=self.loss_sum / self.steps_per_epoch,
+                        learning_rate=rate,
+                        seconds=now - start,
+                        images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
+                    )
+                    epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
+                    # Before the checkpoint: a resumed run drops a line too many, and would never write a missing one.
+                    self.metrics.append(metrics)
+                    self.reporter.epoch(metrics)
+                    if self.step % every == 0 and self.step < stop:
+                        self._save()
         self.seconds = time.perf_counter() - start
         if self.step > self.first_step or self.last_good is None:
             self._save()

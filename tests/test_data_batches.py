@@ -1,6 +1,8 @@
 """Batches: how fields are bound, converted, ordered and cut."""
 
+import contextlib
 import hashlib
+import threading
 
 import ml_dtypes
 import numpy as np
@@ -174,6 +176,16 @@ def test_training_batches_follow_the_order_and_drop_the_rest() -> None:
     for step in (8, 0, 5):
         np.testing.assert_array_equal(data.training_batch(seed, step)["image"], expected[step])
         np.testing.assert_array_equal(data.training_batch(9, 0)["image"], epoch_order(9, 0, n)[:size])
+
+
+def test_batches_ahead_are_those_asked_for_one_by_one() -> None:
+    data = bind({"image": BYTES}, (spec("image", (64,), "uint8"),))
+    with contextlib.closing(data.training_batches(3, 2)) as batches:
+        for step in range(2, 9):
+            np.testing.assert_array_equal(next(batches)["image"], data.training_batch(3, step)["image"])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("sonew-batch")]
+    with contextlib.closing(data.training_batches(-1, 0)) as batches, pytest.raises(UsageError, match="seed -1"):
+        next(batches)
 
 
 def test_going_on_within_an_epoch_does_not_shuffle_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,9 @@ must see the batches that the uninterrupted run would have seen, so the order mu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import ml_dtypes  # Registers bfloat16 with NumPy.
@@ -97,6 +99,18 @@ class BoundData:
             self._order = cached = (seed, epoch, epoch_order(seed, epoch, self.examples))
         start = position * self.batch_size
         return self._take(cached[2][start : start + self.batch_size])
+
+    def training_batches(self, seed: int, step: int) -> Generator[dict[str, np.ndarray], None, None]:
+        """Batch number `step` and those after it, without end, each converted while the one before is at work.
+
+        The arguments and errors are those of `training_batch`, which must not be called meanwhile. Close it in the end.
+        """
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sonew-batch") as another:
+            coming = another.submit(self.training_batch, seed, step)
+            for following in itertools.count(step + 1):
+                batch = coming.result()
+                coming = another.submit(self.training_batch, seed, following)
+                yield batch
 
     def evaluation_batches(self) -> Iterator[tuple[dict[str, np.ndarray], int]]:
         """All examples in their order: batches, each with the number of its examples that count.
