@@ -2,7 +2,8 @@
 
 float16 has no number below 6e-8: the gradients that flow backward through products rounded to it are lost there. They
 are proportional to the cotangent with which the backward pass starts, 1.0 in the traced step: it becomes a scale, by
-which the gradients are divided before the update. The scale is kept in the state and found by trial:
+which the gradients are divided before the update, and so is whatever else depends on the cotangent, such as derivatives
+by pre-activations; what does not, such as activations, stays. The scale is kept in the state and found by trial:
 
 - if any gradient is infinite or NaN, the step leaves the whole state as it was, and halves the scale (down to 1);
 - after `interval` steps in a row in which none was, it doubles the scale (up to 2^24).
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes import _build as build
+from sonew_compiled.passes._dependence import dependent_results
 from sonew_compiled.passes._function import (
     ROLES,
     Function,
@@ -55,7 +57,10 @@ def loss_scaling(module: ir.Module, *, initial: int = 2**15, interval: int = 200
     scale = build.add_state(init, step, SCALE, initial, ir.F32Type.get())
     good = build.add_state(init, step, GOOD_STEPS, 0, ir.IntegerType.get_signless(32))
     call.operands[len(call.operands) - 1] = scale
-    gradients = [each for each in list(call.results)[1:] if has_element(each, ir.F32Type.get())]
+    scaled = dependent_results(by_name[GRADIENTS], frozenset({len(call.operands) - 1}), by_name)
+    gradients = [
+        each for i, each in enumerate(call.results) if i > 0 and i in scaled and has_element(each, ir.F32Type.get())
+    ]
     readers = [Readers(gradient) for gradient in gradients]
     with ir.InsertionPoint.after(call):
         finite = _all_finite(gradients)

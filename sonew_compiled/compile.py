@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from sonew_compiled import passes
+from sonew_compiled.backward import Loss
 from sonew_compiled.build import adapt, build
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.kernels import ptxas_version
@@ -24,7 +25,7 @@ from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
-from sonew_compiled.trace import Loss, OptimizerFactory, trace_training
+from sonew_compiled.trace import OptimizerFactory, trace_training
 
 STABLEHLO_FILE = "module.stablehlo"
 PARAMETERS_FILE = "params.safetensors"
@@ -87,7 +88,7 @@ def compile_training(
       ...     autoencoder.batch(100), output="autoencoder.bundle", learning_rate=1e-2)
     """
     if isinstance(optimizer, OptimizerSettings):
-        factory = optimizer_factory(optimizer)
+        factory = optimizer_factory(optimizer, loss=loss, batch=batch)
         described = {k: v for k, v in asdict(optimizer).items() if k != "learning_rate" and v is not None}
         learning_rate = optimizer.learning_rate if learning_rate is None else learning_rate
     else:

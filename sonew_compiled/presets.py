@@ -26,6 +26,8 @@ _ACCEPTED: dict[str, tuple[Callable[[float], bool], str]] = {
     "block_size": (lambda x: 1 <= x < 2**31, "a number of rows from 1 on, such as 1024"),
     "rank": (lambda x: 1 <= x <= 64, "a whole number from 1 to 64"),
     "weight_decay": (lambda x: 0 <= x < math.inf, "zero or a positive number, such as 1e-4"),
+    "local_steps": (lambda x: 1 <= x < 2**31, "a number of steps from 1 on, such as 10"),
+    "activation_rate": (lambda x: 0 < x < math.inf, "a positive number, such as 1e-2"),
 }
 
 
@@ -46,6 +48,8 @@ class OptimizerSettings:
       block_size: the largest side of a block that has a preconditioner of its own.
       rank: rows of the sketch.
       weight_decay: decoupled weight decay.
+      local_steps: steps that a layer makes on its local loss.
+      activation_rate: how far the targets of a local loss are, in steps by the pre-activations' gradient.
     """
 
     name: str
@@ -58,6 +62,8 @@ class OptimizerSettings:
     block_size: int | None = None
     rank: int | None = None
     weight_decay: float | None = None
+    local_steps: int | None = None
+    activation_rate: float | None = None
 
     def __post_init__(self) -> None:
         for key, (accepts, remedy) in _ACCEPTED.items():
@@ -97,6 +103,10 @@ _PRESETS = {
         _preset("rfdson", 10.0, eps=1.0, rank=4),
         _preset("ons", 1.0, eps=1.0),
         _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
+        _preset("kfac", 3e-2, 0.9, 0.95, 0.1, precond_interval=20),
+        _preset("kbfgs", 5e-2, 0.9, 0.9, 0.3),
+        _preset("natural-gradient", 1e-1, eps=1e-2),
+        _preset("locoprop", 1e-3, 0.9, 0.9, 1e-5, local_steps=10, activation_rate=1e-2),
     )
 }
 
@@ -130,6 +140,8 @@ def optimizer_settings(
     block_size: int | None = None,
     rank: int | None = None,
     weight_decay: float | None = None,
+    local_steps: int | None = None,
+    activation_rate: float | None = None,
 ) -> OptimizerSettings:
     """The preset of `name` under a precision policy, with what is given put in its place.
 
@@ -148,6 +160,8 @@ def optimizer_settings(
         "block_size": block_size,
         "rank": rank,
         "weight_decay": weight_decay,
+        "local_steps": local_steps,
+        "activation_rate": activation_rate,
     }
     given = {key: value for key, value in settings.items() if value is not None}
     taken = settings_of(name)

@@ -12,9 +12,9 @@ import optax
 from jax.extend.core import Var
 from jaxlib.mlir import ir
 
+from sonew_compiled.backward import Loss, backward_pass, gradient_point
 from sonew_compiled.errors import UsageError
 
-Loss = Callable[[Any, Any], jax.Array]
 # The tensors of the training state, by the first part of their names.
 _ROLES = {"params": "parameter", "optimizer": "optimizer"}
 
@@ -35,7 +35,7 @@ def trace_training(
       init: `init(key) -> params`.
       loss: `loss(params, batch) -> scalar`, a mean over the examples of the batch's leading axis.
       optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar; see
-        `gradient_point` for where its gradients are taken.
+        `sonew_compiled.backward` for what its update is given.
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
       predict: `predict(params, batch) -> array`.
 
@@ -53,15 +53,14 @@ def trace_training(
     # Functions of their own in the module, so that passes find the seam between the gradients and the update.
     @jax.jit
     def gradients(params: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
-        value, pullback = jax.vjp(lambda p: loss(p, batch), params)
-        return value, pullback(cotangent.astype(value.dtype))[0]
+        return backward_pass(optimizer(jnp.zeros((), jnp.float32)), loss)(params, batch, cotangent)
 
     update = _update(optimizer)
 
     def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
         point = gradient_point(optimizer(learning_rate), state["params"], state["optimizer"])
-        value, grads = gradients(point, batch, jnp.ones((), jnp.float32))
-        return update(grads, state, learning_rate), value.astype(jnp.float32)
+        value, signals = gradients(point, batch, jnp.ones((), jnp.float32))
+        return update(signals, state, learning_rate), value.astype(jnp.float32)
 
     def eval_step(params: Any, batch: Any) -> Any:
         def example_loss(example: Any) -> Any:
@@ -101,35 +100,31 @@ def trace_training(
     return "module {\n" + "\n".join(_inner(name, text) for name, text in traces.items()) + "\n}\n"
 
 
-def gradient_point(optimizer: optax.GradientTransformation, params: Any, state: Any) -> Any:
-    """Where a step takes its gradients: at the parameters, unless the optimizer has a `gradient_point` of its own.
-
-    `optimizer.gradient_point(params, state)` is for one that averages, whose parameters are the average.
-    """
-    own = getattr(optimizer, "gradient_point", None)
-    return params if own is None else own(params, state)
-
-
-def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, keep_gradients: bool = False) -> str:
+def trace_update(
+    *, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, batch: Any = None, keep_gradients: bool = False
+) -> str:
     """Traces the optimizer's update alone, which is no part of a bundle: what a benchmark times.
 
     Args:
       init: `init(key) -> params`.
       optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar.
+      batch: as `trace_training` takes it, for an optimizer whose backward pass is its own.
       keep_gradients: whether the gradients count as state, so that they are stored as a precision policy stores that.
 
     Returns:
-      MLIR text as `trace_training` gives it, with `init` and a `train_step` that takes the gradients, named
-      `gradients/...` as the parameters are, the state and the learning rate, and gives the state.
+      MLIR text as `trace_training` gives it, with `init` and a `train_step` that takes the gradients, or what the
+      optimizer takes in place of them, named `gradients/...`, the state and the learning rate, and gives the state.
     """
     init_state, update = _init_state(init, optimizer), _update(optimizer)
     seed = jax.ShapeDtypeStruct((), jnp.int32)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     state = jax.eval_shape(init_state, seed)
+    own = getattr(optimizer(jnp.zeros((), jnp.float32)), "backward", None)
+    signals = state["params"] if own is None else jax.eval_shape(own, state["params"], batch, rate)[1]
     step = _trace(
         update,
-        [state["params"], state, rate],
-        names=[_names({"gradients": state["params"]}), _names(state), ["learning_rate"]],
+        [signals, state, rate],
+        names=[_names({"gradients": signals}), _names(state), ["learning_rate"]],
         results=[_names(state)],
         donate=set(_names(state)),
         roles={**_ROLES, "gradients": "optimizer"} if keep_gradients else _ROLES,
@@ -148,8 +143,8 @@ def _init_state(init: Callable[[jax.Array], Any], optimizer: OptimizerFactory) -
 
 def _update(optimizer: OptimizerFactory) -> Callable[[Any, dict[str, Any], Any], dict[str, Any]]:
     @jax.jit
-    def update(grads: Any, state: dict[str, Any], learning_rate: Any) -> dict[str, Any]:
-        updates, opt_state = optimizer(learning_rate).update(grads, state["optimizer"], state["params"])
+    def update(signals: Any, state: dict[str, Any], learning_rate: Any) -> dict[str, Any]:
+        updates, opt_state = optimizer(learning_rate).update(signals, state["optimizer"], state["params"])
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
 
     return update

@@ -19,6 +19,7 @@ import pytest
 
 from sonew_compiled import UsageError, compile_training
 from sonew_compiled import optimizer as optimizers
+from sonew_compiled.backward import gradient_point, loss_and_signals
 from sonew_compiled.optimizer import _quantize as quantize
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._inverse_root import inverse_root
@@ -34,9 +35,10 @@ from sonew_compiled.runtime import (
     open_bundle,
     save_checkpoint,
 )
-from sonew_compiled.trace import gradient_point
 
-each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+# Those that look into the model need one that is trained on a batch: tests/test_dense_optimizers.py.
+OF_GRADIENTS = [name for name in OPTIMIZERS if name not in ("kfac", "kbfgs", "natural-gradient", "locoprop")]
+each_of_gradients = pytest.mark.parametrize("name", OF_GRADIENTS)
 # tests/test_compile.py and tests/test_precision.py have the other two, which take longest to compile.
 COMPILED = [name for name in OPTIMIZERS if name not in ("tridiag-sonew", "band-sonew")]
 each_compiled = pytest.mark.parametrize("name", COMPILED)
@@ -122,7 +124,7 @@ def problem(name: str) -> tuple[Callable[[Any], jax.Array], Any, float]:
 
 
 @pytest.mark.parametrize("on", PROBLEMS)
-@each_optimizer
+@each_of_gradients
 def test_converges(name: str, on: str) -> None:
     f, start, least = problem(on)
     make = optimizer_factory(optimizer_settings(name, eps=DAMPING.get((name, on))))
@@ -145,7 +147,7 @@ def test_converges(name: str, on: str) -> None:
 # ----- a tiny model, compiled
 
 # So much damping, since the statistics of a few examples are singular: rounding alone would be seen in the losses.
-DAMPED = {"shampoo": 1e-3, "full-adagrad": 1e-3}
+DAMPED = {"shampoo": 1e-3, "full-adagrad": 1e-3, "kfac": 0.1, "locoprop": 1e-3}
 
 
 def settings(name: str) -> Any:
@@ -204,12 +206,12 @@ def steps(state: TrainingState, indices: range, rate: float = 1e-2) -> list[floa
 def test_the_compiled_step_is_the_jitted_one(bundles: Callable[..., Path], cpu: Device, name: str) -> None:
     state = TrainingState.initial(Program.load(open_bundle(bundles(name)), cpu), seed=0)
     params = {key.partition("/")[2]: jnp.asarray(value) for key, value in state.parameters().items()}
-    tx = optimizer_factory(settings(name))(1e-2)
+    tx = optimizer_factory(settings(name), loss=loss, batch=BATCH)(1e-2)
 
     @jax.jit
     def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any, jax.Array]:
-        value, gradients = jax.value_and_grad(loss)(gradient_point(tx, params, state), batch)
-        updates, state = tx.update(gradients, state, params)
+        value, signals = loss_and_signals(tx, loss, params, state, batch)
+        updates, state = tx.update(signals, state, params)
         return optax.apply_updates(params, updates), state, value
 
     inner = tx.init(params)
@@ -237,7 +239,10 @@ def test_the_state_goes_through_a_checkpoint(
         assert value.tobytes() == resumed.download()[key].tobytes(), key
 
 
-@pytest.mark.parametrize(("name", "precision"), [("adam-8bit", "bf16"), ("soap", "bf16"), ("shampoo", "bf16-pure")])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("adam-8bit", "bf16"), ("soap", "bf16"), ("shampoo", "bf16-pure"), ("kfac", "bf16"), ("locoprop", "bf16-pure")],
+)
 def test_in_16_bits(bundles: Callable[..., Path], cpu: Device, name: str, precision: str) -> None:
     bundle = open_bundle(bundles(name, precision))
     dtypes = {spec.name.rpartition("/")[2]: spec.dtype for spec in bundle.manifest.state if "bias" in spec.name}
@@ -251,16 +256,17 @@ def test_in_16_bits(bundles: Callable[..., Path], cpu: Device, name: str, precis
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
-def test_ons_is_refused_in_16_bits(refusal: Callable[..., str], tmp_path: Path) -> None:
-    arguments = {"output": tmp_path / "ons", "precision": "bf16"}
-    message = refusal(UsageError, lambda: compile_training(loss, init, optimizer_settings("ons"), BATCH, **arguments))
+@pytest.mark.parametrize("name", ["ons", "kbfgs"])
+def test_what_needs_float32_is_refused_in_16_bits(refusal: Callable[..., str], tmp_path: Path, name: str) -> None:
+    arguments = {"output": tmp_path / name, "precision": "bf16"}
+    message = refusal(UsageError, lambda: compile_training(loss, init, optimizer_settings(name), BATCH, **arguments))
     assert "bfloat16 is too coarse" in message
     assert "--precision f32" in message
 
 
-@pytest.mark.parametrize("name", ["ons", "full-adagrad"])
+@pytest.mark.parametrize("name", ["ons", "full-adagrad", "natural-gradient"])
 def test_a_full_matrix_is_refused_above_a_size(refusal: Callable[..., str], name: str) -> None:
-    tx = optimizer_factory(optimizer_settings(name))(1.0)
+    tx = optimizer_factory(optimizer_settings(name), loss=loss)(1.0)
     jax.eval_shape(tx.init, {"w": jnp.zeros((64, 64))})
     message = refusal(UsageError, lambda: tx.init({"w": jnp.zeros((64, 64)), "b": jnp.zeros(1)}))
     assert f"{name} keeps a matrix of 4,097 x 4,097" in message
@@ -272,14 +278,15 @@ def test_a_full_matrix_is_refused_above_a_size(refusal: Callable[..., str], name
 
 def test_every_setting_is_taken_or_refused(refusal: Callable[..., str]) -> None:
     values = {"b1": 0.5, "b2": 0.5, "eps": 0.5, "band": 3, "precond_interval": 3, "rank": 3, "block_size": 3}
-    values["weight_decay"] = 0.5
+    values |= {"weight_decay": 0.5, "local_steps": 3, "activation_rate": 0.5}
+    model = {"loss": lambda params, x: jnp.mean(x @ params["w"]), "batch": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     assert values.keys() == set(SETTINGS)
     for name in OPTIMIZERS:
         for key, value in values.items():
             if key in settings_of(name):
                 given = optimizer_settings(name, **{key: value})
                 assert given == dataclasses.replace(optimizer_settings(name), **{key: value})
-                optimizer_factory(given)(0.1).init({"w": jnp.zeros((3, 2))})
+                optimizer_factory(given, **model)(0.1).init({"w": jnp.zeros((3, 2))})
             else:
                 message = refusal(UsageError, functools.partial(optimizer_settings, name, **{key: value}))
                 assert message.startswith(f"--{key.replace('_', '-')} {value} does not go with {name}, which takes ")

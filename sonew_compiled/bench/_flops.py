@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.backward import loss_and_signals
 from sonew_compiled.bench._plan import Run
 from sonew_compiled.models import Model
 from sonew_compiled.optimizer import optimizer_factory
@@ -15,15 +16,16 @@ from sonew_compiled.optimizer import optimizer_factory
 
 def step_flops(model: Model, run: Run) -> float:
     """Operations of the loss, its gradients and the update, of the float32 program before any optimization."""
-    make = optimizer_factory(run.optimizer)
+    batch = model.batch(run.batch_size)
+    make = optimizer_factory(run.optimizer, loss=model.loss, batch=batch)
 
     def step(params: Any, state: Any, batch: Any, rate: Any) -> Any:
-        loss, grads = jax.value_and_grad(model.loss)(params, batch)
-        updates, state = make(rate).update(grads, state, params)
+        loss, signals = loss_and_signals(make(rate), model.loss, params, state, batch)
+        updates, state = make(rate).update(signals, state, params)
         return optax.apply_updates(params, updates), state, loss
 
     params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")))
     state = jax.eval_shape(make(0.0).init, params)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    analysis: Any = jax.jit(step).lower(params, state, model.batch(run.batch_size), rate).cost_analysis()
+    analysis: Any = jax.jit(step).lower(params, state, batch, rate).cost_analysis()
     return float((analysis or {}).get("flops", 0.0))

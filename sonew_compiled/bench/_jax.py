@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sonew_compiled.backward import loss_and_signals
 from sonew_compiled.bench._number import RuntimeNumber
 from sonew_compiled.models import Model
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.passes import precision_policy
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import BoundData
-from sonew_compiled.trace import gradient_point
 
 State = tuple[Any, Any]
 
@@ -36,6 +36,9 @@ _COMPUTED = {
     "f16-mixed": (jnp.float16, jnp.float32),
     "bf16-sr": (jnp.bfloat16, jnp.float32),
 }
+
+# By what batch the optimizers that look into the model find its layers, which are the same for every other.
+_ANY_SIZE = 2
 
 
 class JaxTraining:
@@ -64,9 +67,13 @@ class JaxTraining:
         self.compilations = 0
         self._optimizer = optimizer
 
+        def narrow_loss(params: Any, batch: Any) -> Any:
+            return model.loss(_cast(params, compute), _cast(batch, compute)).astype(jnp.float32)
+
         def make(learning_rate: Any, hyper: Mapping[str, Any]) -> optax.GradientTransformation:
             given = {name: RuntimeNumber(getattr(optimizer, name), value) for name, value in hyper.items()}
-            return optimizer_factory(dataclasses.replace(optimizer, **given))(learning_rate)  # type: ignore[arg-type]
+            settings = dataclasses.replace(optimizer, **given)  # type: ignore[arg-type]
+            return optimizer_factory(settings, loss=narrow_loss, batch=model.batch(_ANY_SIZE))(learning_rate)
 
         def store(params: Any, inner: Any) -> State:
             return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype)
@@ -80,14 +87,11 @@ class JaxTraining:
         def step(state: State, batch: Any, learning_rate: Any, hyper: Any) -> tuple[State, Any]:
             self.compilations += 1  # this is run while it is traced
             params, inner = state
-            narrow = _cast(batch, compute)
             moved, inner = _cast(params, wide), _cast(inner, wide)
             with statistics_dtype(policy.state_dtype):
                 transformation = make(learning_rate, hyper)
-                loss, grads = jax.value_and_grad(lambda p: model.loss(_cast(p, compute), narrow).astype(jnp.float32))(
-                    gradient_point(transformation, moved, inner)
-                )
-                updates, inner = transformation.update(_cast(grads, wide), inner, moved)
+                loss, signals = loss_and_signals(transformation, narrow_loss, moved, inner, batch)
+                updates, inner = transformation.update(_cast(signals, wide), inner, moved)
             return store(optax.apply_updates(moved, updates), inner), loss
 
         @jax.jit

@@ -152,8 +152,15 @@ def time_update(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
 
     asked = Run.from_settings(run)
     device = open_device(asked.device)
+    model = load_model(asked.model)
     update = CompiledUpdate(
-        load_model(asked.model).init, asked.optimizer, device, precision=asked.precision, target=asked.target
+        model.init,
+        asked.optimizer,
+        device,
+        loss=model.loss,
+        batch=model.batch(asked.batch_size),
+        precision=asked.precision,
+        target=asked.target,
     )
     measured = measure_pairs(update, load_step(Program.load(open_bundle(bundle), device)), pairs)
     return {

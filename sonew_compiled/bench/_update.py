@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from sonew_compiled import passes
+from sonew_compiled.backward import Loss
 from sonew_compiled.bench._roofline import load_executable
 from sonew_compiled.bench._traffic import role, update_function_bytes
 from sonew_compiled.build import adapt, build
@@ -43,10 +44,14 @@ class CompiledUpdate:
         optimizer: OptimizerSettings,
         device: Device,
         *,
+        loss: Loss | None = None,
+        batch: Any = None,
         precision: str = "f32",
         target: str = "cpu",
     ) -> None:
-        """Compiles and loads it; `init` as a model has it, `precision` and `target` as `compile_training` takes them.
+        """Compiles and loads it; `init` as a model has it, the others as `compile_training` takes them.
+
+        An optimizer that looks into the model needs its loss and a batch.
 
         Under a policy that rounds every operation (`bf16-pure`) the gradients come in rounded, under the others in
         float32, as they do within the step. A policy's loss scaling is no part of the update.
@@ -63,7 +68,8 @@ class CompiledUpdate:
             return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), shapes)
 
         with statistics_dtype(policy.state_dtype):
-            module = passes.parse(trace_update(init=zeros, optimizer=optimizer_factory(optimizer), keep_gradients=pure))
+            make = optimizer_factory(optimizer, loss=loss, batch=batch)
+            module = passes.parse(trace_update(init=zeros, optimizer=make, batch=batch, keep_gradients=pure))
         pipeline = [each for each in passes.pipeline(policy) if each.name != "loss-scaling"]
         passes.run_pipeline(module, pipeline)
         functions = {
@@ -79,8 +85,10 @@ class CompiledUpdate:
         rng = np.random.default_rng(0)
 
         def random(spec: TensorSpec, scale: float) -> Buffer:
-            array = scale * rng.standard_normal(spec.shape, np.float32)
-            return self._program.upload(spec, array.astype(as_dtype(spec.dtype)))
+            dtype = as_dtype(spec.dtype)
+            if np.issubdtype(dtype, np.integer):
+                return self._program.upload(spec, np.zeros(spec.shape, dtype))
+            return self._program.upload(spec, (scale * rng.standard_normal(spec.shape, np.float32)).astype(dtype))
 
         self._buffers = TrainingState.initial(self._program, seed=0).buffers | {
             spec.name: random(spec, _PARAMETER_SCALE) for spec in self._step.inputs if role(spec) == "params"

@@ -117,12 +117,14 @@ def compile_options(command: Command) -> Command:
         click.option(
             "--precond-interval",
             type=int,
-            help="Steps from one preconditioner of shampoo, soap or full-adagrad to the next.  "
+            help="Steps from one preconditioner of shampoo, soap, full-adagrad or kfac to the next.  "
             "[default: the optimizer's preset]",
         ),
         click.option("--block-size", type=int, help="Largest side of shampoo's blocks.  [default: 2048]"),
         click.option("--rank", type=int, help="Rows of rfdson's sketch.  [default: 4]"),
         click.option("--weight-decay", type=float, help="Decoupled weight decay.  [default: the optimizer's preset]"),
+        click.option("--local-steps", type=int, help="Steps that locoprop's layers make in a step.  [default: 10]"),
+        click.option("--activation-rate", type=float, help="Distance of locoprop's targets.  [default: 0.01]"),
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),

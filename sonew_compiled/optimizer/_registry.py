@@ -6,11 +6,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import jax
 import optax
 import optax.contrib
 
+from sonew_compiled.errors import UsageError
 from sonew_compiled.optimizer._adam8bit import adam_8bit
 from sonew_compiled.optimizer._full_adagrad import full_adagrad
+from sonew_compiled.optimizer._kbfgs import kbfgs
+from sonew_compiled.optimizer._kfac import kfac
+from sonew_compiled.optimizer._locoprop import locoprop
+from sonew_compiled.optimizer._natural_gradient import natural_gradient
 from sonew_compiled.optimizer._ons import ons
 from sonew_compiled.optimizer._precision import in_float32
 from sonew_compiled.optimizer._rfdson import rfdson
@@ -53,7 +59,7 @@ def _muon(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.Grad
     return optax.GradientTransformation(muon.init, in_float32(muon.update))
 
 
-# Each takes a learning rate and the settings of its preset, by name.
+# Each takes a learning rate and the settings of its preset, by name, and those below a loss and a batch.
 _MAKERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "diag-sonew": sonew,
     "tridiag-sonew": sonew,
@@ -73,14 +79,40 @@ _MAKERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "rfdson": rfdson,
     "ons": ons,
     "full-adagrad": full_adagrad,
+    "kfac": kfac,
+    "kbfgs": kbfgs,
+    "natural-gradient": natural_gradient,
+    "locoprop": locoprop,
 }
 
 
-def optimizer_factory(settings: OptimizerSettings) -> Callable[[Any], optax.GradientTransformation]:
-    """The optimizer as a function of its learning rate: a float, a schedule or a traced scalar."""
+# These differentiate the model's loss themselves; the former find its layers for batches of some shape.
+_OF_LAYERS = ("kfac", "kbfgs", "locoprop")
+_OF_A_LOSS = (*_OF_LAYERS, "natural-gradient")
+
+
+def optimizer_factory(
+    settings: OptimizerSettings, *, loss: Callable[[Any, Any], jax.Array] | None = None, batch: Any = None
+) -> Callable[[Any], optax.GradientTransformation]:
+    """The optimizer as a function of its learning rate: a float, a schedule or a traced scalar.
+
+    Args:
+      settings: of the optimizer.
+      loss: `loss(params, batch) -> scalar`, for one that looks into the model.
+      batch: a tree of `jax.ShapeDtypeStruct`, likewise; its batch size need not be that of the training.
+
+    Raises:
+      UsageError: the optimizer looks into the model, and there is none.
+    """
     given = {key: value for key, value in asdict(settings).items() if value is not None}
     name = given.pop("name")
     del given["learning_rate"]
+    if name in _OF_A_LOSS:
+        if loss is None or (name in _OF_LAYERS and batch is None):
+            raise UsageError(f"{name} looks into the model; give optimizer_factory the model's loss and batch")
+        given["loss"] = loss
+    if name in _OF_LAYERS:
+        given["batch"] = batch
 
     def make(learning_rate: Any) -> optax.GradientTransformation:
         return _MAKERS[name](learning_rate, **given)

@@ -1,0 +1,46 @@
+"""What an optimizer's update is given: gradients at the parameters, unless it wants them elsewhere or wants more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Loss = Callable[[Any, Any], jax.Array]
+BackwardPass = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
+def loss_and_signals(
+    optimizer: optax.GradientTransformation, loss: Loss, params: Any, state: Any, batch: Any
+) -> tuple[jax.Array, Any]:
+    """The loss, and what `optimizer.update` takes: a whole step does nothing else before it."""
+    point = gradient_point(optimizer, params, state)
+    result: tuple[jax.Array, Any] = backward_pass(optimizer, loss)(point, batch, jnp.ones((), jnp.float32))
+    return result
+
+
+def gradient_point(optimizer: optax.GradientTransformation, params: Any, state: Any) -> Any:
+    """Where a step differentiates the loss: at the parameters, unless the optimizer has a `gradient_point` of its own.
+
+    `optimizer.gradient_point(params, state)` is for one that averages, whose parameters are the average.
+    """
+    own = getattr(optimizer, "gradient_point", None)
+    return params if own is None else own(params, state)
+
+
+def backward_pass(optimizer: optax.GradientTransformation, loss: Loss) -> BackwardPass:
+    """A function of (parameters, batch, cotangent of the loss) that gives the loss and the gradients.
+
+    An optimizer that wants more than gradients has a `backward` of its own, and made it of the same loss: what that
+    gives besides the loss, its `update` takes in place of the gradients.
+    """
+
+    def gradients(params: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
+        value, pullback = jax.vjp(lambda p: loss(p, batch), params)
+        return value, pullback(cotangent.astype(value.dtype))[0]
+
+    own: BackwardPass | None = getattr(optimizer, "backward", None)
+    return gradients if own is None else own

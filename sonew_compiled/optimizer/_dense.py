@@ -1,0 +1,206 @@
+"""The dense layers of a loss, found in its jaxpr: what optimizers that look into the model go by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Jaxpr, JaxprEqn, Var
+from jax.extend.core.primitives import (
+    add_p,
+    broadcast_in_dim_p,
+    convert_element_type_p,
+    dot_general_p,
+    jit_p,
+    reshape_p,
+)
+
+from sonew_compiled.errors import UsageError
+
+Place = tuple[int, ...]
+"""Where an equation is: its index in the jaxpr, or that of a call and its place inside, and so on."""
+
+_AS_A_KERNEL = (((1,), (0,)), ((), ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseLayer:
+    """A product `a W`, or `a W + b`, of activations `a` of shape (batch, in).
+
+    Attributes:
+      name: the path of the kernel in the tree of parameters, joined by `/`.
+      kernel: the index of `W`, of shape (in, out), among the leaves of the parameters.
+      bias: likewise of `b`, of shape (out,); None if there is none.
+      place: where the product is in the jaxpr of the loss.
+    """
+
+    name: str
+    kernel: int
+    bias: int | None
+    place: Place
+
+    def join(self, leaves: list[jax.Array]) -> jax.Array:
+        """Of a tree like the parameters the layer's matrix, (in, out), with the bias for another row."""
+        kernel = leaves[self.kernel]
+        return kernel if self.bias is None else jnp.concatenate([kernel, leaves[self.bias][None]], axis=0)
+
+    def with_ones(self, inputs: jax.Array) -> jax.Array:
+        """The layer's inputs with what the bias is multiplied by: (batch, in), or (batch, in + 1)."""
+        if self.bias is None:
+            return inputs
+        return jnp.concatenate([inputs, jnp.ones((inputs.shape[0], 1), inputs.dtype)], axis=1)
+
+
+def split(layers: tuple[DenseLayer, ...], matrices: dict[str, jax.Array], like: Any) -> Any:
+    """The tree like the parameters that has each layer's matrix, as `DenseLayer.join` makes it."""
+    tree: Any
+    leaves, tree = jax.tree.flatten(like)
+    for layer in layers:
+        matrix = matrices[layer.name]
+        leaves[layer.kernel] = matrix if layer.bias is None else matrix[:-1]
+        if layer.bias is not None:
+            leaves[layer.bias] = matrix[-1]
+    return tree.unflatten(leaves)
+
+
+def find_layers(jaxpr: Jaxpr, params: Any, batch: Any, optimizer: str) -> tuple[DenseLayer, ...]:
+    """The layers of a loss, in the order of their kernels among the parameters.
+
+    Every parameter must be used once: a matrix (in, out) as the right operand of a product with activations
+    (batch, in), a vector (out,) as what is added to such a product. Functions under `jax.jit` are looked into; loops
+    and other functions are not.
+
+    Args:
+      jaxpr: of `loss(params, batch)`, the leaves of the parameters first.
+      params: a tree of arrays or `jax.ShapeDtypeStruct`.
+      batch: likewise, of which the leading axes are all the batch size.
+      optimizer: its name, for the error.
+
+    Raises:
+      UsageError: a parameter is used otherwise.
+    """
+    paths, _ = jax.tree_util.tree_flatten_with_path(params)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    search = _Search(names, jnp.shape(jax.tree.leaves(batch)[0])[0], optimizer)
+    search.follow(jaxpr, {var: _Value("parameter", index) for index, var in enumerate(jaxpr.invars[: len(names)])})
+    return search.layers()
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A parameter, a bias made as wide as a batch, or a product, of which `index` is the parameter."""
+
+    kind: str
+    index: int
+
+
+class _Search:
+    def __init__(self, names: list[str], batch_size: int, optimizer: str) -> None:
+        self._names = names
+        self._batch_size = batch_size
+        self._optimizer = optimizer
+        self._uses: Counter[_Value] = Counter()
+        self._places: dict[int, Place] = {}
+        self._kernel_of: dict[int, int] = {}
+
+    def follow(self, jaxpr: Jaxpr, found: dict[Var, _Value], outside: Place = ()) -> None:
+        """Adds to `found` what comes of the parameters, and keeps account of how they are used."""
+        for index, eqn in enumerate(jaxpr.eqns):
+            read = [(i, found[v]) for i, v in enumerate(eqn.invars) if isinstance(v, Var) and v in found]
+            if not read:
+                continue
+            place = (*outside, index)
+            if eqn.primitive is jit_p:
+                inner: Jaxpr = eqn.params["jaxpr"].jaxpr
+                inside = {inner.invars[i]: value for i, value in read}
+                self.follow(inner, inside, place)
+                pairs = zip(inner.outvars, eqn.outvars, strict=True)
+                found |= {out: inside[v] for v, out in pairs if isinstance(v, Var) and v in inside}
+            elif eqn.primitive is convert_element_type_p:
+                found[eqn.outvars[0]] = read[0][1]
+            else:
+                for _, value in read:
+                    self._uses[value] += 1
+                result = self._use(eqn, read, place)
+                if result is not None:
+                    found[eqn.outvars[0]] = result
+
+    def _use(self, eqn: JaxprEqn, read: list[tuple[int, _Value]], place: Place) -> _Value | None:
+        """What an equation makes of the values that it reads at these positions."""
+        by_kind = {value.kind: value for _, value in read}
+        ours = by_kind.get("bias", by_kind.get("parameter"))
+        if ours is None:
+            return None  # a product goes where it likes
+        if by_kind.keys() == {"bias", "product"} and eqn.primitive is add_p and self._uses[ours] == 1:
+            self._kernel_of[ours.index] = by_kind["product"].index
+            return None
+        if self._uses[ours] > 1 or len([value for _, value in read if value == ours]) > 1:
+            self._refuse(ours.index, "is used more than once")
+        if len(read) == 1 and ours.kind == "parameter":
+            if eqn.primitive is dot_general_p and read[0][0] == 1 and _is_dense(eqn, self._batch_size):
+                self._places[ours.index] = place
+                return _Value("product", ours.index)
+            if _is_wide_bias(eqn):
+                return _Value("bias", ours.index)
+        what = f"goes into {eqn.primitive.name}"
+        if eqn.primitive is dot_general_p:
+            what += ", not as the kernel of a product (batch, in) x (in, out)"
+        elif ours.kind == "bias":
+            what += ", not added to the product of a kernel"
+        return self._refuse(ours.index, what)
+
+    def layers(self) -> tuple[DenseLayer, ...]:
+        """All of them, once every parameter has its part in one."""
+        for index in range(len(self._names)):
+            if index not in self._places and index not in self._kernel_of:
+                self._refuse(index, "has no part in the loss")
+        biases: dict[int, int] = {}
+        for bias, kernel in self._kernel_of.items():
+            if self._uses[_Value("product", kernel)] > 1:
+                self._refuse(bias, "is added to a product that is read elsewhere too")
+            biases[kernel] = bias
+        return tuple(
+            DenseLayer(name=self._names[kernel] or "kernel", kernel=kernel, bias=biases.get(kernel), place=place)
+            for kernel, place in sorted(self._places.items())
+        )
+
+    def _refuse(self, index: int, what: str) -> NoReturn:
+        name = "/".join(filter(None, ("params", self._names[index])))
+        raise UsageError(
+            f"{self._optimizer} needs a model of dense layers: {name} {what}; give another optimizer, such as shampoo"
+        )
+
+
+def _is_dense(eqn: JaxprEqn, batch_size: int) -> bool:
+    dimensions = tuple(tuple(map(tuple, pair)) for pair in eqn.params["dimension_numbers"])
+    left, right = map(shape_of, eqn.invars)
+    return dimensions == _AS_A_KERNEL and len(left) == len(right) == 2 and left[0] == batch_size
+
+
+def _is_wide_bias(eqn: JaxprEqn) -> bool:
+    """Whether it repeats a vector along the rows of a matrix, of which there may be one."""
+    before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
+    if len(before) != 1 or len(after) != 2 or after[1] != before[0]:
+        return False
+    if eqn.primitive is broadcast_in_dim_p:
+        return tuple(eqn.params["broadcast_dimensions"]) == (1,)
+    return eqn.primitive is reshape_p and after[0] == 1
+
+
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """The shape of a variable or a literal of a jaxpr."""
+    shape: tuple[int, ...] = atom.aval.shape
+    return shape
+
+
+def loss_jaxpr(loss: Callable[[Any, Any], jax.Array], params: Any, batch: Any) -> Any:
+    """The closed jaxpr of a loss for trees of arrays, or of anything that has a shape and a dtype."""
+
+    def described(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), x.dtype), tree)
+
+    return jax.make_jaxpr(loss)(described(params), described(batch))
