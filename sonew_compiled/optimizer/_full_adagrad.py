@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from sonew_compiled.optimizer._full_matrix import parameter_vector
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
+from sonew_compiled.optimizer._refresh import refreshed
 
 
 class ScaleByFullAdagradState(NamedTuple):
@@ -63,10 +64,9 @@ def scale_by_full_adagrad(*, eps: float = 1e-6, precond_interval: int = 1) -> op
         g, unravel = ravel_pytree(updates)
         g = saturate(g)
         statistics = state.statistics + g[:, None] * g
-        root = jax.lax.cond(
+        root = refreshed(
             state.count % precond_interval == 0,
             lambda new, old: refreshed_root(new, old, 2, eps),
-            lambda new, old: old,
             statistics,
             state.root,
         )

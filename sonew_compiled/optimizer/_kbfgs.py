@@ -13,6 +13,7 @@ from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
 from sonew_compiled.optimizer._own_backward import BackwardTransformation, rate_at, unbias
 from sonew_compiled.optimizer._precision import wants_float32_statistics
+from sonew_compiled.optimizer._refresh import refreshed
 from sonew_compiled.optimizer._tapped import LayerSignals, Loss, layers_of, tapped_backward
 
 _POWELL = 0.2
@@ -150,10 +151,9 @@ def kbfgs(
             square, old = a.T @ a / a.shape[0], state.layers[name].a
             averages[name] = jnp.where(first, square, b2 * old + (1 - b2) * square)
             damped[name] = averages[name] + _root(eps, a) * jnp.eye(a.shape[1], dtype=a.dtype)
-        inverses = jax.lax.cond(
+        inverses = refreshed(
             first,
             lambda new, old: {name: refreshed_root(new[name], old[name], 1, 0.0) for name in new},
-            lambda new, old: old,
             damped,
             {name: each.inverse_a for name, each in state.layers.items()},
         )

@@ -12,6 +12,7 @@ from sonew_compiled.optimizer._dense import split
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
 from sonew_compiled.optimizer._own_backward import BackwardTransformation, unbias, with_learning_rate
+from sonew_compiled.optimizer._refresh import refreshed
 from sonew_compiled.optimizer._tapped import LayerSignals, Loss, layers_of, tapped_backward
 
 Factors = dict[str, tuple[jax.Array, jax.Array]]
@@ -102,17 +103,12 @@ def scale_by_kfac(
                 b2 * old_a + (1 - b2) * (a.T @ a / a.shape[0]),
                 b2 * old_g + (1 - b2) * (g.T @ g / a.shape[0]),
             )
-        due = state.count % precond_interval == 0
-        # Zeros from the other branch and a choice after it: where loss scaling chooses once more between the inverses
-        # and the old ones, IREE 3.13 loses the buffers of a branch that hands the old ones through.
-        fresh = jax.lax.cond(
-            due,
+        inverses = refreshed(
+            state.count % precond_interval == 0,
             lambda new, old: {name: _inverses(new[name], old[name], b2, count, eps) for name in new},
-            lambda new, old: jax.tree.map(jnp.zeros_like, old),
             factors,
             state.inverses,
         )
-        inverses = jax.tree.map(lambda new, old: jnp.where(due, new, old), fresh, state.inverses)
         leaves = [unbias(b1, count, m.dtype).astype(m.dtype) * m for m in jax.tree.leaves(mu)]
         moved = {}
         for layer in layers:

@@ -12,6 +12,7 @@ import optax
 
 from sonew_compiled.optimizer._graft import graft, saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
+from sonew_compiled.optimizer._refresh import refreshed
 
 _GRAFT_EPS = 1e-10
 
@@ -103,10 +104,9 @@ def scale_by_shampoo(
             )
             for g, pairs in zip(gradients, tree.flatten_up_to(state.statistics), strict=True)
         ]
-        roots = jax.lax.cond(
+        roots = refreshed(
             state.count % precond_interval == 0,
             lambda new, old: jax.tree.map(lambda a, x: refreshed_root(a, x, 4, eps), new, old),
-            lambda new, old: old,
             statistics,
             tree.flatten_up_to(state.roots),
         )

@@ -10,6 +10,7 @@ import optax
 
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._orthonormal import power_step
+from sonew_compiled.optimizer._refresh import refreshed
 
 # A side that is longer than this keeps its axes.
 _LONGEST_SIDE = 4096
@@ -96,13 +97,7 @@ def scale_by_soap(
             return _rotated(_rotated(m * unbias1.astype(m.dtype), bases) / denominator, bases, back=True)
 
         moved = [direction(m, v, bases) for m, v, bases in zip(mu, nu, old_bases, strict=True)]
-        bases = jax.lax.cond(
-            state.count % precond_interval == 0,
-            _turned,
-            lambda new, old: old,
-            statistics,
-            old_bases,
-        )
+        bases = refreshed(state.count % precond_interval == 0, _turned, statistics, old_bases)
         return tree.unflatten(moved), ScaleBySoapState(
             count=count,
             mu=tree.unflatten(mu),
