@@ -9,6 +9,7 @@ import iree.runtime as rt
 import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime._memory import keep_freed_memory
 from sonew_compiled.runtime.dtypes import as_dtype
 
 DEFAULT_DEVICE = "local-task"
@@ -118,6 +119,8 @@ def _description(driver: str, info: dict[str, Any]) -> str:
 
 def _create(name: str, found: list[dict[str, Any]]) -> Any:
     driver, _, path = name.partition("://")
+    if driver in _LOCAL:
+        keep_freed_memory()
     try:
         if not path or (path.isdecimal() and int(path) == 0 and len(found) == 1):
             return rt.get_driver(driver).create_default_device()

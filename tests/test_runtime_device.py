@@ -1,5 +1,7 @@
 """Devices, and arrays to and from them."""
 
+import platform
+import resource
 from collections.abc import Callable
 
 import iree.runtime as rt
@@ -82,6 +84,19 @@ def test_an_upload_is_a_copy(device: Device) -> None:
 @pytest.mark.parametrize("array", [np.array(["a"]), np.array([1], ">i4"), np.array([None])])
 def test_other_dtypes_are_refused(cpu: Device, array: np.ndarray, refusal: Callable[..., str]) -> None:
     assert str(array.dtype) in refusal(UsageError, lambda: cpu.upload(array))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is of glibc")
+def test_a_processor_device_keeps_the_memory_of_a_step() -> None:
+    open_device()
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        bytearray(b"x") * (64 << 20)  # beyond what glibc keeps otherwise
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < (64 << 20) // resource.getpagesize() // 10
 
 
 def test_errors_of_iree_are_cut_to_their_message() -> None:
