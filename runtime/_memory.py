@@ -17,7 +17,7 @@ def keep_freed_memory() -> None:
 
     IREE's processor devices allocate a step's scratch memory anew at each call. glibc gives blocks beyond 32 MiB back
     to the kernel at once, which clears and maps their pages again for the next step: a sixth of the time of a bfloat16
-    step of the autoencoder. The process grows by no more than its largest step took. Other C libraries stay as they are.
+    step of the autoencoder. The process grows by no more than its largest step took. Other C libraries are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 
 from sonew_compiled.bench import benchmark, presets, rows
 from sonew_compiled.bench._apart import RunError, call_apart
+from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._plan import Plan, Run, make_runs
 from sonew_compiled.bench._table import lines_of, markdown
@@ -209,6 +213,19 @@ def test_the_share_of_the_update(folder: Path) -> None:
 )
 def test_bytes_of_an_update(optimizer: str, bands: int, expected: int) -> None:
     assert update_bytes(optimizer, parameters=4, gradients=4, state=4 * (1 + bands)) == expected
+
+
+def test_a_thing_is_timed_in_another_process() -> None:
+    with Elsewhere(functools.partial(functools.partial, time.sleep, 0.05)) as other:
+        pairs = measure_pairs(lambda: None, other, 2, warm_up=0)
+    assert min(pairs.b) > 0.05
+    with pytest.raises(RunError, match="ValueError: invalid literal"), Elsewhere(functools.partial(int, "x")):
+        pass
+    with (
+        pytest.raises(RunError, match="ended with exit code 7"),
+        Elsewhere(functools.partial(functools.partial, os._exit, 7)) as other,
+    ):
+        other()
 
 
 def test_pairs_take_turns() -> None:

@@ -1,7 +1,8 @@
-"""The measurements of the speed table, each in turns within one process; the table itself is in `speed`."""
+"""The measurements of the speed table, each of two things in turns; the table itself is in `speed`."""
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 import tempfile
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._pairs import Pairs, measure_pairs, timed
 from sonew_compiled.bench._roofline import Copy
 from sonew_compiled.bench._update import CompiledUpdate, JaxUpdate, load_step
@@ -64,9 +66,8 @@ def measure_step(settings: SpeedSettings, folder: Path, precision: str) -> dict[
     """The whole step over XLA's, and, of another precision than float32, over the step in that."""
     device = open_device()
     step = load_step(Program.load(open_bundle(folder / precision), device))
-    model = load_model(settings.model)
-    other = JaxStep(model, optimizer_settings("tridiag-sonew"), settings.batch_size, precision)
-    measured = {f"step_{precision}": _described(measure_pairs(step, other, settings.pairs))}
+    with Elsewhere(functools.partial(_jax_step, settings.model, settings.batch_size, precision)) as other:
+        measured = {f"step_{precision}": _described(measure_pairs(step, other, settings.pairs))}
     if precision != "f32":
         full = load_step(Program.load(open_bundle(folder / "f32"), device))
         measured[f"step_{precision}_over_f32"] = _described(measure_pairs(step, full, settings.pairs))
@@ -95,13 +96,23 @@ def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
         "update_bytes": tridiagonal.bytes,
         "copy_bytes_per_second": copied,
     }
+    with Elsewhere(functools.partial(_jax_update, settings.model)) as other:
+        over_jax = _described(measure_pairs(tridiagonal, other, settings.pairs))
     return {
-        "update_f32": against(lambda: JaxUpdate(init, optimizer_settings("tridiag-sonew"))),
+        "update_f32": over_jax,
         "update_bandwidth_share": bandwidth,
         "update_bf16_over_f32": against(compiled("tridiag-sonew", precision="bf16"), other_first=True),
         "band4_over_tridiag": against(compiled("band-sonew"), other_first=True),
         "tridiag_over_adam": against(compiled("adam")),
     }
+
+
+def _jax_step(model: str, batch_size: int, precision: str) -> JaxStep:
+    return JaxStep(load_model(model), optimizer_settings("tridiag-sonew"), batch_size, precision)
+
+
+def _jax_update(model: str) -> JaxUpdate:
+    return JaxUpdate(load_model(model).init, optimizer_settings("tridiag-sonew"))
 
 
 def measure_growth(settings: SpeedSettings) -> dict[str, Any]:
