@@ -112,7 +112,7 @@ _PRESETS = {
 
 # Where a policy needs another learning rate: parameters rounded to nearest in bfloat16 lose the steps of the end of a
 # schedule, and larger ones before make up for it (docs/precision.md).
-_RATES = {("tridiag-sonew", "bf16"): 1.3e-2}
+_RATES = {("tridiag-sonew", "bf16"): 1.3e-2, ("band-sonew", "bf16"): 1.3e-2}
 
 OPTIMIZERS = tuple(_PRESETS)
 PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")

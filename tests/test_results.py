@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sonew_compiled.bench.speed import markdown
-from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.presets import PRECISIONS, optimizer_settings
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -77,17 +78,32 @@ def test_every_run_of_the_precision_policies_is_quoted() -> None:
         assert row["steps"] == 1200
 
 
-def test_low_precision_ends_within_a_percent_of_float32() -> None:
+def test_every_policy_was_run_with_every_optimizer() -> None:
+    run = {(row["optimizer"], row["precision"]) for row in rows("precision-20.jsonl")}
+    assert run == set(itertools.product(("adam", "tridiag-sonew", "band-sonew"), PRECISIONS))
+
+
+@pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])
+def test_low_precision_ends_within_a_percent_of_float32(name: str) -> None:
     best: dict[str, float] = {}
     for row in rows("precision-20.jsonl"):
-        if row["optimizer"] == "tridiag-sonew":
+        if row["optimizer"] == name:
             best[row["precision"]] = min(row["train_loss"], best.get(row["precision"], float("inf")))
     for policy in ("bf16", "bf16-mixed", "f16-mixed", "bf16-sr"):
         assert best[policy] <= 1.01 * best["f32"]
-    shipped = optimizer_settings("tridiag-sonew", precision="bf16").learning_rate
+    shipped = optimizer_settings(name, precision="bf16").learning_rate
     assert best["bf16"] in [row["train_loss"] for row in rows("precision-20.jsonl") if row["learning_rate"] == shipped]
 
 
 def test_the_table_of_speed_is_that_of_its_file() -> None:
     result = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
     assert markdown(result) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_profile_of_a_step_is_that_of_its_rows() -> None:
+    profiles = {(row["label"], row["precision"]): row["kinds"] for row in rows("profile.jsonl")}
+    order = list(itertools.product(("f32", "bf16"), ("before", "after")))
+    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 5}
+    for kind in profiles["after", "f32"]:
+        wanted = [profiles[label, precision][kind] for precision, label in order]
+        assert table[kind] == [f"{each['milliseconds']:.1f} ({each['dispatches']:.0f})" for each in wanted]
