@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sonew_compiled.passes._function import Function, element_type, with_element
+from sonew_compiled.passes._function import Function, element_type, shape_of, with_element
 from sonew_compiled.passes._mlir import ir
 
 
@@ -31,7 +31,7 @@ def elementwise(name: str, first: ir.Value, *others: ir.Value | int) -> ir.Value
 
 def like(value: float, tensor: ir.Value) -> ir.Value:
     """A tensor of one value, of the type that another has."""
-    return constant(value, element_type(tensor), list(ir.ShapedType(tensor.type).shape))
+    return constant(value, element_type(tensor), shape_of(tensor))
 
 
 def compare(direction: str, left: ir.Value, right: ir.Value, kind: str) -> ir.Value:
@@ -70,7 +70,7 @@ def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
     """The tensors one after the other along an axis; the tensor itself if it is one."""
     if len(parts) == 1:
         return parts[0]
-    shape = list(ir.ShapedType(parts[0].type).shape)
+    shape = shape_of(parts[0])
     shape[dim] = sum(ir.ShapedType(part.type).shape[dim] for part in parts)
     kind = ir.RankedTensorType.get(shape, element_type(parts[0]))
     attributes = {"dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
@@ -81,7 +81,7 @@ def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
 
 def slice_of(value: ir.Value, starts: Sequence[int], limits: Sequence[int]) -> ir.Value:
     """The elements from `starts` up to `limits`; the tensor itself if these are all."""
-    shape = list(ir.ShapedType(value.type).shape)
+    shape = shape_of(value)
     if not any(starts) and list(limits) == shape:
         return value
     kind = ir.RankedTensorType.get(
@@ -97,7 +97,7 @@ def slice_of(value: ir.Value, starts: Sequence[int], limits: Sequence[int]) -> i
 
 def rows(value: ir.Value, start: int, end: int) -> ir.Value:
     """Rows `start` up to `end`: a slice along the leading axis."""
-    shape = list(ir.ShapedType(value.type).shape)
+    shape = shape_of(value)
     return slice_of(value, [start, *[0] * (len(shape) - 1)], [end, *shape[1:]])
 
 

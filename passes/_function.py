@@ -176,6 +176,11 @@ def element_type(value: ir.Value) -> ir.Type:
     return ir.ShapedType(value.type).element_type
 
 
+def shape_of(value: ir.Value) -> list[int]:
+    """The sizes of a tensor's axes."""
+    return list(ir.ShapedType(value.type).shape)
+
+
 def has_element(value: ir.Value, element: ir.Type) -> bool:
     """Whether a value is a tensor of this element type."""
     return isinstance(value.type, ir.RankedTensorType) and value.type.element_type == element

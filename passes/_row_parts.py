@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type
+from sonew_compiled.passes._function import element_type, shape_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._rows import (
     RowGroup,
     is_elementwise,
     owner,
-    shape_of,
     sliced_rows,
 )
 
@@ -25,14 +24,8 @@ def interior(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Valu
       wholes: what takes the place of the tensors written until now.
       edges: how many of the first and last rows are left out.
     """
-    shifts: dict[ir.Value, set[int]] = {value: {0}}
-    cone = []
-    for op in reversed(group.inside):
-        result = op.results[0]
-        if result in shifts and result not in wholes:
-            cone.append(op)
-            for operand, shift in group.reads(op):
-                shifts.setdefault(operand, set()).update(each + shift for each in shifts[result])
+    shifts = group.shifts_of(value, wholes)
+    cone = [op for op in group.inside if op.results[0] in shifts and op.results[0] not in wholes]
     count = group.rows - sum(edges)
     rows = [count, *shape_of(value)[1:]]
     computed = {op.results[0] for op in cone}
@@ -51,7 +44,7 @@ def interior(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Valu
     made = {(leaf, shift): splats[leaf] for leaf, shift in leaves if leaf in splats}
     made |= zip(slices, body.arguments, strict=True)
     with ir.InsertionPoint(body):
-        for op in reversed(cone):
+        for op in cone:
             for shift in shifts[op.results[0]]:
                 if is_elementwise(op):
                     arguments = [made[each, shift] if shape_of(each) else each for each in op.operands]
@@ -63,15 +56,9 @@ def interior(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Valu
     return mapped.result
 
 
-def reach(group: RowGroup, value: ir.Value, written: Mapping[ir.Value, ir.Value]) -> int:
+def reach(group: RowGroup, value: ir.Value, written: Collection[ir.Value]) -> int:
     """How many rows away what the tensor depends on may be, from what is written on."""
-    shifts: dict[ir.Value, set[int]] = {value: {0}}
-    for op in reversed(group.inside):
-        result = op.results[0]
-        if result in shifts and (result == value or result not in written):
-            for operand, shift in group.reads(op):
-                shifts.setdefault(operand, set()).update(each + shift for each in shifts[result])
-    return max(abs(shift) for each in shifts.values() for shift in each)
+    return max(abs(shift) for shifts in group.shifts_of(value, written).values() for shift in shifts)
 
 
 class Pinched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from sonew_compiled.passes._function import Function
+from sonew_compiled.passes._function import Function, shape_of
 from sonew_compiled.passes._mlir import ir
 
 _NAMES = """
@@ -18,11 +18,6 @@ _ELEMENTWISE = frozenset(f"stablehlo.{name}" for name in _NAMES.split())
 _SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
 # A shift's edges are at most one row in so many.
 _EDGE_SHARE = 4
-
-
-def shape_of(value: ir.Value) -> list[int]:
-    """The sizes of a tensor's axes."""
-    return list(ir.ShapedType(value.type).shape)
 
 
 def owner(value: ir.Value) -> ir.Operation | None:
@@ -153,6 +148,16 @@ class RowGroup:
                 cuts[op.results[0]] = here
         top = max((cut for cut in found if cut <= self.rows // 2), default=0)
         return top, self.rows - min((cut for cut in found if cut > self.rows // 2), default=self.rows)
+
+    def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
+        """At which shifts computing the value reads itself and others, those of `known` not looked into."""
+        shifts: dict[ir.Value, set[int]] = {value: {0}}
+        for op in reversed(self.inside):
+            result = op.results[0]
+            if result in shifts and (result == value or result not in known):
+                for operand, shift in self.reads(op):
+                    shifts.setdefault(operand, set()).update(each + shift for each in shifts[result])
+        return shifts
 
     def reads(self, op: ir.Operation) -> list[tuple[ir.Value, int]]:
         """What an inside operation reads for the rows between the edges, each with the shift at which it does."""

@@ -24,6 +24,7 @@ from sonew_compiled.passes._function import (
     functions,
     has_element,
     role_indices,
+    shape_of,
     text_attribute,
 )
 from sonew_compiled.passes._mlir import ir
@@ -66,7 +67,7 @@ def loss_scaling(module: ir.Module, *, initial: int = 2**15, interval: int = 200
         finite = _all_finite(gradients)
         inverse = build.elementwise("divide", build.constant(1.0, ir.F32Type.get()), scale)
         for gradient, update in zip(gradients, readers, strict=True):
-            factor = build.broadcast(inverse, list(ir.ShapedType(gradient.type).shape))
+            factor = build.broadcast(inverse, shape_of(gradient))
             update.redirect(build.elementwise("multiply", gradient, factor))
     with ir.InsertionPoint(step.terminator):
         _keep_state_unless(finite, step)

@@ -17,20 +17,19 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import Function, element_type, functions
+from sonew_compiled.passes._function import Function, element_type, functions, shape_of
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._row_parts import Pinched, interior, reach
-from sonew_compiled.passes._rows import RowGroup, is_concatenation, owner, shape_of
+from sonew_compiled.passes._rows import RowGroup, is_concatenation, owner
+from sonew_compiled.passes.wire_donation import ALIASED
 
 ELEMENTS = 1 << 14
 """Tensors of fewer elements are left alone: what their shifts cost is less than another dispatch does."""
 
 RECOMPUTE = 48
 """Operations that may be done again for the further shifts of a value."""
-
-_ALIAS = "tf.aliasing_output"
 
 
 def peel_shifts(module: ir.Module, *, elements: int = ELEMENTS, recompute: int = RECOMPUTE) -> None:
@@ -69,7 +68,7 @@ def _peel(group: RowGroup, recompute: int) -> set[ir.Value]:
         return set()
     wholes: dict[ir.Value, ir.Value] = {}
     ordered = [op.results[0] for op in group.operations if op.results[0] in written]
-    pinched = Pinched(group, max(edges) + max(reach(group, value, dict.fromkeys(written)) for value in ordered))
+    pinched = Pinched(group, max(edges) + max(reach(group, value, written) for value in ordered))
     for value in ordered:
         uses = [(use.owner.operation, use.operand_number) for use in value.uses]
         outside = [use for use in uses if use[0] not in group.inside]
@@ -101,8 +100,8 @@ def _forget_aliases(function: Function, placed: Collection[ir.Value]) -> None:
     whole is then copied to it in the end.
     """
     for attributes in function.argument_attributes:
-        if _ALIAS in attributes and function.returned[ir.IntegerAttr(attributes[_ALIAS]).value] in placed:
-            del attributes[_ALIAS]
+        if ALIASED in attributes and function.returned[ir.IntegerAttr(attributes[ALIASED]).value] in placed:
+            del attributes[ALIASED]
     function.finish()
 
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.passes._function import shape_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
@@ -62,11 +63,11 @@ def _split(op: ir.Operation, limit: int) -> None:
     count = len(op.results)
     values, inits = list(op.operands)[:count], list(op.operands)[count:]
     dims = sorted(ir.DenseI64ArrayAttr(op.attributes["dimensions"]))
-    if math.prod(_shape(values[0])[dim] for dim in dims) <= limit:
+    if math.prod(shape_of(values[0])[dim] for dim in dims) <= limit:
         return
     with ir.InsertionPoint(op), op.location:
         while dims:
-            shape = _shape(values[0])
+            shape = shape_of(values[0])
             stage = _innermost(shape, dims, limit)
             if not stage:
                 if dims == list(range(dims[0], dims[-1] + 1)):
@@ -130,14 +131,14 @@ def _reduce(
     for index, operand in enumerate([*values, *inits]):
         copy.operands[index] = operand
     copy.attributes["dimensions"] = ir.DenseI64ArrayAttr.get(dims)
-    shape = [size for dim, size in enumerate(_shape(values[0])) if dim not in dims]
+    shape = [size for dim, size in enumerate(shape_of(values[0])) if dim not in dims]
     for result in copy.results:
         result.set_type(ir.RankedTensorType.get(shape, ir.ShapedType(result.type).element_type))
     return list(copy.results)
 
 
 def _reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
-    if list(shape) == _shape(value):
+    if list(shape) == shape_of(value):
         return value
     into = ir.RankedTensorType.get(shape, ir.ShapedType(value.type).element_type)
     return ir.Operation.create("stablehlo.reshape", results=[into], operands=[value]).result
@@ -145,7 +146,7 @@ def _reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 def _pad(value: ir.Value, padding: ir.Value, dim: int, count: int) -> ir.Value:
     """Append `count` elements to a dimension."""
-    shape = _shape(value)
+    shape = shape_of(value)
     zeros = ir.DenseI64ArrayAttr.get([0] * len(shape))
     high = ir.DenseI64ArrayAttr.get([count if each == dim else 0 for each in range(len(shape))])
     into = ir.RankedTensorType.get(
@@ -153,10 +154,6 @@ def _pad(value: ir.Value, padding: ir.Value, dim: int, count: int) -> ir.Value:
     )
     attributes = {"edge_padding_low": zeros, "edge_padding_high": high, "interior_padding": zeros}
     return ir.Operation.create("stablehlo.pad", results=[into], operands=[value, padding], attributes=attributes).result
-
-
-def _shape(value: ir.Value) -> list[int]:
-    return list(ir.ShapedType(value.type).shape)
 
 
 PASS = Pass(name="split-reductions", summary="reduce in bounded stages", run=split_reductions, options={"limit": int})

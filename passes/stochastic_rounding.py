@@ -31,6 +31,7 @@ from sonew_compiled.passes._function import (
     has_element,
     read_roles,
     role_indices,
+    shape_of,
     widened_from,
 )
 from sonew_compiled.passes._mlir import ir
@@ -87,7 +88,7 @@ def _mix(x: ir.Value) -> ir.Value:
 
 
 def _rounded(value: ir.Value, key: ir.Value) -> ir.Value:
-    shape = list(ir.ShapedType(value.type).shape)
+    shape = shape_of(value)
     index = build.linear_index(shape)
     mixed = _mix(build.elementwise("xor", _mix(index), build.broadcast(key, shape)))
     noise = build.elementwise("shift_right_logical", mixed, 16)

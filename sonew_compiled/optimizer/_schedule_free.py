@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._own_backward import rate_at
+
 
 class ScheduleFreeAdamwState(NamedTuple):
     """State of `schedule_free_adamw`.
@@ -102,7 +104,7 @@ def schedule_free_adamw(
         if params is None:
             raise ValueError("schedule-free-adamw moves parameters; give update() the params too")
         count = optax.safe_increment(state.count)
-        rate = jnp.asarray(learning_rate(state.count) if callable(learning_rate) else learning_rate, jnp.float32)
+        rate = rate_at(learning_rate, state.count)
         largest = jnp.maximum(state.largest_rate, rate)
         weight_sum = state.weight_sum + largest**2
         share = jnp.where(weight_sum > 0, largest**2 / jnp.where(weight_sum > 0, weight_sum, 1), 0)
