@@ -16,8 +16,10 @@ import importlib.metadata
 import itertools
 import json
 import math
+import multiprocessing
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +71,21 @@ def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
                 return [each for target in targets for each in rows_of(setting, [target])]
             result = "refused" if isinstance(error, UsageError) else "failed"
             return [{**row, "target": targets[0], "result": result, "ran": False, "why": str(error)}]
-        rows = []
-        for target in manifest.targets:
-            result, has_run, why = "compiled", False, ""
-            try:
-                has_run = ran(path, target, model)
-            except SonewError as error:
-                result, why = "failed", str(error)
-            rows.append({**row, "target": target.name, "result": result, "ran": has_run, "why": why})
-        return rows
+        # In a process of its own: threads of the software Vulkan driver keep both cores busy for as long as it lives.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            results = pool.submit(results_of_running, path, manifest.targets, model).result()
+        return [{**row, "target": target.name, **each} for target, each in zip(manifest.targets, results, strict=True)]
+
+
+def results_of_running(path: Path, targets: Sequence[TargetSpec], model: str) -> list[Row]:
+    """For each target of a bundle whether it was run, and whether that failed and why."""
+    results = []
+    for target in targets:
+        try:
+            results.append({"result": "compiled", "ran": ran(path, target, model), "why": ""})
+        except SonewError as error:
+            results.append({"result": "failed", "ran": False, "why": str(error)})
+    return results
 
 
 def ran(path: Path, target: TargetSpec, model: str) -> bool:
