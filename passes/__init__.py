@@ -7,8 +7,10 @@ from sonew_compiled.passes._mlir import make_context as make_context
 from sonew_compiled.passes._mlir import parse as parse
 from sonew_compiled.passes._mlir import to_text as to_text
 from sonew_compiled.passes._pass import Pass as Pass
+from sonew_compiled.passes.artifact import from_bytes as from_bytes
 from sonew_compiled.passes.artifact import from_portable_artifact as from_portable_artifact
 from sonew_compiled.passes.artifact import stablehlo_version as stablehlo_version
+from sonew_compiled.passes.artifact import to_bytes as to_bytes
 from sonew_compiled.passes.artifact import to_portable_artifact as to_portable_artifact
 from sonew_compiled.passes.pipeline import PIPELINE as PIPELINE
 from sonew_compiled.passes.pipeline import REGISTRY as REGISTRY

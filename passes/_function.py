@@ -145,6 +145,11 @@ def calls(function: Function) -> list[ir.Operation]:
     return [op for op in operations_in(function.op) if op.name == "func.call"]
 
 
+def owner(value: ir.Value) -> ir.Operation | None:
+    """The operation that makes a value; none makes an argument."""
+    return None if isinstance(value.owner, ir.Block) else value.owner.operation
+
+
 def operations_in(root: ir.Operation) -> list[ir.Operation]:
     """Every operation inside, within regions as well, in order."""
     found: list[ir.Operation] = []

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type, shape_of
+from sonew_compiled.passes._function import element_type, owner, shape_of
 from sonew_compiled.passes._mlir import ir
-from sonew_compiled.passes._rows import (
-    RowGroup,
-    is_elementwise,
-    owner,
-    sliced_rows,
-)
+from sonew_compiled.passes._rows import RowGroup, is_elementwise, sliced_rows
 
 
 def interior(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Value], edges: tuple[int, int]) -> ir.Value:

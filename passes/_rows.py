@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from sonew_compiled.passes._function import Function, shape_of
+from sonew_compiled.passes._function import Function, owner, shape_of
 from sonew_compiled.passes._mlir import ir
 
 _NAMES = """
@@ -18,11 +18,6 @@ _ELEMENTWISE = frozenset(f"stablehlo.{name}" for name in _NAMES.split())
 _SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
 # A shift's edges are at most one row in so many.
 _EDGE_SHARE = 4
-
-
-def owner(value: ir.Value) -> ir.Operation | None:
-    """The operation that makes a value; none makes an argument."""
-    return None if isinstance(value.owner, ir.Block) else value.owner.operation
 
 
 def is_elementwise(op: ir.Operation) -> bool:

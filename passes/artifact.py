@@ -7,7 +7,7 @@ The bytes are MLIR bytecode of the VHLO dialect, which StableHLO promises to kee
 from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes._mlir import first_diagnostic, ir, make_context, stablehlo
+from sonew_compiled.passes._mlir import first_diagnostic, ir, make_context, parse, stablehlo, to_text
 
 ARTIFACT_VERSION = "1.13.0"
 """The StableHLO version that artifacts are written in.
@@ -15,6 +15,9 @@ ARTIFACT_VERSION = "1.13.0"
 Fixed rather than that of the installed jaxlib, so that a newer jaxlib alone neither changes the bytes nor makes
 artifacts that an older compiler refuses. Raise it only when an operation needs it.
 """
+
+# How MLIR's bytecode begins.
+_BYTECODE = b"ML\xefR"
 
 
 def stablehlo_version() -> str:
@@ -50,8 +53,32 @@ def from_portable_artifact(artifact: bytes, context: ir.Context | None = None) -
         raise UsageError(f"not a StableHLO portable artifact of version {version} or older{detail}") from error
 
 
+def to_bytes(module: ir.Module) -> bytes:
+    """Return the module as a portable artifact if that can hold it, else as text; `iree-compile` reads both."""
+    return to_text(module).encode() if _foreign(module) else to_portable_artifact(module)
+
+
+def from_bytes(content: bytes) -> ir.Module:
+    """Return the module that `to_bytes` gave."""
+    if content.startswith(_BYTECODE):
+        return from_portable_artifact(content)
+    context = make_context()
+    context.allow_unregistered_dialects = True
+    return parse(content.decode(), context)
+
+
 def _why_not(module: ir.Module) -> str:
     """Say what in the module cannot be serialized, as far as that can be told."""
+    if foreign := _foreign(module):
+        return f"a portable artifact holds StableHLO only; the module also has: {', '.join(sorted(foreign))}"
+    return (
+        f"the module does not fit a portable artifact of StableHLO {ARTIFACT_VERSION}: "
+        "it has an attribute or an operation of another dialect or of a newer version"
+    )
+
+
+def _foreign(module: ir.Module) -> set[str]:
+    """The operations that are not StableHLO's."""
     foreign: set[str] = set()
 
     def visit(op: ir.Operation) -> ir.WalkResult:
@@ -60,9 +87,4 @@ def _why_not(module: ir.Module) -> str:
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)
-    if foreign:
-        return f"a portable artifact holds StableHLO only; the module also has: {', '.join(sorted(foreign))}"
-    return (
-        f"the module does not fit a portable artifact of StableHLO {ARTIFACT_VERSION}: "
-        "it has an attribute or an operation of another dialect or of a newer version"
-    )
+    return foreign

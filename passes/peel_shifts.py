@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import Function, element_type, functions, shape_of
+from sonew_compiled.passes._function import Function, element_type, functions, owner, shape_of
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._row_parts import Pinched, interior, reach
-from sonew_compiled.passes._rows import RowGroup, is_concatenation, owner
+from sonew_compiled.passes._rows import RowGroup, is_concatenation
 from sonew_compiled.passes.wire_donation import ALIASED
 
 ELEMENTS = 1 << 14

@@ -15,6 +15,7 @@ from sonew_compiled.passes import (
     emulate_contractions,
     emulate_rounding,
     exact_contractions,
+    join_maps,
     legalize_chlo,
     loss_scaling,
     lower_contractions,
@@ -51,6 +52,7 @@ _OF_SOME: Sequence[Pass] = (
     exact_contractions.PASS,
     select_export.PASS,
     peel_shifts.PASS,
+    join_maps.PASS,
 )
 
 REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in (*PIPELINE, *_OF_SOME)})

@@ -72,7 +72,7 @@ def _adapted(stablehlo: bytes, target: Target) -> tuple[bytes, str]:
     module = passes.from_portable_artifact(stablehlo)
     if target.passes:
         passes.run_pipeline(module, [passes.parse_pass(each) for each in target.passes])
-        stablehlo = passes.to_portable_artifact(module)
+        stablehlo = passes.to_bytes(module)
     return stablehlo, why_not_computed(module, target)
 
 
@@ -80,7 +80,7 @@ def _stored_as(shared: bytes, adapted: bytes) -> dict[str, str]:
     """Which dtypes of arguments and results the target's passes have replaced, and by what."""
     if shared == adapted:
         return {}
-    before, after = (passes.signatures(passes.from_portable_artifact(each)) for each in (shared, adapted))
+    before, after = (passes.signatures(passes.from_bytes(each)) for each in (shared, adapted))
     values = (
         zip((*before[name].inputs, *before[name].outputs), (*after[name].inputs, *after[name].outputs), strict=True)
         for name in before

@@ -76,8 +76,8 @@ Few processors multiply 16-bit operands faster than float32 ones, and IREE's cod
 arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 """
 
-# Last, so that the roundings are computed with what they round.
-_PASSES = (*EMULATION, "peel-shifts")
+# After the emulation, so that the roundings are computed with what they round.
+_PASSES = (*EMULATION, "peel-shifts", "join-maps")
 
 MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
 """The processors that can be named, the more capable level first."""
