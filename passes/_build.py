@@ -57,13 +57,21 @@ def bitcast(value: ir.Value, into: ir.Type) -> ir.Value:
     return ir.Operation.create("stablehlo.bitcast_convert", results=[kind], operands=[value]).result
 
 
-def broadcast(scalar: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """A tensor of the scalar's value."""
-    kind = ir.RankedTensorType.get(shape, element_type(scalar))
-    attributes = {"broadcast_dimensions": ir.DenseI64ArrayAttr.get([])}
+def broadcast(value: ir.Value, shape: Sequence[int], dims: Sequence[int] = ()) -> ir.Value:
+    """A tensor that repeats the value, whose axes become those at `dims`; a scalar has none."""
+    kind = ir.RankedTensorType.get(shape, element_type(value))
+    attributes = {"broadcast_dimensions": ir.DenseI64ArrayAttr.get(list(dims))}
     return ir.Operation.create(
-        "stablehlo.broadcast_in_dim", results=[kind], operands=[scalar], attributes=attributes
+        "stablehlo.broadcast_in_dim", results=[kind], operands=[value], attributes=attributes
     ).result
+
+
+def reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """The same elements in another shape; the tensor itself if it has it."""
+    if shape_of(value) == list(shape):
+        return value
+    kind = ir.RankedTensorType.get(shape, element_type(value))
+    return ir.Operation.create("stablehlo.reshape", results=[kind], operands=[value]).result
 
 
 def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
@@ -115,12 +123,18 @@ def linear_index(shape: Sequence[int]) -> ir.Value:
 
 def reduce_all(name: str, value: ir.Value, init: ir.Value) -> ir.Value:
     """Reduce every element into a scalar with `stablehlo.<name>`, of which `init` is the identity."""
-    rank = len(ir.ShapedType(value.type).shape)
-    if rank == 0:
+    return reduce(name, value, init, range(len(shape_of(value))))
+
+
+def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> ir.Value:
+    """Reduce these axes with `stablehlo.<name>`, of which `init` is the identity."""
+    if not dims:
         return value
-    attributes = {"dimensions": ir.DenseI64ArrayAttr.get(list(range(rank)))}
+    left = [size for dim, size in enumerate(shape_of(value)) if dim not in dims]
+    kind = ir.RankedTensorType.get(left, element_type(value))
+    attributes = {"dimensions": ir.DenseI64ArrayAttr.get(list(dims))}
     op = ir.Operation.create(
-        "stablehlo.reduce", results=[init.type], operands=[value, init], attributes=attributes, regions=1
+        "stablehlo.reduce", results=[kind], operands=[value, init], attributes=attributes, regions=1
     )
     body = op.regions[0].blocks.append(init.type, init.type)
     with ir.InsertionPoint(body):

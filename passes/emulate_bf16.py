@@ -1,15 +1,19 @@
-"""Do without bfloat16, for a target that has no such type: rounded float32 inside, integers of 16 bits outside.
+"""Do without bfloat16, for a target that has no such type: rounded float32 inside, pairs in integers outside.
 
 IREE's code generators for SPIR-V fail on bfloat16. A bfloat16 is the upper half of a float32: inside a function it is
-that float32, rounded by integer arithmetic where it was rounded to bfloat16; as an argument or result of an exported
-function it is an `ui16` of the same bits, which whoever calls the module hands over under that name. Run it after
-`emulate-contractions` and `emulate-arithmetic`, which leave nothing but moving and conversion from and to float32.
+that float32, rounded by integer arithmetic where it was rounded to bfloat16. An argument or result of an exported
+function is the same bytes as a vector of `ui32`, each of two numbers, the first in its lower half; an odd last one has
+zeros beside it. Run it after `emulate-contractions` and `emulate-arithmetic`, which leave nothing but moving and
+conversion from and to float32.
 
-The conversions between the two are kept apart from everything else by barriers. Fused into a product or a broadcast, a
-16-bit integer is read from the wrong address by IREE 3.13 where the device has no storage of 16 bits.
+Integers of 16 bits will not do: where the device has no storage of 16 bits, IREE 3.13 writes vectors of them as vectors
+of 32 bits. Pairs are taken apart and put together behind barriers, for a product is not to do that for each operand.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 from sonew_compiled.passes import _build as build
 from sonew_compiled.passes._function import (
@@ -20,6 +24,7 @@ from sonew_compiled.passes._function import (
     functions,
     has_element,
     operations_in,
+    shape_of,
     with_element,
 )
 from sonew_compiled.passes._mlir import ir
@@ -88,22 +93,59 @@ def _widened(half: ir.Value) -> ir.Value:
 
 
 def _enter_and_leave(function: Function, arguments: list[bool], results: list[bool]) -> None:
-    """Take and give integers of 16 bits."""
+    """Take and give pairs."""
     taken = [value for value, is_half in zip(function.arguments, arguments, strict=True) if is_half]
     readers = [Readers(value) for value in taken]
-    for value in taken:
-        value.set_type(with_element(value, _u16()))
+    shapes = [shape_of(value) for value in taken]
+    for value, shape in zip(taken, shapes, strict=True):
+        value.set_type(ir.RankedTensorType.get([_pairs(shape)], build.u32()))
     if taken:
         with ir.InsertionPoint.at_block_begin(function.block):
-            widened = _apart([_widened(value) for value in taken])
+            widened = _apart(list(map(_taken_apart, taken, shapes)))
         for each, value in zip(readers, widened, strict=True):
             each.redirect(value)
     given = [index for index, is_half in enumerate(results) if is_half]
     if given:
         with ir.InsertionPoint(function.terminator):
             for index, value in zip(given, _apart([function.returned[index] for index in given]), strict=True):
-                high = build.elementwise("shift_right_logical", build.bitcast(value, build.u32()), 16)
-                function.terminator.operands[index] = convert(high, _u16())
+                function.terminator.operands[index] = _put_together(value)
+
+
+def _pairs(shape: Sequence[int]) -> int:
+    return -(-math.prod(shape) // 2)
+
+
+def _taken_apart(pairs: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """The float32 whose upper halves the pairs are."""
+    count = shape_of(pairs)[0]
+    both = build.broadcast(pairs, [count, 2], dims=[0])
+    bits = build.select(_is_first(count), build.elementwise("shift_left", both, 16), _upper(both))
+    flat = build.reshape(build.bitcast(bits, ir.F32Type.get()), [2 * count])
+    return build.reshape(build.rows(flat, 0, math.prod(shape)), shape)
+
+
+def _put_together(value: ir.Value) -> ir.Value:
+    """Pairs of the upper halves of float32."""
+    size, count = math.prod(shape_of(value)), _pairs(shape_of(value))
+    flat = build.reshape(build.bitcast(value, build.u32()), [size])
+    zero = build.constant(0, build.u32())
+    if size % 2:
+        flat = build.concatenate([flat, build.constant(0, build.u32(), [1])], 0)
+    bits = build.reshape(flat, [count, 2])
+    halves = build.select(_is_first(count), build.elementwise("shift_right_logical", bits, 16), _upper(bits))
+    return build.reduce("or", halves, zero, [1])
+
+
+def _is_first(count: int) -> ir.Value:
+    """Whether an element of `count` pairs, side by side, is the first of its pair."""
+    kind = ir.RankedTensorType.get([count, 2], build.u32())
+    dimension = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 1)}
+    which = ir.Operation.create("stablehlo.iota", results=[kind], attributes=dimension).result
+    return build.compare("EQ", which, build.like(0, which), "UNSIGNED")
+
+
+def _upper(bits: ir.Value) -> ir.Value:
+    return build.elementwise("and", bits, 0xFFFF0000)
 
 
 def _apart(values: list[ir.Value]) -> list[ir.Value]:
@@ -127,6 +169,6 @@ def _u16() -> ir.Type:
 
 PASS = Pass(
     name="emulate-bf16",
-    summary="do without bfloat16: rounded float32 inside, integers outside",
+    summary="do without bfloat16: rounded float32 inside, pairs in integers outside",
     run=emulate_bf16,
 )

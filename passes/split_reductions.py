@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.passes import _build as build
 from sonew_compiled.passes._function import shape_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
@@ -73,7 +74,7 @@ def _split(op: ir.Operation, limit: int) -> None:
                 if dims == list(range(dims[0], dims[-1] + 1)):
                     shape = [*shape[: dims[0]], math.prod(shape[dim] for dim in dims), *shape[dims[-1] + 1 :]]
                     dims = dims[:1]
-                    values = [_reshape(value, shape) for value in values]
+                    values = [build.reshape(value, shape) for value in values]
                 dim = dims[-1]
                 outer, inner = _factors(shape[dim], limit)
                 if outer * inner > shape[dim]:
@@ -81,7 +82,7 @@ def _split(op: ir.Operation, limit: int) -> None:
                         _pad(value, init, dim, outer * inner - shape[dim])
                         for value, init in zip(values, inits, strict=True)
                     ]
-                values = [_reshape(value, [*shape[:dim], outer, inner, *shape[dim + 1 :]]) for value in values]
+                values = [build.reshape(value, [*shape[:dim], outer, inner, *shape[dim + 1 :]]) for value in values]
                 dims, stage = [*dims, dim + 1], [dim + 1]
             values = _reduce(op, values, inits, stage)
             dims = [dim - sum(done < dim for done in stage) for dim in dims if dim not in stage]
@@ -135,13 +136,6 @@ def _reduce(
     for result in copy.results:
         result.set_type(ir.RankedTensorType.get(shape, ir.ShapedType(result.type).element_type))
     return list(copy.results)
-
-
-def _reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
-    if list(shape) == shape_of(value):
-        return value
-    into = ir.RankedTensorType.get(shape, ir.ShapedType(value.type).element_type)
-    return ir.Operation.create("stablehlo.reshape", results=[into], operands=[value]).result
 
 
 def _pad(value: ir.Value, padding: ir.Value, dim: int, count: int) -> ir.Value:

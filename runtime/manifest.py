@@ -113,7 +113,8 @@ class TargetSpec:
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
       device_names: words of which one is in the driver's name of every device that runs the code; empty where any will
         do, and for processors.
-      stored_as: the dtype that the executable has in the place of one that it lacks, with the same bytes.
+      stored_as: the dtype that the executable has in the place of one that it lacks: a vector of the same bytes, with
+        zeros to the end of its last number.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
       programs: for TPUs, one for each function; else empty.
     """

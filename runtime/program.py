@@ -128,7 +128,7 @@ class Program:
     def upload(self, spec: TensorSpec, array: np.ndarray) -> Buffer:
         """Copies an array of the shape and dtype of a tensor of the manifest to the device."""
         stored = self.target.stored_as.get(spec.dtype)
-        return self.device.upload(array.view(as_dtype(stored)) if stored else array)
+        return self.device.upload(_packed(array, as_dtype(stored)) if stored else array)
 
     def download(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray:
         """Copies a tensor of the manifest to a new array."""
@@ -156,6 +156,12 @@ def _checked(field: str, batch: Mapping[str, np.ndarray], spec: TensorSpec) -> n
             f"{spec.dtype}{list(spec.shape)}: convert it, or compile with another --batch-size"
         )
     return array
+
+
+def _packed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array's bytes as a vector of a wider dtype, with zeros to its end."""
+    content = np.frombuffer(array.tobytes(), np.uint8)
+    return np.pad(content, (0, -content.size % dtype.itemsize)).view(dtype)
 
 
 def _lookup(bundle: Bundle, target: TargetSpec, module: Any, name: str, spec: FunctionSpec) -> _Function:

@@ -30,11 +30,14 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         source, result = Path(scratch, "module.mlir"), Path(scratch, "module.vmfb")
         source.write_bytes(stablehlo)
         command = [iree_compile(), str(source), "--iree-input-type=stablehlo", *target.flags, "-o", str(result)]
+        # The passes have verified the module; that the compiler does it again after each of its own passes takes a
+        # quarter of its time. It does so where something is wrong: then what it says is worth waiting for.
+        hurried = [*command, "--verify=false"]
         # A crash is reported at once: naming the functions of the backtrace takes half a minute and is of no use to us.
         environment = os.environ | {"TMPDIR": scratch, "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:
-            process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
-            if process.returncode and target.fallback_flags:
+            process = subprocess.run(hurried, capture_output=True, check=False, cwd=scratch, env=environment)
+            if process.returncode:
                 command += target.fallback_flags
                 process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
         except OSError as error:

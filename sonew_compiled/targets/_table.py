@@ -66,14 +66,24 @@ def _vulkan(model: str) -> Target:
     )
 
 
+_GPU_PASSES = ("fence-scatters",)
+
+
 def _cuda(model: str) -> Target:
     flags = ("--iree-hal-target-device=cuda", f"--iree-cuda-target={model}", NO_CONST_EVAL)
-    return Target(name=f"cuda:{model}", flags=flags, driver="cuda")
+    return Target(name=f"cuda:{model}", flags=flags, passes=_GPU_PASSES, driver="cuda")
+
+
+# A product of bfloat16 whose result is stored in two widths takes more shared memory than there is: without this there
+# are two kernels.
+_ROCM_FALLBACK_FLAGS = ("--iree-dispatch-creation-fuse-multi-use=false",)
 
 
 def _rocm(model: str) -> Target:
     flags = ("--iree-hal-target-device=hip", f"--iree-rocm-target={model}", NO_CONST_EVAL)
-    return Target(name=f"rocm:{model}", flags=flags, driver="hip")
+    return Target(
+        name=f"rocm:{model}", flags=flags, fallback_flags=_ROCM_FALLBACK_FLAGS, passes=_GPU_PASSES, driver="hip"
+    )
 
 
 def _metal(model: str) -> Target:

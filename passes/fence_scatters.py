@@ -1,0 +1,32 @@
+"""Keep what a scatter adds apart from the operations that make it.
+
+IREE 3.13 moves a widening of the added numbers, such as that of bfloat16, into the scatter's own kernel, and its code
+generator for GPUs then fails on it. Nothing is moved across a barrier.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes._function import operations_in
+from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._pass import Pass
+
+
+def fence_scatters(module: ir.Module) -> None:
+    """Put a barrier before the updates of every `stablehlo.scatter`."""
+    for op in operations_in(module.operation):
+        if op.name == "stablehlo.scatter":
+            # Operands, indices, updates: as many of the last as of the first.
+            for index in range(len(op.results) + 1, len(op.operands)):
+                update = op.operands[index]
+                with ir.InsertionPoint(op):
+                    barrier = ir.Operation.create(
+                        "stablehlo.optimization_barrier", results=[update.type], operands=[update]
+                    )
+                op.operands[index] = barrier.results[0]
+
+
+PASS = Pass(
+    name="fence-scatters",
+    summary="keep what a scatter adds apart from the operations that make it",
+    run=fence_scatters,
+)
