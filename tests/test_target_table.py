@@ -1,17 +1,22 @@
 """The table of what compiles and runs is that of the committed rows, which are of the compiler that the tests use."""
 
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from sonew_compiled.presets import PRECISIONS
+from sonew_compiled.targets import target_names
+
 ROOT = Path(__file__).parent.parent
 DOCUMENT, ROWS = ROOT / "docs" / "targets.md", ROOT / "docs" / "results" / "targets.jsonl"
 
 # These were run on the machine that made the table, the small model on all of them.
 RUN = {"cpu", "vmvx", "vulkan"}
+COMPILED = {*RUN, "cpu:aarch64", "cpu:riscv64", "cuda:sm_80", "rocm:gfx942", "metal", "tpu:v5e"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,10 @@ def test_the_rows_are_of_the_tested_compiler(tool: ModuleType) -> None:
 
 def test_every_combination_compiles_or_is_refused_with_a_reason(tool: ModuleType) -> None:
     rows = tool.read_rows(ROWS)
-    assert len({tuple(row[key] for key in tool.KEYS) for row in rows}) == len(rows) > 0
+    keys = [tuple(row[key] for key in tool.KEYS) for row in rows]
+    assert len(set(keys)) == len(keys)
+    assert {key.partition(":")[0] for key in COMPILED} == {name.partition(":")[0] for name in target_names()}
+    assert set(keys) >= set(itertools.product(tool.MODELS, tool.OPTIMIZERS, PRECISIONS, COMPILED))
     for row in rows:
         assert row["result"] == "compiled" or (row["result"] == "refused" and "the nearest that can is" in row["why"])
         if row["model"] == "classifier" and row["target"] in RUN and row["result"] == "compiled":

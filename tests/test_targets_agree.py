@@ -20,7 +20,8 @@ from sonew_compiled.runtime.state import TrainingState
 
 DEVICES = {"cpu": "local-task", "vmvx": "local-sync", "vulkan": "vulkan"}
 STEPS = 20
-WIDTHS = (48, 8, 48)
+# Kernels of three times 256 numbers: IREE's code for Vulkan handles multiples of that in vectors.
+WIDTHS = (64, 12, 64)
 BATCH = {"image": jax.ShapeDtypeStruct((32, WIDTHS[0]), jnp.float32)}
 
 Params = list[dict[str, jax.Array]]
@@ -29,7 +30,11 @@ Params = list[dict[str, jax.Array]]
 def _init(key: jax.Array) -> Params:
     del key  # random numbers would be most of what there is to compile
     return [
-        {"kernel": jnp.asarray(0.2 * np.random.default_rng(a).normal(size=(a, b)), jnp.float32), "bias": jnp.zeros(b)}
+        {
+            "kernel": jnp.asarray(0.2 * np.random.default_rng(a).normal(size=(a, b)), jnp.float32),
+            "bias": jnp.zeros(b),
+            "gain": jnp.ones(1),  # an odd number of them: bfloat16 may be kept in pairs
+        }
         for a, b in itertools.pairwise(WIDTHS)
     ]
 
@@ -37,7 +42,7 @@ def _init(key: jax.Array) -> Params:
 def _loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
     x = batch["image"]
     for layer in params:
-        x = jnp.tanh(x @ layer["kernel"] + layer["bias"])
+        x = layer["gain"] * jnp.tanh(x @ layer["kernel"] + layer["bias"])
     return jnp.mean(jnp.sum(jnp.square(x - batch["image"]), axis=-1))
 
 
