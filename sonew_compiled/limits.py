@@ -19,6 +19,11 @@ _ELEMENT_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 
+# The same of convolutions alone: IREE takes the units for float16 of these to be those of sm_80, and LLVM crashes.
+_CONVOLVED_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
+    {"cuda:sm_70": frozenset({"f16"}), "cuda:sm_75": frozenset({"f16"})}
+)
+
 # The compiler takes these for f32 and i64 everywhere, so that the executable's arguments are not those of the manifest.
 _NOWHERE = frozenset({"f64", "complex<f64>"})
 
@@ -33,6 +38,10 @@ def why_not_computed(module: ir.Module, target: Target) -> str:
         if operation.name == "stablehlo.custom_call":
             callee = ir.StringAttr(operation.attributes["call_target_name"]).value
             return f"it has no {_readable(callee)}, which only XLA can call; write it with products and loops"
+        if operation.name == "stablehlo.convolution":
+            element = _element_type(operation.operands[0].type)
+            if element in _CONVOLVED_TYPES.get(target.name, ()):
+                return f"it cannot convolve {_DTYPES.get(element, element)}"
         for value in (*operation.operands, *operation.results):
             element = _element_type(value.type)
             if element in lacking:

@@ -12,6 +12,7 @@ import pytest
 
 from sonew_compiled import build, compile_training, lower
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.models.classifier import classifier
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import cpu_flags
 from sonew_compiled.targets import _cpu, _table, find_ptxas, pin_host, resolve_target, resolve_targets, target_names
@@ -166,6 +167,24 @@ def test_what_a_target_cannot_do_is_refused_before_compiling(
     assert "cannot do model with adam: " in message
     assert said in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_70", "cuda:sm_75"])
+def test_a_convolution_of_float16_is_refused_where_the_compiler_crashes(
+    target: str, tmp_path: Path, refusal: Refusal
+) -> None:
+    def compile_classifier() -> None:
+        compile_training(
+            classifier.loss,
+            classifier.init,
+            optimizer_settings("adam"),
+            classifier.batch(2),
+            output=tmp_path / "bundle",
+            targets=(target,),
+            precision="f16-mixed",
+        )
+
+    assert "it cannot convolve float16; the nearest that can is cuda:sm_89" in refusal(UsageError, compile_classifier)
 
 
 def test_double_precision_is_refused(tmp_path: Path, refusal: Refusal) -> None:
