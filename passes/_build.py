@@ -109,15 +109,19 @@ def rows(value: ir.Value, start: int, end: int) -> ir.Value:
     return slice_of(value, [start, *[0] * (len(shape) - 1)], [end, *shape[1:]])
 
 
+def iota(shape: Sequence[int], dim: int) -> ir.Value:
+    """The index of every element along an axis, as unsigned 32-bit integers."""
+    kind = ir.RankedTensorType.get(shape, u32())
+    attributes = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
+    return ir.Operation.create("stablehlo.iota", results=[kind], attributes=attributes).result
+
+
 def linear_index(shape: Sequence[int]) -> ir.Value:
     """The row-major index of every element, as unsigned 32-bit integers."""
-    kind = ir.RankedTensorType.get(shape, u32())
     total = constant(0, u32(), shape)
     for dim, size in enumerate(shape):
         if size > 1:
-            attributes = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
-            index = ir.Operation.create("stablehlo.iota", results=[kind], attributes=attributes).result
-            total = elementwise("add", total, elementwise("multiply", index, math.prod(shape[dim + 1 :])))
+            total = elementwise("add", total, elementwise("multiply", iota(shape, dim), math.prod(shape[dim + 1 :])))
     return total
 
 
@@ -141,6 +145,12 @@ def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> i
         result = elementwise(name, *body.arguments)
         ir.Operation.create("stablehlo.return", operands=[result])
     return op.result
+
+
+def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The same values, behind a barrier that nothing is fused across."""
+    kinds = [value.type for value in values]
+    return list(ir.Operation.create("stablehlo.optimization_barrier", results=kinds, operands=list(values)).results)
 
 
 def add_state(init: Function, step: Function, name: str, initial: float, element: ir.Type) -> ir.Value:

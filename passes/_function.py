@@ -150,6 +150,23 @@ def owner(value: ir.Value) -> ir.Operation | None:
     return None if isinstance(value.owner, ir.Block) else value.owner.operation
 
 
+def copied(block: ir.Block, values: Mapping[ir.Value, ir.Value]) -> list[ir.Value]:
+    """Copy what a block computes to the insertion point, and return what its terminator hands on.
+
+    `values` are what the copies read in the place of its arguments, and of values from outside.
+    """
+    known = dict(values)
+    *body, last = block.operations
+    for op in body:
+        copy = op.operation.clone()
+        # Regions may read what is outside of them.
+        for each in (copy, *operations_in(copy)):
+            for index, operand in enumerate(each.operands):
+                each.operands[index] = known.get(operand, operand)
+        known |= zip(op.operation.results, copy.results, strict=True)
+    return [known.get(value, value) for value in last.operation.operands]
+
+
 def operations_in(root: ir.Operation) -> list[ir.Operation]:
     """Every operation inside, within regions as well, in order."""
     found: list[ir.Operation] = []

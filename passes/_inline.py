@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sonew_compiled.passes._function import Function, callee, functions, operations_in
+from sonew_compiled.passes._function import Function, callee, copied, functions
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 
 
@@ -21,16 +21,8 @@ def inline_calls(module: ir.Module) -> None:
 
 def _inline(call: ir.Operation, by_name: Mapping[str, Function]) -> None:
     function = by_name[callee(call)]
-    values: dict[ir.Value, ir.Value] = dict(zip(function.arguments, call.operands, strict=True))
-    *body, _ = function.block.operations
     with ir.InsertionPoint(call):
-        for op in body:
-            copy = op.operation.clone()
-            # Regions may read what is outside of them.
-            for each in (copy, *operations_in(copy)):
-                for index, operand in enumerate(each.operands):
-                    each.operands[index] = values.get(operand, operand)
-            values |= zip(op.operation.results, copy.results, strict=True)
-    for result, value in zip(call.results, function.returned, strict=True):
-        result.replace_all_uses_with(values[value])
+        values = copied(function.block, dict(zip(function.arguments, call.operands, strict=True)))
+    for result, value in zip(call.results, values, strict=True):
+        result.replace_all_uses_with(value)
     call.erase()

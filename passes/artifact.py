@@ -7,6 +7,7 @@ The bytes are MLIR bytecode of the VHLO dialect, which StableHLO promises to kee
 from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.passes._function import operations_in
 from sonew_compiled.passes._mlir import first_diagnostic, ir, make_context, parse, stablehlo, to_text
 
 ARTIFACT_VERSION = "1.13.0"
@@ -79,12 +80,5 @@ def _why_not(module: ir.Module) -> str:
 
 def _foreign(module: ir.Module) -> set[str]:
     """The operations that are not StableHLO's."""
-    foreign: set[str] = set()
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name.partition(".")[0] not in ("builtin", "func", "stablehlo"):
-            foreign.add(op.name)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return foreign
+    names = {op.name for op in operations_in(module.operation)}
+    return {name for name in names if name.partition(".")[0] not in ("builtin", "func", "stablehlo")}

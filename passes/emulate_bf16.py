@@ -101,13 +101,13 @@ def _enter_and_leave(function: Function, arguments: list[bool], results: list[bo
         value.set_type(ir.RankedTensorType.get([_pairs(shape)], build.u32()))
     if taken:
         with ir.InsertionPoint.at_block_begin(function.block):
-            widened = _apart(list(map(_taken_apart, taken, shapes)))
+            widened = build.apart(list(map(_taken_apart, taken, shapes)))
         for each, value in zip(readers, widened, strict=True):
             each.redirect(value)
     given = [index for index, is_half in enumerate(results) if is_half]
     if given:
         with ir.InsertionPoint(function.terminator):
-            for index, value in zip(given, _apart([function.returned[index] for index in given]), strict=True):
+            for index, value in zip(given, build.apart([function.returned[index] for index in given]), strict=True):
                 function.terminator.operands[index] = _put_together(value)
 
 
@@ -138,20 +138,12 @@ def _put_together(value: ir.Value) -> ir.Value:
 
 def _is_first(count: int) -> ir.Value:
     """Whether an element of `count` pairs, side by side, is the first of its pair."""
-    kind = ir.RankedTensorType.get([count, 2], build.u32())
-    dimension = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), 1)}
-    which = ir.Operation.create("stablehlo.iota", results=[kind], attributes=dimension).result
+    which = build.iota([count, 2], 1)
     return build.compare("EQ", which, build.like(0, which), "UNSIGNED")
 
 
 def _upper(bits: ir.Value) -> ir.Value:
     return build.elementwise("and", bits, 0xFFFF0000)
-
-
-def _apart(values: list[ir.Value]) -> list[ir.Value]:
-    """The same values, behind a barrier that nothing is fused across."""
-    kinds = [value.type for value in values]
-    return list(ir.Operation.create("stablehlo.optimization_barrier", results=kinds, operands=values).results)
 
 
 def _replace(op: ir.Operation, value: ir.Value) -> None:

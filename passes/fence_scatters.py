@@ -6,6 +6,7 @@ generator for GPUs then fails on it. Nothing is moved across a barrier.
 
 from __future__ import annotations
 
+from sonew_compiled.passes import _build as build
 from sonew_compiled.passes._function import operations_in
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
@@ -17,12 +18,8 @@ def fence_scatters(module: ir.Module) -> None:
         if op.name == "stablehlo.scatter":
             # Operands, indices, updates: as many of the last as of the first.
             for index in range(len(op.results) + 1, len(op.operands)):
-                update = op.operands[index]
                 with ir.InsertionPoint(op):
-                    barrier = ir.Operation.create(
-                        "stablehlo.optimization_barrier", results=[update.type], operands=[update]
-                    )
-                op.operands[index] = barrier.results[0]
+                    (op.operands[index],) = build.apart([op.operands[index]])
 
 
 PASS = Pass(

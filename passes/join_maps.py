@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sonew_compiled.passes._function import element_type, functions, operations_in, owner, shape_of
+from sonew_compiled.passes._function import copied, element_type, functions, operations_in, owner, shape_of
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
 
@@ -88,7 +88,10 @@ def _join(maps: Sequence[ir.Operation], places: Mapping[ir.Operation, int]) -> N
             return value
         if value not in moved:
             operands = [there(each) for each in op.operands]
-            moved[value] = _copy(op, dict(zip(op.operands, operands, strict=True))).results[0]
+            copy = op.clone()
+            for index, operand in enumerate(operands):
+                copy.operands[index] = operand
+            moved[value] = copy.results[0]
         return moved[value]
 
     with ir.InsertionPoint(maps[0]):
@@ -126,20 +129,8 @@ def _join(maps: Sequence[ir.Operation], places: Mapping[ir.Operation, int]) -> N
 def _body(op: ir.Operation, known: Mapping[ir.Value, ir.Value]) -> ir.Value:
     """What a map computes, written out at the insertion point."""
     block = op.regions[0].blocks[0]
-    values = {**known, **dict(zip(block.arguments, (known[each] for each in op.operands), strict=True))}
-    *inner, last = block.operations
-    for each in inner:
-        copy = _copy(each.operation, values)
-        values |= zip(each.operation.results, copy.results, strict=True)
-    return values[last.operation.operands[0]]
-
-
-def _copy(op: ir.Operation, values: Mapping[ir.Value, ir.Value]) -> ir.Operation:
-    assert not list(op.regions), op.name
-    copy: ir.Operation = op.clone()
-    for index, operand in enumerate(op.operands):
-        copy.operands[index] = values[operand]
-    return copy
+    taken = zip(block.arguments, (known[each] for each in op.operands), strict=True)
+    return copied(block, {**known, **dict(taken)})[0]
 
 
 def _as_tensor(scalar: ir.Value) -> ir.Value:

@@ -11,6 +11,7 @@ from jaxlib.mlir import ir
 from sonew_compiled import passes
 from sonew_compiled.lower import lower
 from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.passes._function import operations_in
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.targets import resolve_target
 from sonew_compiled.trace import trace_update
@@ -28,14 +29,7 @@ def update(name: str, *more: str) -> ir.Module:
 
 def results_of(module: ir.Module) -> list[int]:
     """How many results each joined operation of the step has."""
-    found: list[int] = []
-
-    def visit(op: ir.Operation) -> ir.WalkResult:
-        found.extend([len(op.results)] if op.name == "linalg.generic" else [])
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return found
+    return [len(op.results) for op in operations_in(module.operation) if op.name == "linalg.generic"]
 
 
 @pytest.mark.parametrize(
