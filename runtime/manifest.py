@@ -138,7 +138,7 @@ class Manifest:
     Attributes:
       format_version: of the bundle's layout.
       model: the model as the user named it.
-      optimizer: its name and numeric settings, which are compiled in.
+      optimizer: its name and numeric settings, which are compiled in or, of `runtime_settings`, the defaults.
       precision: the policy that says what is stored and computed in which dtype; see docs/precision.md.
       defaults: what `sonew run` does unless told otherwise: `learning_rate`, `schedule`, `batch_size`.
       versions: of everything that made the bundle, by package name.
@@ -186,6 +186,11 @@ class Manifest:
             for spec in inputs
             if spec.name == "batch" or spec.name.startswith("batch/")
         )
+
+    @property
+    def runtime_settings(self) -> tuple[str, ...]:
+        """The settings of `optimizer` that are not compiled in: `train_step` takes them as float32 scalars."""
+        return tuple(spec.name for spec in self.functions["train_step"].inputs if spec.name in self.optimizer)
 
     @property
     def batch_size(self) -> int:
@@ -268,7 +273,11 @@ def _inconsistency(manifest: Manifest) -> str:
     if "learning_rate" not in {spec.name for spec in step.inputs} or "loss" not in {spec.name for spec in step.outputs}:
         return "train_step takes no learning_rate or gives no loss"
     fed = {spec.name for spec in step.inputs if spec.name == "batch" or spec.name.startswith("batch/")}
-    takes = {"init": {"seed"}, "train_step": fed | {"learning_rate"} | {spec.name for spec in manifest.state}}
+    for name in manifest.runtime_settings:
+        if not isinstance(manifest.optimizer[name], int | float):
+            return f"train_step takes {name}, for which the optimizer has {manifest.optimizer[name]!r}"
+    scalars = {"learning_rate", *manifest.runtime_settings}
+    takes = {"init": {"seed"}, "train_step": fed | scalars | {spec.name for spec in manifest.state}}
     for name, function in manifest.functions.items():
         unknown = {spec.name for spec in function.inputs} - takes.get(name, fed | {s.name for s in manifest.parameters})
         if unknown or not function.outputs:

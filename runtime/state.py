@@ -27,6 +27,9 @@ class TrainingState:
         assert buffers.keys() == {spec.name for spec in program.manifest.state}
         self.program = program
         self.buffers = buffers
+        self._settings: dict[str, Buffer] = {}
+        manifest = program.manifest
+        self.use({name: manifest.optimizer[name] for name in manifest.runtime_settings})
 
     @classmethod
     def initial(
@@ -66,6 +69,12 @@ class TrainingState:
         _check(arrays, program.manifest.state, what="the state")
         return cls(program, {spec.name: program.upload(spec, arrays[spec.name]) for spec in program.manifest.state})
 
+    def use(self, settings: Mapping[str, float]) -> None:
+        """Sets runtime settings of the optimizer for the steps that follow; the manifest's are used before."""
+        assert settings.keys() <= set(self.program.manifest.runtime_settings), settings
+        upload = self.program.device.upload
+        self._settings |= {name: upload(np.array(value, np.float32)) for name, value in settings.items()}
+
     def step(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> float:
         """One training step in place.
 
@@ -76,7 +85,8 @@ class TrainingState:
         Returns:
           The loss of the batch before the update.
         """
-        results = self.program.call("train_step", {**self.buffers, **batch, "learning_rate": learning_rate})
+        fed = {**batch, **self._settings, "learning_rate": learning_rate}
+        results = self.program.call("train_step", {**self.buffers, **fed})
         loss = results.pop("loss")
         # The results alias the donated buffers; what the compiler could not alias is a new buffer, so take them all.
         self.buffers = results

@@ -21,7 +21,7 @@ from sonew_compiled.build import adapt, build
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.kernels import ptxas_version
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
-from sonew_compiled.presets import OptimizerSettings
+from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
@@ -44,6 +44,7 @@ def compile_training(
     learning_rate: float | None = None,
     schedule: str = "paper",
     precision: str = "f32",
+    runtime_settings: Collection[str] = (),
     params: str | Path | None = None,
     dump_ir: Path | None = None,
     print_ir_after: Collection[str] = (),
@@ -67,6 +68,8 @@ def compile_training(
       schedule: likewise: "paper", "constant" or "cosine".
       precision: what is stored and computed in which dtype: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
         "bf16-sr". The model and the optimizer are written and traced in float32 whatever it is.
+      runtime_settings: which of `b1`, `b2` and `eps` the step takes at every call instead of having them compiled in;
+        those of the optimizer's settings are the defaults.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
       dump_ir: a directory for the module after each pass.
       print_ir_after: passes after which the module is printed on stderr, or "all".
@@ -88,10 +91,13 @@ def compile_training(
       ...     autoencoder.batch(100), output="autoencoder.bundle", learning_rate=1e-2)
     """
     if isinstance(optimizer, OptimizerSettings):
+        _check_runtime_settings(runtime_settings, optimizer)
         factory = optimizer_factory(optimizer, loss=loss, batch=batch)
         described = {k: v for k, v in asdict(optimizer).items() if k != "learning_rate" and v is not None}
         learning_rate = optimizer.learning_rate if learning_rate is None else learning_rate
     else:
+        if runtime_settings:
+            raise UsageError("runtime_settings are given and the optimizer is a function; give an OptimizerSettings")
         factory = optimizer
         described = {"name": getattr(optimizer, "__name__", "custom").replace("<lambda>", "custom")}
     if learning_rate is None:
@@ -109,7 +115,9 @@ def compile_training(
 
     progress(f"trace {model} with {described['name']}")
     with statistics_dtype(policy.state_dtype):
-        traced = trace_training(init=init, loss=loss, optimizer=factory, batch=batch, predict=predict)
+        traced = trace_training(
+            init=init, loss=loss, optimizer=factory, batch=batch, predict=predict, runtime_settings=runtime_settings
+        )
     progress("run the passes")
     module = passes.parse(traced)
     passes.run_pipeline(module, passes.pipeline(policy), dump_dir=dump_ir, print_ir_after=print_ir_after)
@@ -136,6 +144,15 @@ def compile_training(
         files[target.file], spec = build(source, target, shared=stablehlo, what=what)
         built.append(spec)
     return _write(destination, replace(manifest, targets=tuple(built)), files)
+
+
+def _check_runtime_settings(names: Collection[str], optimizer: OptimizerSettings) -> None:
+    accepted = runtime_settings_of(optimizer.name)
+    for name in names:
+        if name not in accepted:
+            raise UsageError(
+                f"{name} of {optimizer.name} cannot be a runtime setting; give {', '.join(accepted) or 'none'}"
+            )
 
 
 def _check_batch(batch: Any) -> None:

@@ -114,6 +114,9 @@ _PRESETS = {
 # schedule, and larger ones before make up for it (docs/precision.md).
 _RATES = {("tridiag-sonew", "bf16"): 1.3e-2, ("band-sonew", "bf16"): 1.3e-2}
 
+# What a compiled step can take at run time, beside the learning rate, if it is traced so.
+_AT_RUN_TIME = ("b1", "b2", "eps")
+
 OPTIMIZERS = tuple(_PRESETS)
 PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
 DEFAULT_OPTIMIZER = "tridiag-sonew"
@@ -126,6 +129,15 @@ def settings_of(name: str) -> tuple[str, ...]:
     preset = _PRESETS[name]
     fixed = ("band",) if name in ("diag-sonew", "tridiag-sonew") else ()
     return tuple(key for key in SETTINGS if getattr(preset, key) is not None and key not in fixed)
+
+
+def runtime_settings_of(name: str) -> tuple[str, ...]:
+    """Of `settings_of`, those that a compiled step can take at run time.
+
+    Not the `eps` of an optimizer whose first state is made of it.
+    """
+    fixed = ("eps",) if name in ("rfdson", "ons") else ()
+    return tuple(key for key in settings_of(name) if key in _AT_RUN_TIME and key not in fixed)
 
 
 def optimizer_settings(

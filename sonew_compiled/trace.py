@@ -18,7 +18,7 @@ from sonew_compiled.errors import UsageError
 # The tensors of the training state, by the first part of their names.
 _ROLES = {"params": "parameter", "optimizer": "optimizer"}
 
-OptimizerFactory = Callable[[Any], optax.GradientTransformation]
+OptimizerFactory = Callable[..., optax.GradientTransformation]
 
 
 def trace_training(
@@ -28,6 +28,7 @@ def trace_training(
     optimizer: OptimizerFactory,
     batch: Any,
     predict: Callable[[Any, Any], Any] | None = None,
+    runtime_settings: Collection[str] = (),
 ) -> str:
     """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`.
 
@@ -38,6 +39,8 @@ def trace_training(
         `sonew_compiled.backward` for what its update is given.
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
       predict: `predict(params, batch) -> array`.
+      runtime_settings: names of further float32 scalars that `train_step` and, by keyword, `optimizer` take, such as
+        "b1".
 
     Returns:
       MLIR text of a module with one inner module a function. Arguments and results carry `sonew.name`; the tensors of
@@ -52,15 +55,17 @@ def trace_training(
 
     # Functions of their own in the module, so that passes find the seam between the gradients and the update.
     @jax.jit
-    def gradients(params: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
-        return backward_pass(optimizer(jnp.zeros((), jnp.float32)), loss)(params, batch, cotangent)
+    def gradients(params: Any, batch: Any, cotangent: Any, hyper: Mapping[str, Any]) -> tuple[Any, Any]:
+        return backward_pass(optimizer(jnp.zeros((), jnp.float32), **hyper), loss)(params, batch, cotangent)
 
     update = _update(optimizer)
 
-    def train_step(state: dict[str, Any], batch: Any, learning_rate: Any) -> tuple[dict[str, Any], Any]:
-        point = gradient_point(optimizer(learning_rate), state["params"], state["optimizer"])
-        value, signals = gradients(point, batch, jnp.ones((), jnp.float32))
-        return update(signals, state, learning_rate), value.astype(jnp.float32)
+    def train_step(
+        state: dict[str, Any], batch: Any, learning_rate: Any, hyper: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Any]:
+        point = gradient_point(optimizer(learning_rate, **hyper), state["params"], state["optimizer"])
+        value, signals = gradients(point, batch, jnp.ones((), jnp.float32), hyper)
+        return update(signals, state, learning_rate, hyper), value.astype(jnp.float32)
 
     def eval_step(params: Any, batch: Any) -> Any:
         def example_loss(example: Any) -> Any:
@@ -75,13 +80,14 @@ def trace_training(
     _check_loss(loss, state["params"], batch)
     params = {"params": state["params"]}
     fields = {"batch": batch}
+    hyper = dict.fromkeys(runtime_settings, rate)
 
     traces = {
         "init": _trace(init_state, [seed], names=[["seed"]], results=[_names(state)]),
         "train_step": _trace(
             train_step,
-            [state, batch, rate],
-            names=[_names(state), _names(fields), ["learning_rate"]],
+            [state, batch, rate, hyper],
+            names=[_names(state), _names(fields), ["learning_rate"], _names(hyper)],
             results=[_names(state), ["loss"]],
             donate=set(_names(state)),
         ),
@@ -123,8 +129,8 @@ def trace_update(
     signals = state["params"] if own is None else jax.eval_shape(own, state["params"], batch, rate)[1]
     step = _trace(
         update,
-        [signals, state, rate],
-        names=[_names({"gradients": signals}), _names(state), ["learning_rate"]],
+        [signals, state, rate, {}],
+        names=[_names({"gradients": signals}), _names(state), ["learning_rate"], []],
         results=[_names(state)],
         donate=set(_names(state)),
         roles={**_ROLES, "gradients": "optimizer"} if keep_gradients else _ROLES,
@@ -141,10 +147,13 @@ def _init_state(init: Callable[[jax.Array], Any], optimizer: OptimizerFactory) -
     return init_state
 
 
-def _update(optimizer: OptimizerFactory) -> Callable[[Any, dict[str, Any], Any], dict[str, Any]]:
+def _update(
+    optimizer: OptimizerFactory,
+) -> Callable[[Any, dict[str, Any], Any, Mapping[str, Any]], dict[str, Any]]:
     @jax.jit
-    def update(signals: Any, state: dict[str, Any], learning_rate: Any) -> dict[str, Any]:
-        updates, opt_state = optimizer(learning_rate).update(signals, state["optimizer"], state["params"])
+    def update(signals: Any, state: dict[str, Any], learning_rate: Any, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        tx = optimizer(learning_rate, **hyper)
+        updates, opt_state = tx.update(signals, state["optimizer"], state["params"])
         return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
 
     return update

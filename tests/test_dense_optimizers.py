@@ -24,7 +24,7 @@ from sonew_compiled.optimizer import kbfgs, kfac, locoprop, natural_gradient, op
 from sonew_compiled.optimizer._kbfgs import bfgs, double_damped
 from sonew_compiled.optimizer._tapped import layers_of, tapped_backward
 from sonew_compiled.passes import POLICIES
-from sonew_compiled.presets import optimizer_settings, settings_of
+from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import Device, Program, TrainingState, open_bundle
 from sonew_compiled.trace import trace_training
 
@@ -544,25 +544,16 @@ def test_an_update_alone_takes_what_the_backward_pass_gives(cpu: Device) -> None
 
 
 @each_name
-def test_settings_are_inputs_of_the_jitted_step(name: str) -> None:
+def test_it_trains_under_jit(name: str) -> None:
+    """What `--vs jax` compares the compiled step with."""
     model = Model(init=small_init, loss=small_loss, batch=lambda size: spec(data(0, size)))
-    inputs = tuple(key for key in ("b1", "b2", "eps") if key in settings_of(name))
-    other = dict.fromkeys(inputs, 0.5)
 
-    def losses(training: JaxTraining, hyper: dict[str, float] | None = None) -> list[float]:
+    def losses(training: JaxTraining) -> list[float]:
         state, found = training.init(0), []
         for t in range(6):
-            state, value = training.step(state, data(t), 0.01, hyper)
+            state, value = training.step(state, data(t), 0.01)
             found.append(float(value))
         return found
 
-    training = JaxTraining(model, optimizer_settings(name), inputs=inputs)
-    shipped = losses(JaxTraining(model, optimizer_settings(name)))
-    assert losses(training) == pytest.approx(shipped, rel=1e-3)
-    changed = losses(JaxTraining(model, optimizer_settings(name, **other)))
-    assert losses(training, other) == pytest.approx(changed, rel=1e-3)
-    assert changed != pytest.approx(shipped, rel=3e-3), "the settings must matter for this to test them"
-    assert training.compilations == 1
-    assert losses(JaxTraining(model, optimizer_settings(name), precision="bf16-mixed")) == pytest.approx(
-        shipped, rel=0.05
-    )
+    mixed = losses(JaxTraining(model, optimizer_settings(name), precision="bf16-mixed"))
+    assert mixed == pytest.approx(losses(JaxTraining(model, optimizer_settings(name))), rel=0.05)

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from sonew_compiled.bench._jax import JaxTraining
-from sonew_compiled.bench._number import RuntimeNumber
-from sonew_compiled.bench.tuning import BOUNDS, TuneSettings, tune
+from sonew_compiled.bench import _trial
+from sonew_compiled.bench.tuning import FACTORS, TuneSettings, tune
 from sonew_compiled.errors import UsageError
-from sonew_compiled.models import load_model
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.runtime import bind, learning_rates, load_dataset
-from sonew_compiled.runtime.manifest import TensorSpec
 
 Sonew = Callable[..., Any]
-INPUTS = ("b1", "b2", "eps")
-OTHER = {"b1": 0.8, "b2": 0.9, "eps": 1e-3}
 
 
 @pytest.fixture
@@ -40,80 +32,46 @@ def settings(**changed: Any) -> TuneSettings:
     return TuneSettings(**{**asked, **changed})
 
 
-def losses(training: JaxTraining, hyper: dict[str, float] | None = None) -> list[float]:
-    """Of six steps on one batch."""
-    batch = {"image": np.random.default_rng(0).random((20, 36), np.float32)}
-    state = training.init(0)
-    found = []
-    for _ in range(6):
-        state, loss = training.step(state, batch, 0.01, hyper)
-        found.append(float(loss))
-    return found
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "tridiag-sonew"])
-def test_settings_are_inputs(folder: Path, optimizer: str) -> None:
-    model = load_model("small_model:model")
-    training = JaxTraining(model, optimizer_settings(optimizer), inputs=INPUTS)
-    shipped = JaxTraining(model, optimizer_settings(optimizer))
-    other = JaxTraining(model, optimizer_settings(optimizer, **OTHER))
-    assert losses(training) == pytest.approx(losses(shipped), rel=1e-3)
-    assert losses(training, OTHER) == pytest.approx(losses(other), rel=1e-3)
-    assert losses(shipped) != pytest.approx(losses(other), rel=3e-3), "the settings must matter for this to test them"
-    assert training.compilations == 1
-
-
-@pytest.mark.parametrize("precision", ["bf16-pure", "f16-mixed"])
-def test_the_state_is_stored_as_the_policy_says(folder: Path, precision: str) -> None:
-    training = JaxTraining(load_model("small_model:model"), optimizer_settings("adam"), precision=precision)
-    params, _ = training.init(0)
-    expected = "float32" if precision.endswith("mixed") else "bfloat16"
-    assert {leaf.dtype.name for leaf in params.values()} == {expected}
-    full = losses(JaxTraining(load_model("small_model:model"), optimizer_settings("adam")))
-    assert losses(training) == pytest.approx(full, rel=0.05)
-
-
-def test_a_setting_that_would_be_fixed_is_refused() -> None:
-    number = RuntimeNumber(0.9, np.float32(0.5))
-    assert 0 <= number < 1
-    assert 1 - number == 0.5
-    with pytest.raises(TypeError):
-        math.sqrt(number)  # type: ignore[arg-type]
-
-
-def test_it_trains_as_the_compiled_step_does(folder: Path, sonew: Sonew, small: Any) -> None:
+def test_a_trial_trains_as_a_run_does(folder: Path, sonew: Sonew, small: Any) -> None:
     """By the runtime's protocol: what `sonew run` of the same settings comes to."""
-    ran = sonew("run", small.bundle, "--data", "data.npz", "--epochs", 2, "--learning-rate", 0.01, "--json", "-o", "r")
-    fields = (TensorSpec(name="image", shape=(20, 36), dtype="float32"),)
-    data = bind(load_dataset("data.npz").train, fields)
-    training = JaxTraining(load_model("small_model:model"), optimizer_settings())
-    rate = learning_rates("paper", peak=0.01, epochs=2, steps_per_epoch=data.steps_per_epoch)
-    last = list(training.epochs(training.init(0), data, seed=0, epochs=2, rate=rate))[-1]
-    assert last.steps == ran.json["steps"]
-    assert training.mean_loss(last.state, data) == pytest.approx(ran.json["train_loss"], rel=1e-4)
+    flags = ("--data", "data.npz", "--epochs", 2, "--learning-rate", 0.01, "--seed", 3)
+    ran = sonew("run", small.bundle, *flags, "--json", "-o", "r")
+    asked = settings(optimizer="tridiag-sonew", learning_rate=0.01, seed=3)
+    result = tune(asked, folder / "study", trials=1)
+    assert result.train_loss == pytest.approx(ran.json["train_loss"], rel=1e-4)
+    assert result.test_loss == pytest.approx(ran.json["test_loss"], rel=1e-4)
 
 
-def test_a_study_goes_on(folder: Path) -> None:
+def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compilations: list[object] = []
+    compiled = _trial.compile_training
+    monkeypatch.setattr(_trial, "compile_training", lambda *a, **k: compilations.append(a) or compiled(*a, **k))
     said: list[str] = []
     first = tune(settings(), folder / "study", trials=2, say=said.append)
-    assert (first.trials, first.compilations, len(said)) == (2, 1, 2)
-    more = tune(settings(), folder / "study", trials=5, say=said.append)
-    assert (more.trials, len(said)) == (5, 5)
-    assert more.compilations <= 1
+    assert (first.trials, len(said)) == (2, 2)
+    more = tune(settings(), folder / "study", trials=6, say=said.append)
+    assert (more.trials, len(said)) == (6, 6)
+    assert len(compilations) == 2, "a call compiles, not a trial"
     assert more.train_loss <= first.train_loss
     assert more.best is not None
+    preset = optimizer_settings("adam")
     for name, value in more.best.items():
-        low, high = BOUNDS[name]
-        assert low * 0.999 <= value <= high * 1.001
-    done = tune(settings(), folder / "study", trials=5, say=said.append)
-    assert (done.best, len(said)) == (more.best, 5)
+        found, shipped = (1 - x if name in ("b1", "b2") else x for x in (value, getattr(preset, name)))
+        assert shipped / FACTORS[name] * 0.999 <= found <= shipped * FACTORS[name] * 1.001
+    done = tune(settings(), folder / "study", trials=6, say=said.append)
+    assert (done.best, len(said)) == (more.best, 6)
     written = json.loads((folder / "study/best.json").read_text(encoding="utf-8"))
     assert written["best"] == more.best
     assert written["optimizer"] == "adam"
 
 
-def test_the_first_trial_has_what_ships(folder: Path) -> None:
+def test_the_first_trials_have_what_ships(folder: Path) -> None:
+    said: list[str] = []
     result = tune(settings(sampler="random"), folder / "study", trials=1)
+    tune(settings(sampler="random"), folder / "study", trials=3, say=said.append)
+    assert [line.partition(": ")[2].partition(":")[0] for line in said] == [
+        f"learning_rate {rate}, b1 0.9, b2 0.99, eps 1e-06" for rate in ("0.006", "0.0006667")
+    ]
     preset = optimizer_settings("adam")
     assert result.best == pytest.approx(
         {"learning_rate": preset.learning_rate, "b1": preset.b1, "b2": preset.b2, "eps": preset.eps}

@@ -1,4 +1,4 @@
-"""Training under `jax.jit`, by the runtime's protocol: what the compiled step is compared with, and what tuning runs.
+"""Training under `jax.jit`, by the runtime's protocol: what the compiled step is compared with.
 
 The same initial weights, order of the data, schedule and losses for the same seed as `sonew run`.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,7 +18,6 @@ import numpy as np
 import optax
 
 from sonew_compiled.backward import loss_and_signals
-from sonew_compiled.bench._number import RuntimeNumber
 from sonew_compiled.models import Model
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.passes import precision_policy
@@ -42,15 +41,9 @@ _ANY_SIZE = 2
 
 
 class JaxTraining:
-    """A model and an optimizer under `jax.jit`; the learning rate is an input, so one compilation serves every rate.
+    """A model and an optimizer under `jax.jit`; the learning rate is an input, so one compilation serves every rate."""
 
-    Attributes:
-      compilations: how often the step was compiled.
-    """
-
-    def __init__(
-        self, model: Model, optimizer: OptimizerSettings, *, precision: str = "f32", inputs: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, model: Model, optimizer: OptimizerSettings, *, precision: str = "f32") -> None:
         """Compiles nothing yet.
 
         Args:
@@ -59,21 +52,14 @@ class JaxTraining:
           precision: a policy's name. The state is stored as the policy has it; the loss is computed on parameters and a
             batch cast to 16 bits, the update in float32 (`bf16-pure`: in bfloat16). No stochastic rounding, no loss
             scaling: what a few lines of JAX do.
-          inputs: settings that `step` takes at run time, such as `b1`: another value does not compile again.
         """
         policy = precision_policy(precision)
         compute, wide = _COMPUTED[precision]
-        self._inputs = inputs
-        self.compilations = 0
-        self._optimizer = optimizer
 
         def narrow_loss(params: Any, batch: Any) -> Any:
             return model.loss(_cast(params, compute), _cast(batch, compute)).astype(jnp.float32)
 
-        def make(learning_rate: Any, hyper: Mapping[str, Any]) -> optax.GradientTransformation:
-            given = {name: RuntimeNumber(getattr(optimizer, name), value) for name, value in hyper.items()}
-            settings = dataclasses.replace(optimizer, **given)  # type: ignore[arg-type]
-            return optimizer_factory(settings, loss=narrow_loss, batch=model.batch(_ANY_SIZE))(learning_rate)
+        make = optimizer_factory(optimizer, loss=narrow_loss, batch=model.batch(_ANY_SIZE))
 
         def store(params: Any, inner: Any) -> State:
             return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype)
@@ -81,15 +67,14 @@ class JaxTraining:
         @jax.jit
         def init(seed: Any) -> State:
             params = model.init(jax.random.key(seed, impl="threefry2x32"))
-            return store(params, make(0.0, {}).init(_cast(params, wide)))
+            return store(params, make(0.0).init(_cast(params, wide)))
 
         @functools.partial(jax.jit, donate_argnums=(0,))
-        def step(state: State, batch: Any, learning_rate: Any, hyper: Any) -> tuple[State, Any]:
-            self.compilations += 1  # this is run while it is traced
+        def step(state: State, batch: Any, learning_rate: Any) -> tuple[State, Any]:
             params, inner = state
             moved, inner = _cast(params, wide), _cast(inner, wide)
             with statistics_dtype(policy.state_dtype):
-                transformation = make(learning_rate, hyper)
+                transformation = make(learning_rate)
                 loss, signals = loss_and_signals(transformation, narrow_loss, moved, inner, batch)
                 updates, inner = transformation.update(_cast(signals, wide), inner, moved)
             return store(optax.apply_updates(moved, updates), inner), loss
@@ -107,15 +92,12 @@ class JaxTraining:
         state: State = self._init(seed)
         return state
 
-    def step(
-        self, state: State, batch: Any, learning_rate: float, hyper: Mapping[str, float] | None = None
-    ) -> tuple[State, Any]:
-        """One step; `state` is given up. Returns the new state and the loss before it, a float32 scalar on the device.
+    def step(self, state: State, batch: Any, learning_rate: float) -> tuple[State, Any]:
+        """One step; `state` is given up.
 
-        `hyper` has the value of every setting in `inputs`; by default those of the optimizer's settings.
+        Returns the new state and the loss before it, a float32 scalar on the device.
         """
-        given = {name: np.float32((hyper or {}).get(name, getattr(self._optimizer, name))) for name in self._inputs}
-        result: tuple[State, Any] = self._step(state, batch, np.float32(learning_rate), given)
+        result: tuple[State, Any] = self._step(state, batch, np.float32(learning_rate))
         return result
 
     def mean_loss(self, state: State, data: BoundData) -> float:
@@ -131,7 +113,6 @@ class JaxTraining:
         seed: int,
         epochs: int,
         rate: Callable[[int], float],
-        hyper: Mapping[str, float] | None = None,
     ) -> Iterator[Epoch]:
         """Trains, and gives what each epoch ended with; ends early where the loss is no finite number."""
         started = time.perf_counter()
@@ -139,7 +120,7 @@ class JaxTraining:
             first = epoch * data.steps_per_epoch
             batch_losses: list[float] = []
             for index in range(first, first + data.steps_per_epoch):
-                state, loss = self.step(state, data.training_batch(seed, index), rate(index), hyper)
+                state, loss = self.step(state, data.training_batch(seed, index), rate(index))
                 batch_losses.append(float(loss))
                 if not math.isfinite(batch_losses[-1]):
                     break

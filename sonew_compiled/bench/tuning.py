@@ -1,6 +1,6 @@
-"""`sonew tune`: a search over an optimizer's settings, by Optuna, each trial a training under `jax.jit`.
+"""`sonew tune`: a search over an optimizer's settings, by Optuna, each trial a training by the compiled step.
 
-One compilation serves every trial: learning rate, b1, b2 and eps are inputs of the jitted step.
+One compilation serves every trial: learning rate, b1, b2 and eps are inputs of the step.
 """
 
 from __future__ import annotations
@@ -9,20 +9,16 @@ import json
 import logging
 import math
 import shlex
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import jax
-
-from sonew_compiled.bench._jax import JaxTraining
+from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.models import load_model
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.runtime import bind, learning_rates, load_dataset
-from sonew_compiled.runtime.manifest import TensorSpec
 
 STUDY_FILE = "study.journal"
 BEST_FILE = "best.json"
@@ -30,10 +26,11 @@ SAMPLERS = ("tpe", "random")
 
 # Searched as distances from 1, on a logarithmic scale: 0.9 and 0.99 are as far apart as 0.99 and 0.999.
 _ONE_MINUS = ("b1", "b2")
-BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
-    {"learning_rate": (1e-5, 1e-1), "b1": (0.5, 0.99), "b2": (0.8, 0.9999), "eps": (1e-10, 1e-3)}
-)
-"""The bounds of the search, by setting."""
+FACTORS: Mapping[str, float] = MappingProxyType({"learning_rate": 10.0, "b1": 4.0, "b2": 5.0, "eps": 30.0})
+"""How far from the setting that ships the search goes, up and down; of b1 and b2 their distance from 1."""
+
+# The learning rate matters most: the first trials have what ships, and its rate times these.
+_FIRST_RATES = (1.0, 3.0, 1 / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class TuneSettings:
 
     Attributes:
       optimizer: by name.
-      precision: a policy; see `JaxTraining` for what it means under `jax.jit`.
+      precision: a policy.
       model: its name on the command line.
       batch_size: examples in a step.
       epochs: of every trial.
@@ -50,6 +47,7 @@ class TuneSettings:
       seed: of the initial weights and the order of the data; that of the sampler too.
       sampler: `tpe` or `random`.
       band: of `band-sonew`.
+      learning_rate: around which to search; None for the one that ships.
     """
 
     optimizer: str
@@ -61,6 +59,7 @@ class TuneSettings:
     seed: int = 0
     sampler: str = "tpe"
     band: int | None = None
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +71,6 @@ class TuneResult:
       train_loss: the best trial's, over the whole training split; likewise None.
       test_loss: the best trial's.
       trials: finished, those pruned and diverged included.
-      compilations: of the step, by this process.
       command: the `sonew compile` that uses the settings.
     """
 
@@ -80,7 +78,6 @@ class TuneResult:
     train_loss: float | None
     test_loss: float | None
     trials: int
-    compilations: int
     command: str | None
 
 
@@ -96,11 +93,12 @@ def tune(
     """Goes on with the study in a folder, or begins one, until the budget is spent.
 
     The value of a trial is the loss over the whole training split after its last epoch. The first trial has the
-    settings that ship. Trials whose loss is above the median of the others at the same epoch are pruned.
+    settings that ship, the next two thrice and a third of their learning rate. Trials whose loss is above the median of
+    the others at the same epoch, after the first quarter of the epochs, are pruned.
 
     Args:
       settings: what is searched.
-      folder: gets `study.journal`, which Optuna reads, and `best.json`.
+      folder: gets `study.journal`, which Optuna reads, `best.json`, and the bundle of the trials.
       trials: of the study in all, those of earlier calls included.
       minutes: of this call.
       data_dir: where the data's files are.
@@ -117,10 +115,11 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").propagate = False
     study = _open_study(optuna, settings, folder)
-    objective = _Objective(optuna, settings, data_dir)
+    objective = _Objective(optuna, settings, folder, data_dir)
     done = len(_finished(study))
-    if done == 0 and not study.trials:
-        study.enqueue_trial(objective.shipped())
+    if not study.trials:
+        for factor in _FIRST_RATES:
+            study.enqueue_trial(objective.shipped(factor))
 
     def report(study: Any, trial: Any) -> None:
         asked = ", ".join(f"{key} {value:.4g}" for key, value in objective.settings_of(trial.params).items())
@@ -138,30 +137,28 @@ def tune(
 class _Objective:
     """A trial; its compiled step is shared by all."""
 
-    def __init__(self, optuna: Any, settings: TuneSettings, data_dir: Path | None) -> None:
+    def __init__(self, optuna: Any, settings: TuneSettings, folder: Path, data_dir: Path | None) -> None:
         self._optuna = optuna
         self._settings = settings
-        self._preset = optimizer_settings(settings.optimizer, precision=settings.precision, band=settings.band)
-        self.names = tuple(name for name in BOUNDS if isinstance(getattr(self._preset, name, None), float))
-        model = load_model(settings.model)
-        self.training = JaxTraining(
-            model,
-            self._preset,
+        preset = optimizer_settings(settings.optimizer, precision=settings.precision, band=settings.band)
+        self._trainer = Trainer(
+            preset,
+            model=settings.model,
             precision=settings.precision,
-            inputs=tuple(name for name in self.names if name != "learning_rate"),
+            batch_size=settings.batch_size,
+            data=settings.data,
+            data_dir=data_dir,
+            folder=folder,
         )
-        fields = _fields(model.batch(settings.batch_size))
-        dataset = load_dataset(settings.data, data_dir=data_dir)
-        self._train, self._test = bind(dataset.train, fields), bind(dataset.test, fields)
+        values = {name: getattr(preset, name) for name in ("learning_rate", *self._trainer.names)}
+        if settings.learning_rate is not None:
+            values["learning_rate"] = settings.learning_rate
+        # What is searched, on logarithmic scales, around these.
+        self._centers = {name: 1 - value if name in _ONE_MINUS else value for name, value in values.items()}
 
-    def shipped(self) -> dict[str, float]:
-        """The parameters of the trial that has the preset's settings, moved into the bounds."""
-        values = {}
-        for name in self.names:
-            low, high = BOUNDS[name]
-            value = min(max(getattr(self._preset, name), low), high)
-            values[name] = 1 - value if name in _ONE_MINUS else value
-        return values
+    def shipped(self, factor: float) -> dict[str, float]:
+        """The parameters of the trial that has the preset's settings, its learning rate times a factor."""
+        return {**self._centers, "learning_rate": self._centers["learning_rate"] * factor}
 
     def settings_of(self, parameters: Mapping[str, float]) -> dict[str, float]:
         """A trial's parameters as the optimizer's settings."""
@@ -169,29 +166,22 @@ class _Objective:
 
     def __call__(self, trial: Any) -> float:
         asked = {}
-        for name in self.names:
-            low, high = BOUNDS[name]
-            ends = (1 - high, 1 - low) if name in _ONE_MINUS else (low, high)
-            asked[name] = trial.suggest_float(name, *ends, log=True)
+        for name, center in self._centers.items():
+            asked[name] = trial.suggest_float(name, center / FACTORS[name], center * FACTORS[name], log=True)
         given = self.settings_of(asked)
-        rate = learning_rates(
-            "paper",
-            peak=given.pop("learning_rate"),
+        for epoch in self._trainer.epochs(
+            seed=self._settings.seed,
             epochs=self._settings.epochs,
-            steps_per_epoch=self._train.steps_per_epoch,
-        )
-        state = self.training.init(self._settings.seed)
-        for epoch in self.training.epochs(
-            state, self._train, seed=self._settings.seed, epochs=self._settings.epochs, rate=rate, hyper=given
+            learning_rate=given.pop("learning_rate"),
+            settings=given,
         ):
             if not math.isfinite(epoch.loss):
                 return math.inf
-            state = epoch.state
             trial.report(epoch.loss, epoch.epoch)
             if epoch.epoch < self._settings.epochs and trial.should_prune():
                 raise self._optuna.TrialPruned
-        train_loss = self.training.mean_loss(state, self._train)
-        trial.set_user_attr("test_loss", self.training.mean_loss(state, self._test))
+        train_loss, test_loss = self._trainer.losses(epoch.state)
+        trial.set_user_attr("test_loss", test_loss)
         return train_loss if math.isfinite(train_loss) else math.inf
 
 
@@ -201,18 +191,19 @@ def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / STUDY_FILE
-    samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     try:
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
             study_name="sonew tune",
             direction="minimize",
             load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
+            pruner=optuna.pruners.MedianPruner(
+                n_startup_trials=len(_FIRST_RATES), n_warmup_steps=max(2, settings.epochs // 4)
+            ),
         )
         had = study.user_attrs.get("settings")
         # A resumed study must not sample again what it began with.
-        study.sampler = samplers[settings.sampler](seed=settings.seed + len(study.trials))
+        study.sampler = _sampler(optuna, settings.sampler, settings.seed + len(study.trials))
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise SonewError(f"{path} is not a study of `sonew tune`, or is damaged ({error}): move it away") from None
     asked = asdict(settings)
@@ -225,6 +216,15 @@ def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
                 "another -o/--output"
             )
     return study
+
+
+def _sampler(optuna: Any, name: str, seed: int) -> Any:
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # What is good of one setting depends on the others.
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(_FIRST_RATES), multivariate=True)
 
 
 def _finished(study: Any) -> list[Any]:
@@ -245,17 +245,5 @@ def _result(study: Any, objective: _Objective, settings: TuneSettings) -> TuneRe
         train_loss=None if best is None else best.value,
         test_loss=None if best is None else best.user_attrs.get("test_loss"),
         trials=len(trials),
-        compilations=objective.training.compilations,
         command=None if best is None else shlex.join(words),
-    )
-
-
-def _fields(batch: Any) -> tuple[TensorSpec, ...]:
-    """The fields of a model's batch as the runtime binds data to them."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(batch)
-    return tuple(
-        TensorSpec(
-            name=jax.tree_util.keystr(path, simple=True, separator="/"), shape=tuple(leaf.shape), dtype=leaf.dtype.name
-        )
-        for path, leaf in paths
     )

@@ -24,6 +24,7 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS
     show_default=True,
     help="What to tune.",
 )
+@click.option("--learning-rate", type=options.RATE, help="Around which to search.  [default: what ships]")
 @click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]")
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True, help="The policy to tune it for."
@@ -45,7 +46,7 @@ def tune_command(
 ) -> None:
     """Search an optimizer's learning rate, b1, b2 and eps by training with many.
 
-    Every trial trains under jax.jit with the settings as inputs of one compiled step, by the protocol of sonew run.
+    Every trial trains by the protocol of sonew run. The settings are inputs of one compiled step.
     The study is written as it goes: the same command goes on with it.
 
     \b

@@ -11,19 +11,26 @@ import jax
 import jax.numpy as jnp
 
 from sonew_compiled.optimizer._precision import in_float32, statistics_epsilon
+from sonew_compiled.optimizer._runtime_number import RuntimeNumber
 
 _LAST_ITERATIONS = 6
 # A root is taken if this is what is left of the largest entry of `M - I`.
 _TOLERANCE = 0.1
 
 
-def refreshed_root(matrix: jax.Array, previous: jax.Array, p: int, eps: float) -> jax.Array:
+def refreshed_root(matrix: jax.Array, previous: jax.Array, p: int, eps: float | RuntimeNumber) -> jax.Array:
     """`inverse_root` with the damping that the statistics need, or the previous root where it did not converge."""
-    root, error = inverse_root(matrix, p, max(eps, statistics_epsilon(matrix.dtype)))
+    least = statistics_epsilon(matrix.dtype)
+    if isinstance(eps, RuntimeNumber):  # which may be as small as the least
+        root, error = inverse_root(matrix, p, jnp.maximum(eps.traced, least), least=least)
+    else:
+        root, error = inverse_root(matrix, p, max(eps, least))
     return jnp.where(error < _TOLERANCE, root.astype(previous.dtype), previous)
 
 
-def inverse_root(matrix: jax.Array, p: int, ridge: float) -> tuple[jax.Array, jax.Array]:
+def inverse_root(
+    matrix: jax.Array, p: int, ridge: float | jax.Array, *, least: float | None = None
+) -> tuple[jax.Array, jax.Array]:
     r"""`(A + ridge * ||A||_F I)^{-1/p}` of a symmetric positive semidefinite matrix, by coupled Newton iteration.
 
     With `A'` the damped matrix over `||A||_F`, `z = (1 + p) / (2 (1 + ridge))`, `X_0 = z^{1/p} I` and `M_0 = z A'`:
@@ -38,6 +45,7 @@ def inverse_root(matrix: jax.Array, p: int, ridge: float) -> tuple[jax.Array, ja
       matrix: `A`, of shape (n, n).
       p: the root, 1 or more.
       ridge: damping relative to the Frobenius norm; the condition number is at most `1 + 1 / ridge`.
+      least: what `ridge` is at least, where that is a traced scalar.
 
     Returns:
       The root, of shape (n, n), and the largest entry of `|M - I|`, both in at least float32. The error is NaN or large
@@ -48,13 +56,14 @@ def inverse_root(matrix: jax.Array, p: int, ridge: float) -> tuple[jax.Array, ja
       equation 1.6; as in Anil et al. 2020, arXiv 2002.09018, algorithm 3 of the appendix.
     """
     wide = jnp.promote_types(matrix.dtype, jnp.float32)
-    return _of_order(p, _iterations(p, ridge))(matrix.astype(wide), ridge)
+    count = _iterations(p, float(ridge) if least is None else least)
+    return _of_order(p, count)(matrix.astype(wide), ridge)
 
 
 @functools.cache
-def _of_order(p: int, count: int) -> Callable[[jax.Array, float], tuple[jax.Array, jax.Array]]:
+def _of_order(p: int, count: int) -> Callable[[jax.Array, float | jax.Array], tuple[jax.Array, jax.Array]]:
     # A function a root: matrices of one shape share it in the traced module.
-    def inverse_root(a: jax.Array, ridge: float) -> tuple[jax.Array, jax.Array]:
+    def inverse_root(a: jax.Array, ridge: float | jax.Array) -> tuple[jax.Array, jax.Array]:
         identity = jnp.eye(a.shape[0], dtype=a.dtype)
         norm = jnp.sqrt(jnp.sum(jnp.square(a)))
         norm = jnp.where(norm > 0, norm, jnp.ones_like(norm))

@@ -20,6 +20,7 @@ from sonew_compiled.optimizer._natural_gradient import natural_gradient
 from sonew_compiled.optimizer._ons import ons
 from sonew_compiled.optimizer._precision import in_float32
 from sonew_compiled.optimizer._rfdson import rfdson
+from sonew_compiled.optimizer._runtime_number import RuntimeNumber
 from sonew_compiled.optimizer._schedule_free import schedule_free_adamw
 from sonew_compiled.optimizer._shampoo import shampoo
 from sonew_compiled.optimizer._soap import soap
@@ -93,8 +94,11 @@ _OF_A_LOSS = (*_OF_LAYERS, "natural-gradient")
 
 def optimizer_factory(
     settings: OptimizerSettings, *, loss: Callable[[Any, Any], jax.Array] | None = None, batch: Any = None
-) -> Callable[[Any], optax.GradientTransformation]:
+) -> Callable[..., optax.GradientTransformation]:
     """The optimizer as a function of its learning rate: a float, a schedule or a traced scalar.
+
+    By keyword the function takes traced scalars in place of `b1`, `b2` and `eps`, for which the settings' own numbers
+    stand in where the optimizer looks at them while it is traced.
 
     Args:
       settings: of the optimizer.
@@ -114,7 +118,8 @@ def optimizer_factory(
     if name in _OF_LAYERS:
         given["batch"] = batch
 
-    def make(learning_rate: Any) -> optax.GradientTransformation:
-        return _MAKERS[name](learning_rate, **given)
+    def make(learning_rate: Any, **traced: Any) -> optax.GradientTransformation:
+        numbers = {key: RuntimeNumber(given[key], value) for key, value in traced.items()}
+        return _MAKERS[name](learning_rate, **(given | numbers))
 
     return make

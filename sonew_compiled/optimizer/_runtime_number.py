@@ -11,15 +11,18 @@ class RuntimeNumber:
     """Computes as a traced scalar and compares as a number, so that the checks of an optimizer's options pass.
 
     It has no `__float__`: an optimizer that would fix the value while it is traced fails, instead of using a wrong one.
+
+    Attributes:
+      traced: the scalar of JAX.
     """
 
     def __init__(self, example: float, traced: Any) -> None:
-        """`example` answers comparisons; `traced`, a scalar of JAX, takes part in arithmetic."""
+        """`example` answers comparisons; `traced` takes part in arithmetic."""
         self._example = example
-        self._traced = traced
+        self.traced = traced
 
     def __jax_array__(self) -> Any:
-        return self._traced
+        return self.traced
 
     def __repr__(self) -> str:
         return f"RuntimeNumber({self._example})"
@@ -42,42 +45,42 @@ class RuntimeNumber:
     __hash__ = None  # type: ignore[assignment]
 
     def __neg__(self) -> Any:
-        return -self._traced
+        return -self.traced
 
     def __add__(self, other: Any) -> Any:
-        return self._traced + other
+        return self.traced + other
 
     def __radd__(self, other: Any) -> Any:
-        return other + self._traced
+        return other + self.traced
 
     def __sub__(self, other: Any) -> Any:
-        return self._traced - other
+        return self.traced - other
 
     def __rsub__(self, other: Any) -> Any:
-        return other - self._traced
+        return other - self.traced
 
     def __mul__(self, other: Any) -> Any:
-        return self._traced * other
+        return self.traced * other
 
     def __rmul__(self, other: Any) -> Any:
-        return other * self._traced
+        return other * self.traced
 
     def __truediv__(self, other: Any) -> Any:
-        return self._traced / other
+        return self.traced / other
 
     def __rtruediv__(self, other: Any) -> Any:
-        return other / self._traced
+        return other / self.traced
 
     def __pow__(self, other: Any) -> Any:
-        return self._traced**other
+        return self.traced**other
 
     def __rpow__(self, other: Any) -> Any:
-        return other**self._traced
+        return other**self.traced
 
 
 # As a tree it can be handed to functions that are jitted on their own, as parts of optax are.
 jax.tree_util.register_pytree_node(
     RuntimeNumber,
-    lambda number: ((number._traced,), number._example),
+    lambda number: ((number.traced,), number._example),
     lambda example, children: RuntimeNumber(example, children[0]),
 )

@@ -1,0 +1,121 @@
+"""Training with many settings by one compiled step, by the runtime's protocol: what tuning runs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.compile import compile_training
+from sonew_compiled.models import load_model, user_code
+from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
+from sonew_compiled.runtime import (
+    Program,
+    TrainingState,
+    bind,
+    evaluate,
+    learning_rates,
+    load_dataset,
+    open_bundle,
+    open_device,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialEpoch:
+    """The end of an epoch.
+
+    Attributes:
+      epoch: from 1.
+      loss: mean over the epoch's batches, in the model's unit; not finite where training diverged.
+      state: after it, for `Trainer.losses`.
+    """
+
+    epoch: int
+    loss: float
+    state: TrainingState
+
+
+class Trainer:
+    """A model's step compiled once for the processor, its learning rate and what else can be at run time as inputs.
+
+    Attributes:
+      names: of the optimizer's settings that are inputs beside the learning rate.
+    """
+
+    def __init__(
+        self,
+        optimizer: OptimizerSettings,
+        *,
+        model: str,
+        precision: str,
+        batch_size: int,
+        data: str,
+        data_dir: Path | None,
+        folder: Path,
+    ) -> None:
+        """Compiles a bundle into `folder` and loads it and the data; the others as `sonew compile` and `run` take them.
+
+        Raises:
+          UsageError, SonewError: as `compile_training` and `load_dataset`.
+        """
+        dataset = load_dataset(data, data_dir=data_dir)
+        loaded = load_model(model)
+        self.names = runtime_settings_of(optimizer.name)
+        with user_code(model):
+            compile_training(
+                loaded.loss,
+                loaded.init,
+                optimizer,
+                loaded.batch(batch_size),
+                output=folder / "trial.bundle",
+                model=model,
+                precision=precision,
+                runtime_settings=self.names,
+            )
+        bundle = open_bundle(folder / "trial.bundle")
+        self._program = Program.load(bundle, open_device("local-task"))
+        self._train, self._test = (bind(split, bundle.manifest.batch) for split in (dataset.train, dataset.test))
+
+    def epochs(
+        self,
+        *,
+        seed: int,
+        epochs: int,
+        learning_rate: float,
+        settings: Mapping[str, float],
+    ) -> Iterator[TrialEpoch]:
+        """Trains from the start, and gives what each epoch ended with; ends early where the loss is no finite number.
+
+        Args:
+          seed: of the initial weights and the order of the data.
+          epochs: of the whole training, which the schedule is made for.
+          learning_rate: the peak of the schedule `paper`.
+          settings: values of settings in `names`; by default the optimizer's own.
+        """
+        steps = self._train.steps_per_epoch
+        rate = learning_rates("paper", peak=learning_rate, epochs=epochs, steps_per_epoch=steps)
+        state = TrainingState.initial(self._program, seed=seed)
+        state.use(settings)
+        upload = self._program.device.upload
+        with contextlib.closing(self._train.training_batches(seed, 0)) as batches:
+            for epoch in range(epochs):
+                losses: list[float] = []
+                for step in range(epoch * steps, (epoch + 1) * steps):
+                    batch = self._program.upload_batch(next(batches))
+                    losses.append(state.step(batch, upload(np.array(rate(step), np.float32))))
+                    if not math.isfinite(losses[-1]):
+                        break
+                mean = sum(losses) / len(losses)
+                yield TrialEpoch(epoch=epoch + 1, loss=mean, state=state)
+                if not math.isfinite(mean):
+                    return
+
+    def losses(self, state: TrainingState) -> tuple[float, float]:
+        """The mean losses over the whole training split and the test split."""
+        train, test = (evaluate(self._program, state.buffers, data) for data in (self._train, self._test))
+        return train, test
