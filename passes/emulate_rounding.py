@@ -9,7 +9,7 @@ compiler takes for superfluous. Subnormal numbers, infinities and the sign of ze
 from __future__ import annotations
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type, has_element, operations_in
+from sonew_compiled.passes._function import convert, element_type, has_element, operations_in
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
@@ -17,16 +17,23 @@ from sonew_compiled.passes._pass import Pass
 def emulate_rounding(module: ir.Module) -> None:
     """Round before each conversion from float32 to 16 bits that the computation reads, and drop those straight back.
 
-    Conversions whose result only leaves its function are left alone.
+    Conversions whose result only leaves its function are left alone. One whose result leaves it and is read besides is
+    done on the bits from end to end, and what reads it still widens it: it may be read back from memory.
     """
     wide, halves = ir.F32Type.get(), (ir.BF16Type.get(), ir.F16Type.get())
     conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
     for op in [each for each in conversions if has_element(each.operands[0], wide)]:
+        into = element_type(op.results[0])
         readers = [use.owner.operation for use in op.results[0].uses]
-        if element_type(op.results[0]) not in halves or all(each.name == "func.return" for each in readers):
+        leaves = [each.name == "func.return" for each in readers]
+        if into not in halves or all(leaves):
             continue
         with ir.InsertionPoint(op):
-            value = rounded(op.operands[0], element_type(op.results[0]))
+            value = rounded(op.operands[0], into)
+            if any(leaves) and into == ir.BF16Type.get():
+                op.results[0].replace_all_uses_with(_upper_half(value))
+                op.erase()
+                continue
         op.operands[0] = value
         for reader in readers:
             if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
@@ -34,6 +41,12 @@ def emulate_rounding(module: ir.Module) -> None:
                 reader.erase()
         if not list(op.results[0].uses):
             op.erase()
+
+
+def _upper_half(value: ir.Value) -> ir.Value:
+    """The bfloat16 numbers that float32 numbers are which bfloat16 has."""
+    bits = build.elementwise("shift_right_logical", build.bitcast(value, build.u32()), 16)
+    return build.bitcast(convert(bits, ir.IntegerType.get_unsigned(16)), ir.BF16Type.get())
 
 
 def rounded(value: ir.Value, into: ir.Type) -> ir.Value:

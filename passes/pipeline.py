@@ -28,6 +28,7 @@ from sonew_compiled.passes import (
     split_reductions,
     stochastic_rounding,
     strip_locations,
+    use_stored,
     wire_donation,
 )
 from sonew_compiled.passes._mlir import first_diagnostic, ir, to_text
@@ -43,6 +44,7 @@ PIPELINE: Sequence[Pass] = (*_BEFORE_PRECISION, *_AFTER_PRECISION)
 _OF_SOME: Sequence[Pass] = (
     lower_storage.PASS,
     lower_contractions.PASS,
+    use_stored.PASS,
     retype.PASS,
     stochastic_rounding.PASS,
     loss_scaling.PASS,

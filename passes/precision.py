@@ -39,7 +39,7 @@ _POLICIES = (
     Policy(
         name="bf16",
         summary="state in bfloat16, products of bfloat16 operands, everything else in float32",
-        passes=("lower-storage:dtype=bf16", "lower-contractions:dtype=bf16"),
+        passes=("lower-storage:dtype=bf16", "lower-contractions:dtype=bf16", "use-stored"),
         parameter_dtype="bfloat16",
         state_dtype="bfloat16",
     ),
@@ -67,7 +67,12 @@ _POLICIES = (
     Policy(
         name="bf16-sr",
         summary="as bf16, with parameters rounded stochastically",
-        passes=("lower-storage:dtype=bf16", "lower-contractions:dtype=bf16", "stochastic-rounding:roles=parameter"),
+        passes=(
+            "lower-storage:dtype=bf16",
+            "lower-contractions:dtype=bf16",
+            "use-stored",
+            "stochastic-rounding:roles=parameter",
+        ),
         parameter_dtype="bfloat16",
         state_dtype="bfloat16",
     ),
