@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from sonew_compiled.passes._function import copied, element_type, functions, operations_in, owner, shape_of
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
+from sonew_compiled.passes._rows import is_concatenation, is_slice_of_rows, sliced_rows
 
 # What can be computed again at another place for nothing.
 _FREE = ("stablehlo.slice", "stablehlo.constant")
@@ -26,6 +27,7 @@ _FREE = ("stablehlo.slice", "stablehlo.constant")
 def join_maps(module: ir.Module) -> None:
     """Join every `stablehlo.map` with those after it of its shape that read a tensor which it reads.
 
+    One that reads what another writes is joined with it as well, if at the same place: it takes what was just computed.
     Left apart are those that need something computed after the first of them, and those that only a reduction reads,
     which a compiler computes within the reduction.
     """
@@ -34,10 +36,12 @@ def join_maps(module: ir.Module) -> None:
         waiting = [op.operation for op in function.block.operations if op.operation.name == "stablehlo.map"]
         waiting = [op for op in waiting if not _is_for_reduction(op)]
         while waiting:
-            first, *others = waiting
             places = {op.operation: place for place, op in enumerate(function.block.operations)}
-            joined = [first, *(op for op in others if _goes_with(op, first, places))]
-            waiting = [op for op in others if op not in joined]
+            joined = waiting[:1]
+            for op in waiting[1:]:
+                if _goes_with(op, joined, places):
+                    joined.append(op)
+            waiting = [op for op in waiting if op not in joined]
             if len(joined) > 1:
                 _join(joined, places)
     run_mlir_passes(module, "builtin.module(func.func(cse))")
@@ -47,13 +51,29 @@ def _is_for_reduction(op: ir.Operation) -> bool:
     return all(use.owner.operation.name == "stablehlo.reduce" for use in op.results[0].uses)
 
 
-def _goes_with(op: ir.Operation, first: ir.Operation, places: Mapping[ir.Operation, int]) -> bool:
-    """Whether both are of one shape and read a tensor in common, and the one can be computed where the other is."""
+def _goes_with(op: ir.Operation, joined: Sequence[ir.Operation], places: Mapping[ir.Operation, int]) -> bool:
+    """Whether all are of one shape, it reads a tensor that the first reads, and can be computed where that is."""
+    first = joined[0]
     if shape_of(op.results[0]) != shape_of(first.results[0]):
         return False
     if not {_source(each) for each in op.operands} & {_source(each) for each in first.operands}:
         return False
-    return all(_is_there(each, first, places) for each in _read(op))
+    made = {each.results[0] for each in joined}
+    return all(_part(each) in made or _is_there(each, first, places) for each in _read(op))
+
+
+def _part(value: ir.Value) -> ir.Value:
+    """The operand of a concatenation of rows that a slice of it takes just so; else the value itself."""
+    op = owner(value)
+    whole = None if op is None or not is_slice_of_rows(op) else owner(op.operands[0])
+    if op is None or whole is None or not is_concatenation(whole, 0):
+        return value
+    end = 0
+    for part in whole.operands:
+        start, end = end, end + shape_of(part)[0]
+        if (start, end) == sliced_rows(op):
+            return part
+    return value
 
 
 def _source(value: ir.Value) -> ir.Value:
@@ -95,9 +115,9 @@ def _join(maps: Sequence[ir.Operation], places: Mapping[ir.Operation, int]) -> N
         return moved[value]
 
     with ir.InsertionPoint(maps[0]):
-        known = {value: there(value) for op in maps for value in _read(op)}
-        operands = list(dict.fromkeys(known[each] for op in maps for each in op.operands))
         results = [op.results[0] for op in maps]
+        known = {value: there(value) for op in maps for value in _read(op) if _part(value) not in results}
+        operands = list(dict.fromkeys(known[each] for op in maps for each in op.operands if each in known))
         empties = [ir.Operation.create("tensor.empty", results=[each.type]).result for each in results]
         every = [*operands, *empties]
         rank = len(shape_of(results[0]))
@@ -118,8 +138,11 @@ def _join(maps: Sequence[ir.Operation], places: Mapping[ir.Operation, int]) -> N
     with ir.InsertionPoint(body):
         # StableHLO computes on tensors, of no axes here; the arguments for what is written are not read.
         scalars = dict(zip(operands, map(_as_tensor, list(body.arguments)[: len(operands)]), strict=True))
-        given = [_body(op, known | {each: scalars[known[each]] for each in op.operands}) for op in maps]
-        ir.Operation.create("linalg.yield", operands=[_as_scalar(each) for each in given])
+        given: dict[ir.Value, ir.Value] = {}
+        for op in maps:
+            read = {each: scalars[known[each]] if each in known else given[_part(each)] for each in op.operands}
+            given[op.results[0]] = _body(op, known | read)
+        ir.Operation.create("linalg.yield", operands=[_as_scalar(each) for each in given.values()])
     for old, new in zip(results, generic.results, strict=True):
         old.replace_all_uses_with(new)
     for op in maps:
