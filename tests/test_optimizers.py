@@ -35,6 +35,7 @@ from sonew_compiled.runtime import (
     open_bundle,
     save_checkpoint,
 )
+from sonew_compiled.trace import trace_update
 
 # Those that look into the model need one that is trained on a batch: tests/test_dense_optimizers.py.
 OF_GRADIENTS = [name for name in OPTIMIZERS if name not in ("kfac", "kbfgs", "natural-gradient", "locoprop")]
@@ -323,6 +324,15 @@ def test_an_inverse_root_is_that_of_the_eigendecomposition(n: int, p: int) -> No
     rounded, error = inverse_root(jnp.asarray(a, jnp.float32), p, 1e-6)
     np.testing.assert_allclose(rounded, wanted, atol=0.1 * np.abs(wanted).max())
     assert error < 1e-4
+
+
+@pytest.mark.parametrize("name", ["shampoo", "full-adagrad"])
+def test_roots_are_computed_without_a_loop(name: str) -> None:
+    """In a branch, IREE 3.13 keeps the memory of a loop's rounds: the autoencoder under Shampoo took all there was."""
+    update = trace_update(init=lambda key: {"w": jnp.zeros((6, 4))}, optimizer=optimizer_factory(settings(name)))
+    branch = update[update.index("stablehlo.case") :]
+    assert "stablehlo.dot_general" in branch
+    assert "stablehlo.while" not in update
 
 
 def test_a_root_that_there_is_none_of_is_not_taken() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,16 +68,12 @@ def _of_order(p: int, count: int) -> Callable[[jax.Array, float | jax.Array], tu
         norm = jnp.where(norm > 0, norm, jnp.ones_like(norm))
         z = (1 + p) / (2 * (1 + jnp.asarray(ridge, a.dtype)))
 
-        def step(index: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            del index
-            x, m = carry
+        x, m = identity * z ** (1 / p), z * (a / norm + jnp.asarray(ridge, a.dtype) * identity)
+        # No loop: in a branch, IREE 3.13 does not give back the memory of its rounds, nor compile one that ends by a
+        # comparison.
+        for _ in range(count):
             t = ((p + 1) * identity - m) / p
-            return x @ t, _power(t, p) @ m
-
-        start = (identity * z ** (1 / p), z * (a / norm + jnp.asarray(ridge, a.dtype) * identity))
-        # A loop of a known length: the compiler fails on one that ends by a comparison inside a branch, and a device
-        # need not be asked after every step.
-        x, m = jax.lax.fori_loop(0, count, step, start)
+            x, m = x @ t, _power(t, p) @ m
         return x * norm ** (-1 / p), jnp.max(jnp.abs(m - identity))
 
     return in_float32(inverse_root)
