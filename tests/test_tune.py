@@ -62,6 +62,8 @@ def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.best, len(said)) == (more.best, 6)
     written = json.loads((folder / "study/best.json").read_text(encoding="utf-8"))
     assert written["best"] == more.best
+    assert len(written["each"]) == 6
+    assert {**more.best, "train_loss": more.train_loss, "epochs": 2} in written["each"]
     assert written["optimizer"] == "adam"
 
 

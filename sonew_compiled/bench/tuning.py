@@ -71,6 +71,7 @@ class TuneResult:
       train_loss: the best trial's, over the whole training split; likewise None.
       test_loss: the best trial's.
       trials: finished, those pruned and diverged included.
+      each: the trials in order: their settings, `train_loss` (None if pruned or diverged) and `epochs`.
       command: the `sonew compile` that uses the settings.
     """
 
@@ -78,6 +79,7 @@ class TuneResult:
     train_loss: float | None
     test_loss: float | None
     trials: int
+    each: tuple[dict[str, float | None], ...]
     command: str | None
 
 
@@ -162,7 +164,8 @@ class _Objective:
 
     def settings_of(self, parameters: Mapping[str, float]) -> dict[str, float]:
         """A trial's parameters as the optimizer's settings."""
-        return {name: 1 - value if name in _ONE_MINUS else value for name, value in parameters.items()}
+        values = {name: 1 - value if name in _ONE_MINUS else value for name, value in parameters.items()}
+        return {name: float(f"{value:.6g}") for name, value in values.items()}
 
     def __call__(self, trial: Any) -> float:
         asked = {}
@@ -235,7 +238,7 @@ def _result(study: Any, objective: _Objective, settings: TuneSettings) -> TuneRe
     trials = _finished(study)
     complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None and math.isfinite(t.value)]
     best = min(complete, key=lambda trial: trial.value, default=None)
-    given = None if best is None else {k: float(f"{v:.6g}") for k, v in objective.settings_of(best.params).items()}
+    given = None if best is None else objective.settings_of(best.params)
     words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
     words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
     words += [] if settings.band is None else ["--band", str(settings.band)]
@@ -245,5 +248,13 @@ def _result(study: Any, objective: _Objective, settings: TuneSettings) -> TuneRe
         train_loss=None if best is None else best.value,
         test_loss=None if best is None else best.user_attrs.get("test_loss"),
         trials=len(trials),
+        each=tuple(
+            {
+                **objective.settings_of(trial.params),
+                "train_loss": trial.value if trial in complete else None,
+                "epochs": max(trial.intermediate_values, default=0),
+            }
+            for trial in trials
+        ),
         command=None if best is None else shlex.join(words),
     )
