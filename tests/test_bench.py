@@ -30,8 +30,8 @@ from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, optimizer_settings
 
 Sonew = Callable[..., Any]
 KEYS = (
-    *("step_f32", "step_bf16", "step_bf16_over_f32", "update_f32", "update_bandwidth_share", "update_bf16_over_f32"),
-    "band4_over_tridiag",
+    *("step_f32", "step_bf16", "step_bf16_over_f32", "step_over_adam", "shampoo_step_over_adam"),
+    *("update_f32", "update_bandwidth_share", "update_bf16_over_f32", "band4_over_tridiag"),
     *("tridiag_over_adam", "loop_overhead", "growth", "compile_seconds", "start_seconds"),
 )
 COMMON = ("--model", "small_model:model", "--batch-size", 20, "--data", "data.npz", "--pairs", 1)
@@ -345,7 +345,7 @@ def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.Monke
 
     def measured(settings: SpeedSettings, *, say: Any) -> dict[str, Any]:
         asked.append(settings)
-        return {"ratios": {goal.key: goal.must for goal in GOALS}}
+        return {"ratios": {goal.key: 2.5 if goal.must is None else goal.must for goal in GOALS}}
 
     monkeypatch.setattr("sonew_compiled.bench.speed.measure_speed", measured)
     ended = sonew("bench", "--preset", "speed", "-o", "speed", "--json")
@@ -353,7 +353,8 @@ def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.Monke
     assert asked == [SpeedSettings()]
     assert asked[0].pairs >= 20
     ended = sonew("bench", "--preset", "speed", "-o", "speed", "--pairs", 3)
-    assert ended.out.count("| yes |") == len(KEYS)
+    assert ended.out.count("| yes |") == len(KEYS) - 1
+    assert "Shampoo every 20 steps ÷ Adam, both IREE | 2.5 |  |  |  |" in ended.out
     assert (folder / "speed/speed.md").read_text(encoding="utf-8") == ended.out
 
 

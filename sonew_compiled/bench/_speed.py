@@ -40,25 +40,34 @@ from sonew_compiled.runtime import (
 _BLOCK = 4
 
 
+# What is compiled, by the name of its folder.
+_STEPS = {
+    "f32": ("tridiag-sonew", "f32"),
+    "bf16": ("tridiag-sonew", "bf16"),
+    "adam": ("adam", "f32"),
+    "shampoo": ("shampoo", "f32"),
+}
+
+
 def compile_bundles(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
-    """The bundles of the steps, one a precision; gives the seconds that the first took."""
+    """The bundles of the steps; gives the seconds that tridiagonal SONew's in float32 took."""
     model = load_model(settings.model)
     jax.devices()
     seconds = {}
-    for precision in ("f32", "bf16"):
+    for name, (optimizer, precision) in _STEPS.items():
         started = time.perf_counter()
         with user_code(settings.model):
             compile_training(
                 model.loss,
                 model.init,
-                optimizer_settings("tridiag-sonew"),
+                optimizer_settings(optimizer),
                 model.batch(settings.batch_size),
-                output=folder / precision,
+                output=folder / name,
                 predict=model.predict,
                 model=settings.model,
                 precision=precision,
             )
-        seconds[precision] = time.perf_counter() - started
+        seconds[name] = time.perf_counter() - started
     return {"compile_seconds": seconds["f32"]}
 
 
@@ -72,6 +81,29 @@ def measure_step(settings: SpeedSettings, folder: Path, precision: str) -> dict[
         full = load_step(Program.load(open_bundle(folder / "f32"), device))
         measured[f"step_{precision}_over_f32"] = _described(measure_pairs(step, full, settings.pairs))
     return measured
+
+
+def measure_optimizers(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
+    """The whole step of tridiagonal SONew over Adam's; and Shampoo's over Adam's, with its share of the roots."""
+    device = open_device()
+    adam, tridiagonal, shampoo = (
+        load_step(Program.load(open_bundle(folder / name), device)) for name in ("adam", "f32", "shampoo")
+    )
+    interval = optimizer_settings("shampoo").precond_interval
+    assert interval is not None
+
+    def block(step: Callable[[], None]) -> Callable[[], None]:
+        def steps() -> None:
+            for _ in range(interval):
+                step()
+
+        return steps
+
+    blocks = max(settings.pairs // _BLOCK, 1)
+    return {
+        "step_over_adam": _described(measure_pairs(tridiagonal, adam, settings.pairs)),
+        "shampoo_step_over_adam": _described(measure_pairs(block(shampoo), block(adam), blocks, warm_up=1)),
+    }
 
 
 def measure_updates(settings: SpeedSettings) -> dict[str, Any]:

@@ -206,6 +206,13 @@ def speed_steps(settings: dict[str, Any], folder: str, precision: str) -> dict[s
     return _speed.measure_step(_speed.SpeedSettings(**settings), Path(folder), precision)
 
 
+def speed_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The whole step against Adam's."""
+    from sonew_compiled.bench import _speed
+
+    return _speed.measure_optimizers(_speed.SpeedSettings(**settings), Path(folder))
+
+
 def speed_updates(settings: dict[str, Any]) -> dict[str, Any]:
     """The update alone against XLA's, the memory and itself."""
     from sonew_compiled.bench import _speed
@@ -245,6 +252,7 @@ _TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {
         speed_compile,
         speed_growth,
         speed_loop,
+        speed_optimizers,
         speed_steps,
         speed_updates,
         time_bundle,
