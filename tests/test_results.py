@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +17,11 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 
 
-def rows(name: str) -> list[dict[str, object]]:
+def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
 
 
-def losses(row: dict[str, object]) -> tuple[str, str]:
+def losses(row: dict[str, Any]) -> tuple[str, str]:
     return f"{row['train_loss']:.2f}", f"{row['test_loss']:.2f}"
 
 
@@ -67,6 +68,16 @@ def test_the_sweep_of_the_preset_is_quoted() -> None:
     table = table_rows("docs/results.md")
     for row in rows("tridiag-20-sweep.jsonl"):
         assert any(tuple(cells[2:]) == losses(row) for cells in table if len(cells) == 4)
+
+
+def test_the_best_of_every_study_is_quoted() -> None:
+    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 7}
+    studies = rows("tuned-20.jsonl")
+    assert {(row["trials"], row["epochs"], row["data"]) for row in studies} == {(6, 20, "mnist")}, "one budget for all"
+    for row in studies:
+        best = [row["best"].get(key) for key in ("learning_rate", "b1", "b2", "eps")]
+        assert table[row["optimizer"]] == [*("" if x is None else f"{x:.3g}" for x in best), *losses(row)]
+        assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
 
 
 def test_every_run_of_the_precision_policies_is_quoted() -> None:
