@@ -163,6 +163,7 @@ def test_compile_prints_one_json_object(small: Any) -> None:
 @pytest.mark.parametrize("name", ["mnist-10k", "mnist"])
 def test_data_verify(sonew: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("SONEW_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the user may have the data in theirs
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"no images")
     result = sonew("data", "verify", "--data", name, "--json")
     assert result.json["usable"] is (name == "mnist-10k")
