@@ -111,6 +111,15 @@ def test_the_table_of_speed_is_that_of_its_file() -> None:
     assert markdown(result) in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 
 
+def test_the_steps_of_pytorch_are_those_of_their_rows() -> None:
+    table = {cells[0].strip("`"): cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 4}
+    compared = [row for row in rows("versus-torch.jsonl") if row["kind"] != "time"]
+    assert {row["kind"] for row in compared} == {"torch-eager", "torch-compile"}
+    for row in compared:
+        seconds = (row["compiled_step_seconds"], row["step_p50_seconds"])
+        assert table[row["kind"]] == [*(f"{1e3 * each:.1f}" for each in seconds), f"{row['ratio']:.3f}"]
+
+
 def test_the_profile_of_a_step_is_that_of_its_rows() -> None:
     profiles = {(row["label"], row["precision"]): row["kinds"] for row in rows("profile.jsonl")}
     order = list(itertools.product(("f32", "bf16"), ("before", "after")))
