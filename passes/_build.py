@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sonew_compiled.passes._function import Function, element_type, shape_of, with_element
+from sonew_compiled.passes._function import Function, convert, element_type, shape_of, with_element
 from sonew_compiled.passes._mlir import ir
 
 
@@ -151,6 +151,12 @@ def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
     """The same values, behind a barrier that nothing is fused across."""
     kinds = [value.type for value in values]
     return list(ir.Operation.create("stablehlo.optimization_barrier", results=kinds, operands=list(values)).results)
+
+
+def bf16_of(bits: ir.Value) -> ir.Value:
+    """The bfloat16 numbers whose bits are the upper halves of these unsigned 32-bit integers."""
+    high = elementwise("shift_right_logical", bits, 16)
+    return bitcast(convert(high, ir.IntegerType.get_unsigned(16)), ir.BF16Type.get())
 
 
 def add_state(init: Function, step: Function, name: str, initial: float, element: ir.Type) -> ir.Value:

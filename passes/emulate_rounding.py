@@ -9,7 +9,7 @@ compiler takes for superfluous. Subnormal numbers, infinities and the sign of ze
 from __future__ import annotations
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import convert, element_type, has_element, operations_in
+from sonew_compiled.passes._function import element_type, has_element, operations_in
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
@@ -31,7 +31,7 @@ def emulate_rounding(module: ir.Module) -> None:
         with ir.InsertionPoint(op):
             value = rounded(op.operands[0], into)
             if any(leaves) and into == ir.BF16Type.get():
-                op.results[0].replace_all_uses_with(_upper_half(value))
+                op.results[0].replace_all_uses_with(build.bf16_of(build.bitcast(value, build.u32())))
                 op.erase()
                 continue
         op.operands[0] = value
@@ -41,12 +41,6 @@ def emulate_rounding(module: ir.Module) -> None:
                 reader.erase()
         if not list(op.results[0].uses):
             op.erase()
-
-
-def _upper_half(value: ir.Value) -> ir.Value:
-    """The bfloat16 numbers that float32 numbers are which bfloat16 has."""
-    bits = build.elementwise("shift_right_logical", build.bitcast(value, build.u32()), 16)
-    return build.bitcast(convert(bits, ir.IntegerType.get_unsigned(16)), ir.BF16Type.get())
 
 
 def rounded(value: ir.Value, into: ir.Type) -> ir.Value:

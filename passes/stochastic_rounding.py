@@ -26,7 +26,6 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.passes import _build as build
 from sonew_compiled.passes._function import (
     Function,
-    convert,
     functions,
     has_element,
     read_roles,
@@ -101,8 +100,7 @@ def _rounded(value: ir.Value, key: ir.Value) -> ir.Value:
     nan = build.compare("GT", magnitude, infinity, "UNSIGNED")
     special = build.select(nan, build.like(0x7FC00000, magnitude), infinity)
     kept = build.select(build.compare("LT", magnitude, infinity, "UNSIGNED"), finite, special)
-    high = build.elementwise("shift_right_logical", build.elementwise("or", kept, sign), 16)
-    return build.bitcast(convert(high, ir.IntegerType.get_unsigned(16)), ir.BF16Type.get())
+    return build.bf16_of(build.elementwise("or", kept, sign))
 
 
 PASS = Pass(
