@@ -117,21 +117,20 @@ def tune(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").propagate = False
     study = _open_study(optuna, settings, folder)
-    objective = _Objective(optuna, settings, folder, data_dir)
-    done = len(_finished(study))
-    if not study.trials:
-        for factor in _FIRST_RATES:
-            study.enqueue_trial(objective.shipped(factor))
+    left = None if trials is None else max(trials - len(_finished(study)), 0)
 
     def report(study: Any, trial: Any) -> None:
-        asked = ", ".join(f"{key} {value:.4g}" for key, value in objective.settings_of(trial.params).items())
+        asked = ", ".join(f"{key} {value:.4g}" for key, value in _settings_of(trial.params).items())
         value = "diverged" if trial.value is None or math.isinf(trial.value) else f"train loss {trial.value:.4f}"
         say(f"trial {trial.number}: {asked}: {'pruned' if trial.state.name == 'PRUNED' else value}")
 
-    left = None if trials is None else max(trials - done, 0)
     if left != 0:
+        objective = _Objective(optuna, settings, folder, data_dir)
+        if not study.trials:
+            for factor in _FIRST_RATES:
+                study.enqueue_trial(objective.shipped(factor))
         study.optimize(objective, n_trials=left, timeout=None if minutes is None else 60 * minutes, callbacks=[report])
-    result = _result(study, objective, settings)
+    result = _result(study, settings)
     (folder / BEST_FILE).write_text(json.dumps(asdict(settings) | asdict(result), indent=1) + "\n", encoding="utf-8")
     return result
 
@@ -162,16 +161,11 @@ class _Objective:
         """The parameters of the trial that has the preset's settings, its learning rate times a factor."""
         return {**self._centers, "learning_rate": self._centers["learning_rate"] * factor}
 
-    def settings_of(self, parameters: Mapping[str, float]) -> dict[str, float]:
-        """A trial's parameters as the optimizer's settings."""
-        values = {name: 1 - value if name in _ONE_MINUS else value for name, value in parameters.items()}
-        return {name: float(f"{value:.6g}") for name, value in values.items()}
-
     def __call__(self, trial: Any) -> float:
         asked = {}
         for name, center in self._centers.items():
             asked[name] = trial.suggest_float(name, center / FACTORS[name], center * FACTORS[name], log=True)
-        given = self.settings_of(asked)
+        given = _settings_of(asked)
         for epoch in self._trainer.epochs(
             seed=self._settings.seed,
             epochs=self._settings.epochs,
@@ -186,6 +180,12 @@ class _Objective:
         train_loss, test_loss = self._trainer.losses(epoch.state)
         trial.set_user_attr("test_loss", test_loss)
         return train_loss if math.isfinite(train_loss) else math.inf
+
+
+def _settings_of(parameters: Mapping[str, float]) -> dict[str, float]:
+    """A trial's parameters as the optimizer's settings."""
+    values = {name: 1 - value if name in _ONE_MINUS else value for name, value in parameters.items()}
+    return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
 def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
@@ -234,11 +234,11 @@ def _finished(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
 
 
-def _result(study: Any, objective: _Objective, settings: TuneSettings) -> TuneResult:
+def _result(study: Any, settings: TuneSettings) -> TuneResult:
     trials = _finished(study)
     complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None and math.isfinite(t.value)]
     best = min(complete, key=lambda trial: trial.value, default=None)
-    given = None if best is None else objective.settings_of(best.params)
+    given = None if best is None else _settings_of(best.params)
     words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
     words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
     words += [] if settings.band is None else ["--band", str(settings.band)]
@@ -250,7 +250,7 @@ def _result(study: Any, objective: _Objective, settings: TuneSettings) -> TuneRe
         trials=len(trials),
         each=tuple(
             {
-                **objective.settings_of(trial.params),
+                **_settings_of(trial.params),
                 "train_loss": trial.value if trial in complete else None,
                 "epochs": max(trial.intermediate_values, default=0),
             }
