@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from sonew_compiled.passes._function import Function, convert, element_type, shape_of, with_element
 from sonew_compiled.passes._mlir import ir
 
@@ -20,6 +22,14 @@ def constant(value: float, element: ir.Type, shape: Sequence[int] = ()) -> ir.Va
     whole = isinstance(element, ir.IntegerType)
     one = ir.IntegerAttr.get(element, int(value)) if whole else ir.FloatAttr.get(element, value)
     attributes = {"value": ir.DenseElementsAttr.get_splat(kind, one)}
+    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
+
+
+def mask(where: np.ndarray) -> ir.Value:
+    """A constant of booleans."""
+    kind = ir.RankedTensorType.get(where.shape, ir.IntegerType.get_signless(1))
+    # Not of packed bits: jaxlib 0.10 takes one byte of them for a splat.
+    attributes = {"value": ir.DenseElementsAttr.get([ir.BoolAttr.get(bool(each)) for each in where.flat], type=kind)}
     return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
 
 
@@ -145,6 +155,18 @@ def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> i
         result = elementwise(name, *body.arguments)
         ir.Operation.create("stablehlo.return", operands=[result])
     return op.result
+
+
+def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int]) -> list[ir.Value]:
+    """Reduce these axes of other tensors as a `stablehlo.reduce` does its own, with its body and initial values."""
+    copy = op.clone()
+    for index, value in enumerate(values):
+        copy.operands[index] = value
+    copy.attributes["dimensions"] = ir.DenseI64ArrayAttr.get(list(dims))
+    left = [size for dim, size in enumerate(shape_of(values[0])) if dim not in dims]
+    for result in copy.results:
+        result.set_type(ir.RankedTensorType.get(left, element_type(result)))
+    return list(copy.results)
 
 
 def apart(values: Sequence[ir.Value]) -> list[ir.Value]:

@@ -1,142 +1,185 @@
-"""The rows between the edges of shifts as one operation, and the rows at the edges as the same program on few rows."""
+"""Some rows of a matrix of a group as one operation over slices, also where its shifts read beyond the ends."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type, owner, shape_of
+from sonew_compiled.passes._function import element_type, shape_of
 from sonew_compiled.passes._mlir import ir
-from sonew_compiled.passes._rows import RowGroup, is_elementwise, sliced_rows
+from sonew_compiled.passes._rows import RowGroup, Shift, is_elementwise, splat
 
 
-def interior(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Value], edges: tuple[int, int]) -> ir.Value:
-    """The rows of a written tensor that no edge reaches, as one `stablehlo.map` over slices.
+def part(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Value], first: int, end: int) -> ir.Value:
+    """Rows `first` up to `end` of a written matrix, as one `stablehlo.map`.
 
     Args:
-      group: the tensor's group.
-      value: the tensor.
-      wholes: what takes the place of the tensors written until now.
-      edges: how many of the first and last rows are left out.
+      group: the matrix's group.
+      value: the matrix.
+      wholes: what takes the place of the matrices written until now.
+      first: as `end`.
     """
-    shifts = group.shifts_of(value, wholes)
-    cone = [op for op in group.inside if op.results[0] in shifts and op.results[0] not in wholes]
-    count = group.rows - sum(edges)
-    rows = [count, *shape_of(value)[1:]]
-    computed = {op.results[0] for op in cone}
-    leaves = [(leaf, shift) for leaf in shifts if leaf not in computed for shift in sorted(shifts[leaf])]
-    splats = {leaf: scalar for leaf, _ in leaves if (scalar := _splat(leaf)) is not None}
-    # At least one operand, which a map must have.
-    slices = [leaf for leaf in leaves if leaf[0] not in splats] or leaves[:1]
-    first = edges[0]
-    operands = [build.rows(wholes.get(x, x), first + shift, first + shift + count) for x, shift in slices]
+    return folded(group, value, wholes, [(first, end)], "")
 
-    kind = ir.RankedTensorType.get(rows, element_type(value))
-    attributes = {"dimensions": ir.DenseI64ArrayAttr.get(list(range(len(rows))))}
-    mapped = ir.Operation.create("stablehlo.map", results=[kind], operands=operands, attributes=attributes, regions=1)
-    body = mapped.regions[0].blocks.append(*(ir.RankedTensorType.get([], element_type(each)) for each in operands))
-    # Scalars are read from within: a compiler may write out a tensor that is broadcast for several to read.
-    made = {(leaf, shift): splats[leaf] for leaf, shift in leaves if leaf in splats}
-    made |= zip(slices, body.arguments, strict=True)
+
+def folded(
+    group: RowGroup,
+    value: ir.Value,
+    wholes: Mapping[ir.Value, ir.Value],
+    spans: Sequence[tuple[int, int]],
+    combine: str,
+) -> ir.Value:
+    """As many rows as each of the spans has, element by element what is `combine`d of all: a name in StableHLO."""
+    cone = _Cone(group, value, wholes)
+    copies = [_Copy(cone, _Around(group.rows, *span)) for span in spans]
+    every = [each for copy in copies for each in copy.read]
+    rows = spans[0][1] - spans[0][0]
+    kind = ir.RankedTensorType.get([rows, group.columns], element_type(value))
+    attributes = {"dimensions": ir.DenseI64ArrayAttr.get([0, 1])}
+    mapped = ir.Operation.create("stablehlo.map", results=[kind], operands=every, attributes=attributes, regions=1)
+    body = mapped.regions[0].blocks.append(*(ir.RankedTensorType.get([], element_type(each)) for each in every))
     with ir.InsertionPoint(body):
-        for op in cone:
-            for shift in shifts[op.results[0]]:
-                if is_elementwise(op):
-                    arguments = [made[each, shift] if shape_of(each) else each for each in op.operands]
-                    made[op.results[0], shift] = _like(op, arguments, [])
-                else:
-                    ((source, more),) = group.reads(op)
-                    made[op.results[0], shift] = made[source, shift + more]
-        ir.Operation.create("stablehlo.return", operands=[made[value, 0]])
+        arguments = iter(body.arguments)
+        results = [copy.compute([next(arguments) for _ in copy.read]) for copy in copies]
+        while len(results) > 1:
+            pairs = zip(results[::2], results[1::2], strict=True)
+            results = [build.elementwise(combine, left, right) for left, right in pairs]
+        ir.Operation.create("stablehlo.return", operands=results)
     return mapped.result
 
 
-def reach(group: RowGroup, value: ir.Value, written: Collection[ir.Value]) -> int:
-    """How many rows away what the tensor depends on may be, from what is written on."""
-    return max(abs(shift) for shifts in group.shifts_of(value, written).values() for shift in shifts)
+class _Cone:
+    """What computing a matrix takes, from those that are written.
 
-
-class Pinched:
-    """The group's program on the first `keep` rows and the last `keep` rows, without those between.
-
-    Near the seam its results are wrong, as far away as `reach`. The rest are those of the whole program.
+    Attributes:
+      group: the matrix's group.
+      value: the matrix.
+      wholes: what takes the place of the matrices written until now.
+      shifts: at which shifts each matrix is read, itself included.
+      operations: what computes it, in order.
+      leaves: the matrices that are there, each with a shift at which it is read.
+      splats: the scalars that some of them are of.
+      fills: what is there in place of the rows that a shift reads beyond the ends.
     """
 
-    def __init__(self, group: RowGroup, keep: int) -> None:
-        self._group = group
-        self._drop = (keep, group.rows - keep)
-        self._wholes: dict[ir.Value, ir.Value] = {}
-        self._made: dict[ir.Value, ir.Value] = {}
-
-    def put(self, value: ir.Value, whole: ir.Value) -> None:
-        """From here on, read the rows of a written tensor from the tensor that takes its place."""
-        self._wholes[value] = whole
-        del self._made[value]
-
-    def of(self, value: ir.Value) -> ir.Value:
-        """The kept rows of a tensor of the group."""
-        needed: dict[ir.Value, None] = {}
-        pending = [value]
-        while pending:
-            each = pending.pop()
-            if each not in self._made and each not in needed:
-                needed[each] = None
-                pending += self._operands(each)
-        for each in needed:
-            if not self._operands(each):
-                self._made[each] = self._pinch(self._wholes.get(each, each))
-        for op in self._group.inside:
-            if op.results[0] in needed and op.results[0] not in self._made:
-                self._made[op.results[0]] = self._remake(op)
-        return self._made[value]
-
-    def _operands(self, value: ir.Value) -> list[ir.Value]:
-        """What the value is made of, empty if it is there."""
-        op = owner(value)
-        return [] if op is None or op not in self._group.inside or value in self._wholes else list(op.operands)
-
-    def _pinch(self, value: ir.Value) -> ir.Value:
-        shape = shape_of(value)
-        if not shape or shape[0] != self._group.rows:
-            return value
-        keep = self._drop[0]
-        if (scalar := _splat(value)) is not None:
-            return build.broadcast(scalar, [2 * keep, *shape[1:]])
-        return build.concatenate([build.rows(value, 0, keep), build.rows(value, self._drop[1], shape[0])], 0)
-
-    def _remake(self, op: ir.Operation) -> ir.Value:
-        operands = [self._made[operand] for operand in op.operands]
-        if is_elementwise(op):
-            return _like(op, operands, max((shape_of(each) for each in operands), key=len))
-        if op.name == "stablehlo.concatenate":
-            return build.concatenate(operands, ir.IntegerAttr(op.attributes["dimension"]).value)
-        start, end = sliced_rows(op)
-        low, high = self._drop
-        starts = list(ir.DenseI64ArrayAttr(op.attributes["start_indices"]))
-        limits = list(ir.DenseI64ArrayAttr(op.attributes["limit_indices"]))
-        if shape_of(op.operands[0])[0] == self._group.rows:
-            assert not low < start < high
-            assert not low < end < high
-            start, end = (each if each <= low else each - (high - low) for each in (start, end))
-        return build.slice_of(operands[0], [start, *starts[1:]], [end, *limits[1:]])
+    def __init__(self, group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Value]) -> None:
+        self.group = group
+        self.value = value
+        self.wholes = wholes
+        self.shifts = group.shifts_of(value, wholes)
+        self.operations = [
+            op for op in group.operations if op.results[0] in self.shifts and op.results[0] not in wholes
+        ]
+        computed = {op.results[0] for op in self.operations}
+        leaves = [leaf for leaf in self.shifts if leaf not in computed]
+        self.splats = {leaf: scalar for leaf in leaves if (scalar := splat(leaf)) is not None}
+        every = [(leaf, shift) for leaf in leaves for shift in sorted(self.shifts[leaf])]
+        # At least one, which a map must have.
+        self.leaves = [each for each in every if each[0] not in self.splats] or every[:1]
+        self.fills = {op: splat(group.shifts[op].fill) for op in self.operations if op in group.shifts}
 
 
-def _splat(value: ir.Value) -> ir.Value | None:
-    """The scalar that every element of a constant or of a broadcast is, None for any other tensor."""
-    op = owner(value)
-    if op is not None and op.name == "stablehlo.broadcast_in_dim" and not shape_of(op.operands[0]):
-        return op.operands[0]
-    if op is not None and op.name == "stablehlo.constant":
-        attribute = ir.DenseElementsAttr(op.attributes["value"])
-        if attribute.is_splat:
-            kind = ir.RankedTensorType.get([], element_type(value))
-            one = ir.DenseElementsAttr.get_splat(kind, attribute.get_splat_value())
-            return ir.Operation.create("stablehlo.constant", results=[kind], attributes={"value": one}).result
-    return None
+class _Copy:
+    """The computation of some rows of a matrix.
+
+    Attributes:
+      read: the tensors that it reads, all of one shape.
+    """
+
+    def __init__(self, cone: _Cone, around: _Around) -> None:
+        self._cone = cone
+        slices = [around.rows_of(cone.wholes.get(x, x), shift, cone.shifts[x]) for x, shift in cone.leaves]
+        self._inside = {
+            (op, shift): mask
+            for op in cone.fills
+            for shift in cone.shifts[op.results[0]]
+            if (mask := around.inside(cone.group.shifts[op], shift, cone.group.columns)) is not None
+        }
+        self._masks = list(dict.fromkeys(self._inside.values()))
+        self.read = [*slices, *self._masks]
+
+    def compute(self, arguments: Sequence[ir.Value]) -> ir.Value:
+        """One element, from those of `read`."""
+        cone = self._cone
+        # Scalars are read from within: a compiler may write out a tensor that is broadcast for several to read.
+        made = {(leaf, shift): scalar for leaf, scalar in cone.splats.items() for shift in cone.shifts[leaf]}
+        made |= zip(cone.leaves, arguments, strict=False)
+        chosen = dict(zip(self._masks, arguments[len(cone.leaves) :], strict=True))
+        for op in cone.operations:
+            for shift in cone.shifts[op.results[0]]:
+                if is_elementwise(op):
+                    result = _scalar(op, [made[each, shift] if shape_of(each) else each for each in op.operands])
+                else:
+                    result = made[cone.group.shifts[op].source, shift + cone.group.shifts[op].by]
+                    if (mask := self._inside.get((op, shift))) is not None:
+                        result = build.select(chosen[mask], result, cone.fills[op])
+                made[op.results[0], shift] = result
+        return made[cone.value, 0]
 
 
-def _like(op: ir.Operation, operands: list[ir.Value], shape: list[int]) -> ir.Value:
-    """The same elementwise operation in another shape."""
-    kind = ir.RankedTensorType.get(shape, element_type(op.results[0]))
+class _Around:
+    """The rows of matrices at and around rows `first` up to `end`, columns going on where they end.
+
+    Row -1 of a column is the last row of the column before it. In memory that is the element before the last row's of
+    the same column, so that rows beyond the first or the last are read in place too: as a slice of all elements, one
+    element off. What this finds for the first column, which there is none before, is some other element.
+    """
+
+    def __init__(self, rows: int, first: int, end: int) -> None:
+        self._rows = rows
+        self._first = first
+        self._end = end
+        self._masks: dict[tuple[int, bool], ir.Value] = {}
+        self._joined: dict[ir.Value, tuple[int, ir.Value]] = {}
+
+    def rows_of(self, matrix: ir.Value, shift: int, shifts: set[int]) -> ir.Value:
+        """The rows of a matrix at a shift, one of all at which it is read."""
+        start, end = self._first + shift, self._end + shift
+        if not self._is_joined(shift):
+            return self._slice(matrix, start, end)
+        if matrix not in self._joined:
+            read = [each for each in shifts if self._is_joined(each)]
+            low, high = self._first + min(read), self._end + max(read)
+            cut = 0 if low < 0 else self._rows
+            pieces = [self._slice(matrix, low, cut), self._slice(matrix, cut, high)]
+            self._joined[matrix] = (low, build.concatenate(pieces, 0))
+        low, joined = self._joined[matrix]
+        return build.rows(joined, start - low, end - low)
+
+    def inside(self, shift: Shift, at: int, count: int) -> ir.Value | None:
+        """Where, in so many columns, the shift, read at another, has no need of its fill; None if everywhere."""
+        start = self._first + at + shift.by
+        rows = np.arange(start, start + self._end - self._first)
+        before, after = rows < 0, rows >= self._rows
+        if not (before | after).any():
+            return None
+        key = (start, shift.wraps)
+        if key not in self._masks:
+            columns = np.arange(count)
+            outside = np.outer(before, columns == 0) | np.outer(after, columns == columns[-1])
+            if not shift.wraps:
+                outside = np.outer(before | after, columns >= 0)
+            self._masks[key] = build.mask(~outside)
+        return self._masks[key]
+
+    def _is_joined(self, shift: int) -> bool:
+        """Whether some of the rows are beyond an end, and some are not."""
+        start, end = self._first + shift, self._end + shift
+        return start < 0 < end or start < self._rows < end
+
+    def _slice(self, matrix: ir.Value, start: int, end: int) -> ir.Value:
+        if start >= 0 and end <= self._rows:
+            return build.rows(matrix, start, end)
+        columns = shape_of(matrix)[1]
+        flat = build.reshape(matrix, [self._rows * columns])
+        where = (start + self._rows) * columns - 1 if start < 0 else (start - self._rows) * columns + 1
+        return build.reshape(build.rows(flat, where, where + (end - start) * columns), [end - start, columns])
+
+
+def _scalar(op: ir.Operation, operands: list[ir.Value]) -> ir.Value:
+    """The same elementwise operation on scalars."""
+    kind = ir.RankedTensorType.get([], element_type(op.results[0]))
     attributes = {name: op.attributes[name] for name in op.attributes}
     return ir.Operation.create(op.name, results=[kind], operands=operands, attributes=attributes).result

@@ -1,11 +1,12 @@
-"""Which tensors elementwise operations and shifts along the leading axis join, and how shifts cut their rows."""
+"""Which tensors elementwise operations and shifts along the leading axis join, and what each reads at which shift."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
-from sonew_compiled.passes._function import Function, owner, shape_of
+from sonew_compiled.passes._function import Function, element_type, owner, shape_of
 from sonew_compiled.passes._mlir import ir
 
 _NAMES = """
@@ -16,8 +17,26 @@ _NAMES = """
 """
 _ELEMENTWISE = frozenset(f"stablehlo.{name}" for name in _NAMES.split())
 _SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
-# A shift's edges are at most one row in so many.
-_EDGE_SHARE = 4
+# A tensor is shifted by at most one row in so many.
+_SHIFTED_SHARE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """A matrix whose rows are those of another, `by` rows on.
+
+    Attributes:
+      source: the other matrix.
+      by: which row the first one is; negative for one that is before the first.
+      wraps: whether a column goes on with the next one's first rows, and begins after the last rows of the one before.
+        Then only the last column's end and the first one's beginning are filled, else the ends of all.
+      fill: a tensor of the scalar that is there in place of what there is not.
+    """
+
+    source: ir.Value
+    by: int
+    wraps: bool
+    fill: ir.Value
 
 
 def is_elementwise(op: ir.Operation) -> bool:
@@ -46,24 +65,77 @@ def sliced_rows(op: ir.Operation) -> tuple[int, int]:
     return ir.DenseI64ArrayAttr(start)[0], ir.DenseI64ArrayAttr(limit)[0]
 
 
+def splat(value: ir.Value) -> ir.Value | None:
+    """The scalar that every element of a constant or of a broadcast is, None for any other tensor.
+
+    A constant's is made at the insertion point.
+    """
+    op = owner(value)
+    if op is not None and op.name == "stablehlo.broadcast_in_dim" and not shape_of(op.operands[0]):
+        return op.operands[0]
+    if op is not None and op.name == "stablehlo.constant":
+        attribute = ir.DenseElementsAttr(op.attributes["value"])
+        if attribute.is_splat:
+            kind = ir.RankedTensorType.get([], element_type(value))
+            one = ir.DenseElementsAttr.get_splat(kind, attribute.get_splat_value())
+            return ir.Operation.create("stablehlo.constant", results=[kind], attributes={"value": one}).result
+    return None
+
+
+def shift_of(op: ir.Operation) -> Shift | None:
+    """What the operation shifts and how, None if it is another."""
+    if not is_concatenation(op, 0) or len(op.operands) != 2 or len(shape_of(op.results[0])) != 2:
+        return None
+    rows, columns = shape_of(op.results[0])
+    first, second = op.operands
+    down = shape_of(first)[0] < shape_of(second)[0]
+    most, few = (second, first) if down else (first, second)
+    count = shape_of(few)[0]
+    source, (start, column), shape = _sliced(most)
+    if shape_of(source) != [rows, columns] or (start, column) != (0 if down else count, 0) or shape[1] != columns:
+        return None
+    if not 0 < count * _SHIFTED_SHARE <= rows:
+        return None
+    by = -count if down else count
+    if _is_splat(few):
+        return Shift(source=source, by=by, wraps=False, fill=few)
+    if (edge := owner(few)) is None or not is_concatenation(edge, 1):
+        return None
+    parts = [each for each in edge.operands if shape_of(each)[1]]
+    fills = parts[:1] if down else parts[-1:]
+    if not _is_splat(fills[0]) or shape_of(fills[0])[1] != 1:
+        return None
+    rest = [each for each in parts if each != fills[0]]
+    wanted = (source, (rows - count, 0) if down else (0, 1), (count, columns - 1))
+    if [_sliced(each) for each in rest] != [wanted] * (columns > 1):
+        return None
+    return Shift(source=source, by=by, wraps=True, fill=fills[0])
+
+
 class RowGroup:
-    """Tensors of one shape in one function that elementwise operations and shifts join, with at least one shift.
+    """Matrices of one shape in one function that elementwise operations and shifts join, with at least one shift.
 
     Attributes:
       rows: the size of their leading axis.
-      operations: those that make a tensor of the group, in order.
+      columns: that of the other.
+      operations: those that make a matrix of the group, in order.
       inside: these, and the slices and concatenations that only they read, in order.
     """
 
-    def __init__(self, operations: list[ir.Operation], inside: list[ir.Operation]) -> None:
+    def __init__(
+        self, operations: list[ir.Operation], inside: list[ir.Operation], reductions: Mapping[ir.Value, int]
+    ) -> None:
         self.operations = operations
+        self._reductions = reductions
         self.inside = dict.fromkeys(inside)
-        self.rows = shape_of(operations[0].results[0])[0]
+        self.rows, self.columns = shape_of(operations[0].results[0])
         self._members = {op.results[0] for op in operations}
+        self.shifts = {op: shift for op in operations if (shift := shift_of(op)) is not None}
+        self._shifted = {op.results[0] for op in self.shifts}
 
     @classmethod
     def find(cls, function: Function, elements: int) -> list[RowGroup]:
-        """The groups of a function whose tensors have at least so many elements."""
+        """The groups of a function whose matrices have at least so many elements."""
         block = [op.operation for op in function.block.operations]
         leader: dict[ir.Value, ir.Value] = {}
 
@@ -79,16 +151,16 @@ class RowGroup:
             shape = shape_of(op.results[0])
             if not shape or math.prod(shape) < elements:
                 continue
-            if _is_shift(op):
-                shifts.append(op)
-            elif not is_elementwise(op):
+            shift = shift_of(op)
+            if shift is None and not is_elementwise(op):
                 continue
+            shifts += [op] if shift is not None else []
             members.append(op)
-            for value in map(_source, op.operands):
+            for value in op.operands if shift is None else [shift.source]:
                 source = owner(value)
                 if shape_of(value) == shape and (source is None or source.name not in _SPLATS):
                     leader[lead(value)] = lead(op.results[0])
-        groups = []
+        groups, reductions = [], _reductions(block)
         for head in dict.fromkeys(lead(op.results[0]) for op in shifts):
             operations = [op for op in members if lead(op.results[0]) == head]
             inside = set(operations)
@@ -97,57 +169,48 @@ class RowGroup:
                     readers = [use.owner.operation for use in op.results[0].uses]
                     if readers and all(each in inside and not is_elementwise(each) for each in readers):
                         inside.add(op)
-            group = cls(operations, [op for op in block if op in inside])
-            if all(is_elementwise(op) or group._is_plain(op) for op in group.inside):
-                groups.append(group)
+            groups.append(cls(operations, [op for op in block if op in inside], reductions))
         return groups
 
     def written(self, recompute: int) -> set[ir.Value]:
-        """The tensors that must be there as a whole: the results, and those too dear to compute for each shift.
+        """The matrices that must be there as a whole: the results, and those too dear to compute more than once.
 
-        What is read through `n` shifts is too dear if `n - 1` times its operations are more than `recompute`.
+        What is read through `n` shifts is too dear if `n - 1` times its operations are more than `recompute`. So is
+        what is read before a reduction and after it, if computing it for all its shifts takes so many.
         """
         chosen = {value for value in self._members if any(use.owner.operation not in self.inside for use in value.uses)}
-        shifts: dict[ir.Value, set[int]] = {}
-        for op in reversed(self.inside):
+        # Where each is read: after how many reductions, at which shift.
+        places: dict[ir.Value, set[tuple[int, int]]] = {}
+        for op in reversed(self.operations):
             result = op.results[0]
-            read = shifts.get(result, set())
-            if result in self._members and (
-                result in chosen or (len(read) > 1 and (len(read) - 1) * self._operations(result, chosen) > recompute)
-            ):
-                chosen.add(result)
-                read = {0}
+            read = places.get(result, set())
+            if result not in chosen and len(read) > 1:
+                again = (len({shift for _, shift in read}) - 1) * self._operations(result, chosen)
+                later = (len({after for after, _ in read}) - 1) * self._executed(result, chosen)
+                if max(again, later) > recompute:
+                    chosen.add(result)
+            if result in chosen:
+                read = {(self._reductions[result], 0)}
             for operand, shift in self.reads(op):
-                shifts.setdefault(operand, set()).update(each + shift for each in read)
+                places.setdefault(operand, set()).update((after, each + shift) for after, each in read)
         return chosen
 
     def edges(self, written: Collection[ir.Value]) -> tuple[int, int]:
-        """How many of the first and of the last rows of what is written depend on the edges of a shift."""
-        cuts: dict[ir.Value, set[int]] = {}
-        found: set[int] = set()
-        for op in self.inside:
-            at, here = 0, set()
-            if is_concatenation(op, 0):
-                for operand in op.operands:
-                    here |= {at, *(at + cut for cut in cuts.get(operand, ()))}
-                    at += shape_of(operand)[0]
-            elif is_slice_of_rows(op):
-                start, end = sliced_rows(op)
-                here = {cut - start for cut in cuts.get(op.operands[0], ()) if start < cut < end}
-            elif is_elementwise(op):
-                here = set().union(*(cuts.get(operand, ()) for operand in op.operands))
-            here.discard(0)
-            if op.results[0] in written:
-                found |= here
-            else:
-                cuts[op.results[0]] = here
-        top = max((cut for cut in found if cut <= self.rows // 2), default=0)
-        return top, self.rows - min((cut for cut in found if cut > self.rows // 2), default=self.rows)
+        """How many of the first and of the last rows of what is written read beyond the first row or the last."""
+        read = {shift for value in written for shifts in self.shifts_of(value, written).values() for shift in shifts}
+        return -min(read, default=0), max(read, default=0)
+
+    def is_cut(self, value: ir.Value, written: Collection[ir.Value], *, joined: bool) -> bool:
+        """Whether computing the value reads shifts, or, if `joined`, what is written after as many reductions does."""
+        each = [value]
+        if joined:
+            each = [other for other in written if self._reductions[other] == self._reductions[value]]
+        return any(self.shifts_of(other, written).keys() & self._shifted for other in each)
 
     def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
         """At which shifts computing the value reads itself and others, those of `known` not looked into."""
         shifts: dict[ir.Value, set[int]] = {value: {0}}
-        for op in reversed(self.inside):
+        for op in reversed(self.operations):
             result = op.results[0]
             if result in shifts and (result == value or result not in known):
                 for operand, shift in self.reads(op):
@@ -155,49 +218,50 @@ class RowGroup:
         return shifts
 
     def reads(self, op: ir.Operation) -> list[tuple[ir.Value, int]]:
-        """What an inside operation reads for the rows between the edges, each with the shift at which it does."""
-        if is_elementwise(op):
-            return [(operand, 0) for operand in op.operands if shape_of(operand)]
-        if is_slice_of_rows(op):
-            return [(op.operands[0], sliced_rows(op)[0])]
-        reads, at = [], 0
-        if is_concatenation(op, 0):
-            for operand in op.operands:
-                size = shape_of(operand)[0]
-                if _EDGE_SHARE * size >= (_EDGE_SHARE - 1) * self.rows:
-                    reads.append((operand, -at))
-                at += size
-        return reads
-
-    def _is_plain(self, op: ir.Operation) -> bool:
-        """Whether it takes whole rows of a tensor of the group, puts such together, or works on few rows."""
-        if _EDGE_SHARE * max(shape_of(operand)[0] for operand in op.operands) <= self.rows:
-            return True
-        if op.name == "stablehlo.slice":
-            return is_slice_of_rows(op) and shape_of(op.operands[0])[0] == self.rows
-        return _is_shift(op)
+        """What an operation of the group reads, each with the shift at which it does."""
+        if op in self.shifts:
+            return [(self.shifts[op].source, self.shifts[op].by)]
+        return [(operand, 0) for operand in op.operands if shape_of(operand)]
 
     def _operations(self, value: ir.Value, written: Collection[ir.Value]) -> int:
-        """How many elementwise operations computing the value takes, from what is written on."""
-        seen: set[ir.Operation] = set()
-        pending = [value]
-        while pending:
-            op = owner(pending.pop())
-            if op in self.inside and op not in seen:
-                seen.add(op)
-                pending += [operand for operand, _ in self.reads(op) if operand not in written]
-        return sum(map(is_elementwise, seen))
+        """How many elementwise operations computing the value is made of, from what is written on."""
+        return sum(op not in self.shifts for op, _ in self._computed(value, written))
+
+    def _executed(self, value: ir.Value, written: Collection[ir.Value]) -> int:
+        """How many elementwise operations computing the value takes, each as often as it is read at another shift."""
+        return sum(times for op, times in self._computed(value, written) if op not in self.shifts)
+
+    def _computed(self, value: ir.Value, written: Collection[ir.Value]) -> list[tuple[ir.Operation, int]]:
+        shifts = self.shifts_of(value, written)
+        results = ((op, op.results[0]) for op in self.operations)
+        return [(op, len(shifts[x])) for op, x in results if x in shifts and (x == value or x not in written)]
 
 
-def _is_shift(op: ir.Operation) -> bool:
-    if not is_concatenation(op, 0):
-        return False
-    largest = max(shape_of(operand)[0] for operand in op.operands)
-    return _EDGE_SHARE * largest >= (_EDGE_SHARE - 1) * shape_of(op.results[0])[0]
+def _reductions(block: list[ir.Operation]) -> dict[ir.Value, int]:
+    """How many reductions there are on the way to each value."""
+    found: dict[ir.Value, int] = {}
+    for op in block:
+        count = max((found.get(each, 0) for each in op.operands), default=0) + (op.name == "stablehlo.reduce")
+        found |= dict.fromkeys(op.results, count)
+    return found
 
 
-def _source(value: ir.Value) -> ir.Value:
-    """What rows are sliced from, in the end."""
-    while (op := owner(value)) is not None and is_slice_of_rows(op):
+def _sliced(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], tuple[int, ...]]:
+    """The tensor that elements without gaps are sliced from in the end, where they start in it, and how many."""
+    shape = tuple(shape_of(value))
+    starts = (0,) * len(shape)
+    while (op := owner(value)) is not None and op.name == "stablehlo.slice":
+        if set(ir.DenseI64ArrayAttr(op.attributes["strides"])) != {1}:
+            break
         value = op.operands[0]
-    return value
+        starts = tuple(map(sum, zip(starts, ir.DenseI64ArrayAttr(op.attributes["start_indices"]), strict=True)))
+    return value, starts, shape
+
+
+def _is_splat(value: ir.Value) -> bool:
+    op = owner(value)
+    if op is None or op.name not in _SPLATS:
+        return False
+    if op.name == "stablehlo.broadcast_in_dim":
+        return not shape_of(op.operands[0])
+    return bool(ir.DenseElementsAttr(op.attributes["value"]).is_splat)

@@ -14,14 +14,17 @@ operations: then it is written out and read back, its parts cut in the same way.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Collection
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import Function, element_type, functions, owner, shape_of
+from sonew_compiled.passes._function import Function, functions, owner
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
-from sonew_compiled.passes._row_parts import Pinched, interior, reach
+from sonew_compiled.passes._row_parts import folded, part
+from sonew_compiled.passes._row_reductions import FullReduction, full_reduction
 from sonew_compiled.passes._rows import RowGroup, is_concatenation
 from sonew_compiled.passes.wire_donation import ALIASED
 
@@ -30,6 +33,13 @@ ELEMENTS = 1 << 14
 
 RECOMPUTE = 48
 """Operations that may be done again for the further shifts of a value."""
+
+# The edges are at most one row in so many, and so is what is added to them.
+_EDGE_SHARE = 4
+_ALIGNED_SHARE = 16
+
+# Into how many pieces, added up element by element, the rows of what is only reduced are cut.
+_FOLDS = 4
 
 
 def peel_shifts(module: ir.Module, *, elements: int = ELEMENTS, recompute: int = RECOMPUTE) -> None:
@@ -46,7 +56,7 @@ def peel_shifts(module: ir.Module, *, elements: int = ELEMENTS, recompute: int =
     for function in functions(module):
         _give_each_reader_its_own_slice(function)
         for group in RowGroup.find(function, elements):
-            placed |= _peel(group, recompute)
+            placed |= _peel(group, elements, recompute)
         _forget_aliases(function, placed)
     run_mlir_passes(module, "builtin.module(func.func(cse))")
 
@@ -60,37 +70,70 @@ def _give_each_reader_its_own_slice(function: Function) -> None:
                     use.owner.operation.operands[use.operand_number] = op.clone().results[0]
 
 
-def _peel(group: RowGroup, recompute: int) -> set[ir.Value]:
+def _peel(group: RowGroup, elements: int, recompute: int) -> set[ir.Value]:
     """Give every tensor of the group that something else reads in parts, and return what these are put together to."""
     written = group.written(recompute)
-    edges = group.edges(written)
-    if not written or sum(edges) * 4 > group.rows:
+    cuts = _cuts(group.rows, group.columns, *group.edges(written))
+    if not written or cuts is None:
         return set()
+    placed: set[ir.Value] = set()
     wholes: dict[ir.Value, ir.Value] = {}
-    ordered = [op.results[0] for op in group.operations if op.results[0] in written]
-    pinched = Pinched(group, max(edges) + max(reach(group, value, written) for value in ordered))
-    for value in ordered:
+    for value in [op.results[0] for op in group.operations if op.results[0] in written]:
         uses = [(use.owner.operation, use.operand_number) for use in value.uses]
         outside = [use for use in uses if use[0] not in group.inside]
+        reductions = {op: each for op, _ in outside if (each := full_reduction(op)) is not None}
+        is_read = any(op not in reductions for op, _ in uses)
+        ends = cuts if group.is_cut(value, written, joined=is_read) else [0, group.rows]
         with ir.InsertionPoint.after(owner(value)):
-            middle = interior(group, value, wholes, edges)
-            few = pinched.of(value)
-            size = shape_of(few)[0]
-            parts = [(few, 0, edges[0]), (middle, 0, shape_of(middle)[0]), (few, size - edges[1], size)]
-            parts = [part for part in parts if part[1] < part[2]]
-            if any(not _reduces_rows(op) for op, _ in uses):
-                whole = build.concatenate([build.rows(*part) for part in parts], 0)
-                wholes[value] = whole
-                pinched.put(value, whole)
+            combine = "" if is_read else _common(reductions.values())
+            parts = [
+                folded(group, value, wholes, _pieces(start, end, group.columns, elements), combine)
+                if combine
+                else part(group, value, wholes, start, end)
+                for start, end in itertools.pairwise(ends)
+            ]
+            if is_read:
+                wholes[value] = build.concatenate(parts, 0)
+                placed |= {wholes[value]} if len(parts) > 1 else set()
                 for operation, operand in outside:
-                    if not _reduces_rows(operation):
-                        operation.operands[operand] = whole
-        for operation in dict.fromkeys(op for op, _ in outside if _reduces_rows(op)):
-            _reduce_parts(operation, parts)
+                    if operation not in reductions:
+                        operation.operands[operand] = wholes[value]
+        for each in reductions.values():
+            each.reduce_parts(parts)
     for op in reversed(group.inside):
         if not list(op.results[0].uses):
             op.erase()
-    return set(wholes.values())
+    return placed
+
+
+def _common(reductions: Collection[FullReduction]) -> str:
+    """How all of these combine two numbers, empty if they do not do so alike."""
+    names = {each.combine for each in reductions}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _pieces(first: int, end: int, columns: int, elements: int) -> list[tuple[int, int]]:
+    """Rows `first` up to `end` in `_FOLDS` pieces of one size, or in fewer; in one if they are less than `elements`."""
+    count = (end - first) // math.gcd(end - first, _FOLDS if (end - first) * columns >= elements else 1)
+    return [(start, start + count) for start in range(first, end, count)]
+
+
+def _cuts(rows: int, columns: int, before: int, after: int) -> list[int] | None:
+    """Where to cut the rows so that the first part and the last hold the edges, None if these are too many of all.
+
+    The rows between are as many as can be reduced in `LANES`, and both edges of one size, where there are two: what is
+    computed for either can then be one operation.
+    """
+    most = max(before, after)
+    edges = 2 * most if before and after else most
+    for step in (_FOLDS * 16 // math.gcd(columns, 16), _FOLDS):
+        if edges and step * _ALIGNED_SHARE <= rows:
+            edges += (rows - edges) % step
+            break
+    if edges * _EDGE_SHARE > rows:
+        return None
+    first = edges // 2 if after and before else edges if before else 0
+    return list(dict.fromkeys([0, first, rows - edges + first, rows]))
 
 
 def _forget_aliases(function: Function, placed: Collection[ir.Value]) -> None:
@@ -103,27 +146,6 @@ def _forget_aliases(function: Function, placed: Collection[ir.Value]) -> None:
         if ALIASED in attributes and function.returned[ir.IntegerAttr(attributes[ALIASED]).value] in placed:
             del attributes[ALIASED]
     function.finish()
-
-
-def _reduces_rows(op: ir.Operation) -> bool:
-    """Whether it reduces each row of a tensor to one number."""
-    if op.name != "stablehlo.reduce" or len(op.results) != 1:
-        return False
-    return list(ir.DenseI64ArrayAttr(op.attributes["dimensions"])) == list(range(1, len(shape_of(op.operands[0]))))
-
-
-def _reduce_parts(op: ir.Operation, parts: list[tuple[ir.Value, int, int]]) -> None:
-    """Reduce the rows of each tensor that has some of them."""
-    reduced: dict[ir.Value, ir.Value] = {}
-    with ir.InsertionPoint(op):
-        for tensor in dict.fromkeys(part[0] for part in parts):
-            copy = op.clone()
-            copy.operands[0] = tensor
-            copy.results[0].set_type(ir.RankedTensorType.get(shape_of(tensor)[:1], element_type(op.results[0])))
-            reduced[tensor] = copy.results[0]
-        total = build.concatenate([build.rows(reduced[tensor], start, end) for tensor, start, end in parts], 0)
-    op.results[0].replace_all_uses_with(total)
-    op.erase()
 
 
 PASS = Pass(

@@ -84,7 +84,7 @@ def _split(op: ir.Operation, limit: int) -> None:
                     ]
                 values = [build.reshape(value, [*shape[:dim], outer, inner, *shape[dim + 1 :]]) for value in values]
                 dims, stage = [*dims, dim + 1], [dim + 1]
-            values = _reduce(op, values, inits, stage)
+            values = build.reduce_as(op, values, stage)
             dims = [dim - sum(done < dim for done in stage) for dim in dims if dim not in stage]
     for old, new in zip(op.results, values, strict=True):
         old.replace_all_uses_with(new)
@@ -122,20 +122,6 @@ def _factors(size: int, limit: int) -> tuple[int, int]:
     candidates = range(least, min(limit, 2 * aim) + 1)
     inner = min(candidates, key=lambda each: (-size % each, abs(math.log(each / aim))))
     return -(-size // inner), inner
-
-
-def _reduce(
-    op: ir.Operation, values: Sequence[ir.Value], inits: Sequence[ir.Value], dims: Sequence[int]
-) -> list[ir.Value]:
-    """Copy the reduction, body and all, onto other operands and dimensions."""
-    copy = op.clone()
-    for index, operand in enumerate([*values, *inits]):
-        copy.operands[index] = operand
-    copy.attributes["dimensions"] = ir.DenseI64ArrayAttr.get(dims)
-    shape = [size for dim, size in enumerate(shape_of(values[0])) if dim not in dims]
-    for result in copy.results:
-        result.set_type(ir.RankedTensorType.get(shape, ir.ShapedType(result.type).element_type))
-    return list(copy.results)
 
 
 def _pad(value: ir.Value, padding: ir.Value, dim: int, count: int) -> ir.Value:
