@@ -186,7 +186,7 @@ class RowGroup:
             read = places.get(result, set())
             if result not in chosen and len(read) > 1:
                 again = (len({shift for _, shift in read}) - 1) * self._operations(result, chosen)
-                later = (len({after for after, _ in read}) - 1) * self._executed(result, chosen)
+                later = (len({after for after, _ in read}) - 1) * self.executed(result, chosen)
                 if max(again, later) > recompute:
                     chosen.add(result)
             if result in chosen:
@@ -223,13 +223,13 @@ class RowGroup:
             return [(self.shifts[op].source, self.shifts[op].by)]
         return [(operand, 0) for operand in op.operands if shape_of(operand)]
 
+    def executed(self, value: ir.Value, written: Collection[ir.Value]) -> int:
+        """How many elementwise operations computing the value takes, each as often as it is read at another shift."""
+        return sum(times for op, times in self._computed(value, written) if op not in self.shifts)
+
     def _operations(self, value: ir.Value, written: Collection[ir.Value]) -> int:
         """How many elementwise operations computing the value is made of, from what is written on."""
         return sum(op not in self.shifts for op, _ in self._computed(value, written))
-
-    def _executed(self, value: ir.Value, written: Collection[ir.Value]) -> int:
-        """How many elementwise operations computing the value takes, each as often as it is read at another shift."""
-        return sum(times for op, times in self._computed(value, written) if op not in self.shifts)
 
     def _computed(self, value: ir.Value, written: Collection[ir.Value]) -> list[tuple[ir.Operation, int]]:
         shifts = self.shifts_of(value, written)

@@ -40,6 +40,8 @@ _ALIGNED_SHARE = 16
 
 # Into how many pieces, added up element by element, the rows of what is only reduced are cut.
 _FOLDS = 4
+# What takes more operations is not: a sum's are then few, and the code for the pieces is long.
+_FOLDED = 32
 
 
 def peel_shifts(module: ir.Module, *, elements: int = ELEMENTS, recompute: int = RECOMPUTE) -> None:
@@ -85,7 +87,8 @@ def _peel(group: RowGroup, elements: int, recompute: int) -> set[ir.Value]:
         is_read = any(op not in reductions for op, _ in uses)
         ends = cuts if group.is_cut(value, written, joined=is_read) else [0, group.rows]
         with ir.InsertionPoint.after(owner(value)):
-            combine = "" if is_read else _common(reductions.values())
+            is_cheap = group.executed(value, wholes) <= _FOLDED
+            combine = _common(reductions.values()) if is_cheap and not is_read else ""
             parts = [
                 folded(group, value, wholes, _pieces(start, end, group.columns, elements), combine)
                 if combine

@@ -17,9 +17,10 @@ import optax
 import optax.contrib
 import pytest
 
-from sonew_compiled import UsageError, compile_training
+from sonew_compiled import UsageError, compile_training, passes
 from sonew_compiled import optimizer as optimizers
 from sonew_compiled.backward import gradient_point, loss_and_signals
+from sonew_compiled.lower import lower
 from sonew_compiled.optimizer import _quantize as quantize
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._inverse_root import inverse_root
@@ -35,6 +36,7 @@ from sonew_compiled.runtime import (
     open_bundle,
     save_checkpoint,
 )
+from sonew_compiled.targets import resolve_target
 from sonew_compiled.trace import trace_update
 
 # Those that look into the model need one that is trained on a batch: tests/test_dense_optimizers.py.
@@ -632,3 +634,14 @@ def test_schedule_free_evaluates_the_average(bundles: Callable[..., Path], cpu: 
     assert max(np.abs(d).max() for d in offsets.values()) > 0.1
     point = {key: average[key] + 0.1 * offsets[key] for key in average}
     assert steps(state, range(1)) == [pytest.approx(float(loss(point, data(0))), rel=1e-5)]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16-pure"])
+def test_rfdson_compiles_where_its_direction_is_rounded(precision: str) -> None:
+    """Its direction was once a matrix by a vector, for which IREE wanted a stack as large as the parameters."""
+    optimizer = optimizer_factory(settings("rfdson"))
+    module = passes.parse(trace_update(init=lambda key: {"w": jnp.zeros((200, 96))}, optimizer=optimizer))
+    pipeline = [each for each in passes.pipeline(passes.precision_policy(precision)) if each.name != "loss-scaling"]
+    target = resolve_target("cpu")
+    passes.run_pipeline(module, [*pipeline, *map(passes.parse_pass, target.passes)])
+    assert lower(passes.to_bytes(module), target, what="an update")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,36 @@ def test_the_sweep_of_the_preset_is_quoted() -> None:
 
 
 def test_the_best_of_every_study_is_quoted() -> None:
-    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 7}
+    tables = [cells for cells in table_rows("docs/results.md") if len(cells) == 7]
+    table = {cells[0]: cells[1:] for cells in reversed(tables)}  # the first is of the studies
     studies = rows("tuned-20.jsonl")
     assert {(row["trials"], row["epochs"], row["data"]) for row in studies} == {(6, 20, "mnist")}, "one budget for all"
     for row in studies:
         best = [row["best"].get(key) for key in ("learning_rate", "b1", "b2", "eps")]
         assert table[row["optimizer"]] == [*("" if x is None else f"{x:.3g}" for x in best), *losses(row)]
         assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
+
+
+def test_the_order_of_the_optimizers_is_that_of_its_rows() -> None:
+    seeds: dict[str, dict[int, Any]] = {}
+    for row in rows("order-20.jsonl"):
+        settings = row["settings"]
+        assert (settings["epochs"], settings["data"], settings["precision"], row["error"]) == (20, "mnist", "f32", None)
+        seeds.setdefault(settings["optimizer"]["name"], {})[settings["seed"]] = row
+    best = {row["optimizer"]: row["best"] for row in rows("tuned-20.jsonl")}
+    assert seeds.keys() == best.keys()
+    means = {}
+    table = {cells[0]: cells[1:6] for cells in table_rows("docs/results.md") if len(cells) == 7 and cells[0] in seeds}
+    for name, found in seeds.items():
+        assert sorted(found) == [1, 2, 3]
+        for row in found.values():
+            used = {key: row["settings"]["optimizer"][key] for key in best[name]}
+            assert used == pytest.approx(best[name], rel=1e-2)
+        train, test = ([found[seed][key] for seed in (1, 2, 3)] for key in ("train_loss", "test_loss"))
+        means[name] = statistics.mean(train)
+        assert table[name] == [f"{x:.2f}" for x in (*train, means[name], statistics.mean(test))]
+    order = ("momentum", "sgd", "adam", "diag-sonew", "tridiag-sonew", "band-sonew", "shampoo")
+    assert sorted(means, key=lambda name: -means[name]) == list(order), "momentum is the exception that the text names"
 
 
 def test_every_run_of_the_precision_policies_is_quoted() -> None:

@@ -53,7 +53,6 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
             asked.optimizer,
             model.batch(asked.batch_size),
             output=bundle,
-            predict=model.predict,
             targets=(asked.target,),
             model=asked.model,
             precision=asked.precision,

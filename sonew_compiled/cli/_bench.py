@@ -50,7 +50,7 @@ _NOT_FOR_SPEED = {
     help="What to compare; the options below replace parts of it.",
 )
 @click.option(
-    "--model", help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours.  [default: autoencoder]"
+    "--model", help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours.  [default: the preset's]"
 )
 @click.option("--optimizer", "optimizers", type=click.Choice(OPTIMIZERS), multiple=True, help="Repeatable.")
 @click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, help="Repeatable.")
@@ -107,12 +107,11 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     from sonew_compiled.runtime import load_dataset
 
     preset = _replaced(PRESETS[name], what)
-    model = what["model"] or "autoencoder"
-    options.load_model(model)
+    options.load_model(preset.model)
     load_dataset(preset.data, data_dir=what["data_dir"])
     plan = Plan(
         runs=make_runs(
-            model=model,
+            model=preset.model,
             optimizers=preset.optimizers,
             precisions=preset.precisions,
             places=places_of(preset.targets, what["device"]),
@@ -150,7 +149,7 @@ def _replaced(preset: BenchPreset, what: dict[str, Any]) -> BenchPreset:
     """The preset with what was asked for in its place."""
     if what["epochs"] and what["steps"]:
         raise UsageError("--epochs trains and --steps only times; leave one of them out")
-    names = ("optimizers", "precisions", "targets", "seeds", "data", "target_losses")
+    names = ("model", "optimizers", "precisions", "targets", "seeds", "data", "target_losses")
     given = {name: what[name] for name in names if what[name]}
     if what["epochs"] or what["steps"]:
         given |= {"epochs": what["epochs"], "steps": what["steps"]}

@@ -31,7 +31,7 @@ Command = Callable[..., Any]
 
 DEFAULT_BATCH_SIZE = 1000
 DEFAULT_DATA = "mnist-10k"
-MODELS = ("autoencoder", "classifier")
+MODELS = ("autoencoder", "autoencoder-small", "classifier")
 
 
 class _Rate(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases

@@ -4,4 +4,5 @@ from sonew_compiled.models._load import load_model as load_model
 from sonew_compiled.models._load import user_code as user_code
 from sonew_compiled.models._model import Model as Model
 from sonew_compiled.models.autoencoder import autoencoder as autoencoder
+from sonew_compiled.models.autoencoder import autoencoder_small as autoencoder_small
 from sonew_compiled.models.classifier import classifier as classifier

@@ -13,10 +13,12 @@ from types import MappingProxyType
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.models._model import Model
-from sonew_compiled.models.autoencoder import autoencoder
+from sonew_compiled.models.autoencoder import autoencoder, autoencoder_small
 from sonew_compiled.models.classifier import classifier
 
-_BUILT_IN: Mapping[str, Model] = MappingProxyType({"autoencoder": autoencoder, "classifier": classifier})
+_BUILT_IN: Mapping[str, Model] = MappingProxyType(
+    {"autoencoder": autoencoder, "autoencoder-small": autoencoder_small, "classifier": classifier}
+)
 
 
 def load_model(name: str) -> Model:

@@ -101,7 +101,10 @@ def _move(
     alpha = alpha + (delta / 2).astype(alpha.dtype)
     products = _sums(sketch * g)
     weights = products / (alpha + shrunk.astype(c.dtype))
-    return (g - jnp.tensordot(weights, sketch, axes=1)) / alpha, alpha, sketch
+    # Row by row: of a product of a matrix with a vector, and of a sum that is one, IREE 3.13 keeps the result, a tensor
+    # like the parameters, on the stack where it is rounded after.
+    along = sum(weight * row for weight, row in zip(weights, sketch, strict=True))
+    return (g - along) / alpha, alpha, sketch
 
 
 def _gram(c: jax.Array) -> jax.Array:
