@@ -119,10 +119,12 @@ def test_one_bundle_for_every_value(cpu: Device, tmp_path: Path, name: str) -> N
     shipped = Program.load(open_bundle(compiled(tmp_path / "shipped", settings(name))), cpu)
     assert shipped.manifest.runtime_settings == ()
     state = TrainingState.initial(program, seed=0)
-    assert steps(state) == pytest.approx(steps(TrainingState.initial(shipped, seed=0)), rel=1e-4)
+    # With eps for an input, the iteration for Shampoo's roots takes as many steps as the least eps needs.
+    close = 1e-3 if name == "shampoo" else 1e-4
+    assert steps(state) == pytest.approx(steps(TrainingState.initial(shipped, seed=0)), rel=close)
     state = TrainingState.initial(program, seed=0)
     state.use(other)
-    assert steps(state) == pytest.approx(steps(TrainingState.initial(fixed, seed=0)), rel=1e-4)
+    assert steps(state) == pytest.approx(steps(TrainingState.initial(fixed, seed=0)), rel=close)
 
 
 @pytest.mark.parametrize(
