@@ -65,6 +65,16 @@ def test_tridiagonal_beats_the_best_of_adam() -> None:
     assert any(losses(best) == tuple(row[-2:]) for row in table_rows("README.md"))
 
 
+def test_every_run_of_the_papers_table_is_quoted() -> None:
+    table = [cells for cells in table_rows("docs/results.md") if len(cells) == 6]
+    for row in rows("paper-100.jsonl"):
+        settings = row["settings"]
+        assert (settings["epochs"], settings["data"], row["error"]) == (100, "mnist", None)
+        optimizer, precision = settings["optimizer"], settings["precision"]
+        quoted = [optimizer["name"], f"`{precision}`", f"{optimizer['learning_rate']:g}", *losses(row)]
+        assert [*quoted, f"{row['seconds']:.0f}"] in table
+
+
 def test_the_sweep_of_the_preset_is_quoted() -> None:
     table = table_rows("docs/results.md")
     for row in rows("tridiag-20-sweep.jsonl"):
