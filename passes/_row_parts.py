@@ -12,26 +12,22 @@ from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._rows import RowGroup, Shift, is_elementwise, splat
 
 
-def part(group: RowGroup, value: ir.Value, wholes: Mapping[ir.Value, ir.Value], first: int, end: int) -> ir.Value:
-    """Rows `first` up to `end` of a written matrix, as one `stablehlo.map`.
-
-    Args:
-      group: the matrix's group.
-      value: the matrix.
-      wholes: what takes the place of the matrices written until now.
-      first: as `end`.
-    """
-    return folded(group, value, wholes, [(first, end)], "")
-
-
-def folded(
+def part(
     group: RowGroup,
     value: ir.Value,
     wholes: Mapping[ir.Value, ir.Value],
     spans: Sequence[tuple[int, int]],
     combine: str,
 ) -> ir.Value:
-    """As many rows as each of the spans has, element by element what is `combine`d of all: a name in StableHLO."""
+    """Some rows of a written matrix, as one `stablehlo.map`: those of one span, or what is combined of several.
+
+    Args:
+      group: the matrix's group.
+      value: the matrix.
+      wholes: what takes the place of the matrices written until now.
+      spans: rows from the first up to the second of each, all of as many; one, or a power of two of them.
+      combine: the operation of StableHLO that combines them element by element.
+    """
     cone = _Cone(group, value, wholes)
     copies = [_Copy(cone, _Around(group.rows, *span)) for span in spans]
     every = [each for copy in copies for each in copy.read]
@@ -69,9 +65,7 @@ class _Cone:
         self.value = value
         self.wholes = wholes
         self.shifts = group.shifts_of(value, wholes)
-        self.operations = [
-            op for op in group.operations if op.results[0] in self.shifts and op.results[0] not in wholes
-        ]
+        self.operations = list(group.computed(value, wholes))
         computed = {op.results[0] for op in self.operations}
         leaves = [leaf for leaf in self.shifts if leaf not in computed]
         self.splats = {leaf: scalar for leaf in leaves if (scalar := splat(leaf)) is not None}

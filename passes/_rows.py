@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -71,15 +72,14 @@ def splat(value: ir.Value) -> ir.Value | None:
     A constant's is made at the insertion point.
     """
     op = owner(value)
-    if op is not None and op.name == "stablehlo.broadcast_in_dim" and not shape_of(op.operands[0]):
+    if op is None or not _is_splat(value):
+        return None
+    if op.name == "stablehlo.broadcast_in_dim":
         return op.operands[0]
-    if op is not None and op.name == "stablehlo.constant":
-        attribute = ir.DenseElementsAttr(op.attributes["value"])
-        if attribute.is_splat:
-            kind = ir.RankedTensorType.get([], element_type(value))
-            one = ir.DenseElementsAttr.get_splat(kind, attribute.get_splat_value())
-            return ir.Operation.create("stablehlo.constant", results=[kind], attributes={"value": one}).result
-    return None
+    kind = ir.RankedTensorType.get([], element_type(value))
+    one = ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()
+    attributes = {"value": ir.DenseElementsAttr.get_splat(kind, one)}
+    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
 
 
 def shift_of(op: ir.Operation) -> Shift | None:
@@ -129,7 +129,7 @@ class RowGroup:
         self._reductions = reductions
         self.inside = dict.fromkeys(inside)
         self.rows, self.columns = shape_of(operations[0].results[0])
-        self._members = {op.results[0] for op in operations}
+        self._places = {op.results[0]: place for place, op in enumerate(operations)}
         self.shifts = {op: shift for op in operations if (shift := shift_of(op)) is not None}
         self._shifted = {op.results[0] for op in self.shifts}
 
@@ -140,8 +140,9 @@ class RowGroup:
         leader: dict[ir.Value, ir.Value] = {}
 
         def lead(value: ir.Value) -> ir.Value:
-            while leader.setdefault(value, value) != value:
-                value = leader[value]
+            while (above := leader.setdefault(value, value)) != value:
+                leader[value] = leader[above]  # halves the way for the next who asks: there are thousands to a group
+                value = above
             return value
 
         members, shifts = [], []
@@ -178,15 +179,16 @@ class RowGroup:
         What is read through `n` shifts is too dear if `n - 1` times its operations are more than `recompute`. So is
         what is read before a reduction and after it, if computing it for all its shifts takes so many.
         """
-        chosen = {value for value in self._members if any(use.owner.operation not in self.inside for use in value.uses)}
+        chosen = {value for value in self._places if any(use.owner.operation not in self.inside for use in value.uses)}
         # Where each is read: after how many reductions, at which shift.
         places: dict[ir.Value, set[tuple[int, int]]] = {}
         for op in reversed(self.operations):
             result = op.results[0]
             read = places.get(result, set())
             if result not in chosen and len(read) > 1:
-                again = (len({shift for _, shift in read}) - 1) * self._operations(result, chosen)
-                later = (len({after for after, _ in read}) - 1) * self.executed(result, chosen)
+                costs = self.costs(result, chosen)
+                again = (len({shift for _, shift in read}) - 1) * len(costs)
+                later = (len({after for after, _ in read}) - 1) * sum(costs)
                 if max(again, later) > recompute:
                     chosen.add(result)
             if result in chosen:
@@ -210,11 +212,14 @@ class RowGroup:
     def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
         """At which shifts computing the value reads itself and others, those of `known` not looked into."""
         shifts: dict[ir.Value, set[int]] = {value: {0}}
-        for op in reversed(self.operations):
-            result = op.results[0]
-            if result in shifts and (result == value or result not in known):
-                for operand, shift in self.reads(op):
-                    shifts.setdefault(operand, set()).update(each + shift for each in shifts[result])
+        # Last first: all that reads a matrix comes before it.
+        waiting = [-self._places[value]]
+        while waiting:
+            op = self.operations[-heapq.heappop(waiting)]
+            for operand, shift in self.reads(op):
+                if operand not in shifts and operand in self._places and operand not in known:
+                    heapq.heappush(waiting, -self._places[operand])
+                shifts.setdefault(operand, set()).update(each + shift for each in shifts[op.results[0]])
         return shifts
 
     def reads(self, op: ir.Operation) -> list[tuple[ir.Value, int]]:
@@ -223,18 +228,15 @@ class RowGroup:
             return [(self.shifts[op].source, self.shifts[op].by)]
         return [(operand, 0) for operand in op.operands if shape_of(operand)]
 
-    def executed(self, value: ir.Value, written: Collection[ir.Value]) -> int:
-        """How many elementwise operations computing the value takes, each as often as it is read at another shift."""
-        return sum(times for op, times in self._computed(value, written) if op not in self.shifts)
+    def computed(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Operation, int]:
+        """The operations that compute the value, in order, `known` not looked into; each with at how many shifts."""
+        shifts = self.shifts_of(value, known)
+        places = sorted(self._places[x] for x in shifts if x in self._places and (x == value or x not in known))
+        return {op: len(shifts[op.results[0]]) for op in (self.operations[place] for place in places)}
 
-    def _operations(self, value: ir.Value, written: Collection[ir.Value]) -> int:
-        """How many elementwise operations computing the value is made of, from what is written on."""
-        return sum(op not in self.shifts for op, _ in self._computed(value, written))
-
-    def _computed(self, value: ir.Value, written: Collection[ir.Value]) -> list[tuple[ir.Operation, int]]:
-        shifts = self.shifts_of(value, written)
-        results = ((op, op.results[0]) for op in self.operations)
-        return [(op, len(shifts[x])) for op, x in results if x in shifts and (x == value or x not in written)]
+    def costs(self, value: ir.Value, known: Collection[ir.Value]) -> list[int]:
+        """How often each elementwise operation that computes the value is done: once for each shift."""
+        return [times for op, times in self.computed(value, known).items() if op not in self.shifts]
 
 
 def _reductions(block: list[ir.Operation]) -> dict[ir.Value, int]:

@@ -23,7 +23,7 @@ from sonew_compiled.passes._function import Function, functions, owner
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
-from sonew_compiled.passes._row_parts import folded, part
+from sonew_compiled.passes._row_parts import part
 from sonew_compiled.passes._row_reductions import FullReduction, full_reduction
 from sonew_compiled.passes._rows import RowGroup, is_concatenation
 from sonew_compiled.passes.wire_donation import ALIASED
@@ -87,14 +87,10 @@ def _peel(group: RowGroup, elements: int, recompute: int) -> set[ir.Value]:
         is_read = any(op not in reductions for op, _ in uses)
         ends = cuts if group.is_cut(value, written, joined=is_read) else [0, group.rows]
         with ir.InsertionPoint.after(owner(value)):
-            is_cheap = group.executed(value, wholes) <= _FOLDED
-            combine = _common(reductions.values()) if is_cheap and not is_read else ""
-            parts = [
-                folded(group, value, wholes, _pieces(start, end, group.columns, elements), combine)
-                if combine
-                else part(group, value, wholes, start, end)
-                for start, end in itertools.pairwise(ends)
-            ]
+            combine = "" if is_read or sum(group.costs(value, wholes)) > _FOLDED else _common(reductions.values())
+            spans = list(itertools.pairwise(ends))
+            pieces = [_pieces(*span, group.columns, elements) if combine else [span] for span in spans]
+            parts = [part(group, value, wholes, each, combine) for each in pieces]
             if is_read:
                 wholes[value] = build.concatenate(parts, 0)
                 placed |= {wholes[value]} if len(parts) > 1 else set()
