@@ -106,14 +106,18 @@ def test_rows_at_both_ends_are_joined_where_an_edge_has_several() -> None:
     assert sizes(module, "stablehlo.concatenate") == [2, 40]
 
 
+def dear(x: jax.Array) -> jax.Array:
+    """Thirty operations."""
+    for _ in range(10):
+        x = jnp.sqrt(x * x + 1)
+    return x
+
+
 def test_what_is_needed_before_a_reduction_and_after_it_is_computed_once() -> None:
     chain = Chain(rows=64, cols=2)
 
     def program(x: jax.Array) -> jax.Array:
-        y = x
-        for _ in range(10):
-            y = jnp.sqrt(y * y + 1)
-        y = y + chain.shift(x, 1)
+        y = dear(x) + chain.shift(x, 1)
         return y / jnp.sum(y * y)
 
     x = np.ones((64, 2), np.float32)
@@ -126,9 +130,7 @@ def test_what_is_dear_is_written_out() -> None:
     chain = Chain(rows=64, cols=2)
 
     def program(x: jax.Array) -> jax.Array:
-        y = x
-        for _ in range(10):
-            y = jnp.sqrt(y * y + 1)
+        y = dear(x)
         return y + chain.shift(y, 1) + chain.shift(y, -1)
 
     x = np.ones((64, 2), np.float32)
