@@ -29,6 +29,7 @@ from sonew_compiled.passes import (
     stochastic_rounding,
     strip_locations,
     use_stored,
+    widen_booleans,
     wire_donation,
 )
 from sonew_compiled.passes._mlir import first_diagnostic, ir, to_text
@@ -57,6 +58,7 @@ _OF_SOME: Sequence[Pass] = (
     select_export.PASS,
     peel_shifts.PASS,
     join_maps.PASS,
+    widen_booleans.PASS,
 )
 
 REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for each in (*PIPELINE, *_OF_SOME)})

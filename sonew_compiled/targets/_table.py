@@ -39,7 +39,7 @@ def _vmvx(model: str) -> Target:
 
 
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
-_SPIRV_PASSES = ("emulate-contractions", "emulate-arithmetic", "emulate-bf16", "emulate-rounding")
+_SPIRV_PASSES = ("emulate-contractions", "emulate-arithmetic", "emulate-bf16", "emulate-rounding", "widen-booleans")
 
 
 # What the drivers call the devices of a model: its code gives wrong results on others, whose subgroups are of another
