@@ -7,16 +7,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sonew_compiled.passes._function import Function, element_type, owner, shape_of
+from sonew_compiled.passes._function import Function, owner, shape_of
 from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._vectors import is_vectorised
 
-_NAMES = """
-    abs add and atan2 bitcast_convert cbrt ceil clamp compare convert cosine divide exponential exponential_minus_one
-    floor is_finite log log_plus_one logistic maximum minimum multiply negate not or power remainder round_nearest_afz
-    round_nearest_even rsqrt select shift_left shift_right_arithmetic shift_right_logical sign sine sqrt subtract
-    tanh xor
-"""
-_ELEMENTWISE = frozenset(f"stablehlo.{name}" for name in _NAMES.split())
 _SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
 # A tensor is shifted by at most one row in so many.
 _SHIFTED_SHARE = 4
@@ -42,7 +36,7 @@ class Shift:
 
 def is_elementwise(op: ir.Operation) -> bool:
     """Whether each element of the result depends on the same element of each operand alone, or on a scalar."""
-    if op.name not in _ELEMENTWISE:
+    if not is_vectorised(op):
         return False
     shape = shape_of(op.results[0])
     return all(shape_of(operand) in (shape, []) for operand in op.operands)
@@ -66,22 +60,6 @@ def sliced_rows(op: ir.Operation) -> tuple[int, int]:
     return ir.DenseI64ArrayAttr(start)[0], ir.DenseI64ArrayAttr(limit)[0]
 
 
-def splat(value: ir.Value) -> ir.Value | None:
-    """The scalar that every element of a constant or of a broadcast is, None for any other tensor.
-
-    A constant's is made at the insertion point.
-    """
-    op = owner(value)
-    if op is None or not _is_splat(value):
-        return None
-    if op.name == "stablehlo.broadcast_in_dim":
-        return op.operands[0]
-    kind = ir.RankedTensorType.get([], element_type(value))
-    one = ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()
-    attributes = {"value": ir.DenseElementsAttr.get_splat(kind, one)}
-    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
-
-
 def shift_of(op: ir.Operation) -> Shift | None:
     """What the operation shifts and how, None if it is another."""
     if not is_concatenation(op, 0) or len(op.operands) != 2 or len(shape_of(op.results[0])) != 2:
@@ -97,13 +75,13 @@ def shift_of(op: ir.Operation) -> Shift | None:
     if not 0 < count * _SHIFTED_SHARE <= rows:
         return None
     by = -count if down else count
-    if _is_splat(few):
+    if is_splat(few):
         return Shift(source=source, by=by, wraps=False, fill=few)
     if (edge := owner(few)) is None or not is_concatenation(edge, 1):
         return None
     parts = [each for each in edge.operands if shape_of(each)[1]]
     fills = parts[:1] if down else parts[-1:]
-    if not _is_splat(fills[0]) or shape_of(fills[0])[1] != 1:
+    if not is_splat(fills[0]) or shape_of(fills[0])[1] != 1:
         return None
     rest = [each for each in parts if each != fills[0]]
     wanted = (source, (rows - count, 0) if down else (0, 1), (count, columns - 1))
@@ -120,14 +98,17 @@ class RowGroup:
       columns: that of the other.
       operations: those that make a matrix of the group, in order.
       inside: these, and the slices and concatenations that only they read, in order.
+      beside: of `inside`, the slices and concatenations.
+      reductions: how many there are on the way to each value.
     """
 
     def __init__(
         self, operations: list[ir.Operation], inside: list[ir.Operation], reductions: Mapping[ir.Value, int]
     ) -> None:
         self.operations = operations
-        self._reductions = reductions
+        self.reductions = reductions
         self.inside = dict.fromkeys(inside)
+        self.beside = self.inside.keys() - set(operations)
         self.rows, self.columns = shape_of(operations[0].results[0])
         self._places = {op.results[0]: place for place, op in enumerate(operations)}
         self.shifts = {op: shift for op in operations if (shift := shift_of(op)) is not None}
@@ -163,7 +144,7 @@ class RowGroup:
                     leader[lead(value)] = lead(op.results[0])
         groups, reductions = [], _reductions(block)
         for head in dict.fromkeys(lead(op.results[0]) for op in shifts):
-            operations = [op for op in members if lead(op.results[0]) == head]
+            operations = _from_first_shift([op for op in members if lead(op.results[0]) == head], block)
             inside = set(operations)
             for op in reversed(block):
                 if op.name in ("stablehlo.slice", "stablehlo.concatenate") and op not in inside:
@@ -172,42 +153,6 @@ class RowGroup:
                         inside.add(op)
             groups.append(cls(operations, [op for op in block if op in inside], reductions))
         return groups
-
-    def written(self, recompute: int) -> set[ir.Value]:
-        """The matrices that must be there as a whole: the results, and those too dear to compute more than once.
-
-        What is read through `n` shifts is too dear if `n - 1` times its operations are more than `recompute`. So is
-        what is read before a reduction and after it, if computing it for all its shifts takes so many.
-        """
-        chosen = {value for value in self._places if any(use.owner.operation not in self.inside for use in value.uses)}
-        # Where each is read: after how many reductions, at which shift.
-        places: dict[ir.Value, set[tuple[int, int]]] = {}
-        for op in reversed(self.operations):
-            result = op.results[0]
-            read = places.get(result, set())
-            if result not in chosen and len(read) > 1:
-                costs = self.costs(result, chosen)
-                again = (len({shift for _, shift in read}) - 1) * len(costs)
-                later = (len({after for after, _ in read}) - 1) * sum(costs)
-                if max(again, later) > recompute:
-                    chosen.add(result)
-            if result in chosen:
-                read = {(self._reductions[result], 0)}
-            for operand, shift in self.reads(op):
-                places.setdefault(operand, set()).update((after, each + shift) for after, each in read)
-        return chosen
-
-    def edges(self, written: Collection[ir.Value]) -> tuple[int, int]:
-        """How many of the first and of the last rows of what is written read beyond the first row or the last."""
-        read = {shift for value in written for shifts in self.shifts_of(value, written).values() for shift in shifts}
-        return -min(read, default=0), max(read, default=0)
-
-    def is_cut(self, value: ir.Value, written: Collection[ir.Value], *, joined: bool) -> bool:
-        """Whether computing the value reads shifts, or, if `joined`, what is written after as many reductions does."""
-        each = [value]
-        if joined:
-            each = [other for other in written if self._reductions[other] == self._reductions[value]]
-        return any(self.shifts_of(other, written).keys() & self._shifted for other in each)
 
     def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
         """At which shifts computing the value reads itself and others, those of `known` not looked into."""
@@ -234,9 +179,38 @@ class RowGroup:
         places = sorted(self._places[x] for x in shifts if x in self._places and (x == value or x not in known))
         return {op: len(shifts[op.results[0]]) for op in (self.operations[place] for place in places)}
 
+    def takes_more(self, value: ir.Value, known: Collection[ir.Value], most: float) -> bool:
+        """Whether more elementwise operations than `most` compute the value, `known` not looked into."""
+        count, seen, waiting = 0, {value}, [value]
+        while waiting and count <= most:
+            op = self.operations[self._places[waiting.pop()]]
+            count += op not in self.shifts
+            for operand, _ in self.reads(op):
+                if operand in self._places and operand not in known and operand not in seen:
+                    seen.add(operand)
+                    waiting.append(operand)
+        return count > most
+
     def costs(self, value: ir.Value, known: Collection[ir.Value]) -> list[int]:
         """How often each elementwise operation that computes the value is done: once for each shift."""
         return [times for op, times in self.computed(value, known).items() if op not in self.shifts]
+
+
+def _from_first_shift(operations: list[ir.Operation], block: list[ir.Operation]) -> list[ir.Operation]:
+    """The operations without those that others read before the first shift: what a step makes of its weights first."""
+    places = {op: place for place, op in enumerate(block)}
+    first = min(places[op] for op in operations if shift_of(op) is not None)
+    kept = dict.fromkeys(operations)
+    for op in reversed(operations):
+        users = [use.owner.operation for use in op.results[0].uses]
+        if any(user not in kept and places.get(user, first) < first and not _feeds_shift(user) for user in users):
+            del kept[op]
+    return list(kept)
+
+
+def _feeds_shift(op: ir.Operation) -> bool:
+    """Whether it is one of the slices and concatenations that a shift is made of."""
+    return op.name in ("stablehlo.slice", "stablehlo.concatenate")
 
 
 def _reductions(block: list[ir.Operation]) -> dict[ir.Value, int]:
@@ -260,7 +234,8 @@ def _sliced(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], tuple[int, ...]
     return value, starts, shape
 
 
-def _is_splat(value: ir.Value) -> bool:
+def is_splat(value: ir.Value) -> bool:
+    """Whether every element of the tensor is one number, of a constant or a scalar."""
     op = owner(value)
     if op is None or op.name not in _SPLATS:
         return False

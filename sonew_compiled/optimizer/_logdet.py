@@ -84,7 +84,12 @@ def factorize(chain: Chain, bands: Bands, *, tolerance: float | None) -> Precond
         bare = removed[0]
     else:
         kept = [jnp.where(remove, 0, band) for remove, band in zip(removed, off, strict=True)]
-        ell, s, defined = _solve(chain, diagonal, kept)
+        again, s_again, defined_again = _solve(chain, diagonal, kept)
+        # The longest edge jumps over all that an entry's system holds: where it stays, all stay, and the system is the
+        # same. A compiler may then skip the second elimination, which few entries need.
+        touched = removed[-1]
+        ell = [jnp.where(touched, new, old) for new, old in zip(again, ell, strict=True)]
+        s, defined = jnp.where(touched, s_again, s), jnp.where(touched, defined_again, True)
         # Conditioning on fewer entries only makes s larger, so this second guard acts on rounding alone.
         bare = _bad(diagonal, s, defined, gamma)
     return Preconditioner(L=tuple(jnp.where(bare, 0, x) for x in ell), D=1 / jnp.where(bare, diagonal, s))

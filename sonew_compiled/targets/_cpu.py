@@ -49,6 +49,8 @@ _FLAGS = (
     "--iree-opt-level=O3",
     "--iree-opt-data-tiling",
     "--iree-dispatch-creation-enable-aggressive-fusion=false",
+    # For the rings of `stream-rows`; a worker of the runtime has a stack of 128 KiB.
+    "--iree-llvmcpu-stack-allocation-limit=64KiB",
     NO_CONST_EVAL,
 )
 
@@ -76,8 +78,16 @@ Few processors multiply 16-bit operands faster than float32 ones, and IREE's cod
 arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 """
 
-# After the emulation, so that the roundings are computed with what they round.
-_PASSES = (*EMULATION, "peel-shifts", "join-maps")
+
+def _passes(lanes: int) -> tuple[str, ...]:
+    """The passes for processors with vectors of so many float32 numbers, of two registers where they have few.
+
+    The kernels round by conversions that stay what they are, so `emulate-rounding` comes after them.
+    """
+    return ("emulate-contractions", "emulate-arithmetic", f"stream-rows:lanes={lanes}", "emulate-rounding")
+
+
+_WIDE, _NARROW = _passes(16), _passes(8)
 
 MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
 """The processors that can be named, the more capable level first."""
@@ -90,7 +100,7 @@ def cpu_target(model: str) -> Target:
             name="cpu",
             flags=(*_FLAGS, _HOST),
             fallback_flags=_FALLBACK_FLAGS,
-            passes=_PASSES,
+            passes=_NARROW,
             driver="local",
             machine=platform.machine(),
         )
@@ -106,7 +116,7 @@ def cpu_target(model: str) -> Target:
         name=f"cpu:{model}",
         flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
         fallback_flags=_FALLBACK_FLAGS,
-        passes=_PASSES,
+        passes=_WIDE if model == "x86-64-v4" else _NARROW,
         driver="local",
         machine=machine,
         cpu=cpu,
@@ -117,6 +127,8 @@ def cpu_target(model: str) -> Target:
 def pin_host(target: Target) -> Target:
     """The target, for `cpu` with the processor of this machine named in full, so that the bundle says what it needs.
 
+    Then its passes are for the width of that processor's vectors.
+
     Asks the compiler, which takes a third of a second.
 
     Raises:
@@ -125,7 +137,8 @@ def pin_host(target: Target) -> Target:
     if _HOST not in target.flags:
         return target
     cpu, features = _host()
-    return dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features))
+    passes = _WIDE if "avx512f" in features else _NARROW
+    return dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features), passes=passes)
 
 
 @functools.cache

@@ -1,0 +1,213 @@
+"""The loops of one kernel over the rows of a group's matrices, as a `stream.executable` that `iree-compile` takes.
+
+    for each workgroup, of some rows and all columns (or some, where rings are kept, to leave these in the cache):
+      for each row:                      from `warm_up` rows before the first on, without results
+        for each lead, the largest first:
+          for each vector of columns:    compute what is `lead` rows on: rings, and in the end results
+
+Matrices are loaded where a shift reads them, which is a row that has been loaded before or will be soon. Row `rows` is
+row 0 of the next column, which in memory is the element after row 0's own; rows before the first likewise. What this
+finds for the last column's end, which no other follows, is some other element: the shift's fill is taken in its place.
+
+Rows that read beyond the first or the last and the columns that do not fill a vector take a slower body, with masks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from sonew_compiled.passes._function import element_type
+from sonew_compiled.passes._loops import Loop, arith, index, index_attribute, index_type
+from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._row_phases import Phase
+from sonew_compiled.passes._row_stage import Stage, padded
+from sonew_compiled.passes._vectors import COMBINE, Vectors, attribute, create, lane_type, memory_type
+
+# Elements that a workgroup computes, about, and of how many times the rows that only warm rings up it has at least.
+_ELEMENTS = 1 << 14
+_WARM_UP_SHARE = 12
+# Bytes that rings may take of a stack; targets allow 64 KiB.
+_RING_BYTES = 48 << 10
+_LEAST_LANES = 4
+
+
+def fits(phase: Phase, lanes: int) -> bool:
+    """Whether there can be a kernel: whether the matrix has enough columns and rows, and a stack room for the rings."""
+    group = phase.group
+    return group.columns >= lanes // 2 and phase.reach() < group.rows and _lanes(phase, lanes) > 0
+
+
+def _lanes(phase: Phase, lanes: int) -> int:
+    """So many lanes, or fewer with whose columns the rings fit; 0 if there is no room for the rings of four."""
+    while lanes >= _LEAST_LANES and lanes * phase.ring_bytes() > _RING_BYTES:
+        lanes //= 2
+    return lanes if lanes >= _LEAST_LANES else 0
+
+
+class Kernel:
+    """One kernel, made at the insertion point, and how it is called.
+
+    Attributes:
+      symbol: of the executable, and of the entry point in it.
+      matrices: what it loads.
+      own: of these, the matrices of which no workgroup reads rows other than those that it computes.
+      scalars: numbers that it is given, as tensors of no axes.
+      vectors: of how many elements its vectors are.
+      block: columns that a workgroup computes; `blocks` of them make a row.
+      count: rows that it computes.
+      groups: workgroups; so many partial results of each reduction it writes, after what it stores.
+    """
+
+    def __init__(self, symbol: str, phase: Phase, lanes: int) -> None:
+        self.symbol = symbol
+        self.phase = phase
+        self.vectors = Vectors(_lanes(phase, lanes))
+        group = phase.group
+        self.rows, self.columns = group.rows, group.columns
+        self.matrices = phase.leaves()
+        self.scalars = phase.scalars()
+        cones = [phase.cone(value) for value in phase.results]
+        ahead = {each for value in phase.rings for each in phase.reads(value)}
+        self.own = {each for each in self.matrices if all(cone.get(each, {0}) == {0} for cone in cones)} - ahead
+        self.block = self._columns_of_a_block()
+        self.blocks = math.ceil(self.columns / self.block)
+        count = max(math.ceil(_ELEMENTS / self.block), _WARM_UP_SHARE * phase.warm_up, 1)
+        pieces = max(round(self.rows / count), 1)
+        self.count = math.ceil(self.rows / pieces)
+        self.groups = math.ceil(self.rows / self.count) * self.blocks
+
+    def _columns_of_a_block(self) -> int:
+        lanes = self.vectors.lanes
+        if not self.phase.rings:
+            return self.columns
+        most = _RING_BYTES // self.phase.ring_bytes() // lanes * lanes
+        pieces = math.ceil(self.columns / most)
+        return min(math.ceil(math.ceil(self.columns / pieces) / lanes) * lanes, self.columns)
+
+    def create(self) -> None:
+        """Make the executable at the insertion point."""
+        executable = create(
+            "stream.executable",
+            attributes={"sym_name": ir.StringAttr.get(self.symbol), "sym_visibility": ir.StringAttr.get("private")},
+            regions=1,
+        )
+        with ir.InsertionPoint(executable.regions[0].blocks.append()):
+            export = create(
+                "stream.executable.export",
+                attributes={
+                    "sym_name": ir.StringAttr.get(self.symbol),
+                    "function_ref": ir.FlatSymbolRefAttr.get(self.symbol),
+                },
+                regions=1,
+            )
+            inner = create("builtin.module", regions=1)
+            create("stream.executable.end")
+        with ir.InsertionPoint(export.regions[0].blocks.append()):
+            create("stream.return", [index(self.groups), index(1), index(1)])
+        with ir.InsertionPoint(inner.regions[0].blocks.append()):
+            bindings = [ir.Type.parse("!stream.binding")] * len(self.operands() + self.results())
+            function = create(
+                "func.func",
+                attributes={
+                    "sym_name": ir.StringAttr.get(self.symbol),
+                    "function_type": ir.TypeAttr.get(ir.FunctionType.get(bindings, [])),
+                },
+                regions=1,
+            )
+        self._function = function
+        with ir.InsertionPoint(function.regions[0].blocks.append(*bindings)):
+            Body(self, function.regions[0].blocks[0]).create()
+            create("func.return")
+
+    def overwrite(self, results: Mapping[int, int]) -> None:
+        """Write results to the memory of operands, each by its number: such a result has no binding of its own."""
+        block = self._function.regions[0].blocks[0]
+        count = len(self.operands())
+        for result in sorted(results, reverse=True):
+            block.arguments[count + result].replace_all_uses_with(block.arguments[results[result]])
+            block.erase_argument(count + result)
+        kind = ir.FunctionType.get([each.type for each in block.arguments], [])
+        self._function.attributes["function_type"] = ir.TypeAttr.get(kind)
+
+    def operands(self) -> list[ir.Value]:
+        """What a dispatch takes."""
+        return [*self.matrices, *self.scalars]
+
+    def results(self) -> list[ir.Type]:
+        """What a dispatch gives: the values stored, then vectors of partial reductions."""
+        partial = [
+            ir.RankedTensorType.get([self.groups], element_type(value))
+            for value, reductions in self.phase.reduced.items()
+            for _ in reductions
+        ]
+        return [*(value.type for value in self.phase.stored), *partial]
+
+
+class Body:
+    """The body of the kernel's function."""
+
+    def __init__(self, kernel: Kernel, block: ir.Block) -> None:
+        self.kernel = kernel
+        self.phase = kernel.phase
+        self.vectors = kernel.vectors
+        self._arguments = list(block.arguments)
+
+    def create(self) -> None:
+        kernel, phase = self.kernel, self.phase
+        self.zero, self.one = index(0), index(1)
+        arguments = iter(self._arguments)
+        size = kernel.rows * kernel.columns
+        self.memory = {value: self._subspan(next(arguments), size, value) for value in kernel.matrices}
+        self.splats = {}
+        for value in kernel.scalars:
+            self.splats[value] = self.vectors.scalar(self._subspan(next(arguments), 1, value), element_type(value))
+        self.stored = {value: self._subspan(next(arguments), size, value) for value in phase.stored}
+        self.partial = [
+            (value, each.combine, self._subspan(next(arguments), kernel.groups, value))
+            for value, reductions in phase.reduced.items()
+            for each in reductions
+        ]
+        self.rings = {
+            value: create(
+                "memref.alloca",
+                results=[_memref(ring.rows * padded(kernel.block, self.vectors.lanes), element_type(value))],
+                attributes={"operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0])},
+            ).result
+            for value, ring in phase.rings.items()
+        }
+        group = create(
+            "stream.dispatch.workgroup.id", results=[index_type()], attributes={"dimension": index_attribute(0)}
+        ).result
+        piece, self.begin, self.end = group, self.zero, index(kernel.columns)
+        if kernel.blocks > 1:
+            blocks = index(kernel.blocks)
+            piece = arith("divui", group, blocks)
+            self.begin = arith("muli", arith("remui", group, blocks), index(kernel.block))
+            self.end = arith("minsi", arith("addi", self.begin, index(kernel.block)), self.end)
+        whole = arith("subi", self.end, self.begin)
+        lanes = index(self.vectors.lanes)
+        self.full = arith("subi", self.end, arith("remui", whole, lanes))
+        self.low = arith("muli", piece, index(kernel.count))
+        high = arith("minsi", arith("addi", self.low, index(kernel.count)), index(kernel.rows))
+        identities = [
+            self.vectors.constant(COMBINE[combine][2], element_type(value)) for value, combine, _ in self.partial
+        ]
+        start = arith("subi", self.low, index(phase.warm_up)) if phase.warm_up else self.low
+        rows = Loop(start, high, self.one, identities)
+        with ir.InsertionPoint(rows.body):
+            totals = rows.arguments
+            for lead in sorted({0, *(each.lead for each in phase.rings.values())}, reverse=True):
+                totals = Stage(self, rows.variable, lead).create(totals)
+            rows.finish(totals)
+        for (value, combine, memory), total in zip(self.partial, rows.results, strict=True):
+            kind = {"kind": attribute(f"#vector.kind<{COMBINE[combine][1]}>")}
+            number = create("vector.reduction", [total], [lane_type(element_type(value))], kind).result
+            create("memref.store", [number, memory, group])
+
+    def _subspan(self, binding: ir.Value, size: int, like: ir.Value) -> ir.Value:
+        return create("stream.binding.subspan", [binding, self.zero], [_memref(size, element_type(like))]).result
+
+
+def _memref(size: int, element: ir.Type) -> ir.Type:
+    return ir.MemRefType.get([size], memory_type(element))

@@ -1,0 +1,246 @@
+"""The loops over the columns of a row, and what is computed in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sonew_compiled.passes._function import element_type, owner, shape_of
+from sonew_compiled.passes._loops import Loop, arith, i32, index, select
+from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._rows import is_elementwise, is_splat
+from sonew_compiled.passes._vectors import COMBINE, attribute, create
+
+if TYPE_CHECKING:
+    from sonew_compiled.passes._row_kernel import Body
+
+
+class Stage:
+    """What is computed in one pass over the columns of a row: everything of one lead."""
+
+    def __init__(self, body: Body, row: ir.Value, lead: int) -> None:
+        self.body = body
+        self.phase = body.phase
+        self.vectors = body.vectors
+        self.row = row
+        self.lead = lead
+        self.rings = [value for value, ring in self.phase.rings.items() if ring.lead == lead]
+        self.results = self.phase.results if lead == 0 else []
+        self._offsets: dict[int, ir.Value] = {}
+        self._columns: dict[int, ir.Value] = {}
+        self._outside: dict[int, ir.Value] = {}
+        self._slots: dict[tuple[ir.Value, int], ir.Value] = {}
+
+    def create(self, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        """Make the loops, and return what is reduced until here."""
+        body, kernel = self.body, self.body.kernel
+        carried = list(totals) if self.lead == 0 else []
+        least, most = self._reach()
+        inner = arith("cmpi_sge", self.row, index(-least)) if least < self.phase.warm_up else None
+        if most > 0:
+            below = arith("cmpi_slt", self.row, index(kernel.rows - most))
+            inner = below if inner is None else arith("andi", inner, below)
+        ready = arith("cmpi_sge", self.row, body.low) if self.phase.warm_up and self.lead == 0 else None
+        if ready is not None:
+            inner = ready if inner is None else arith("andi", inner, ready)
+        fast_end = body.full if inner is None else select(inner, body.full, body.begin)
+        end = body.end if ready is None else select(ready, body.end, body.begin)
+        lanes = index(self.vectors.lanes)
+        fast = Loop(body.begin, fast_end, lanes, carried)
+        self._before = fast.op
+        with ir.InsertionPoint(fast.body):
+            fast.finish(_Vector(self, fast.variable, None).create(fast.arguments, None))
+        rest = create("scf.if", [arith("cmpi_slt", fast_end, body.end)], [each.type for each in carried], regions=2)
+        with ir.InsertionPoint(rest.regions[0].blocks.append()):
+            slow = Loop(fast_end, body.end, lanes, fast.results)
+            create("scf.yield", slow.results)
+        with ir.InsertionPoint(rest.regions[1].blocks.append()):
+            create("scf.yield", fast.results)
+        self._before = slow.op
+        self._slots.clear()
+        with ir.InsertionPoint(slow.body):
+            read = self.vectors.mask(arith("subi", body.end, slow.variable))
+            # In a row that only warms up nothing is written but rings.
+            write = read if ready is None else self.vectors.mask(arith("subi", end, slow.variable))
+            slow.finish(_Vector(self, slow.variable, read).create(slow.arguments, write))
+        return list(rest.results) if self.lead == 0 else list(totals)
+
+    def _reach(self) -> tuple[int, int]:
+        """The least and the largest number of rows on at which something is read."""
+        cones = [self.phase.cone(value) for value in self.results]
+        cones += [self.phase.reads(value) for value in self.rings]
+        reach = {self.lead + shift for cone in cones for shifts in cone.values() for shift in shifts}
+        return min(reach), max(reach)
+
+    def offset(self, on: int) -> ir.Value:
+        """Where in memory the row that is so many on begins."""
+        if on not in self._offsets:
+            rows, columns = self.body.kernel.rows, self.body.kernel.columns
+            with ir.InsertionPoint(self._before):
+                row = self._row(on)
+                here = arith("muli", row, index(columns))
+                if on < self.phase.warm_up:
+                    before = arith("addi", here, index(rows * columns - 1))
+                    here = select(arith("cmpi_slt", row, self.body.zero), before, here)
+                if on > 0:
+                    after = arith("addi", here, index(1 - rows * columns))
+                    here = select(arith("cmpi_sge", row, index(rows)), after, here)
+                self._offsets[on] = here
+        return self._offsets[on]
+
+    def slot(self, value: ir.Value, on: int) -> ir.Value:
+        """Where in its ring the row that is so many on begins."""
+        if (value, on) not in self._slots:
+            ring = self.phase.rings[value]
+            with ir.InsertionPoint(self._before):
+                row = arith("andi", self._row(on), index(ring.rows - 1))
+                size = padded(self.body.kernel.block, self.vectors.lanes)
+                self._slots[value, on] = arith("muli", row, index(size))
+        return self._slots[value, on]
+
+    def outside(self, on: int, wraps: bool, column: ir.Value) -> ir.Value:
+        """Which lanes have no element in the row that is so many on."""
+        rows, columns = self.body.kernel.rows, self.body.kernel.columns
+        if wraps:
+            if on not in self._columns:
+                with ir.InsertionPoint(self._before):
+                    row = self._row(on)
+                    before = arith("cmpi_slt", row, self.body.zero)
+                    after = arith("cmpi_sge", row, index(rows))
+                    none = select(after, i32(columns - 1), i32(-1))
+                    self._columns[on] = self.vectors.broadcast(select(before, i32(0), none))
+            return self.vectors.equal(column, self._columns[on])
+        if on not in self._outside:
+            with ir.InsertionPoint(self._before):
+                row = self._row(on)
+                before = arith("cmpi_slt", row, self.body.zero)
+                after = arith("cmpi_sge", row, index(rows))
+                self._outside[on] = self.vectors.broadcast(arith("ori", before, after))
+        return self._outside[on]
+
+    def _row(self, on: int) -> ir.Value:
+        return arith("addi", self.row, index(on)) if on else self.row
+
+
+class _Vector:
+    """The computation of one vector of columns, in the slow body if `read` masks its loads, else in the fast one."""
+
+    def __init__(self, stage: Stage, column: ir.Value, read: ir.Value | None) -> None:
+        self._stage = stage
+        self._column = column
+        self._read = read
+        self._made: dict[tuple[ir.Value, int], ir.Value] = {}
+        # The first lane's element in the row itself, and the numbers of the columns.
+        here = arith("muli", stage.row, index(stage.body.kernel.columns))
+        self._here = arith("addi", here, column)
+        self._numbers = None if read is None else self._lanes()
+
+    def create(self, totals: Sequence[ir.Value], write: ir.Value | None) -> list[ir.Value]:
+        """Make it, with what is stored and reduced where the mask is, and return what is reduced until here."""
+        stage, body, vectors = self._stage, self._stage.body, self._stage.vectors
+        for value in stage.rings:
+            computed = self.computed(value, stage.lead)
+            vectors.store(computed, body.rings[value], self._in_ring(value, stage.lead), element_type(value))
+        if stage.lead:
+            return []
+        results = {value: self.at(value, 0) for value in stage.results}
+        for value, memory in body.stored.items():
+            vectors.store(results[value], memory, self._in_matrix(0), element_type(value), write)
+        new = []
+        for (value, combine, _), total in zip(body.partial, totals, strict=True):
+            combined = vectors.binary(COMBINE[combine][0], total, results[value])
+            new.append(combined if write is None else vectors.select(write, combined, total))
+        return new
+
+    def at(self, value: ir.Value, on: int) -> ir.Value:
+        """The value in the row that is so many on."""
+        if (value, on) not in self._made:
+            self._made[value, on] = self._fetched(value, on)
+        return self._made[value, on]
+
+    def _fetched(self, value: ir.Value, on: int) -> ir.Value:
+        stage = self._stage
+        if is_splat(value):
+            return self._splat(value)
+        if value in stage.phase.rings and not (value in stage.rings and on == stage.lead):
+            return stage.vectors.load(stage.body.rings[value], self._in_ring(value, on), element_type(value))
+        if value in stage.body.memory:
+            at = self._in_matrix(on)
+            return stage.vectors.load(stage.body.memory[value], at, element_type(value), self._read)
+        return self.computed(value, on)
+
+    def computed(self, value: ir.Value, on: int) -> ir.Value:
+        """The value in the row that is so many on, as what makes it computes it."""
+        if (value, on) in self._made:
+            return self._made[value, on]
+        stage, op = self._stage, owner(value)
+        assert op is not None, value
+        if op.name == "stablehlo.select" and op in stage.phase.rare.get(op.operands[0], ()):
+            self._choose(op.operands[0], on)
+            return self._made[value, on]
+        if is_elementwise(op):
+            operands = [self.at(each, on) if shape_of(each) else self._scalar(each) for each in op.operands]
+            result = self._stage.vectors.elementwise(op, operands)
+        else:
+            shift = self._stage.phase.group.shifts[op]
+            result = self.at(shift.source, on + shift.by)
+            if self._numbers is not None:
+                outside = self._stage.outside(on + shift.by, shift.wraps, self._numbers)
+                result = self._stage.vectors.select(outside, self._splat(shift.fill), result)
+        self._made[value, on] = result
+        return result
+
+    def _choose(self, condition: ir.Value, on: int) -> None:
+        """Make all choices of a condition, the first sides only if some lane takes them."""
+        choices = self._stage.phase.rare[condition]
+        where = self.at(condition, on)
+        usual = [self.at(op.operands[2], on) for op in choices]
+        some = create("vector.reduction", [where], [where.type.element_type], {"kind": attribute("#vector.kind<or>")})
+        branch = create("scf.if", [some.result], [each.type for each in usual], regions=2)
+        made = dict(self._made)
+        with ir.InsertionPoint(branch.regions[0].blocks.append()):
+            rare = [self.at(op.operands[1], on) for op in choices]
+            pairs = zip(rare, usual, strict=True)
+            create("scf.yield", [self._stage.vectors.select(where, yes, no) for yes, no in pairs])
+        # What was made within the branch is not there outside of it.
+        self._made = made
+        with ir.InsertionPoint(branch.regions[1].blocks.append()):
+            create("scf.yield", usual)
+        self._made |= zip(((op.results[0], on) for op in choices), branch.results, strict=True)
+
+    def _in_ring(self, value: ir.Value, on: int) -> ir.Value:
+        return arith("addi", self._stage.slot(value, on), arith("subi", self._column, self._stage.body.begin))
+
+    def _in_matrix(self, on: int) -> ir.Value:
+        if self._read is not None:
+            return arith("addi", self._stage.offset(on), self._column)
+        return arith("addi", self._here, index(on * self._stage.body.kernel.columns)) if on else self._here
+
+    def _splat(self, value: ir.Value) -> ir.Value:
+        op = owner(value)
+        assert op is not None, value
+        if op.name == "stablehlo.broadcast_in_dim":
+            return self._scalar(op.operands[0])
+        number = ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()
+        return self._stage.vectors.constant(number, element_type(value))
+
+    def _scalar(self, value: ir.Value) -> ir.Value:
+        op = owner(value)
+        if op is not None and op.name == "stablehlo.constant":
+            return self._splat(value)
+        return self._stage.body.splats[value]
+
+    def _lanes(self) -> ir.Value:
+        i32 = ir.IntegerType.get_signless(32)
+        lanes = self._stage.vectors.lanes
+        kind = ir.VectorType.get([lanes], i32)
+        each = ir.DenseElementsAttr.get([ir.IntegerAttr.get(i32, lane) for lane in range(lanes)], type=kind)
+        counted = create("arith.constant", results=[kind], attributes={"value": each}).result
+        here = create("arith.index_cast", [self._column], [i32]).result
+        return self._stage.vectors.binary("arith.addi", self._stage.vectors.broadcast(here), counted)
+
+
+def padded(columns: int, lanes: int) -> int:
+    """The columns that vectors take."""
+    return math.ceil(columns / lanes) * lanes

@@ -1,0 +1,276 @@
+"""Elementwise StableHLO as arithmetic on vectors, and the other operations that a kernel's loops are made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sonew_compiled.passes._function import element_type
+from sonew_compiled.passes._mlir import ir
+
+_HALVES = ("bf16", "f16")
+
+_SAME = {  # of floating point, of integers
+    "add": ("arith.addf", "arith.addi"),
+    "subtract": ("arith.subf", "arith.subi"),
+    "multiply": ("arith.mulf", "arith.muli"),
+    "divide": ("arith.divf", ""),
+    "maximum": ("arith.maximumf", ""),
+    "minimum": ("arith.minimumf", ""),
+    "abs": ("math.absf", ""),
+    "negate": ("arith.negf", ""),
+    "sqrt": ("math.sqrt", ""),
+    "rsqrt": ("math.rsqrt", ""),
+    "and": ("", "arith.andi"),
+    "or": ("", "arith.ori"),
+    "xor": ("", "arith.xori"),
+    "shift_left": ("", "arith.shli"),
+    "shift_right_logical": ("", "arith.shrui"),
+    "shift_right_arithmetic": ("", "arith.shrsi"),
+}
+_OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
+# MLIR's numbers of predicates: ordered comparisons of floating point, but for NE, which holds of a NaN.
+_FLOAT_PREDICATES = {"EQ": 1, "GT": 2, "GE": 3, "LT": 4, "LE": 5, "NE": 13}
+_INTEGER_PREDICATES = {"EQ": 0, "NE": 1, "LT": 2, "LE": 3, "GT": 4, "GE": 5}
+_UNSIGNED = 4  # further on, for orders
+
+# What two numbers are reduced to one by, how the lanes of a vector are, and what changes nothing.
+COMBINE: Mapping[str, tuple[str, str, float]] = {
+    "add": ("arith.addf", "add", 0.0),
+    "maximum": ("arith.maximumf", "maximumf", -math.inf),
+    "minimum": ("arith.minimumf", "minimumf", math.inf),
+}
+
+
+def is_vectorised(op: ir.Operation) -> bool:
+    """Whether `Vectors.elementwise` knows the operation on its element types."""
+    name = op.name.removeprefix("stablehlo.")
+    kinds = [element_type(each) for each in (*op.operands, *op.results)]
+    if name == "convert":
+        return kinds[0] == kinds[1] or _conversion(kinds[0], kinds[1]) is not None
+    if name == "bitcast_convert":
+        return _width(kinds[0]) == _width(kinds[1])
+    if name in _OTHERS:
+        return True
+    if name not in _SAME:
+        return False
+    floating, integer = _SAME[name]
+    return bool(floating if _is_float(kinds[0]) or _is_half(kinds[0]) else integer)
+
+
+def lane_type(element: ir.Type) -> ir.Type:
+    """What stands for an element in a register: numbers of 16 bits are their bits, integers have no sign."""
+    if isinstance(element, ir.F32Type | ir.F64Type):
+        return element
+    return ir.IntegerType.get_signless(_width(element))
+
+
+def memory_type(element: ir.Type) -> ir.Type:
+    """What stands for it in memory: booleans are bytes."""
+    return ir.IntegerType.get_signless(8) if _width(element) == 1 else lane_type(element)
+
+
+def size_of(element: ir.Type) -> int:
+    """The bytes of an element in memory."""
+    return max(_width(element), 8) // 8
+
+
+def create(
+    name: str,
+    operands: Sequence[ir.Value] = (),
+    results: Sequence[ir.Type] = (),
+    attributes: Mapping[str, ir.Attribute] | None = None,
+    regions: int = 0,
+) -> ir.Operation:
+    """An operation at the insertion point."""
+    return ir.Operation.create(
+        name, results=list(results), operands=list(operands), attributes=dict(attributes or {}), regions=regions
+    )
+
+
+def attribute(text: str) -> ir.Attribute:
+    """An attribute from its text."""
+    return ir.Attribute.parse(text)
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Makes operations on vectors of `lanes` elements at the insertion point."""
+
+    lanes: int
+
+    def type(self, element: ir.Type) -> ir.Type:
+        """The vector of what stands for the element in a register."""
+        return ir.VectorType.get([self.lanes], lane_type(element))
+
+    def constant(self, value: ir.Attribute | float, element: ir.Type) -> ir.Value:
+        """A vector of one number, which may be an attribute of the element's own type."""
+        kind = lane_type(element)
+        if not isinstance(value, ir.Attribute):
+            one = ir.FloatAttr.get(kind, value) if _is_float(kind) else ir.IntegerAttr.get(kind, int(value))
+        elif _is_half(element):
+            one = ir.IntegerAttr.get(kind, _bits(ir.FloatAttr(value).value, element))
+        elif _is_float(kind):
+            one = value
+        else:
+            number = int(ir.BoolAttr(value).value) if _width(kind) == 1 else ir.IntegerAttr(value).value
+            one = ir.IntegerAttr.get(kind, number)
+        splat = ir.DenseElementsAttr.get_splat(self.type(element), one)
+        return create("arith.constant", results=[splat.type], attributes={"value": splat}).result
+
+    def broadcast(self, value: ir.Value) -> ir.Value:
+        """A vector of one number in a register."""
+        return create("vector.broadcast", [value], [ir.VectorType.get([self.lanes], value.type)]).result
+
+    def scalar(self, memory: ir.Value, element: ir.Type) -> ir.Value:
+        """A vector of the number in memory."""
+        zero = ir.IntegerAttr.get(ir.IndexType.get(), 0)
+        first = create("arith.constant", results=[zero.type], attributes={"value": zero}).result
+        number = create("memref.load", [memory, first], [memory_type(element)]).result
+        every = self.broadcast(number)
+        return self._cast("arith.trunci", every, element) if _width(element) == 1 else every
+
+    def mask(self, count: ir.Value) -> ir.Value:
+        """The first so many lanes; at most all."""
+        kind = ir.VectorType.get([self.lanes], ir.IntegerType.get_signless(1))
+        return create("vector.create_mask", [count], [kind]).result
+
+    def load(self, memory: ir.Value, at: ir.Value, element: ir.Type, mask: ir.Value | None = None) -> ir.Value:
+        """The elements from `at` on; zeros where the mask is not."""
+        kind = ir.VectorType.get([self.lanes], memory_type(element))
+        if mask is None:
+            loaded = create("vector.load", [memory, at], [kind]).result
+        else:
+            zeros = ir.DenseElementsAttr.get_splat(kind, _zero(kind.element_type))
+            none = create("arith.constant", results=[kind], attributes={"value": zeros}).result
+            loaded = create("vector.maskedload", [memory, at, mask, none], [kind]).result
+        return self._cast("arith.trunci", loaded, element) if _width(element) == 1 else loaded
+
+    def store(
+        self, value: ir.Value, memory: ir.Value, at: ir.Value, element: ir.Type, mask: ir.Value | None = None
+    ) -> None:
+        """Writes the elements from `at` on, where the mask is."""
+        if _width(element) == 1:
+            value = self._cast("arith.extui", value, ir.IntegerType.get_signless(8))
+        if mask is None:
+            create("vector.store", [value, memory, at])
+        else:
+            create("vector.maskedstore", [memory, at, mask, value])
+
+    def binary(self, name: str, left: ir.Value, right: ir.Value) -> ir.Value:
+        """An operation of two vectors of one type, which the result has too."""
+        return create(name, [left, right], [left.type]).result
+
+    def select(self, condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+        """`yes` where the condition holds, else `no`."""
+        return create("arith.select", [condition, yes, no], [yes.type]).result
+
+    def equal(self, left: ir.Value, right: ir.Value) -> ir.Value:
+        """Where integers are equal."""
+        return self._compared("arith.cmpi", 0, left, right)
+
+    def elementwise(self, op: ir.Operation, operands: Sequence[ir.Value]) -> ir.Value:
+        """What the operation makes of vectors in the place of its tensors."""
+        name = op.name.removeprefix("stablehlo.")
+        source, into = element_type(op.operands[0]), element_type(op.results[0])
+        if _is_half(source) and name not in ("convert", "bitcast_convert"):
+            # In float32, as IREE does it; what rounds is not left to a kernel but by `emulate-arithmetic`.
+            wide = ir.F32Type.get()
+            operands = [self._convert(each, source, wide) for each in operands]
+            result = self._named(op, name, operands, wide, wide if _is_half(into) else into)
+            return self._convert(result, wide, into) if _is_half(into) else result
+        return self._named(op, name, operands, source, into)
+
+    def _named(
+        self, op: ir.Operation, name: str, operands: Sequence[ir.Value], source: ir.Type, into: ir.Type
+    ) -> ir.Value:
+        special: dict[str, Callable[..., ir.Value]] = {
+            "select": self.select,
+            "clamp": lambda low, x, high: self.binary("arith.minimumf", self.binary("arith.maximumf", x, low), high),
+            "not": lambda x: self.binary("arith.xori", x, self.constant(-1, source)),
+            "compare": lambda left, right: self._compare(op, source, left, right),
+            "is_finite": lambda x: self._compared(
+                "arith.cmpf", 4, create("math.absf", [x], [x.type]).result, self.constant(math.inf, source)
+            ),
+            "convert": lambda x: self._convert(x, source, into),
+            "bitcast_convert": lambda x: self._cast("arith.bitcast", x, into),
+        }
+        if name in special:
+            return special[name](*operands)
+        floating, integer = _SAME[name]
+        return create(floating if _is_float(lane_type(source)) else integer, operands, [operands[0].type]).result
+
+    def _compare(self, op: ir.Operation, kind: ir.Type, left: ir.Value, right: ir.Value) -> ir.Value:
+        direction = str(op.attributes["comparison_direction"]).split()[-1].rstrip(">")
+        if _is_float(lane_type(kind)):
+            return self._compared("arith.cmpf", _FLOAT_PREDICATES[direction], left, right)
+        signless = isinstance(kind, ir.IntegerType) and not kind.is_unsigned and kind.width > 1
+        ordered = direction not in ("EQ", "NE")
+        number = _INTEGER_PREDICATES[direction] + (0 if signless or not ordered else _UNSIGNED)
+        return self._compared("arith.cmpi", number, left, right)
+
+    def _compared(self, name: str, predicate: int, left: ir.Value, right: ir.Value) -> ir.Value:
+        number = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), predicate)
+        kind = ir.VectorType.get([self.lanes], ir.IntegerType.get_signless(1))
+        return create(name, [left, right], [kind], {"predicate": number}).result
+
+    def _convert(self, value: ir.Value, source: ir.Type, into: ir.Type) -> ir.Value:
+        if source == into or (lane_type(source) == lane_type(into) and not _is_half(source)):
+            return value
+        if str(source) == "bf16":  # the upper half of a float32
+            i32 = ir.IntegerType.get_signless(32)
+            wide = self._cast("arith.extui", value, i32)
+            return self._cast("arith.bitcast", self.binary("arith.shli", wide, self.constant(16, i32)), into)
+        if _is_half(source):
+            value = create("arith.bitcast", [value], [ir.VectorType.get([self.lanes], source)]).result
+        conversion = _conversion(source, into)
+        assert conversion is not None, (source, into)
+        if not _is_half(into):
+            return self._cast(conversion, value, into)
+        narrow = create(conversion, [value], [ir.VectorType.get([self.lanes], into)]).result
+        return self._cast("arith.bitcast", narrow, into)
+
+    def _cast(self, name: str, value: ir.Value, into: ir.Type) -> ir.Value:
+        kind = self.type(into)
+        return value if value.type == kind else create(name, [value], [kind]).result
+
+
+def _conversion(source: ir.Type, into: ir.Type) -> str | None:
+    """The operation that converts numbers of one type to another, None for those that no kernel needs."""
+    floats = isinstance(source, ir.FloatType), isinstance(into, ir.FloatType)
+    narrower = _width(into) < _width(source)
+    if floats == (True, True):
+        return "arith.truncf" if narrower else "arith.extf" if _width(into) > _width(source) else None
+    if floats == (False, True):
+        unsigned = ir.IntegerType(source).is_unsigned or _width(source) == 1
+        return None if _is_half(into) else "arith.uitofp" if unsigned else "arith.sitofp"
+    if floats == (False, False) and _width(into) > 1:
+        unsigned = ir.IntegerType(source).is_unsigned or _width(source) == 1
+        return "arith.trunci" if narrower else "arith.extui" if unsigned else "arith.extsi"
+    return None
+
+
+def _is_half(element: ir.Type) -> bool:
+    return str(element) in _HALVES
+
+
+def _is_float(kind: ir.Type) -> bool:
+    return isinstance(kind, ir.F32Type | ir.F64Type)
+
+
+def _width(element: ir.Type) -> int:
+    return int(element.width)
+
+
+def _zero(kind: ir.Type) -> ir.Attribute:
+    return ir.FloatAttr.get(kind, 0.0) if _is_float(kind) else ir.IntegerAttr.get(kind, 0)
+
+
+def _bits(value: float, element: ir.Type) -> int:
+    """The bits of a number of 16 bits, as a signed integer."""
+    import ml_dtypes
+    import numpy as np
+
+    dtype = ml_dtypes.bfloat16 if str(element) == "bf16" else np.float16
+    return int(np.asarray(value, dtype).view(np.int16))

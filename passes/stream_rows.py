@@ -1,0 +1,189 @@
+"""Compute elementwise operations over shifted matrices, and what is reduced of them, in loops over their rows.
+
+A compiler writes a shifted matrix out before it is read, and makes a loop of its own of every reduction. Here all that
+lies between two reductions is one kernel: it reads every matrix once, shifts by reading other rows, adds up what is
+reduced while it goes along, and overwrites a donated matrix with its own result.
+
+    y = x + shift(x, 1)                y, p = flow.dispatch @rows(x)
+    s = reduce(add, y * y)     becomes    s = reduce(add, p)
+
+The kernels are `stream.executable`s of MLIR's `scf` and `vector` dialects, which `iree-compile` compiles for a
+processor as it does its own. jaxlib has no bindings for `stream` and `flow`: those few operations are made without
+their dialects, and `iree-compile` is what verifies them. A portable artifact cannot hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sonew_compiled.passes._function import Function, functions, owner, shape_of
+from sonew_compiled.passes._inline import inline_calls
+from sonew_compiled.passes._mlir import ir, run_mlir_passes
+from sonew_compiled.passes._pass import Pass
+from sonew_compiled.passes._row_kernel import Kernel, fits
+from sonew_compiled.passes._row_phases import phases_of
+from sonew_compiled.passes._rows import RowGroup, is_concatenation
+from sonew_compiled.passes.wire_donation import ALIASED
+
+ELEMENTS = 1 << 10
+"""Tensors of fewer elements are left alone."""
+
+RECOMPUTE = 32
+"""Operations that may be done again for the further shifts of a value."""
+
+LANES = 16
+"""Elements of a vector: of float32 in 512 bits."""
+
+
+def stream_rows(module: ir.Module, *, elements: int = ELEMENTS, recompute: int = RECOMPUTE, lanes: int = LANES) -> None:
+    """Make kernels of what is computed of shifted matrices of at least `elements` elements.
+
+    Functions are inlined into the exports. Only shifts at the top level of these are seen. What is computed without
+    shifts after the last reduction stays as it is, and so do matrices that `fits` refuses.
+    """
+    module.context.allow_unregistered_dialects = True
+    inline_calls(module)
+    # What is computed twice would be read twice.
+    run_mlir_passes(module, "builtin.module(func.func(cse))")
+    count = 0
+    for function in functions(module):
+        _give_each_reader_its_own_slice(function)
+        _hoist_numbers(function)
+        dispatches: dict[ir.Operation, Kernel] = {}
+        for group in RowGroup.find(function, elements):
+            phases = [each for each in phases_of(group, recompute) if each.has_shifts() or each.reduced]
+            if all(fits(each, lanes) for each in phases):
+                kernels = [
+                    Kernel(f"rows_{count + index}_{group.rows}x{group.columns}", each, lanes)
+                    for index, each in enumerate(phases)
+                ]
+                made = _dispatch(module, function, kernels)
+                dispatches |= made
+                count += len(made)
+        _overwrite(function, dispatches)
+    run_mlir_passes(module, "builtin.module(func.func(cse))")
+
+
+def _give_each_reader_its_own_slice(function: Function) -> None:
+    """So that what only a group reads is seen to be its own; equal ones are one again in the end."""
+    for op in reversed([each.operation for each in function.block.operations]):
+        if op.name in ("stablehlo.slice", "stablehlo.concatenate") and not is_concatenation(op, 0):
+            for use in list(op.results[0].uses)[1:]:
+                with ir.InsertionPoint(op):
+                    use.owner.operation.operands[use.operand_number] = op.clone().results[0]
+
+
+def _hoist_numbers(function: Function) -> None:
+    """Compute numbers, which kernels may read, where the last is there of what they are computed from."""
+    # Behind which operation each is now, by its place; and the last that was put there.
+    behind: dict[ir.Operation, int] = {}
+    last: dict[int, ir.Operation] = {}
+    for place, op in enumerate([each.operation for each in function.block.operations]):
+        behind[op], last[place] = place, op
+        values = [*op.operands, *op.results]
+        if not op.name.startswith("stablehlo.") or list(op.regions) or any(map(shape_of, values)):
+            continue
+        at = max((behind[each] for each in map(owner, op.operands) if each is not None), default=-1)
+        if at in last:
+            op.move_after(last[at])
+        elif (first := next(iter(function.block.operations)).operation) != op:
+            op.move_before(first)
+        behind[op], last[at] = at, op
+
+
+def _dispatch(module: ir.Module, function: Function, kernels: Sequence[Kernel]) -> dict[ir.Operation, Kernel]:
+    """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
+
+    A dispatch comes where the last is there of what it reads, which must be before anything that reads what it gives.
+    """
+    if not kernels:
+        return {}
+    group = kernels[0].phase.group
+    places: dict[ir.Operation, float] = {op.operation: place for place, op in enumerate(function.block.operations)}
+    moved: dict[ir.Value, float] = {}
+    computed = {op for kernel in kernels for op in kernel.phase.operations()}
+    after: list[ir.Operation | None] = []
+    for kernel in kernels:
+        last: ir.Operation | None = None
+        for value in kernel.operands():
+            op = owner(value)
+            if value not in moved and op is not None and (last is None or places[op] > places[last]):
+                last = op
+        place = max([places[last] if last is not None else -1, *(moved.get(each, -1) for each in kernel.operands())])
+        users = {use.owner.operation for value in kernel.phase.results for use in value.uses}
+        if any(places[op] <= place for op in users if op not in computed and op not in group.beside):
+            return {}
+        after.append(last)
+        moved |= dict.fromkeys(kernel.phase.stored, place)
+    given: dict[ir.Value, ir.Value] = {}
+    made = {}
+    for kernel, last in zip(kernels, after, strict=True):
+        with ir.InsertionPoint.at_block_begin(module.body):
+            kernel.create()
+        operands = [given.get(each, each) for each in kernel.operands()]
+        with _after([last, *map(owner, operands)], function):
+            dispatch = ir.Operation.create(
+                "flow.dispatch",
+                results=kernel.results(),
+                operands=operands,
+                attributes={
+                    "entry_points": ir.ArrayAttr.get([ir.SymbolRefAttr.get([kernel.symbol, kernel.symbol])]),
+                    "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, len(operands), 0, 0]),
+                },
+            )
+        made[dispatch] = kernel
+        results = iter(dispatch.results)
+        given |= {value: next(results) for value in kernel.phase.stored}
+        for reductions in kernel.phase.reduced.values():
+            for each in reductions:
+                each.reduce_partial(next(results))
+    for value, result in given.items():
+        value.replace_all_uses_with(result)
+    for op in reversed(group.inside):
+        if not list(op.results[0].uses):
+            op.erase()
+    return made
+
+
+def _after(ops: Iterable[ir.Operation | None], function: Function) -> ir.InsertionPoint:
+    """Where all of these have come."""
+    there = {op for op in ops if op is not None}
+    last = None
+    for op in function.block.operations:
+        if op.operation in there:
+            last = op.operation
+    return ir.InsertionPoint.at_block_begin(function.block) if last is None else ir.InsertionPoint.after(last)
+
+
+def _overwrite(function: Function, dispatches: Mapping[ir.Operation, Kernel]) -> None:
+    """Let kernels write results to the memory of donated arguments that nobody else reads, and in no other row.
+
+    Of other results that a kernel writes the alias is taken away: it would be written before all is read.
+    """
+    tied: dict[ir.Operation, dict[int, int]] = {op: {} for op in dispatches}
+    for argument, attributes in zip(function.arguments, function.argument_attributes, strict=True):
+        if ALIASED not in attributes:
+            continue
+        value = function.returned[ir.IntegerAttr(attributes[ALIASED]).value]
+        op = owner(value)
+        if op is None or op not in tied:
+            continue
+        readers = {use.owner.operation for use in argument.uses}
+        if readers == {op} and argument in dispatches[op].own:
+            tied[op][list(op.results).index(value)] = list(op.operands).index(argument)
+        else:
+            del attributes[ALIASED]
+    index = ir.IndexType.get()
+    for op, kernel in dispatches.items():
+        kernel.overwrite(tied[op])
+        operands = [tied[op].get(number, -1) for number in range(len(op.results))]
+        op.attributes["tied_operands"] = ir.ArrayAttr.get([ir.IntegerAttr.get(index, each) for each in operands])
+    function.finish()
+
+
+PASS = Pass(
+    name="stream-rows",
+    summary="compute what reads shifted rows in loops over the rows",
+    run=stream_rows,
+    options={"elements": int, "recompute": int, "lanes": int},
+)

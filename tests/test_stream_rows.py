@@ -1,0 +1,225 @@
+"""`stream-rows` on random programs, against JAX, and on the updates of SONew, whose shifts it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import iree.runtime as rt
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from jaxlib.mlir import ir
+
+from sonew_compiled import passes
+from sonew_compiled.build import adapt
+from sonew_compiled.compile import compile_training
+from sonew_compiled.lower import lower
+from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.optimizer._chain import Chain
+from sonew_compiled.passes._function import operations_in
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import open_device
+from sonew_compiled.targets import resolve_target, resolve_targets
+from sonew_compiled.trace import trace_update
+
+SHAPE = (200, 96)
+
+
+def operations(module: ir.Module, name: str) -> list[ir.Operation]:
+    return [op for op in operations_in(module.operation) if op.name == name]
+
+
+def run(
+    module: ir.Module, function: str, arguments: Sequence[np.ndarray], device_name: str = "local-task"
+) -> list[np.ndarray]:
+    """What this processor's code for the module gives."""
+    code = lower(passes.to_bytes(module), resolve_target("cpu"), what="a test")
+    device = open_device(device_name)
+    instance = rt.VmInstance()
+    loaded = rt.VmModule.copy_buffer(instance, code)
+    context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), loaded])
+    given, results = rt.VmVariantList(len(arguments)), rt.VmVariantList(16)
+    for each in arguments:
+        given.push_ref(device.upload(each))
+    context.invoke(loaded.lookup_function(function), given, results)
+    buffers = [results.get_as_object(index, rt.HalBufferView) for index in range(len(results))]
+    return [device.download(each, _dtype(each), tuple(each.shape)) for each in buffers]
+
+
+def _dtype(buffer: rt.HalBufferView) -> np.dtype:
+    half = buffer.element_type == rt.HalElementType.BFLOAT_16
+    return np.dtype(jnp.bfloat16) if half else rt.HalElementType.map_to_dtype(buffer.element_type)
+
+
+def streamed(function: Callable[..., Any], *arguments: np.ndarray, options: str = "elements=1") -> ir.Module:
+    """The function's module after the pass."""
+    lowered = jax.jit(function, keep_unused=True).lower(*arguments)
+    module = passes.parse(str(lowered.compiler_ir("stablehlo")))  # JAX keeps its own for the next who lowers this
+    passes.run_pipeline(module, [passes.parse_pass(f"stream-rows:{options}")])
+    return module
+
+
+# Without shrinking, which would compile for many minutes.
+@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(data=st.data())
+def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
+    rows, cols = data.draw(st.integers(12, 80)), data.draw(st.sampled_from([1, 2, 16, 37, 300]))
+    chain = Chain(rows=rows, cols=cols)
+    steps = data.draw(
+        st.lists(st.tuples(st.integers(0, 4), st.integers(0, 99), st.integers(0, 99)), min_size=2, max_size=12)
+    )
+    shifts = data.draw(st.lists(st.sampled_from([-2, -1, 1, 1, 2, 3]), min_size=12, max_size=12))
+    recompute = data.draw(st.sampled_from([0, 3, 48]))
+    lanes = data.draw(st.sampled_from([4, 8, 16]))
+
+    def program(x: jax.Array, y: jax.Array, scale: jax.Array) -> list[jax.Array]:
+        values = [x, y, jnp.broadcast_to(scale, x.shape)]
+        for (kind, first, second), shift in zip(steps, shifts, strict=False):
+            a, b = values[first % len(values)], values[second % len(values)]
+            values.append(
+                [
+                    lambda a, b, k: chain.shift(a, k, fill=0.5),
+                    lambda a, b, k: a + scale * b,
+                    lambda a, b, k: jnp.where(a > b, a, 0.5 * b),
+                    lambda a, b, k: jnp.clip(a * b, -1, 1) - chain.shift(b, k),
+                    lambda a, b, k: jnp.where(chain.shift(a > 0, k, fill=True), a, b / (1 + b * b)),
+                ][kind](a, b, shift)
+            )
+        reduced = [jnp.sum(values[-1], axis=1), jnp.max(values[-2] + values[-1]), jnp.sum(values[-1] * values[-1])]
+        return [*values[-2:], values[len(values) // 2], *reduced, values[-1] / (1 + reduced[-1])]
+
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, rows, cols)).astype(np.float32)
+    scale = np.array(0.3, np.float32)
+    module = streamed(program, x, y, scale, options=f"elements=1,recompute={recompute},lanes={lanes}")
+    results = run(module, "main", [x, y, scale])
+    for result, expected in zip(results, program(jnp.asarray(x), jnp.asarray(y), jnp.asarray(scale)), strict=True):
+        # Sums of up to 24,000 numbers, taken in another order.
+        np.testing.assert_allclose(result, expected, rtol=1e-4 if expected.ndim < 2 else 1e-5, atol=1e-5)
+
+
+def dear(x: jax.Array) -> jax.Array:
+    """Forty operations."""
+    for _ in range(10):
+        x = jnp.sqrt(x * x + 1) * 0.9
+    return x
+
+
+@pytest.mark.parametrize(("recompute", "rings"), [(200, 0), (20, 1)])
+def test_what_is_dear_and_read_at_several_shifts_is_kept_in_a_ring(recompute: int, rings: int) -> None:
+    chain = Chain(rows=64, cols=50)
+    x = np.random.default_rng(0).normal(size=(64, 50)).astype(np.float32)
+
+    def program(x: jax.Array) -> jax.Array:
+        y = dear(x)
+        return y + chain.shift(y, 1) + chain.shift(y, -2)
+
+    module = streamed(program, x, options=f"elements=1,recompute={recompute}")
+    assert len(operations(module, "memref.alloca")) == rings
+    np.testing.assert_allclose(run(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
+def test_the_rare_side_of_a_choice_is_computed_where_it_is_chosen(share: float) -> None:
+    """The usual side is what a ring ahead is made of; the other is within a branch."""
+    chain = Chain(rows=64, cols=50)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 50)).astype(np.float32)
+    x[rng.random(x.shape) < share] = -30
+
+    def program(x: jax.Array) -> jax.Array:
+        usual = dear(x)
+        bad = usual < dear(0.5 * x) - 1e9 * jnp.minimum(x + 20, 0)
+        near = bad | chain.shift(bad, 1, fill=False)
+        return jnp.where(near, dear(chain.shift(x, 1) - x), usual)
+
+    module = streamed(program, x, options="elements=1,recompute=20")
+    assert any(
+        "vector.reduction" in op.name and "or" in str(op.attributes["kind"]) for op in operations_in(module.operation)
+    )
+    np.testing.assert_allclose(run(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
+
+
+def update(name: str, precision: str = "f32", *, stream: bool = True) -> ir.Module:
+    """The update of one matrix, for the processor."""
+    policy = passes.precision_policy(precision)
+    optimizer = optimizer_factory(optimizer_settings(name))
+    module = passes.parse(trace_update(init=lambda key: {"w": jnp.zeros(SHAPE)}, optimizer=optimizer))
+    pipeline = [each for each in passes.pipeline(policy) if each.name != "loss-scaling"]
+    target = [passes.parse_pass(each) for each in resolve_target("cpu").passes]
+    passes.run_pipeline(module, [*pipeline, *(each for each in target if stream or each.name != "stream-rows")])
+    return module
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "bf16-pure", "bf16-sr"])
+@pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])
+def test_an_update_is_a_few_loops_over_the_matrix(name: str, precision: str) -> None:
+    """Momentum and statistics, with the damping where only the rows before are read for it; the direction."""
+    module = update(name, precision)
+    tridiagonal = name == "tridiag-sonew"
+    assert len(operations(module, "flow.dispatch")) == (2 if tridiagonal else 3)
+    assert not [
+        op for op in operations(module, "stablehlo.concatenate") if ir.ShapedType(op.results[0].type).shape == [*SHAPE]
+    ]
+    (step,) = (op for op in operations(module, "func.func") if str(op.attributes["sym_name"]) == '"train_step"')
+    aliased = {str(each["sonew.name"]) for each in step.attributes["arg_attrs"] if "tf.aliasing_output" in each}
+    assert {'"optimizer/0/mu/w"', '"optimizer/0/bands/w/0"'} <= aliased
+    # Of tridiagonal SONew's edges the damping reads the row before too; of four, it is computed apart.
+    assert ('"optimizer/0/bands/w/1"' in aliased) != tridiagonal
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("indefinite", [False, True])
+@pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])
+def test_an_update_is_computed_as_without_the_pass(name: str, indefinite: bool, precision: str) -> None:
+    """Also where statistics, of every third column, are no covariance, and edges are removed."""
+    rng = np.random.default_rng(0)
+    values = []
+    for each in passes.signatures(update(name, precision))["train_step"].inputs:
+        value = 0.1 * rng.standard_normal(each.shape)
+        if "/bands/" in each.name:
+            value = np.abs(value) + 1 if each.name.endswith("/0") else value
+            if indefinite and not each.name.endswith("/0"):
+                value[:, ::3] *= 100
+        values.append(np.asarray(7 if each.dtype == "int32" else value, dtype=jnp.dtype(each.dtype)))
+    with_it, without = (run(update(name, precision, stream=each), "train_step", values) for each in (True, False))
+    assert len(with_it) > 4
+    for has, had in zip(with_it, without, strict=True):
+        np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2e-5, atol=1e-6)
+
+
+def test_results_do_not_depend_on_the_number_of_threads() -> None:
+    """Rows are cut and sums are taken the same way, whoever computes them."""
+    module = update("tridiag-sonew")
+    rng = np.random.default_rng(0)
+    inputs = passes.signatures(module)["train_step"].inputs
+    values = [np.asarray(1 + rng.random(each.shape), dtype=each.dtype) for each in inputs]
+    results = [run(module, "train_step", values, device) for device in ("local-sync", "local-task")]
+    for one, several in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, several)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "bf16-pure", "f16-mixed"])
+def test_what_a_step_makes_of_weights_first_is_no_part_of_their_update(precision: str, tmp_path: Path) -> None:
+    """The products read it, which the gradients come from."""
+
+    def loss(params: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
+        return jnp.mean(jnp.sum(jnp.square(batch["x"] @ params["w"]), axis=-1))
+
+    manifest = compile_training(
+        loss,
+        lambda key: {"w": jnp.full(SHAPE, 0.1)},
+        optimizer_settings("tridiag-sonew", precision=precision),
+        {"x": jax.ShapeDtypeStruct((8, SHAPE[0]), jnp.float32)},
+        output=tmp_path / "bundle",
+        precision=precision,
+    )
+    stablehlo = (tmp_path / "bundle" / "module.stablehlo").read_bytes()
+    (target,) = resolve_targets(("cpu",))
+    module = passes.from_bytes(adapt(stablehlo, target, what=manifest.model))
+    assert len(operations(module, "flow.dispatch")) >= 2
