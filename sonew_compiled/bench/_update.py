@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from sonew_compiled.build import adapt, build
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Device, Program, TrainingState
-from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
 from sonew_compiled.targets import pin_host, resolve_target
@@ -29,6 +29,11 @@ from sonew_compiled.trace import trace_update
 
 _PARAMETER_SCALE = 0.05
 _GRADIENT_SCALE = 1e-3
+
+# Updates take one of so many gradients after the other: the statistics of a single one have rank one, as in no
+# training, and nearly all of their pivots are bad. Fewer if they take more bytes than this.
+_GRADIENTS = 8
+_GRADIENT_BYTES = 1 << 30
 
 
 class CompiledUpdate:
@@ -84,23 +89,42 @@ class CompiledUpdate:
         self.bytes = update_function_bytes(optimizer.name, self._step)
         rng = np.random.default_rng(0)
 
-        def random(spec: TensorSpec, scale: float) -> Buffer:
+        def random(spec: TensorSpec, scale: float) -> np.ndarray:
             dtype = as_dtype(spec.dtype)
             if np.issubdtype(dtype, np.integer):
-                return self._program.upload(spec, np.zeros(spec.shape, dtype))
-            return self._program.upload(spec, (scale * rng.standard_normal(spec.shape, np.float32)).astype(dtype))
+                return np.zeros(spec.shape, dtype)
+            return (scale * rng.standard_normal(spec.shape, np.float32)).astype(dtype)
 
         self._buffers = TrainingState.initial(self._program, seed=0).buffers | {
-            spec.name: random(spec, _PARAMETER_SCALE) for spec in self._step.inputs if role(spec) == "params"
+            spec.name: self._program.upload(spec, random(spec, _PARAMETER_SCALE))
+            for spec in self._step.inputs
+            if role(spec) == "params"
         }
-        self._fixed = {
-            spec.name: random(spec, _GRADIENT_SCALE) for spec in self._step.inputs if role(spec) == "gradients"
-        }
-        self._fixed["learning_rate"] = device.upload(np.array(1e-4, np.float32))
+        self._rate = {"learning_rate": device.upload(np.array(1e-4, np.float32))}
+        gradients = [spec for spec in self._step.inputs if role(spec) == "gradients"]
+        several = [_several(random(spec, _GRADIENT_SCALE), _count(gradients)) for spec in gradients]
+        uploaded = [
+            [self._program.upload(spec, g) for g in each] for spec, each in zip(gradients, several, strict=True)
+        ]
+        names = [spec.name for spec in gradients]
+        self._gradients = itertools.cycle([dict(zip(names, each, strict=True)) for each in zip(*uploaded, strict=True)])
+        for _ in range(_GRADIENTS):
+            self()
 
     def __call__(self) -> None:
         """Updates the state once."""
-        self._buffers = self._program.call("train_step", {**self._buffers, **self._fixed})
+        self._buffers = self._program.call("train_step", {**self._buffers, **next(self._gradients), **self._rate})
+
+
+def _count(gradients: Sequence[TensorSpec]) -> int:
+    """How many gradients are taken in turns."""
+    return int(np.clip(_GRADIENT_BYTES // max(sum(spec.nbytes for spec in gradients), 1), 2, _GRADIENTS))
+
+
+def _several(gradient: np.ndarray, count: int) -> list[np.ndarray]:
+    """So many gradients of one tensor: the numbers of one in other places, every other one with the other sign."""
+    moved = (np.roll(gradient.reshape(-1), 977 * index).reshape(gradient.shape) for index in range(count))
+    return [(-each if index % 2 else each).astype(gradient.dtype) for index, each in enumerate(moved)]
 
 
 class JaxUpdate:
@@ -111,8 +135,12 @@ class JaxUpdate:
         params = jax.jit(init)(jax.random.key(0, impl="threefry2x32"))
         self._state = (params, jax.jit(make(0.0).init)(params))
         rng = np.random.default_rng(0)
-        self._grads = jax.tree.map(
-            lambda p: jnp.asarray(_GRADIENT_SCALE * rng.standard_normal(p.shape, np.float32)), params
+        tree: Any
+        leaves, tree = jax.tree.flatten(params)
+        count = _count([TensorSpec(name="", shape=p.shape, dtype="float32") for p in leaves])
+        several = [_several(_GRADIENT_SCALE * rng.standard_normal(p.shape, np.float32), count) for p in leaves]
+        self._gradients = itertools.cycle(
+            [tree.unflatten(map(jnp.asarray, each)) for each in zip(*several, strict=True)]
         )
         self._rate = jnp.asarray(1e-4, jnp.float32)
 
@@ -122,10 +150,12 @@ class JaxUpdate:
             return optax.apply_updates(state[0], updates), inner
 
         self._update = update
+        for _ in range(_GRADIENTS):
+            self()
 
     def __call__(self) -> None:
         """Updates the state once and waits for it."""
-        self._state = jax.block_until_ready(self._update(self._state, self._grads, self._rate))
+        self._state = jax.block_until_ready(self._update(self._state, next(self._gradients), self._rate))
 
 
 def _specs(values: tuple[passes.Value, ...]) -> tuple[TensorSpec, ...]:
