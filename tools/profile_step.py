@@ -31,6 +31,7 @@ KINDS = {
     "_encoding": "packing of their operands",
     "elementwise": "elementwise",
     "reduction": "reductions",
+    "rows_": "kernels over rows",
 }
 ELEMENT_TYPES = {"float32": "f32", "bfloat16": "bf16", "int32": "i32", "uint8": "ui8"}
 
