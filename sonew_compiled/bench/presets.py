@@ -84,7 +84,7 @@ PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
             ),
             BenchPreset(
                 name="quick",
-                summary="the same table in six minutes, of a shallow autoencoder on the embedded digits",
+                summary="the same table in four minutes, of a shallow autoencoder on the embedded digits",
                 model="autoencoder-small",
                 optimizers=_SYSTEMS,
                 precisions=("f32", "bf16-pure"),
