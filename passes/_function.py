@@ -150,6 +150,15 @@ def owner(value: ir.Value) -> ir.Operation | None:
     return None if isinstance(value.owner, ir.Block) else value.owner.operation
 
 
+def splat_of(value: ir.Value) -> ir.Attribute | None:
+    """The number of a constant that consists of one, None if the value is no such constant."""
+    op = owner(value)
+    if op is None or op.name != "stablehlo.constant":
+        return None
+    numbers = ir.DenseElementsAttr(op.attributes["value"])
+    return numbers.get_splat_value() if numbers.is_splat else None
+
+
 def copied(block: ir.Block, values: Mapping[ir.Value, ir.Value]) -> list[ir.Value]:
     """Copy what a block computes to the insertion point, and return what its terminator hands on.
 

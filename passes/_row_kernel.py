@@ -14,13 +14,16 @@ Rows that read beyond the first or the last and the columns that do not fill a v
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 
-from sonew_compiled.passes._function import element_type
+from sonew_compiled.passes._function import element_type, splat_of
 from sonew_compiled.passes._loops import Loop, arith, index, index_attribute, index_type
 from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._row_numbers import Numbers, Partial
 from sonew_compiled.passes._row_phases import Phase
+from sonew_compiled.passes._row_reductions import FullReduction
 from sonew_compiled.passes._row_stage import Stage, padded
 from sonew_compiled.passes._vectors import COMBINE, Vectors, attribute, create, lane_type, memory_type
 
@@ -52,21 +55,23 @@ class Kernel:
       symbol: of the executable, and of the entry point in it.
       matrices: what it loads.
       own: of these, the matrices of which no workgroup reads rows other than those that it computes.
-      scalars: numbers that it is given, as tensors of no axes.
+      numbers: those that it reads.
+      after: what it reads nothing of, but is to come after.
       vectors: of how many elements its vectors are.
       block: columns that a workgroup computes; `blocks` of them make a row.
       count: rows that it computes.
       groups: workgroups; so many partial results of each reduction it writes, after what it stores.
     """
 
-    def __init__(self, symbol: str, phase: Phase, lanes: int) -> None:
+    def __init__(self, symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.Value, Partial]) -> None:
         self.symbol = symbol
         self.phase = phase
-        self.vectors = Vectors(_lanes(phase, lanes))
+        self.vectors = dataclasses.replace(vectors, lanes=_lanes(phase, vectors.lanes))
         group = phase.group
         self.rows, self.columns = group.rows, group.columns
         self.matrices = phase.leaves()
-        self.scalars = phase.scalars()
+        self.numbers = Numbers(phase.scalars(), partials)
+        self.after: ir.Value | None = None
         cones = [phase.cone(value) for value in phase.results]
         ahead = {each for value in phase.rings for each in phase.reads(value)}
         self.own = {each for each in self.matrices if all(cone.get(each, {0}) == {0} for cone in cones)} - ahead
@@ -131,17 +136,18 @@ class Kernel:
         self._function.attributes["function_type"] = ir.TypeAttr.get(kind)
 
     def operands(self) -> list[ir.Value]:
-        """What a dispatch takes."""
-        return [*self.matrices, *self.scalars]
+        """What a dispatch takes; of a number in parts these, in its place."""
+        after = [] if self.after is None else [self.after]
+        return [*self.matrices, *self.numbers.given, *self.numbers.partials, *after]
 
     def results(self) -> list[ir.Type]:
         """What a dispatch gives: the values stored, then vectors of partial reductions."""
-        partial = [
-            ir.RankedTensorType.get([self.groups], element_type(value))
-            for value, reductions in self.phase.reduced.items()
-            for _ in reductions
-        ]
+        partial = [ir.RankedTensorType.get([self.groups], element_type(each.result)) for each in self.reductions()]
         return [*(value.type for value in self.phase.stored), *partial]
+
+    def reductions(self) -> list[FullReduction]:
+        """What it reduces in parts."""
+        return [each for reductions in self.phase.reduced.values() for each in reductions]
 
 
 class Body:
@@ -159,9 +165,15 @@ class Body:
         arguments = iter(self._arguments)
         size = kernel.rows * kernel.columns
         self.memory = {value: self._subspan(next(arguments), size, value) for value in kernel.matrices}
-        self.splats = {}
-        for value in kernel.scalars:
-            self.splats[value] = self.vectors.scalar(self._subspan(next(arguments), 1, value), element_type(value))
+        self._numbers = {}
+        for value in kernel.numbers.given:
+            self._numbers[value] = self.vectors.scalar(self._subspan(next(arguments), 1, value), element_type(value))
+        for value, partial in kernel.numbers.partials.items():
+            self._numbers[value] = partial.combine(self.vectors, self._subspan(next(arguments), partial.count, value))
+        for op in kernel.numbers.operations:
+            self._numbers[op.results[0]] = self.vectors.elementwise(op, [self.number(each) for each in op.operands])
+        if kernel.after is not None:
+            next(arguments)
         self.stored = {value: self._subspan(next(arguments), size, value) for value in phase.stored}
         self.partial = [
             (value, each.combine, self._subspan(next(arguments), kernel.groups, value))
@@ -204,6 +216,11 @@ class Body:
             kind = {"kind": attribute(f"#vector.kind<{COMBINE[combine][1]}>")}
             number = create("vector.reduction", [total], [lane_type(element_type(value))], kind).result
             create("memref.store", [number, memory, group])
+
+    def number(self, value: ir.Value) -> ir.Value:
+        """A vector of a number, or of the one number that a constant consists of."""
+        constant = splat_of(value)
+        return self._numbers[value] if constant is None else self.vectors.constant(constant, element_type(value))
 
     def _subspan(self, binding: ir.Value, size: int, like: ir.Value) -> ir.Value:
         return create("stream.binding.subspan", [binding, self.zero], [_memref(size, element_type(like))]).result

@@ -110,9 +110,11 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
     Args:
       group: the group.
       recompute: operations that may be done again for every further shift at which a value is read, or in a later
-        phase, before the value is kept in a ring, or stored.
+        phase, before the value is kept in a ring, or stored; half as many for a ring where matrices are of 16 bits.
     """
     reduced, stored = _results(group, recompute)
+    if group.has_halves():  # their loads leave less time for it
+        recompute //= 2
     phases = []
     for number in sorted({group.reductions[value] for value in (*stored, *reduced)}):
         mine = {value: each for value, each in reduced.items() if group.reductions[value] == number}

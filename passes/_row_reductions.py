@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import owner, shape_of
+from sonew_compiled.passes._function import owner, shape_of, splat_of
 from sonew_compiled.passes._mlir import ir
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FullReduction:
     """Operations that reduce all of a tensor to one number, in stages.
 
@@ -28,11 +28,21 @@ class FullReduction:
         names = [each.operation.name for each in self.template.regions[0].blocks[0].operations]
         return names[0].removeprefix("stablehlo.") if len(names) == 2 else ""  # and the return
 
+    @property
+    def result(self) -> ir.Value:
+        """The number that the tensor is reduced to."""
+        return self.operations[-1].results[0]
+
+    @property
+    def first_value(self) -> ir.Attribute | None:
+        """What the reduction starts from; None if it is no constant."""
+        return splat_of(self.template.operands[1])
+
     def reduce_partial(self, partial: ir.Value) -> None:
         """Reduce a vector of partial results in the place of the tensor, and erase the stages."""
         with ir.InsertionPoint(self.template):
             (result,) = build.reduce_as(self.template, [partial], [0])
-        self.operations[-1].results[0].replace_all_uses_with(result)
+        self.result.replace_all_uses_with(result)
         for op in reversed(self.operations):
             op.erase()
 

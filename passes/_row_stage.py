@@ -180,7 +180,7 @@ class _Vector:
             self._choose(op.operands[0], on)
             return self._made[value, on]
         if is_elementwise(op):
-            operands = [self.at(each, on) if shape_of(each) else self._scalar(each) for each in op.operands]
+            operands = [self.at(each, on) if shape_of(each) else self._stage.body.number(each) for each in op.operands]
             result = self._stage.vectors.elementwise(op, operands)
         else:
             shift = self._stage.phase.group.shifts[op]
@@ -220,16 +220,7 @@ class _Vector:
     def _splat(self, value: ir.Value) -> ir.Value:
         op = owner(value)
         assert op is not None, value
-        if op.name == "stablehlo.broadcast_in_dim":
-            return self._scalar(op.operands[0])
-        number = ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()
-        return self._stage.vectors.constant(number, element_type(value))
-
-    def _scalar(self, value: ir.Value) -> ir.Value:
-        op = owner(value)
-        if op is not None and op.name == "stablehlo.constant":
-            return self._splat(value)
-        return self._stage.body.splats[value]
+        return self._stage.body.number(op.operands[0] if op.name == "stablehlo.broadcast_in_dim" else value)
 
     def _lanes(self) -> ir.Value:
         i32 = ir.IntegerType.get_signless(32)

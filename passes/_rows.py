@@ -7,13 +7,14 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sonew_compiled.passes._function import Function, owner, shape_of
+from sonew_compiled.passes._function import Function, element_type, owner, shape_of, splat_of
 from sonew_compiled.passes._mlir import ir
-from sonew_compiled.passes._vectors import is_vectorised
+from sonew_compiled.passes._vectors import is_vectorised, size_of
 
 _SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
 # A tensor is shifted by at most one row in so many.
 _SHIFTED_SHARE = 4
+_HALF_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,11 @@ class RowGroup:
             groups.append(cls(operations, [op for op in block if op in inside], reductions))
         return groups
 
+    def has_halves(self) -> bool:
+        """Whether any matrix that it reads is of 16 bits."""
+        read = (operand for op in self.operations for operand, _ in self.reads(op) if operand not in self._places)
+        return any(size_of(element_type(each)) == _HALF_BYTES for each in read)
+
     def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
         """At which shifts computing the value reads itself and others, those of `known` not looked into."""
         shifts: dict[ir.Value, set[int]] = {value: {0}}
@@ -237,8 +243,6 @@ def _sliced(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], tuple[int, ...]
 def is_splat(value: ir.Value) -> bool:
     """Whether every element of the tensor is one number, of a constant or a scalar."""
     op = owner(value)
-    if op is None or op.name not in _SPLATS:
-        return False
-    if op.name == "stablehlo.broadcast_in_dim":
+    if op is not None and op.name == "stablehlo.broadcast_in_dim":
         return not shape_of(op.operands[0])
-    return bool(ir.DenseElementsAttr(op.attributes["value"]).is_splat)
+    return splat_of(value) is not None

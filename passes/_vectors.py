@@ -96,9 +96,16 @@ def attribute(text: str) -> ir.Attribute:
 
 @dataclass(frozen=True)
 class Vectors:
-    """Makes operations on vectors of `lanes` elements at the insertion point."""
+    """Makes operations on vectors at the insertion point.
+
+    Attributes:
+      lanes: their elements.
+      native_bf16: whether the processor rounds to bfloat16 in one instruction; then numbers smaller than the least
+        normal one become zero.
+    """
 
     lanes: int
+    native_bf16: bool = False
 
     def type(self, element: ir.Type) -> ir.Type:
         """The vector of what stands for the element in a register."""
@@ -228,6 +235,8 @@ class Vectors:
         assert conversion is not None, (source, into)
         if not _is_half(into):
             return self._cast(conversion, value, into)
+        if self.native_bf16 and str(into) == "bf16":  # IREE makes integer arithmetic of `arith.truncf`
+            conversion = "llvm.fptrunc"
         narrow = create(conversion, [value], [ir.VectorType.get([self.lanes], into)]).result
         return self._cast("arith.bitcast", narrow, into)
 

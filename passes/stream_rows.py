@@ -2,10 +2,15 @@
 
 A compiler writes a shifted matrix out before it is read, and makes a loop of its own of every reduction. Here all that
 lies between two reductions is one kernel: it reads every matrix once, shifts by reading other rows, adds up what is
-reduced while it goes along, and overwrites a donated matrix with its own result.
+reduced while it goes along, and overwrites a donated matrix with its own result. What is computed of a reduction's
+result is computed by the kernels that read it.
 
-    y = x + shift(x, 1)                y, p = flow.dispatch @rows(x)
-    s = reduce(add, y * y)     becomes    s = reduce(add, p)
+    y = x + shift(x, 1)                   y, p = flow.dispatch @rows_0(x)
+    s = reduce(add, y * y)     becomes    z = flow.dispatch @rows_1(y, p)
+    z = y / sqrt(s)
+
+The kernels of one matrix follow each other, while it is in the cache: the first of the next one is made to depend on
+the last. A compiler would otherwise go through all matrices once for each kernel.
 
 The kernels are `stream.executable`s of MLIR's `scf` and `vector` dialects, which `iree-compile` compiles for a
 processor as it does its own. jaxlib has no bindings for `stream` and `flow`: those few operations are made without
@@ -21,8 +26,11 @@ from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._row_kernel import Kernel, fits
-from sonew_compiled.passes._row_phases import phases_of
+from sonew_compiled.passes._row_numbers import Partial, partials_of
+from sonew_compiled.passes._row_phases import Phase, phases_of
+from sonew_compiled.passes._row_reductions import FullReduction
 from sonew_compiled.passes._rows import RowGroup, is_concatenation
+from sonew_compiled.passes._vectors import Vectors
 from sonew_compiled.passes.wire_donation import ALIASED
 
 ELEMENTS = 1 << 10
@@ -35,33 +43,65 @@ LANES = 16
 """Elements of a vector: of float32 in 512 bits."""
 
 
-def stream_rows(module: ir.Module, *, elements: int = ELEMENTS, recompute: int = RECOMPUTE, lanes: int = LANES) -> None:
+def stream_rows(
+    module: ir.Module,
+    *,
+    elements: int = ELEMENTS,
+    recompute: int = RECOMPUTE,
+    lanes: int = LANES,
+    native_bf16: int = 0,
+) -> None:
     """Make kernels of what is computed of shifted matrices of at least `elements` elements.
 
-    Functions are inlined into the exports. Only shifts at the top level of these are seen. What is computed without
-    shifts after the last reduction stays as it is, and so do matrices that `fits` refuses.
+    Functions are inlined into the exports. Only shifts at the top level of these are seen. Matrices that `fits` refuses
+    stay as they are.
+
+    Args:
+      module: is changed in place.
+      elements: see `ELEMENTS`.
+      recompute: see `RECOMPUTE`.
+      lanes: see `LANES`.
+      native_bf16: 1 for a processor that rounds to bfloat16 in one instruction, for which numbers smaller than the
+        least normal one are zeros; 0 for others.
     """
     module.context.allow_unregistered_dialects = True
     inline_calls(module)
     # What is computed twice would be read twice.
     run_mlir_passes(module, "builtin.module(func.func(cse))")
+    vectors = Vectors(lanes, native_bf16=bool(native_bf16))
     count = 0
     for function in functions(module):
         _give_each_reader_its_own_slice(function)
         _hoist_numbers(function)
         dispatches: dict[ir.Operation, Kernel] = {}
         for group in RowGroup.find(function, elements):
-            phases = [each for each in phases_of(group, recompute) if each.has_shifts() or each.reduced]
-            if all(fits(each, lanes) for each in phases):
-                kernels = [
-                    Kernel(f"rows_{count + index}_{group.rows}x{group.columns}", each, lanes)
-                    for index, each in enumerate(phases)
-                ]
-                made = _dispatch(module, function, kernels)
-                dispatches |= made
-                count += len(made)
+            made = _dispatch(module, function, _kernels(group, count, recompute, vectors), after=list(dispatches)[-1:])
+            dispatches |= made
+            count += len(made)
         _overwrite(function, dispatches)
+        _erase_unused(function)
     run_mlir_passes(module, "builtin.module(func.func(cse))")
+
+
+def _kernels(group: RowGroup, count: int, recompute: int, vectors: Vectors) -> list[Kernel]:
+    """The kernels of a group, in order; none if one of them cannot be."""
+    phases = [each for each in phases_of(group, recompute) if _is_worth_a_kernel(each)]
+    if not all(fits(each, vectors.lanes) for each in phases):
+        return []
+    kernels: list[Kernel] = []
+    partials: dict[ir.Value, Partial] = {}
+    for index, phase in enumerate(phases, start=count):
+        kernel = Kernel(f"rows_{index}_{group.rows}x{group.columns}", phase, vectors, partials)
+        kernels.append(kernel)
+        partials |= partials_of(phase.reduced, kernel.groups)
+    return kernels
+
+
+def _is_worth_a_kernel(phase: Phase) -> bool:
+    """Whether it shifts or reduces, or only goes on with what kernels have stored."""
+    if phase.has_shifts() or phase.reduced:
+        return True
+    return all(owner(each) is None or each in phase.known for each in phase.leaves())
 
 
 def _give_each_reader_its_own_slice(function: Function) -> None:
@@ -91,10 +131,24 @@ def _hoist_numbers(function: Function) -> None:
         behind[op], last[at] = at, op
 
 
-def _dispatch(module: ir.Module, function: Function, kernels: Sequence[Kernel]) -> dict[ir.Operation, Kernel]:
+def _erase_unused(function: Function) -> None:
+    """Remove the reductions, and what is computed of them, that kernels compute themselves."""
+    for op in reversed([each.operation for each in function.block.operations]):
+        if (
+            op.name.startswith("stablehlo.")
+            and op.name != "stablehlo.custom_call"
+            and not any(list(each.uses) for each in op.results)
+        ):
+            op.erase()
+
+
+def _dispatch(
+    module: ir.Module, function: Function, kernels: Sequence[Kernel], *, after: Sequence[ir.Operation]
+) -> dict[ir.Operation, Kernel]:
     """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
 
     A dispatch comes where the last is there of what it reads, which must be before anything that reads what it gives.
+    The first also takes a result of the dispatch `after`, if that is early enough.
     """
     if not kernels:
         return {}
@@ -102,7 +156,12 @@ def _dispatch(module: ir.Module, function: Function, kernels: Sequence[Kernel]) 
     places: dict[ir.Operation, float] = {op.operation: place for place, op in enumerate(function.block.operations)}
     moved: dict[ir.Value, float] = {}
     computed = {op for kernel in kernels for op in kernel.phase.operations()}
-    after: list[ir.Operation | None] = []
+    readers = {use.owner.operation for kernel in kernels for value in kernel.phase.results for use in value.uses}
+    readers -= computed | group.beside
+    for dispatch in after:
+        if all(places[dispatch] < places[op] for op in readers):
+            kernels[0].after = dispatch.results[0]
+    lasts: list[ir.Operation | None] = []
     for kernel in kernels:
         last: ir.Operation | None = None
         for value in kernel.operands():
@@ -113,14 +172,16 @@ def _dispatch(module: ir.Module, function: Function, kernels: Sequence[Kernel]) 
         users = {use.owner.operation for value in kernel.phase.results for use in value.uses}
         if any(places[op] <= place for op in users if op not in computed and op not in group.beside):
             return {}
-        after.append(last)
-        moved |= dict.fromkeys(kernel.phase.stored, place)
+        lasts.append(last)
+        moved |= dict.fromkeys([*kernel.phase.stored, *(each.result for each in kernel.reductions())], place)
     given: dict[ir.Value, ir.Value] = {}
+    partial: dict[FullReduction, ir.Value] = {}
     made = {}
-    for kernel, last in zip(kernels, after, strict=True):
+    for kernel, last in zip(kernels, lasts, strict=True):
         with ir.InsertionPoint.at_block_begin(module.body):
             kernel.create()
-        operands = [given.get(each, each) for each in kernel.operands()]
+        parts = {each.result: result for each, result in partial.items()}
+        operands = [parts.get(each, given.get(each, each)) for each in kernel.operands()]
         with _after([last, *map(owner, operands)], function):
             dispatch = ir.Operation.create(
                 "flow.dispatch",
@@ -134,9 +195,9 @@ def _dispatch(module: ir.Module, function: Function, kernels: Sequence[Kernel]) 
         made[dispatch] = kernel
         results = iter(dispatch.results)
         given |= {value: next(results) for value in kernel.phase.stored}
-        for reductions in kernel.phase.reduced.values():
-            for each in reductions:
-                each.reduce_partial(next(results))
+        partial |= zip(kernel.reductions(), results, strict=True)
+    for reduction, result in partial.items():
+        reduction.reduce_partial(result)
     for value, result in given.items():
         value.replace_all_uses_with(result)
     for op in reversed(group.inside):
@@ -185,5 +246,5 @@ PASS = Pass(
     name="stream-rows",
     summary="compute what reads shifted rows in loops over the rows",
     run=stream_rows,
-    options={"elements": int, "recompute": int, "lanes": int},
+    options={"elements": int, "recompute": int, "lanes": int, "native_bf16": int},
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -244,11 +245,10 @@ def _debias(decay: float, count: jax.Array, dtype: jnp.dtype) -> jax.Array:
 def _damping(options: _Options, chain: Chain, h: list[jax.Array]) -> jax.Array:
     if options.eps_mode == "absolute":
         return jnp.asarray(options.eps, h[0].dtype)
-    largest = jnp.zeros_like(h[0])
-    for d, band in enumerate(h[1:], start=1):
-        off = jnp.abs(band)
-        largest = jnp.maximum(largest, jnp.maximum(off, chain.shift(off, -d)))
-    relative = jnp.asarray(options.eps, h[0].dtype) * jnp.max(h[0] + largest)
+    edges = [jnp.abs(band) for band in h[1:]]
+    around = [jnp.maximum(off, chain.shift(off, -d)) for d, off in enumerate(edges, start=1)]
+    row = h[0] + functools.reduce(jnp.maximum, around) if around else h[0]
+    relative = jnp.asarray(options.eps, h[0].dtype) * jnp.max(row)
     return jnp.maximum(relative, jnp.asarray(_SMALLEST_DAMPING, h[0].dtype))
 
 

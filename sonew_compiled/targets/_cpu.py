@@ -7,6 +7,7 @@ import functools
 import platform
 import re
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
@@ -79,15 +80,21 @@ arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 """
 
 
-def _passes(lanes: int) -> tuple[str, ...]:
-    """The passes for processors with vectors of so many float32 numbers, of two registers where they have few.
+# What LLVM calls the instructions that round vectors of float32 to bfloat16.
+_NATIVE_BF16 = "avx512bf16"
 
-    The kernels round by conversions that stay what they are, so `emulate-rounding` comes after them.
+
+def _passes(features: Collection[str]) -> tuple[str, ...]:
+    """The passes for processors with these features, in LLVM's names.
+
+    Vectors are of two registers where these are small. The kernels round by conversions that stay what they are, so
+    `emulate-rounding` comes after them.
     """
-    return ("emulate-contractions", "emulate-arithmetic", f"stream-rows:lanes={lanes}", "emulate-rounding")
+    kernels = f"stream-rows:lanes={16 if 'avx512f' in features else 8}"
+    if _NATIVE_BF16 in features:
+        kernels += ",native_bf16=1"
+    return ("emulate-contractions", "emulate-arithmetic", kernels, "emulate-rounding")
 
-
-_WIDE, _NARROW = _passes(16), _passes(8)
 
 MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
 """The processors that can be named, the more capable level first."""
@@ -100,7 +107,7 @@ def cpu_target(model: str) -> Target:
             name="cpu",
             flags=(*_FLAGS, _HOST),
             fallback_flags=_FALLBACK_FLAGS,
-            passes=_NARROW,
+            passes=_passes(()),
             driver="local",
             machine=platform.machine(),
         )
@@ -116,7 +123,7 @@ def cpu_target(model: str) -> Target:
         name=f"cpu:{model}",
         flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
         fallback_flags=_FALLBACK_FLAGS,
-        passes=_WIDE if model == "x86-64-v4" else _NARROW,
+        passes=_passes(features),
         driver="local",
         machine=machine,
         cpu=cpu,
@@ -127,7 +134,7 @@ def cpu_target(model: str) -> Target:
 def pin_host(target: Target) -> Target:
     """The target, for `cpu` with the processor of this machine named in full, so that the bundle says what it needs.
 
-    Then its passes are for the width of that processor's vectors.
+    Then its passes are for that processor's vectors.
 
     Asks the compiler, which takes a third of a second.
 
@@ -137,8 +144,7 @@ def pin_host(target: Target) -> Target:
     if _HOST not in target.flags:
         return target
     cpu, features = _host()
-    passes = _WIDE if "avx512f" in features else _NARROW
-    return dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features), passes=passes)
+    return dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features), passes=_passes(features))
 
 
 @functools.cache

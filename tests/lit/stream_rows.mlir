@@ -1,5 +1,16 @@
 // RUN: %sonew-opt --pass stream-rows:elements=16,lanes=4 %s | FileCheck %s
 
+// Of `scaled` below, the kernel that reads the sum: it adds up the parts, and goes on from there for itself.
+// CHECK:         func.func @rows_2_40x4(
+// CHECK:           [[RATE:%.+]] = vector.broadcast
+// CHECK:           [[PARTS:%.+]] = "stream.binding.subspan"(%arg2,
+// CHECK:           vector.maskedload [[PARTS]]
+// CHECK:           [[ALL:%.+]] = vector.reduction <add>
+// CHECK:           [[SUM:%.+]] = vector.broadcast [[ALL]] : f32 to vector<4xf32>
+// CHECK:           [[TOTAL:%.+]] = arith.addf {{.*}}, [[SUM]]
+// CHECK-NEXT:      [[SCALE:%.+]] = arith.mulf [[RATE]], [[TOTAL]]
+// CHECK:           arith.mulf {{.*}}, [[SCALE]]
+
 // One kernel, with the shift, the helper's body and the reduction in it. Rows before the last read the next row; the last
 // row, in masks, reads the first one a column on, and what is filled in after the last column.
 // CHECK:         func.func @rows_0_40x4(%arg0: !stream.binding, %arg1: !stream.binding, %arg2: !stream.binding, %arg3: !stream.binding)
@@ -51,4 +62,22 @@ func.func private @helper(%x: tensor<40x4xf32>, %least: tensor<f32>) -> tensor<4
   %0 = stablehlo.broadcast_in_dim %least, dims = [] : (tensor<f32>) -> tensor<40x4xf32>
   %1 = stablehlo.maximum %x, %0 : tensor<40x4xf32>
   return %1 : tensor<40x4xf32>
+}
+
+// The sum itself is not computed, nor what depends on it.
+// CHECK-LABEL: func.func public @scaled
+// CHECK-NEXT:    [[SUMS:%.+]] = "flow.dispatch"(%arg0) {entry_points = [@rows_1_40x4::@rows_1_40x4]
+// CHECK-NEXT:    [[SCALED:%.+]] = "flow.dispatch"(%arg0, %arg1, [[SUMS]]) {entry_points = [@rows_2_40x4::@rows_2_40x4]
+// CHECK-NEXT:    return [[SCALED]]
+func.func public @scaled(%x: tensor<40x4xf32> {sonew.name = "x"}, %rate: tensor<f32>) -> tensor<40x4xf32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %fill = stablehlo.constant dense<0.0> : tensor<1x4xf32>
+  %0 = stablehlo.slice %x [1:40, 0:4] : (tensor<40x4xf32>) -> tensor<39x4xf32>
+  %1 = stablehlo.concatenate %0, %fill, dim = 0 : (tensor<39x4xf32>, tensor<1x4xf32>) -> tensor<40x4xf32>
+  %2 = stablehlo.add %x, %1 : tensor<40x4xf32>
+  %3 = stablehlo.reduce(%2 init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<40x4xf32>, tensor<f32>) -> tensor<f32>
+  %4 = stablehlo.multiply %rate, %3 : tensor<f32>
+  %5 = stablehlo.broadcast_in_dim %4, dims = [] : (tensor<f32>) -> tensor<40x4xf32>
+  %6 = stablehlo.multiply %2, %5 : tensor<40x4xf32>
+  return %6 : tensor<40x4xf32>
 }
