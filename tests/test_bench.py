@@ -19,6 +19,7 @@ import pytest
 from sonew_compiled.bench import benchmark, presets, rows
 from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._elsewhere import Elsewhere
+from sonew_compiled.bench._flops import step_flops
 from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._plan import Plan, Run, make_runs
 from sonew_compiled.bench._table import lines_of, markdown
@@ -26,6 +27,7 @@ from sonew_compiled.bench._traffic import update_bytes
 from sonew_compiled.bench.report import write_report
 from sonew_compiled.bench.speed import GOALS, SpeedSettings, measure_speed
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.models import load_model
 from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, optimizer_settings
 
 Sonew = Callable[..., Any]
@@ -152,6 +154,19 @@ def runs_of(**changed: Any) -> tuple[Run, ...]:
         **changed,
     }
     return make_runs(**asked)
+
+
+def test_settings_replace_those_of_the_preset() -> None:
+    (run,) = runs_of(settings={"b1": 0.5, "rank": None})
+    assert run.optimizer == optimizer_settings("adam", b1=0.5)
+    with pytest.raises(UsageError, match=r"--b1 0\.5 does not go with sgd"):
+        runs_of(optimizers=["sgd"], settings={"b1": 0.5})
+
+
+def test_operations_are_those_of_a_step_without_the_roots() -> None:
+    model = load_model("autoencoder-small")
+    (seldom,), (always,) = (runs_of(optimizers=["shampoo"], settings={"precond_interval": n}) for n in (20, 1))
+    assert 10 * step_flops(model, seldom) < step_flops(model, always)
 
 
 def test_a_changed_bundle_or_version_is_run_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

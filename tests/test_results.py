@@ -106,13 +106,15 @@ def test_the_sweep_of_the_preset_is_quoted() -> None:
 
 
 def test_the_best_of_every_study_is_quoted() -> None:
-    tables = [cells for cells in table_rows("docs/results.md") if len(cells) == 7]
-    table = {cells[0]: cells[1:] for cells in reversed(tables)}  # the first is of the studies
+    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 8}
     studies = rows("tuned-20.jsonl")
-    assert {(row["trials"], row["epochs"], row["data"]) for row in studies} == {(6, 20, "mnist")}, "one budget for all"
+    assert {(row["epochs"], row["data"]) for row in studies} == {(20, "mnist")}
+    # One budget for all but the two whose order it did not settle.
+    budgets = {row["optimizer"]: row["trials"] for row in studies}
+    assert budgets == dict.fromkeys(budgets, 6) | {"sgd": 12, "momentum": 12}
     for row in studies:
         best = [row["best"].get(key) for key in ("learning_rate", "b1", "b2", "eps")]
-        assert table[row["optimizer"]] == [*("" if x is None else f"{x:.3g}" for x in best), *losses(row)]
+        assert table[row["optimizer"]] == [str(row["trials"]), *("" if x is None else f"{x:.3g}" for x in best), *losses(row)]
         assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
 
 
@@ -123,7 +125,7 @@ def test_the_order_of_the_optimizers_is_that_of_its_rows() -> None:
         assert (settings["epochs"], settings["data"], settings["precision"], row["error"]) == (20, "mnist", "f32", None)
         seeds.setdefault(settings["optimizer"]["name"], {})[settings["seed"]] = row
     best = {row["optimizer"]: row["best"] for row in rows("tuned-20.jsonl")}
-    assert seeds.keys() == best.keys()
+    assert seeds.keys() <= best.keys()
     means = {}
     table = {cells[0]: cells[1:6] for cells in table_rows("docs/results.md") if len(cells) == 7 and cells[0] in seeds}
     for name, found in seeds.items():
@@ -134,8 +136,8 @@ def test_the_order_of_the_optimizers_is_that_of_its_rows() -> None:
         train, test = ([found[seed][key] for seed in (1, 2, 3)] for key in ("train_loss", "test_loss"))
         means[name] = statistics.mean(train)
         assert table[name] == [f"{x:.2f}" for x in (*train, means[name], statistics.mean(test))]
-    order = ("momentum", "sgd", "adam", "diag-sonew", "tridiag-sonew", "band-sonew", "shampoo")
-    assert sorted(means, key=lambda name: -means[name]) == list(order), "momentum is the exception that the text names"
+    order = ("sgd", "momentum", "adam", "diag-sonew", "tridiag-sonew", "band-sonew", "shampoo")
+    assert sorted(means, key=lambda name: -means[name]) == list(order), "the paper's"
 
 
 def test_every_run_of_the_precision_policies_is_quoted() -> None:

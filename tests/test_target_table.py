@@ -8,7 +8,6 @@ from types import ModuleType
 
 import pytest
 
-from sonew_compiled.presets import PRECISIONS
 from sonew_compiled.targets import target_names
 
 ROOT = Path(__file__).parent.parent
@@ -45,8 +44,8 @@ def test_every_combination_compiles_or_is_refused_with_a_reason(tool: ModuleType
     keys = [tuple(row[key] for key in tool.KEYS) for row in rows]
     assert len(set(keys)) == len(keys)
     assert {key.partition(":")[0] for key in COMPILED} == {name.partition(":")[0] for name in target_names()}
-    assert set(keys) >= set(itertools.product(tool.MODELS, tool.OPTIMIZERS, PRECISIONS, COMPILED))
+    assert set(keys) >= {(*each, target) for each, target in itertools.product(tool.combinations(), COMPILED)}
     for row in rows:
         assert row["result"] == "compiled" or (row["result"] == "refused" and "the nearest that can is" in row["why"])
-        if row["model"] == "classifier" and row["target"] in RUN and row["result"] == "compiled":
+        if row["model"] != "autoencoder" and row["target"] in RUN and row["result"] == "compiled":
             assert row["ran"], row

@@ -1,6 +1,7 @@
-"""Compiles every combination of model, optimizer, precision and target, and writes the table of docs/targets.md.
+"""Compiles every combination of model, optimizer, precision and target, and writes the tables of docs/targets.md.
 
-Of those that this machine runs it trains two steps.
+Of those that this machine runs it trains two steps. The two built-in models are compiled with SONew under every policy;
+every optimizer in float32 is, of a small dense network, so that the full matrices of some fit.
 
     python tools/target_table.py --output docs/results/targets.jsonl --write docs/targets.md
     python tools/target_table.py --target cpu --target vulkan --model classifier --output part.jsonl
@@ -24,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from sonew_compiled import models
 from sonew_compiled.compile import compile_training
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import PRECISIONS, optimizer_settings
+from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, optimizer_settings
 from sonew_compiled.runtime import open_bundle, open_device, why_not_here
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import TargetSpec
@@ -38,13 +41,50 @@ from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.targets import resolve_targets, target_names
 
 # The batch that each is compiled for.
-MODELS = {"autoencoder": 1000, "classifier": 100}
-OPTIMIZERS = ("diag-sonew", "tridiag-sonew", "band-sonew")
+MODELS = {"autoencoder": 1000, "classifier": 100, "dense": 32}
+DENSE_WIDTHS = (16, 12, 8)
+
+
+def combinations(
+    model_names: Iterable[str] = MODELS, optimizers: Iterable[str] = OPTIMIZERS, precisions: Iterable[str] = PRECISIONS
+) -> list[tuple[str, str, str]]:
+    """Of these those that are compiled: SONew under every policy, or every optimizer in float32."""
+    return [
+        (model, optimizer, precision)
+        for model, optimizer, precision in itertools.product(model_names, optimizers, precisions)
+        if (precision == "f32" if model == "dense" else optimizer.endswith("-sonew"))
+    ]
+
 
 BEGIN, END = "<!-- table of tools/target_table.py -->", "<!-- end of the table -->"
 KEYS = ("model", "optimizer", "precision", "target")
 
 Row = dict[str, Any]
+
+
+def _dense_init(key: jax.Array) -> dict[str, dict[str, jax.Array]]:
+    sides = itertools.pairwise(DENSE_WIDTHS)
+    return {
+        f"layer{index}": {"kernel": jax.random.normal(key, side) / math.sqrt(side[0]), "bias": jnp.zeros(side[1])}
+        for index, side in enumerate(sides)
+    }
+
+
+def _dense_loss(params: dict[str, dict[str, jax.Array]], batch: dict[str, jax.Array]) -> jax.Array:
+    hidden = jnp.tanh(batch["x"] @ params["layer0"]["kernel"] + params["layer0"]["bias"])
+    return jnp.mean(jnp.sum(jnp.square(hidden @ params["layer1"]["kernel"] + params["layer1"]["bias"]), axis=-1))
+
+
+def _dense_batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {"x": jax.ShapeDtypeStruct((size, DENSE_WIDTHS[0]), jnp.float32)}
+
+
+def model_of(name: str) -> models.Model:
+    """The built-in model of that name, or the dense network."""
+    if name == "dense":
+        return models.Model(init=_dense_init, loss=_dense_loss, batch=_dense_batch)
+    built_in: models.Model = getattr(models, name)
+    return built_in
 
 
 def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
@@ -53,7 +93,7 @@ def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
     row = {"model": model, "optimizer": optimizer, "precision": precision, "compiler": compiler()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "bundle")
-        built_in = getattr(models, model)
+        built_in = model_of(model)
         try:
             manifest = compile_training(
                 built_in.loss,
@@ -120,7 +160,25 @@ def compiler() -> str:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """The table: a line a target, a column a precision."""
+    """Both tables."""
+    rows = list(rows)
+    of_models = _of_precisions(row for row in rows if row["model"] != "dense")
+    return f"{of_models}\n\n{_of_optimizers(row for row in rows if row['model'] == 'dense')}"
+
+
+def _of_optimizers(rows: Iterable[Row]) -> str:
+    """A line an optimizer, a column a target."""
+    cells = {(row["optimizer"], row["target"]): "run" if row["ran"] else row["result"] for row in rows}
+    named = [target for target in target_names() if any(target == each for _, each in cells)]
+    lines = [f"| optimizer | {' | '.join(f'`{each}`' for each in named)} |", "|---" * (1 + len(named)) + "|"]
+    for optimizer in OPTIMIZERS:
+        results = (cells.get((optimizer, each), "not tried") for each in named)
+        lines.append(f"| `{optimizer}` | {' | '.join(results)} |")
+    return "\n".join(lines)
+
+
+def _of_precisions(rows: Iterable[Row]) -> str:
+    """A line a target, a column a precision."""
     by_cell: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_cell.setdefault((row["target"], row["precision"]), []).append(row)
@@ -172,7 +230,7 @@ def main(
     """Compile every combination of the repeatable options, and write a row for each."""
     names = [target.name for target in resolve_targets(targets or ("all",))]
     done = {tuple(row[key] for key in KEYS) for row in read_rows(output) if row["compiler"] == compiler()}
-    for setting in itertools.product(model_names, optimizers, precisions):
+    for setting in combinations(model_names, optimizers, precisions):
         pending = [name for name in names if (*setting, name) not in done]
         if not pending:
             continue

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sonew_compiled.errors import UsageError
@@ -105,6 +106,7 @@ def make_runs(
     data: str,
     data_dir: Path | None,
     learning_rate: float | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Run, ...]:
     """Every combination.
 
@@ -115,9 +117,10 @@ def make_runs(
       places: targets with the device that runs each, `""` where none does.
       seeds: of each run; those that are only compiled have the first.
       learning_rate: in place of the optimizers' own.
+      settings: as `optimizer_settings` takes them, in place of the optimizers' own where they are not None.
 
     Raises:
-      UsageError: an optimizer that there is not, or a learning rate that is no number.
+      UsageError: an optimizer that there is not, a setting that one does not take, or a number out of range.
     """
     if (epochs is None) == (steps is None):
         raise UsageError("give --epochs to train or --steps to time that many steps, not both")
@@ -125,14 +128,14 @@ def make_runs(
     for name, precision, (target, device), seed in itertools.product(optimizers, precisions, places, seeds):
         if not device and seed != seeds[0]:
             continue
-        settings = optimizer_settings(name, precision=precision)
+        optimizer = optimizer_settings(name, precision=precision, **settings)
         if learning_rate is not None:
-            settings = OptimizerSettings(**{**asdict(settings), "learning_rate": learning_rate})
+            optimizer = OptimizerSettings(**{**asdict(optimizer), "learning_rate": learning_rate})
         runs.append(
             Run(
                 kind="static" if not device else "train" if epochs is not None else "time",
                 model=model,
-                optimizer=settings,
+                optimizer=optimizer,
                 precision=precision,
                 target=target,
                 device=device,

@@ -14,7 +14,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import OPTIMIZERS, PRECISIONS
+from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.presets import BenchPreset
@@ -35,6 +35,7 @@ _NOT_FOR_SPEED = {
     "target_losses": "--target-loss",
     "resume": "--resume",
     "data_dir": "--data-dir",
+    **{name: f"--{name.replace('_', '-')}" for name in SETTINGS},
 }
 
 
@@ -58,6 +59,7 @@ _NOT_FOR_SPEED = {
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
 @click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
+@options.setting_options
 @options.batch_size_option
 @click.option("--epochs", type=click.IntRange(min=1), help="Train this long.")
 @click.option("--steps", type=click.IntRange(min=1), help="Train not at all; only time this many steps.")
@@ -122,6 +124,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
             data=preset.data,
             data_dir=what["data_dir"],
             learning_rate=what["learning_rate"],
+            settings={name: what[name] for name in SETTINGS},
         ),
         target_losses=preset.target_losses,
         update=preset.update,
@@ -158,7 +161,7 @@ def _replaced(preset: BenchPreset, what: dict[str, Any]) -> BenchPreset:
 
 def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
     for name, flag in _NOT_FOR_SPEED.items():
-        if what[name]:
+        if what[name] not in (None, False, ()):
             raise UsageError(f"{flag} does not go with --preset speed, which measures the same for everybody")
     _require_compiler()
     from sonew_compiled.bench import presets

@@ -102,6 +102,33 @@ def schedule_options(command: Command) -> Command:
     )(command)
 
 
+# Those that replace settings of the optimizer's preset.
+_SETTING_OPTIONS = (
+    click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]"),
+    click.option("--b1", type=float, help="Decay of the momentum.  [default: the optimizer's preset]"),
+    click.option("--b2", type=float, help="Decay of the statistics.  [default: the optimizer's preset]"),
+    click.option("--eps", type=float, help="Damping.  [default: the optimizer's preset]"),
+    click.option(
+        "--precond-interval",
+        type=int,
+        help="Steps from one preconditioner of shampoo, soap, full-adagrad or kfac to the next.  "
+        "[default: the optimizer's preset]",
+    ),
+    click.option("--block-size", type=int, help="Largest side of shampoo's blocks.  [default: 2048]"),
+    click.option("--rank", type=int, help="Rows of rfdson's sketch.  [default: 4]"),
+    click.option("--weight-decay", type=float, help="Decoupled weight decay.  [default: the optimizer's preset]"),
+    click.option("--local-steps", type=int, help="Steps that locoprop's layers make in a step.  [default: 10]"),
+    click.option("--activation-rate", type=float, help="Distance of locoprop's targets.  [default: 0.01]"),
+)
+
+
+def setting_options(command: Command) -> Command:
+    """Settings of an optimizer, without its learning rate."""
+    for option in reversed(_SETTING_OPTIONS):
+        command = option(command)
+    return command
+
+
 def compile_options(command: Command) -> Command:
     """What is compiled into a bundle."""
     options = (
@@ -110,21 +137,7 @@ def compile_options(command: Command) -> Command:
             help=f"{', '.join(MODELS)}, or package.module:attribute of yours.  [default: {MODELS[0]}]",
         ),
         click.option("--optimizer", type=click.Choice(OPTIMIZERS), help=f"Optimizer.  [default: {DEFAULT_OPTIMIZER}]"),
-        click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]"),
-        click.option("--b1", type=float, help="Decay of the momentum.  [default: the optimizer's preset]"),
-        click.option("--b2", type=float, help="Decay of the statistics.  [default: the optimizer's preset]"),
-        click.option("--eps", type=float, help="Damping.  [default: the optimizer's preset]"),
-        click.option(
-            "--precond-interval",
-            type=int,
-            help="Steps from one preconditioner of shampoo, soap, full-adagrad or kfac to the next.  "
-            "[default: the optimizer's preset]",
-        ),
-        click.option("--block-size", type=int, help="Largest side of shampoo's blocks.  [default: 2048]"),
-        click.option("--rank", type=int, help="Rows of rfdson's sketch.  [default: 4]"),
-        click.option("--weight-decay", type=float, help="Decoupled weight decay.  [default: the optimizer's preset]"),
-        click.option("--local-steps", type=int, help="Steps that locoprop's layers make in a step.  [default: 10]"),
-        click.option("--activation-rate", type=float, help="Distance of locoprop's targets.  [default: 0.01]"),
+        *_SETTING_OPTIONS,
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),
