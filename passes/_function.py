@@ -150,6 +150,14 @@ def owner(value: ir.Value) -> ir.Operation | None:
     return None if isinstance(value.owner, ir.Block) else value.owner.operation
 
 
+def erase_unused(function: Function) -> None:
+    """Remove operations at the top level of whose results nothing is read, and then those that only these read."""
+    for op in reversed([each.operation for each in function.block.operations]):
+        pure = op.name.startswith("stablehlo.") and op.name != "stablehlo.custom_call"
+        if pure and not any(list(each.uses) for each in op.results):
+            op.erase()
+
+
 def splat_of(value: ir.Value) -> ir.Attribute | None:
     """The number of a constant that consists of one, None if the value is no such constant."""
     op = owner(value)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sonew_compiled.passes._function import Function, functions, owner, shape_of
+from sonew_compiled.passes._function import Function, erase_unused, functions, owner, shape_of
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
@@ -79,7 +79,7 @@ def stream_rows(
             dispatches |= made
             count += len(made)
         _overwrite(function, dispatches)
-        _erase_unused(function)
+        erase_unused(function)
     run_mlir_passes(module, "builtin.module(func.func(cse))")
 
 
@@ -129,17 +129,6 @@ def _hoist_numbers(function: Function) -> None:
         elif (first := next(iter(function.block.operations)).operation) != op:
             op.move_before(first)
         behind[op], last[at] = at, op
-
-
-def _erase_unused(function: Function) -> None:
-    """Remove the reductions, and what is computed of them, that kernels compute themselves."""
-    for op in reversed([each.operation for each in function.block.operations]):
-        if (
-            op.name.startswith("stablehlo.")
-            and op.name != "stablehlo.custom_call"
-            and not any(list(each.uses) for each in op.results)
-        ):
-            op.erase()
 
 
 def _dispatch(

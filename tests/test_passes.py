@@ -21,6 +21,7 @@ from jaxlib.mlir.dialects import stablehlo
 
 from sonew_compiled import passes
 from sonew_compiled.errors import UsageError
+from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.passes.split_reductions import _factors
 
 ADD = """
@@ -115,6 +116,26 @@ def test_merged_functions_compute_what_they_did() -> None:
 def test_merge_wants_a_container() -> None:
     with pytest.raises(UsageError, match="wants a module that holds named modules"):
         passes.run_pipeline(passes.parse(ADD))
+
+
+# ----- gather-shifts
+
+
+@pytest.mark.parametrize("by", [-3, -1, 1, 2])
+@pytest.mark.parametrize("columns", [1, 5])
+def test_gathered_shifts_compute_what_they_did(columns: int, by: int) -> None:
+    chain = Chain(rows=12, cols=columns)
+
+    def shifted(x: jax.Array) -> jax.Array:
+        return x + chain.shift(x * x, by, fill=0.5)
+
+    module = _container(main=_trace(shifted, (12, columns)))
+    gather = passes.parse_pass("gather-shifts:elements=1")
+    passes.run_pipeline(module, [*passes.PIPELINE, gather])
+    assert "stablehlo.gather" in passes.to_text(module)
+    assert "stablehlo.concatenate" not in passes.to_text(module)
+    x = np.random.default_rng(0).normal(size=(12, columns)).astype(np.float32)
+    np.testing.assert_allclose(_evaluate(module, x)[0], shifted(x), rtol=1e-6)
 
 
 # ----- strip-locations and the artifact

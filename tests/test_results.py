@@ -114,7 +114,11 @@ def test_the_best_of_every_study_is_quoted() -> None:
     assert budgets == dict.fromkeys(budgets, 6) | {"sgd": 12, "momentum": 12}
     for row in studies:
         best = [row["best"].get(key) for key in ("learning_rate", "b1", "b2", "eps")]
-        assert table[row["optimizer"]] == [str(row["trials"]), *("" if x is None else f"{x:.3g}" for x in best), *losses(row)]
+        assert table[row["optimizer"]] == [
+            str(row["trials"]),
+            *("" if x is None else f"{x:.3g}" for x in best),
+            *losses(row),
+        ]
         assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
 
 

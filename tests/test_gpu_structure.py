@@ -1,0 +1,63 @@
+"""What an update is made of on GPUs, which cannot be run here: dispatches, copies, scratch memory, registers."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from sonew_compiled import passes
+from sonew_compiled.build import adapt, build
+from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.targets import find_ptxas, iree_compile, resolve_target
+from sonew_compiled.trace import trace_update
+
+SHAPE = (1000, 784)
+GPUS = ("cuda:sm_80", "rocm:gfx942")
+
+
+def update(name: str) -> bytes:
+    """The update of one weight."""
+    optimizer = optimizer_factory(optimizer_settings(name))
+    module = passes.parse(trace_update(init=lambda key: {"w": jnp.zeros(SHAPE)}, optimizer=optimizer))
+    passes.run_pipeline(module)
+    return passes.to_portable_artifact(module)
+
+
+def schedule(name: str, target_name: str, folder: Path) -> dict[str, Any]:
+    """What IREE says of the work that it schedules, of `init` and `train_step` together."""
+    target = resolve_target(target_name)
+    source, statistics = folder / "update.mlir", folder / "statistics.json"
+    source.write_bytes(adapt(update(name), target, what=name))
+    command = [iree_compile(), str(source), "--iree-input-type=stablehlo", *target.flags, "--compile-to=stream"]
+    command += [f"--iree-scheduling-dump-statistics-file={statistics}", "--iree-scheduling-dump-statistics-format=json"]
+    subprocess.run([*command, "-o", str(folder / "out")], check=True, capture_output=True)
+    work: dict[str, Any] = json.loads(statistics.read_text(encoding="utf-8"))["stream-aggregate"]["execution"]
+    return work
+
+
+# Of shifts that are copied: 18 and 91 dispatches, 21 and 93 copies, 13 and 40 matrices.
+@pytest.mark.parametrize(("name", "dispatches", "matrices"), [("tridiag-sonew", 18, 11), ("band-sonew", 35, 30)])
+@pytest.mark.parametrize("target", GPUS)
+def test_no_shift_is_copied(name: str, dispatches: int, matrices: int, target: str, tmp_path: Path) -> None:
+    work = schedule(name, target, tmp_path)
+    assert 0 < work["dispatch-count"] <= dispatches
+    assert work["copy-count"] <= 1
+    assert work["transient-memory-size"] <= (matrices + 1 / 8) * 4 * math.prod(SHAPE)
+
+
+@pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])
+@pytest.mark.parametrize("target", GPUS)
+def test_no_register_is_spilled(name: str, target: str) -> None:
+    if target.startswith("cuda") and find_ptxas() is None:
+        pytest.skip("there is no ptxas: pip install 'sonew-compiled[cuda]'")
+    shared, resolved = update(name), resolve_target(target)
+    _, spec = build(adapt(shared, resolved, what=name), resolved, shared=shared, what=name)
+    assert spec.kernels
+    assert all(0 < kernel.registers <= 255 and kernel.spilled_bytes == 0 for kernel in spec.kernels)
