@@ -119,9 +119,9 @@ def rows(value: ir.Value, start: int, end: int) -> ir.Value:
     return slice_of(value, [start, *[0] * (len(shape) - 1)], [end, *shape[1:]])
 
 
-def iota(shape: Sequence[int], dim: int) -> ir.Value:
-    """The index of every element along an axis, as unsigned 32-bit integers."""
-    kind = ir.RankedTensorType.get(shape, u32())
+def iota(shape: Sequence[int], dim: int, element: ir.Type | None = None) -> ir.Value:
+    """The index of every element along an axis, as integers, unsigned ones of 32 bits if not said otherwise."""
+    kind = ir.RankedTensorType.get(shape, element or u32())
     attributes = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
     return ir.Operation.create("stablehlo.iota", results=[kind], attributes=attributes).result
 

@@ -25,7 +25,7 @@ from sonew_compiled.passes._row_numbers import Numbers, Partial
 from sonew_compiled.passes._row_phases import Phase
 from sonew_compiled.passes._row_reductions import FullReduction
 from sonew_compiled.passes._row_stage import Stage, padded
-from sonew_compiled.passes._vectors import COMBINE, Vectors, attribute, create, lane_type, memory_type
+from sonew_compiled.passes._vectors import COMBINE, Vectors, create, memory_type
 
 # Elements that a workgroup computes, about, and of how many times the rows that only warm rings up it has at least.
 _ELEMENTS = 1 << 14
@@ -212,9 +212,8 @@ class Body:
             for lead in sorted({0, *(each.lead for each in phase.rings.values())}, reverse=True):
                 totals = Stage(self, rows.variable, lead).create(totals)
             rows.finish(totals)
-        for (value, combine, memory), total in zip(self.partial, rows.results, strict=True):
-            kind = {"kind": attribute(f"#vector.kind<{COMBINE[combine][1]}>")}
-            number = create("vector.reduction", [total], [lane_type(element_type(value))], kind).result
+        for (_, combine, memory), total in zip(self.partial, rows.results, strict=True):
+            number = self.vectors.reduced(COMBINE[combine][1], total)
             create("memref.store", [number, memory, group])
 
     def number(self, value: ir.Value) -> ir.Value:

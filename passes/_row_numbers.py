@@ -14,7 +14,7 @@ from sonew_compiled.passes._function import element_type, owner, shape_of, splat
 from sonew_compiled.passes._loops import Loop, index
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._row_reductions import FullReduction
-from sonew_compiled.passes._vectors import COMBINE, Vectors, attribute, create, is_vectorised, lane_type
+from sonew_compiled.passes._vectors import COMBINE, Vectors, is_vectorised
 
 # More partial results than this are not combined again by every workgroup.
 _MOST_PARTIAL = 1024
@@ -49,11 +49,9 @@ class Partial:
             mask = vectors.mask(index(self.count - whole))
             part = vectors.select(mask, vectors.load(memory, index(whole), element, mask), none)
             total = vectors.binary(name, total, part)
-        reduced = create(
-            "vector.reduction", [total], [lane_type(element)], {"kind": attribute(f"#vector.kind<{kind}>")}
-        )
+        number = vectors.reduced(kind, total)
         first = vectors.constant(self.reduction.first_value, element)
-        return vectors.binary(name, first, vectors.broadcast(reduced.result))
+        return vectors.binary(name, first, vectors.broadcast(number))
 
 
 class Numbers:

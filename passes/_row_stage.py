@@ -10,7 +10,7 @@ from sonew_compiled.passes._function import element_type, owner, shape_of
 from sonew_compiled.passes._loops import Loop, arith, i32, index, select
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._rows import is_elementwise, is_splat
-from sonew_compiled.passes._vectors import COMBINE, attribute, create
+from sonew_compiled.passes._vectors import COMBINE, create
 
 if TYPE_CHECKING:
     from sonew_compiled.passes._row_kernel import Body
@@ -196,8 +196,7 @@ class _Vector:
         choices = self._stage.phase.rare[condition]
         where = self.at(condition, on)
         usual = [self.at(op.operands[2], on) for op in choices]
-        some = create("vector.reduction", [where], [where.type.element_type], {"kind": attribute("#vector.kind<or>")})
-        branch = create("scf.if", [some.result], [each.type for each in usual], regions=2)
+        branch = create("scf.if", [self._stage.vectors.reduced("or", where)], [each.type for each in usual], regions=2)
         made = dict(self._made)
         with ir.InsertionPoint(branch.regions[0].blocks.append()):
             rare = [self.at(op.operands[1], on) for op in choices]

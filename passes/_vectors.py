@@ -173,6 +173,11 @@ class Vectors:
         """`yes` where the condition holds, else `no`."""
         return create("arith.select", [condition, yes, no], [yes.type]).result
 
+    def reduced(self, kind: str, value: ir.Value) -> ir.Value:
+        """The number that the lanes are combined to by `kind` of MLIR's `vector` dialect, such as `add`."""
+        into = ir.VectorType(value.type).element_type
+        return create("vector.reduction", [value], [into], {"kind": attribute(f"#vector.kind<{kind}>")}).result
+
     def equal(self, left: ir.Value, right: ir.Value) -> ir.Value:
         """Where integers are equal."""
         return self._compared("arith.cmpi", 0, left, right)

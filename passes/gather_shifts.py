@@ -47,16 +47,8 @@ def _gathered(shift: Shift, shape: list[int]) -> ir.Value:
     """
     rows, columns = shape
     count = rows * columns
-    i32 = ir.IntegerType.get_signless(32)
-    index_kind = ir.RankedTensorType.get(shape, i32)
-    row, column = (
-        ir.Operation.create(
-            "stablehlo.iota",
-            results=[index_kind],
-            attributes={"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)},
-        ).result
-        for dim in (0, 1)
-    )
+    i32 = ir.IntegerType.get_signless(32)  # a row before the first has a negative number
+    row, column = (build.iota(shape, dim, i32) for dim in (0, 1))
     moved = build.elementwise("add", row, shift.by)
     outside = (
         build.compare("GE", moved, build.like(rows, moved), "SIGNED")

@@ -19,6 +19,7 @@ their dialects, and `iree-compile` is what verifies them. A portable artifact ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from sonew_compiled.passes._function import Function, erase_unused, functions, owner, shape_of
@@ -75,7 +76,8 @@ def stream_rows(
         _hoist_numbers(function)
         dispatches: dict[ir.Operation, Kernel] = {}
         for group in RowGroup.find(function, elements):
-            made = _dispatch(module, function, _kernels(group, count, recompute, vectors), after=list(dispatches)[-1:])
+            kernels = _kernels(group, count, recompute, vectors)
+            made = _dispatch(module, function, kernels, after=next(reversed(dispatches), None))
             dispatches |= made
             count += len(made)
         _overwrite(function, dispatches)
@@ -132,7 +134,7 @@ def _hoist_numbers(function: Function) -> None:
 
 
 def _dispatch(
-    module: ir.Module, function: Function, kernels: Sequence[Kernel], *, after: Sequence[ir.Operation]
+    module: ir.Module, function: Function, kernels: Sequence[Kernel], *, after: ir.Operation | None
 ) -> dict[ir.Operation, Kernel]:
     """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
 
@@ -145,21 +147,21 @@ def _dispatch(
     places: dict[ir.Operation, float] = {op.operation: place for place, op in enumerate(function.block.operations)}
     moved: dict[ir.Value, float] = {}
     computed = {op for kernel in kernels for op in kernel.phase.operations()}
-    readers = {use.owner.operation for kernel in kernels for value in kernel.phase.results for use in value.uses}
-    readers -= computed | group.beside
-    for dispatch in after:
-        if all(places[dispatch] < places[op] for op in readers):
-            kernels[0].after = dispatch.results[0]
+    # Where what each gives is first read by others.
+    read = [
+        min((places[op] for op in _readers(kernel) - computed - group.beside), default=math.inf) for kernel in kernels
+    ]
+    if after is not None and places[after] < min(read):
+        kernels[0].after = after.results[0]
     lasts: list[ir.Operation | None] = []
-    for kernel in kernels:
+    for kernel, first_read in zip(kernels, read, strict=True):
         last: ir.Operation | None = None
         for value in kernel.operands():
             op = owner(value)
             if value not in moved and op is not None and (last is None or places[op] > places[last]):
                 last = op
         place = max([places[last] if last is not None else -1, *(moved.get(each, -1) for each in kernel.operands())])
-        users = {use.owner.operation for value in kernel.phase.results for use in value.uses}
-        if any(places[op] <= place for op in users if op not in computed and op not in group.beside):
+        if first_read <= place:
             return {}
         lasts.append(last)
         moved |= dict.fromkeys([*kernel.phase.stored, *(each.result for each in kernel.reductions())], place)
@@ -193,6 +195,11 @@ def _dispatch(
         if not list(op.results[0].uses):
             op.erase()
     return made
+
+
+def _readers(kernel: Kernel) -> set[ir.Operation]:
+    """What reads what the kernel gives, now that this is not yet made by it."""
+    return {use.owner.operation for value in kernel.phase.results for use in value.uses}
 
 
 def _after(ops: Iterable[ir.Operation | None], function: Function) -> ir.InsertionPoint:

@@ -69,7 +69,7 @@ class OptimizerSettings:
         for key, (accepts, remedy) in _ACCEPTED.items():
             value = getattr(self, key)
             if value is not None and not accepts(value):
-                raise UsageError(f"{_flag(key)} is {value}; give {remedy}")
+                raise UsageError(f"{flag_of(key)} is {value}; give {remedy}")
         if self.name == "schedule-free-adamw" and self.b1 == 0:
             raise UsageError("--b1 is 0.0, with which schedule-free-adamw averages nothing; give a decay such as 0.9")
 
@@ -180,15 +180,16 @@ def optimizer_settings(
     taken = settings_of(name)
     for key, value in given.items():
         if key not in taken and value != getattr(preset, key):
-            accepted = ", ".join(map(_flag, taken)) or "no settings"
+            accepted = ", ".join(map(flag_of, taken)) or "no settings"
             others = [other for other in OPTIMIZERS if key in settings_of(other)]
             instead = f", or give --optimizer {' or '.join(others)}" if len(others) <= _MOST_OTHERS else ""
             raise UsageError(
-                f"{_flag(key)} {value} does not go with {name}, which takes {accepted}; leave it out{instead}"
+                f"{flag_of(key)} {value} does not go with {name}, which takes {accepted}; leave it out{instead}"
             )
     rate = _RATES.get((name, precision), preset.learning_rate)
     return replace(preset, learning_rate=rate, **given)  # type: ignore[arg-type]  # each has the type of its own argument
 
 
-def _flag(setting: str) -> str:
+def flag_of(setting: str) -> str:
+    """The option of the command line that sets what is called so in Python."""
     return f"--{setting.replace('_', '-')}"

@@ -18,7 +18,7 @@ from typing import Any
 
 from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.presets import flag_of, optimizer_settings
 
 STUDY_FILE = "study.journal"
 BEST_FILE = "best.json"
@@ -242,7 +242,7 @@ def _result(study: Any, settings: TuneSettings) -> TuneResult:
     words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
     words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
     words += [] if settings.band is None else ["--band", str(settings.band)]
-    words += [word for name, value in (given or {}).items() for word in (f"--{name.replace('_', '-')}", f"{value:g}")]
+    words += [word for name, value in (given or {}).items() for word in (flag_of(name), f"{value:g}")]
     return TuneResult(
         best=given,
         train_loss=None if best is None else best.value,

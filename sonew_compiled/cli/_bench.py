@@ -14,7 +14,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS
+from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS, flag_of
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.presets import BenchPreset
@@ -35,7 +35,7 @@ _NOT_FOR_SPEED = {
     "target_losses": "--target-loss",
     "resume": "--resume",
     "data_dir": "--data-dir",
-    **{name: f"--{name.replace('_', '-')}" for name in SETTINGS},
+    **{name: flag_of(name) for name in SETTINGS},
 }
 
 

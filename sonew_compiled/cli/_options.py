@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +124,12 @@ _SETTING_OPTIONS = (
 
 def setting_options(command: Command) -> Command:
     """Settings of an optimizer, without its learning rate."""
-    for option in reversed(_SETTING_OPTIONS):
+    return _with(_SETTING_OPTIONS, command)
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """The command with these, in their order."""
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -156,9 +161,7 @@ def compile_options(command: Command) -> Command:
         ),
         click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(options, command)
 
 
 def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:

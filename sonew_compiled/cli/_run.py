@@ -12,7 +12,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import SETTINGS
+from sonew_compiled.presets import SETTINGS, flag_of
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle, TrainSettings
@@ -122,7 +122,7 @@ def run_command(
 def _check_nothing_compiled_in(bundle: Path, what: dict[str, Any]) -> None:
     given = next((name for name in _COMPILED_IN if what[name] not in (None, ())), None)
     if given:
-        flag = "--target" if given == "targets" else f"--{given.replace('_', '-')}"
+        flag = "--target" if given == "targets" else flag_of(given)
         raise UsageError(
             f"{flag} is compiled into the bundle {bundle}; leave it out, or make another bundle with `sonew compile`"
         )
@@ -193,5 +193,5 @@ def _resume_command(bundle: Path, output: Path, same: dict[str, Any], settings: 
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name in ("keep", "checkpoint_every") and value != field.default:
-            words += [f"--{field.name.replace('_', '-')}", str(value)]
+            words += [flag_of(field.name), str(value)]
     return shlex.join(words)
