@@ -1,7 +1,7 @@
 """The loops of one kernel over the rows of a group's matrices, as a `stream.executable` that `iree-compile` takes.
 
     for each workgroup, of some rows and all columns (or some, where rings are kept, to leave these in the cache):
-      for each row:                      from `warm_up` rows before the first on, without results
+      for each row, or strip of rows:    from `warm_up` rows before the first on, without results
         for each lead, the largest first:
           for each vector of columns:    compute what is `lead` rows on: rings, and in the end results
 
@@ -9,7 +9,8 @@ Matrices are loaded where a shift reads them, which is a row that has been loade
 row 0 of the next column, which in memory is the element after row 0's own; rows before the first likewise. What this
 finds for the last column's end, which no other follows, is some other element: the shift's fill is taken in its place.
 
-Rows that read beyond the first or the last and the columns that do not fill a vector take a slower body, with masks.
+What would be done again for the next row, and is too little to keep in a ring, is done once for a strip of rows. Columns
+that do not fill a vector are computed in a mask. Rows that read beyond the first or the last take a slower body.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Kernel:
         self.blocks = math.ceil(self.columns / self.block)
         count = max(math.ceil(_ELEMENTS / self.block), _WARM_UP_SHARE * phase.warm_up, 1)
         pieces = max(round(self.rows / count), 1)
-        self.count = math.ceil(self.rows / pieces)
+        self.count = math.ceil(math.ceil(self.rows / pieces) / phase.strip) * phase.strip
         self.groups = math.ceil(self.rows / self.count) * self.blocks
 
     def _columns_of_a_block(self) -> int:
@@ -201,16 +202,16 @@ class Body:
         lanes = index(self.vectors.lanes)
         self.full = arith("subi", self.end, arith("remui", whole, lanes))
         self.low = arith("muli", piece, index(kernel.count))
-        high = arith("minsi", arith("addi", self.low, index(kernel.count)), index(kernel.rows))
+        self.high = arith("minsi", arith("addi", self.low, index(kernel.count)), index(kernel.rows))
         identities = [
             self.vectors.constant(COMBINE[combine][2], element_type(value)) for value, combine, _ in self.partial
         ]
         start = arith("subi", self.low, index(phase.warm_up)) if phase.warm_up else self.low
-        rows = Loop(start, high, self.one, identities)
+        rows = Loop(start, self.high, index(phase.strip), identities)
         with ir.InsertionPoint(rows.body):
             totals = rows.arguments
             for lead in sorted({0, *(each.lead for each in phase.rings.values())}, reverse=True):
-                totals = Stage(self, rows.variable, lead).create(totals)
+                totals = Stage(self, rows.variable, lead, strip=phase.strip).create(totals)
             rows.finish(totals)
         for (_, combine, memory), total in zip(self.partial, rows.results, strict=True):
             number = self.vectors.reduced(COMBINE[combine][1], total)

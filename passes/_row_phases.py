@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,9 @@ from sonew_compiled.passes._vectors import COMBINE, size_of
 
 # To read them again costs more than it spares, if it is one alone.
 _SPARED = 2
+
+# Rows of a strip: of eight, a processor no longer follows all that is read.
+_STRIP = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,7 @@ class Phase:
       reduced: values of which only reductions are read, and these.
       rings: values whose last rows are kept.
       warm_up: rows before the first one of the results from which on the rings are computed.
+      strip: rows of the results that are computed together, each value once for all that read it.
       known: what is not looked into: stored before, or in a ring.
       rare: choices by their condition, of which the first side is computed only where some lane takes it.
     """
@@ -47,6 +52,7 @@ class Phase:
     reduced: Mapping[ir.Value, Sequence[FullReduction]]
     rings: Mapping[ir.Value, Ring]
     warm_up: int
+    strip: int
     known: Collection[ir.Value] = field(repr=False)
     rare: Mapping[ir.Value, Sequence[ir.Operation]] = field(repr=False)
 
@@ -87,6 +93,14 @@ class Phase:
         """Whether computing any result reads other rows than its own."""
         return any(op in self.group.shifts for op in self.operations())
 
+    def repeated(self) -> int:
+        """The operations that are done again for the further shifts of what they compute, row by row."""
+        shifts: dict[ir.Value, set[int]] = {}
+        for result in self.results:
+            for value, read in self.cone(result).items():
+                shifts.setdefault(value, set()).update(read)
+        return sum(len(shifts[op.results[0]]) - 1 for op in self.operations() if op.results[0] in shifts)
+
     def reach(self) -> int:
         """How far from the first row of a workgroup, or from the last, rows are that are read or computed."""
         leads = [(0, self.cone(value)) for value in self.results]
@@ -110,11 +124,9 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
     Args:
       group: the group.
       recompute: operations that may be done again for every further shift at which a value is read, or in a later
-        phase, before the value is kept in a ring, or stored; half as many for a ring where matrices are of 16 bits.
+        phase, before the value is kept in a ring, or stored; and in all for a row, before rows are computed in strips.
     """
     reduced, stored = _results(group, recompute)
-    if group.has_halves():  # their loads leave less time for it
-        recompute //= 2
     phases = []
     for number in sorted({group.reductions[value] for value in (*stored, *reduced)}):
         mine = {value: each for value, each in reduced.items() if group.reductions[value] == number}
@@ -188,9 +200,19 @@ def _phase(
         known |= usual.keys()
         kept = [op.results[0] for op in reversed(group.operations) if op.results[0] in known - set(before)]
         rings, warm_up = _rings(group, results, kept, known, usual)
-    return Phase(
-        group=group, stored=list(stored), reduced=dict(reduced), rings=rings, warm_up=warm_up, known=known, rare=rare
+    phase = Phase(
+        group=group,
+        stored=list(stored),
+        reduced=dict(reduced),
+        rings=rings,
+        warm_up=warm_up,
+        strip=1,
+        known=known,
+        rare=rare,
     )
+    # To follow more rows at once slows memory down; what is of 16 bits is not what a kernel waits for.
+    allowed = recompute // 4 if group.has_halves() else recompute
+    return dataclasses.replace(phase, strip=_STRIP) if not rings and phase.repeated() > allowed else phase
 
 
 def _rings(
@@ -215,7 +237,9 @@ def _rings(
     warm_up = 0
     for value in kept:
         readers = [(begin, lead, cone[value]) for begin, lead, cone in cones if value in cone]
-        lead = max(at_least.get(value, 0), *(at + max(shifts) for _, at, shifts in readers))
+        # Stages come with the largest lead first: what one reads of a later one must be of the row before.
+        ahead = (at + max(shifts) + (max(shifts) < 0) for _, at, shifts in readers)
+        lead = max(at_least.get(value, 0), *ahead)
         least = min(at + min(shifts) for _, at, shifts in readers)
         begin = min(start + min(shifts) for start, _, shifts in readers)
         rings[value] = Ring(lead=lead, rows=1 << (lead - min(least, lead)).bit_length())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class Stage:
-    """What is computed in one pass over the columns of a row: everything of one lead."""
+    """What is computed in one pass over the columns of a row, or of a strip of rows: everything of one lead."""
 
-    def __init__(self, body: Body, row: ir.Value, lead: int) -> None:
+    def __init__(self, body: Body, row: ir.Value, lead: int, *, strip: int = 1) -> None:
         self.body = body
+        self.strip = strip
         self.phase = body.phase
         self.vectors = body.vectors
         self.row = row
@@ -34,37 +36,83 @@ class Stage:
 
     def create(self, totals: Sequence[ir.Value]) -> list[ir.Value]:
         """Make the loops, and return what is reduced until here."""
-        body, kernel = self.body, self.body.kernel
         carried = list(totals) if self.lead == 0 else []
+        inner = self._is_inner()
+        if inner is None:
+            made = self._inside(carried)
+        else:
+            either = create("scf.if", [inner], [each.type for each in carried], regions=2)
+            with ir.InsertionPoint(either.regions[0].blocks.append()):
+                create("scf.yield", self._inside(carried))
+            with ir.InsertionPoint(either.regions[1].blocks.append()):
+                create("scf.yield", self._row_by_row(carried))
+            made = list(either.results)
+        return made if self.lead == 0 else list(totals)
+
+    def _is_inner(self) -> ir.Value | None:
+        """Whether results are wanted of all rows, and nothing is read beyond the first row and the last; None if always."""
+        body, kernel = self.body, self.body.kernel
         least, most = self._reach()
-        inner = arith("cmpi_sge", self.row, index(-least)) if least < self.phase.warm_up else None
+        most += self.strip - 1
+        conditions = []
+        if least < self.phase.warm_up:
+            conditions.append(arith("cmpi_sge", self.row, index(-least)))
         if most > 0:
-            below = arith("cmpi_slt", self.row, index(kernel.rows - most))
-            inner = below if inner is None else arith("andi", inner, below)
-        ready = arith("cmpi_sge", self.row, body.low) if self.phase.warm_up and self.lead == 0 else None
-        if ready is not None:
-            inner = ready if inner is None else arith("andi", inner, ready)
-        fast_end = body.full if inner is None else select(inner, body.full, body.begin)
-        end = body.end if ready is None else select(ready, body.end, body.begin)
-        lanes = index(self.vectors.lanes)
-        fast = Loop(body.begin, fast_end, lanes, carried)
-        self._before = fast.op
-        with ir.InsertionPoint(fast.body):
-            fast.finish(_Vector(self, fast.variable, None).create(fast.arguments, None))
-        rest = create("scf.if", [arith("cmpi_slt", fast_end, body.end)], [each.type for each in carried], regions=2)
+            conditions.append(arith("cmpi_slt", self.row, index(kernel.rows - most)))
+        if self.strip > 1:
+            conditions.append(arith("cmpi_sge", body.high, arith("addi", self.row, index(self.strip))))
+        if self._warms_up():
+            conditions.append(self._is_ready())
+        return functools.reduce(lambda one, other: arith("andi", one, other), conditions) if conditions else None
+
+    def _warms_up(self) -> bool:
+        """Whether results are computed here, and there are rows before the first of them."""
+        return self.phase.warm_up > 0 and self.lead == 0
+
+    def _is_ready(self) -> ir.Value:
+        return arith("cmpi_sge", self.row, self.body.low)
+
+    def _inside(self, carried: Sequence[ir.Value]) -> list[ir.Value]:
+        """The columns of inner rows: a loop over whole vectors, and what remains in a mask."""
+        body = self.body
+        whole = Loop(body.begin, body.full, index(self.vectors.lanes), carried)
+        self._before = whole.op
+        with ir.InsertionPoint(whole.body):
+            whole.finish(_Vector(self, whole.variable).create(whole.arguments))
+        if body.kernel.columns % self.vectors.lanes == 0:
+            return whole.results
+        rest = create("scf.if", [arith("cmpi_slt", body.full, body.end)], [each.type for each in carried], regions=2)
+        self._before = rest
+        self._slots.clear()
         with ir.InsertionPoint(rest.regions[0].blocks.append()):
-            slow = Loop(fast_end, body.end, lanes, fast.results)
-            create("scf.yield", slow.results)
+            mask = self.vectors.mask(arith("subi", body.end, body.full))
+            create("scf.yield", _Vector(self, body.full, mask, mask).create(whole.results))
         with ir.InsertionPoint(rest.regions[1].blocks.append()):
-            create("scf.yield", fast.results)
+            create("scf.yield", whole.results)
+        return list(rest.results)
+
+    def _row_by_row(self, carried: Sequence[ir.Value]) -> list[ir.Value]:
+        """The columns of other rows, in the slow body."""
+        if self.strip == 1:
+            return self._slow(carried)
+        after = arith("minsi", arith("addi", self.row, index(self.strip)), self.body.high)
+        rows = Loop(self.row, after, self.body.one, carried)
+        with ir.InsertionPoint(rows.body):
+            rows.finish(Stage(self.body, rows.variable, self.lead)._slow(rows.arguments))
+        return rows.results
+
+    def _slow(self, carried: Sequence[ir.Value]) -> list[ir.Value]:
+        end = self.body.end
+        # In a row that only warms up nothing is written but rings.
+        written = select(self._is_ready(), end, self.body.begin) if self._warms_up() else None
+        slow = Loop(self.body.begin, end, index(self.vectors.lanes), carried)
         self._before = slow.op
         self._slots.clear()
         with ir.InsertionPoint(slow.body):
-            read = self.vectors.mask(arith("subi", body.end, slow.variable))
-            # In a row that only warms up nothing is written but rings.
-            write = read if ready is None else self.vectors.mask(arith("subi", end, slow.variable))
-            slow.finish(_Vector(self, slow.variable, read).create(slow.arguments, write))
-        return list(rest.results) if self.lead == 0 else list(totals)
+            read = self.vectors.mask(arith("subi", end, slow.variable))
+            write = read if written is None else self.vectors.mask(arith("subi", written, slow.variable))
+            slow.finish(_Vector(self, slow.variable, read, write, at_edges=True).create(slow.arguments))
+        return slow.results
 
     def _reach(self) -> tuple[int, int]:
         """The least and the largest number of rows on at which something is read."""
@@ -124,34 +172,53 @@ class Stage:
 
 
 class _Vector:
-    """The computation of one vector of columns, in the slow body if `read` masks its loads, else in the fast one."""
+    """The computation of one vector of columns.
 
-    def __init__(self, stage: Stage, column: ir.Value, read: ir.Value | None) -> None:
+    Args:
+      stage: whose rows.
+      column: the first.
+      read: masks what is loaded; None for a whole vector.
+      write: masks what is stored and reduced.
+      at_edges: whether rows may be read beyond the first and the last.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        column: ir.Value,
+        read: ir.Value | None = None,
+        write: ir.Value | None = None,
+        *,
+        at_edges: bool = False,
+    ) -> None:
         self._stage = stage
         self._column = column
         self._read = read
+        self._write = write
         self._made: dict[tuple[ir.Value, int], ir.Value] = {}
         # The first lane's element in the row itself, and the numbers of the columns.
         here = arith("muli", stage.row, index(stage.body.kernel.columns))
         self._here = arith("addi", here, column)
-        self._numbers = None if read is None else self._lanes()
+        self._numbers = self._lanes() if at_edges else None
 
-    def create(self, totals: Sequence[ir.Value], write: ir.Value | None) -> list[ir.Value]:
-        """Make it, with what is stored and reduced where the mask is, and return what is reduced until here."""
+    def create(self, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        """Make it, and return what is reduced until here."""
         stage, body, vectors = self._stage, self._stage.body, self._stage.vectors
         for value in stage.rings:
             computed = self.computed(value, stage.lead)
             vectors.store(computed, body.rings[value], self._in_ring(value, stage.lead), element_type(value))
         if stage.lead:
             return []
-        results = {value: self.at(value, 0) for value in stage.results}
-        for value, memory in body.stored.items():
-            vectors.store(results[value], memory, self._in_matrix(0), element_type(value), write)
-        new = []
-        for (value, combine, _), total in zip(body.partial, totals, strict=True):
-            combined = vectors.binary(COMBINE[combine][0], total, results[value])
-            new.append(combined if write is None else vectors.select(write, combined, total))
-        return new
+        totals = list(totals)
+        for on in range(stage.strip):
+            results = {value: self.at(value, on) for value in stage.results}
+            for value, memory in body.stored.items():
+                vectors.store(results[value], memory, self._in_matrix(on), element_type(value), self._write)
+            for number, (value, combine, _) in enumerate(body.partial):
+                combined = vectors.binary(COMBINE[combine][0], totals[number], results[value])
+                kept = combined if self._write is None else vectors.select(self._write, combined, totals[number])
+                totals[number] = kept
+        return totals
 
     def at(self, value: ir.Value, on: int) -> ir.Value:
         """The value in the row that is so many on."""
@@ -212,7 +279,7 @@ class _Vector:
         return arith("addi", self._stage.slot(value, on), arith("subi", self._column, self._stage.body.begin))
 
     def _in_matrix(self, on: int) -> ir.Value:
-        if self._read is not None:
+        if self._numbers is not None:
             return arith("addi", self._stage.offset(on), self._column)
         return arith("addi", self._here, index(on * self._stage.body.kernel.columns)) if on else self._here
 

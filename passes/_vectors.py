@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sonew_compiled.passes._function import element_type
+from sonew_compiled.passes._function import element_type, owner, splat_of
 from sonew_compiled.passes._mlir import ir
 
 _HALVES = ("bf16", "f16")
@@ -210,6 +210,10 @@ class Vectors:
         }
         if name in special:
             return special[name](*operands)
+        if name == "maximum" and isinstance(source, ir.F32Type) and all(map(_is_magnitude, op.operands)):
+            # Their bits are in the same order, NaN last: one instruction, where `arith.maximumf` takes four.
+            bits = [self._cast("arith.bitcast", each, ir.IntegerType.get_signless(32)) for each in operands]
+            return self._cast("arith.bitcast", self.binary("arith.maxsi", *bits), source)
         floating, integer = _SAME[name]
         return create(floating if _is_float(lane_type(source)) else integer, operands, [operands[0].type]).result
 
@@ -263,6 +267,17 @@ def _conversion(source: ir.Type, into: ir.Type) -> str | None:
         unsigned = ir.IntegerType(source).is_unsigned or _width(source) == 1
         return "arith.trunci" if narrower else "arith.extui" if unsigned else "arith.extsi"
     return None
+
+
+def _is_magnitude(value: ir.Value) -> bool:
+    """Whether no number of the tensor has a sign: it consists of absolute values."""
+    op = owner(value)
+    if op is None or op.name == "stablehlo.abs":
+        return op is not None
+    if op.name.removeprefix("stablehlo.") in ("broadcast_in_dim", "concatenate", "maximum", "slice"):
+        return all(map(_is_magnitude, op.operands))
+    constant = splat_of(value)
+    return constant is not None and math.copysign(1, ir.FloatAttr(constant).value) > 0
 
 
 def _is_half(element: ir.Type) -> bool:

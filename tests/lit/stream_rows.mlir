@@ -19,6 +19,7 @@
 // CHECK:           [[LEAST:%.+]] = vector.broadcast {{.*}} : f32 to vector<4xf32>
 // CHECK:           [[RESULT:%.+]] = "stream.binding.subspan"(%arg0,
 // CHECK:           [[SUM:%.+]] = scf.for [[ROW:%.+]] = {{.*}} -> (vector<4xf32>) {
+// CHECK:             scf.if
 // CHECK:             scf.for
 // CHECK:               [[HERE:%.+]] = vector.load [[X]]{{.*}} vector<4xf32>
 // CHECK:               [[NEXT:%.+]] = vector.load [[G]]{{.*}} vector<4xf32>
@@ -26,7 +27,7 @@
 // CHECK-NEXT:          [[ADDED:%.+]] = arith.addf [[HERE]], [[MOST]] : vector<4xf32>
 // CHECK-NEXT:          arith.mulf [[ADDED]], [[ADDED]]
 // CHECK-NEXT:          vector.store [[ADDED]], [[RESULT]]
-// CHECK:             scf.if
+// CHECK:             } else {
 // CHECK:               %c-159 = arith.constant -159 : index
 // CHECK:               scf.for
 // CHECK:                 vector.create_mask
