@@ -9,8 +9,8 @@ Matrices are loaded where a shift reads them, which is a row that has been loade
 row 0 of the next column, which in memory is the element after row 0's own; rows before the first likewise. What this
 finds for the last column's end, which no other follows, is some other element: the shift's fill is taken in its place.
 
-What would be done again for the next row, and is too little to keep in a ring, is done once for a strip of rows. Columns
-that do not fill a vector are computed in a mask. Rows that read beyond the first or the last take a slower body.
+What would be done again for the next row, and is too little to keep in a ring, is done once for a strip of rows. The
+columns that do not fill a vector are computed in a mask; rows that read beyond the first or the last by a slower body.
 """
 
 from __future__ import annotations

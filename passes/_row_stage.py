@@ -50,7 +50,7 @@ class Stage:
         return made if self.lead == 0 else list(totals)
 
     def _is_inner(self) -> ir.Value | None:
-        """Whether results are wanted of all rows, and nothing is read beyond the first row and the last; None if always."""
+        """Whether all rows have results, and none reads beyond the first row or the last; None if that is always so."""
         body, kernel = self.body, self.body.kernel
         least, most = self._reach()
         most += self.strip - 1

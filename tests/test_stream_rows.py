@@ -164,9 +164,8 @@ def test_an_update_is_a_few_loops_over_the_matrix(name: str, precision: str) -> 
     application, but for random numbers, which are left to the compiler. None comes back for a number of another.
     """
     module = update(name, precision)
-    # Of tridiagonal SONew's edges the damping reads the row before too; of four, it is computed apart, but where the
-    # rounding of all that they are computed from makes it worth to keep their rows.
-    apart = name == "band-sonew" and precision != "bf16-pure"
+    # Of tridiagonal SONew's edges the damping reads the row before too; of four, it is computed apart.
+    apart = name == "band-sonew"
     assert len(operations(module, "flow.dispatch")) == 2 + apart + (precision != "bf16-sr")
     assert not operations(module, "stablehlo.reduce") or precision == "bf16-sr"
     assert not [
