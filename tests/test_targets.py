@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sonew_compiled import build, compile_training, lower
+from sonew_compiled import build, compile_training, lower, passes
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.models.classifier import classifier
 from sonew_compiled.presets import optimizer_settings
@@ -220,6 +220,28 @@ def failure(module: bytes, target: str, *flags: str) -> list[str]:
     log.unlink()
     assert "--iree-input-type=stablehlo" in text.splitlines()[0]
     return [*lines, text]
+
+
+def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> None:
+    """In the first try; without the pass, the compiler refuses the module."""
+    module = b"""func.func @f(%x: tensor<64x64xf32>, %b: tensor<64xf32>, %r: tensor<f32>)
+        -> (tensor<64x64xf32>, tensor<64x64xf32>) {
+      %bias = stablehlo.broadcast_in_dim %b, dims = [1] : (tensor<64xf32>) -> tensor<64x64xf32>
+      %rate = stablehlo.broadcast_in_dim %r, dims = [] : (tensor<f32>) -> tensor<64x64xf32>
+      %y = stablehlo.dot_general %x, %x, contracting_dims = [1] x [0]
+        : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
+      %z = stablehlo.add %y, %bias : tensor<64x64xf32>
+      %w = stablehlo.dot_general %z, %x, contracting_dims = [1] x [0]
+        : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
+      %t = stablehlo.transpose %w, dims = [1, 0] : (tensor<64x64xf32>) -> tensor<64x64xf32>
+      %u = stablehlo.multiply %t, %rate : tensor<64x64xf32>
+      return %z, %u : tensor<64x64xf32>, tensor<64x64xf32>
+    }"""
+    target = dataclasses.replace(resolve_target("cpu:x86-64-v4"), fallback_flags=())
+    assert "fence-contractions" in target.passes
+    failure(module, "cpu:x86-64-v4")
+    shared = passes.to_portable_artifact(passes.parse(module.decode()))
+    assert lower.lower(build.adapt(shared, target, what="products"), target, what="products")
 
 
 def test_an_operation_that_no_target_has() -> None:

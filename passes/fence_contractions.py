@@ -1,0 +1,67 @@
+"""Keep matrix products apart from the broadcasts that elementwise operations combine them with, such as a bias.
+
+IREE 3.13 fuses elementwise operations into the product before them. Where the product's tiles are laid out for the
+registers of one processor (`--iree-llvmcpu-enable-inner-tiled`), it has no such layout for a tensor of fewer axes, or
+of none, and does not compile. Elementwise operations on a copy are loops of their own. IREE leaves the copying itself
+out later on. (`stablehlo.optimization_barrier` does as well, but the step then waits there for all that was begun.)
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes._function import operations_in, owner, shape_of, splat_of
+from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes._pass import Pass
+from sonew_compiled.passes._vectors import is_vectorised
+
+_MOVES = ("stablehlo.transpose", "stablehlo.reshape")
+
+
+def fence_contractions(module: ir.Module) -> None:
+    """Let elementwise operations that combine a `stablehlo.dot_general` with a broadcast read a `flow.tensor.clone`.
+
+    A transposition of the product, which IREE writes it in, stays before that.
+    """
+    module.context.allow_unregistered_dialects = True
+    for product in operations_in(module.operation):
+        if product.name != "stablehlo.dot_general":
+            continue
+        op = product
+        while len(readers := [use.owner.operation for use in op.results[0].uses]) == 1 and readers[0].name in _MOVES:
+            (op,) = readers
+        if _is_combined(op):
+            (value,) = op.results
+            uses = list(value.uses)
+            with ir.InsertionPoint.after(op):
+                clone = ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value])
+            for use in uses:
+                use.owner.operation.operands[use.operand_number] = clone.results[0]
+
+
+def _is_combined(op: ir.Operation) -> bool:
+    """Whether elementwise operations on the result, or on what they make of it, read a broadcast."""
+    seen, waiting = {op}, [op]
+    while waiting:
+        for use in waiting.pop().results[0].uses:
+            user = use.owner.operation
+            if user in seen or len(user.results) != 1 or not is_vectorised(user):
+                continue
+            if any(_is_broadcast(each, shape_of(user.results[0])) for each in user.operands):
+                return True
+            seen.add(user)
+            waiting.append(user)
+    return False
+
+
+def _is_broadcast(value: ir.Value, shape: list[int]) -> bool:
+    """Whether the elements of something smaller, other than a constant, are read for a tensor of this shape."""
+    op = owner(value)
+    if op is not None and op.name == "stablehlo.broadcast_in_dim":
+        return splat_of(op.operands[0]) is None
+    return shape_of(value) != shape and splat_of(value) is None
+
+
+PASS = Pass(
+    name="fence-contractions",
+    summary="keep matrix products apart from the broadcasts that they are combined with",
+    run=fence_contractions,
+)
