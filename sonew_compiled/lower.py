@@ -11,6 +11,8 @@ from sonew_compiled.errors import SonewError
 from sonew_compiled.failure import compile_error
 from sonew_compiled.targets import Target, iree_compile
 
+_GENERATED = "generated"
+
 
 def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     """Compiles a StableHLO portable artifact, or MLIR text, for one target of IREE.
@@ -33,11 +35,13 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         # The passes have verified the module; that the compiler does it again after each of its own passes takes a
         # quarter of its time. It does so where something is wrong: then what it says is worth waiting for.
         hurried = [*command, "--verify=false"]
+        if target.verified_operation:
+            hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         # A crash is reported at once: naming the functions of the backtrace takes half a minute and is of no use to us.
         environment = os.environ | {"TMPDIR": scratch, "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:
             process = subprocess.run(hurried, capture_output=True, check=False, cwd=scratch, env=environment)
-            if process.returncode:
+            if process.returncode or not _is_verified(Path(scratch, _GENERATED), target.verified_operation):
                 command += target.fallback_flags
                 process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
         except OSError as error:
@@ -55,3 +59,18 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         target=target,
         what=what,
     )
+
+
+def _is_verified(folder: Path, operation: str) -> bool:
+    """Whether IREE's verifier accepts the code in the folder that has the operation."""
+    import iree.compiler.ir as ir
+
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.mlir")] if operation else []
+    with ir.Context():
+        try:
+            for text in texts:
+                if operation in text:
+                    ir.Module.parse(text)
+        except ir.MLIRError:
+            return False
+    return True

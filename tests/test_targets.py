@@ -244,6 +244,18 @@ def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> No
     assert lower.lower(build.adapt(shared, target, what="products"), target, what="products")
 
 
+@pytest.mark.parametrize(("rows", "columns"), [(1, 100), (100, 1)])
+def test_products_that_the_compiler_would_get_wrong_are_compiled_otherwise(rows: int, columns: int) -> None:
+    module = f"""func.func @f(%x: tensor<{rows}x30xf32>, %y: tensor<30x{columns}xf32>)
+        -> tensor<{rows}x{columns}xf32> {{
+      %z = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
+        : (tensor<{rows}x30xf32>, tensor<30x{columns}xf32>) -> tensor<{rows}x{columns}xf32>
+      return %z : tensor<{rows}x{columns}xf32>
+    }}""".encode()
+    assert lower.lower(module, resolve_target("cpu:x86-64-v4"), what="a product")
+    assert "inner_tiled" in failure(module, "cpu:x86-64-v4")[1]
+
+
 def test_an_operation_that_no_target_has() -> None:
     module = b"""func.func @f(%x: tensor<4x400xf32>) -> tensor<4x400xf32> {
       %y = stablehlo.custom_call @nonsense(%x) : (tensor<4x400xf32>) -> tensor<4x400xf32>

@@ -52,6 +52,8 @@ _FLAGS = (
     "--iree-dispatch-creation-enable-aggressive-fusion=false",
     # For the rings of `stream-rows`; a worker of the runtime has a stack of 128 KiB.
     "--iree-llvmcpu-stack-allocation-limit=64KiB",
+    # They are a fifth of the executable, and name the folder that `lower` compiles in.
+    "--iree-llvmcpu-debug-symbols=false",
     NO_CONST_EVAL,
 )
 
@@ -60,8 +62,10 @@ _FLAGS = (
 _FALLBACK_FLAGS = ("--iree-llvmcpu-matmul-tile-bytes=16384",)
 
 # Matrix products whose accumulators fill all 32 registers of 512 bits, and not half of them: a quarter to a half faster
-# where caches are slow. `fence-contractions` keeps apart from them what IREE 3.13 then cannot compile.
+# where caches are slow. `fence-contractions` keeps apart from them what IREE 3.13 then cannot compile. A product with a
+# vector it compiles wrongly, which only its verifier tells.
 _INNER_TILED = "--iree-llvmcpu-enable-inner-tiled"
+_INNER_TILED_OPERATION = "iree_codegen.inner_tiled"
 
 _HOST = "--iree-llvmcpu-target-cpu=host"
 
@@ -88,11 +92,20 @@ arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 _NATIVE_BF16 = "avx512bf16"
 
 
-def _flags(features: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The flags for processors with these features, in LLVM's names, and those of the second try."""
-    if "avx512f" not in features:
-        return _FLAGS, _FALLBACK_FLAGS
-    return (*_FLAGS, _INNER_TILED), (*_FALLBACK_FLAGS, f"{_INNER_TILED}=false")
+def _is_inner_tiled(features: Collection[str]) -> bool:
+    return "avx512f" in features
+
+
+def _for_features(target: Target, features: Collection[str]) -> Target:
+    """The target with the flags and the passes for processors with these features, in LLVM's names."""
+    if _is_inner_tiled(features):
+        target = dataclasses.replace(
+            target,
+            flags=(*target.flags, _INNER_TILED),
+            fallback_flags=(*target.fallback_flags, f"{_INNER_TILED}=false"),
+            verified_operation=_INNER_TILED_OPERATION,
+        )
+    return dataclasses.replace(target, passes=_passes(features))
 
 
 def _passes(features: Collection[str]) -> tuple[str, ...]:
@@ -104,7 +117,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
     kernels = f"stream-rows:lanes={16 if 'avx512f' in features else 8}"
     if _NATIVE_BF16 in features:
         kernels += ",native_bf16=1"
-    fences = ("fence-contractions",) if _INNER_TILED in _flags(features)[0] else ()
+    fences = ("fence-contractions",) if _is_inner_tiled(features) else ()
     return ("emulate-contractions", "emulate-arithmetic", kernels, *fences, "emulate-rounding")
 
 
@@ -131,17 +144,16 @@ def cpu_target(model: str) -> Target:
         levels = list(_X86_64_LEVELS)
         features = tuple(sorted(f for level in levels[: levels.index(model) + 1] for f in _X86_64_LEVELS[level]))
         triple, cpu, more, machine = "x86_64-unknown-linux-gnu", model, (), "x86_64"
-    flags, fallback_flags = _flags(features)
-    return Target(
+    target = Target(
         name=f"cpu:{model}",
-        flags=(*flags, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
-        fallback_flags=fallback_flags,
-        passes=_passes(features),
+        flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
+        fallback_flags=_FALLBACK_FLAGS,
         driver="local",
         machine=machine,
         cpu=cpu,
         cpu_features=features,
     )
+    return _for_features(target, features)
 
 
 def pin_host(target: Target) -> Target:
@@ -157,15 +169,7 @@ def pin_host(target: Target) -> Target:
     if _HOST not in target.flags:
         return target
     cpu, features = _host()
-    flags, fallback_flags = _flags(features)
-    return dataclasses.replace(
-        target,
-        flags=(*flags, _HOST),
-        fallback_flags=fallback_flags,
-        cpu=cpu,
-        cpu_features=_as_cpuinfo(features),
-        passes=_passes(features),
-    )
+    return _for_features(dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features)), features)
 
 
 @functools.cache

@@ -19,6 +19,8 @@ class Target:
       compiler: what makes its executable: `iree`, or `libtpu`, XLA's compiler for TPUs, an optional extra.
       flags: those of `iree-compile`.
       fallback_flags: added in a second try where the compiler refuses the module with `flags` alone.
+      verified_operation: an operation of IREE that `flags` lead to and that the compiler makes wrongly of some modules:
+        where its verifier refuses one, the second try is taken.
       passes: passes that the module goes through for this target alone, after the shared pipeline, each as
         `passes.parse_pass` reads it: `name:option=value`.
       driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, or `tpu`, which is
@@ -36,6 +38,7 @@ class Target:
     compiler: Literal["iree", "libtpu"] = "iree"
     flags: tuple[str, ...] = ()
     fallback_flags: tuple[str, ...] = ()
+    verified_operation: str = ""
     passes: tuple[str, ...] = ()
     driver: str
     topology: str = ""
