@@ -31,7 +31,8 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         source, result = Path(scratch, "module.mlir"), Path(scratch, "module.vmfb")
         source.write_bytes(stablehlo)
-        command = [iree_compile(), str(source), "--iree-input-type=stablehlo", *target.flags, "-o", str(result)]
+        # By names without the folder's, which would be in the result.
+        command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags, "-o", result.name]
         # The passes have verified the module; that the compiler does it again after each of its own passes takes a
         # quarter of its time. It does so where something is wrong: then what it says is worth waiting for.
         hurried = [*command, "--verify=false"]
