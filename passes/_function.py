@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from sonew_compiled.passes._mlir import ir
 
@@ -182,6 +182,19 @@ def copied(block: ir.Block, values: Mapping[ir.Value, ir.Value]) -> list[ir.Valu
                 each.operands[index] = known.get(operand, operand)
         known |= zip(op.operation.results, copy.results, strict=True)
     return [known.get(value, value) for value in last.operation.operands]
+
+
+def readers_beyond(op: ir.Operation, goes_on: Callable[[ir.Operation], bool]) -> Iterator[ir.Operation]:
+    """Every operation, once, that reads the result of this one or of a reader that `goes_on`; these have one result."""
+    seen, waiting = {op}, [op]
+    while waiting:
+        for use in waiting.pop().results[0].uses:
+            user = use.owner.operation
+            if user not in seen:
+                seen.add(user)
+                if goes_on(user):
+                    waiting.append(user)
+                yield user
 
 
 def operations_in(root: ir.Operation) -> list[ir.Operation]:

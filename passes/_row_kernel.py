@@ -80,7 +80,7 @@ class Kernel:
         self.blocks = math.ceil(self.columns / self.block)
         count = max(math.ceil(_ELEMENTS / self.block), _WARM_UP_SHARE * phase.warm_up, 1)
         pieces = max(round(self.rows / count), 1)
-        self.count = math.ceil(math.ceil(self.rows / pieces) / phase.strip) * phase.strip
+        self.count = padded(math.ceil(self.rows / pieces), phase.strip)
         self.groups = math.ceil(self.rows / self.count) * self.blocks
 
     def _columns_of_a_block(self) -> int:
@@ -89,7 +89,7 @@ class Kernel:
             return self.columns
         most = _RING_BYTES // self.phase.ring_bytes() // lanes * lanes
         pieces = math.ceil(self.columns / most)
-        return min(math.ceil(math.ceil(self.columns / pieces) / lanes) * lanes, self.columns)
+        return min(padded(math.ceil(self.columns / pieces), lanes), self.columns)
 
     def create(self) -> None:
         """Make the executable at the insertion point."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sonew_compiled.passes._function import element_type, owner, shape_of
 from sonew_compiled.passes._mlir import ir
@@ -212,7 +211,7 @@ def _phase(
     )
     # To follow more rows at once slows memory down; what is of 16 bits is not what a kernel waits for.
     allowed = recompute // 4 if group.has_halves() else recompute
-    return dataclasses.replace(phase, strip=_STRIP) if not rings and phase.repeated() > allowed else phase
+    return replace(phase, strip=_STRIP) if not rings and phase.repeated() > allowed else phase
 
 
 def _rings(

@@ -298,6 +298,6 @@ class _Vector:
         return self._stage.vectors.binary("arith.addi", self._stage.vectors.broadcast(here), counted)
 
 
-def padded(columns: int, lanes: int) -> int:
-    """The columns that vectors take."""
-    return math.ceil(columns / lanes) * lanes
+def padded(count: int, unit: int) -> int:
+    """The least multiple of the unit that is no less than the count."""
+    return math.ceil(count / unit) * unit

@@ -8,7 +8,7 @@ out later on. (`stablehlo.optimization_barrier` does as well, but the step then 
 
 from __future__ import annotations
 
-from sonew_compiled.passes._function import operations_in, owner, shape_of, splat_of
+from sonew_compiled.passes._function import operations_in, owner, readers_beyond, shape_of, splat_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._vectors import is_vectorised
@@ -30,26 +30,21 @@ def fence_contractions(module: ir.Module) -> None:
             (op,) = readers
         if _is_combined(op):
             (value,) = op.results
-            uses = list(value.uses)
             with ir.InsertionPoint.after(op):
                 clone = ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value])
-            for use in uses:
-                use.owner.operation.operands[use.operand_number] = clone.results[0]
+            value.replace_all_uses_except(clone.results[0], clone)
 
 
 def _is_combined(op: ir.Operation) -> bool:
     """Whether elementwise operations on the result, or on what they make of it, read a broadcast."""
-    seen, waiting = {op}, [op]
-    while waiting:
-        for use in waiting.pop().results[0].uses:
-            user = use.owner.operation
-            if user in seen or len(user.results) != 1 or not is_vectorised(user):
-                continue
-            if any(_is_broadcast(each, shape_of(user.results[0])) for each in user.operands):
-                return True
-            seen.add(user)
-            waiting.append(user)
-    return False
+
+    def is_elementwise(user: ir.Operation) -> bool:
+        return len(user.results) == 1 and is_vectorised(user)
+
+    return any(
+        is_elementwise(user) and any(_is_broadcast(each, shape_of(user.results[0])) for each in user.operands)
+        for user in readers_beyond(op, is_elementwise)
+    )
 
 
 def _is_broadcast(value: ir.Value, shape: list[int]) -> bool:

@@ -8,7 +8,7 @@ cannot store, and does not compile. Read from memory, behind a barrier, they are
 from __future__ import annotations
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import operations_in
+from sonew_compiled.passes._function import operations_in, readers_beyond
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._vectors import is_vectorised
@@ -20,24 +20,16 @@ def fence_iotas(module: ir.Module) -> None:
     """Put a barrier behind every `stablehlo.iota` that elementwise operations lead to a reduction."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.iota" and _is_reduced(op):
-            uses = list(op.results[0].uses)
             with ir.InsertionPoint.after(op):
                 (apart,) = build.apart(list(op.results))
-            for use in uses:
-                use.owner.operation.operands[use.operand_number] = apart
+            op.results[0].replace_all_uses_except(apart, apart.owner.operation)
 
 
 def _is_reduced(op: ir.Operation) -> bool:
-    seen, waiting = {op}, [op]
-    while waiting:
-        for use in waiting.pop().results[0].uses:
-            user = use.owner.operation
-            if user.name == "stablehlo.reduce":
-                return True
-            if user not in seen and (user.name in _MOVES or (len(user.results) == 1 and is_vectorised(user))):
-                seen.add(user)
-                waiting.append(user)
-    return False
+    def goes_on(user: ir.Operation) -> bool:
+        return user.name in _MOVES or (len(user.results) == 1 and is_vectorised(user))
+
+    return any(user.name == "stablehlo.reduce" for user in readers_beyond(op, goes_on))
 
 
 PASS = Pass(

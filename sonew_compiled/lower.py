@@ -42,7 +42,10 @@ def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         environment = os.environ | {"TMPDIR": scratch, "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:
             process = subprocess.run(hurried, capture_output=True, check=False, cwd=scratch, env=environment)
-            if process.returncode or not _is_verified(Path(scratch, _GENERATED), target.verified_operation):
+            refused = process.returncode != 0
+            if target.verified_operation and not refused:
+                refused = not _is_verified(Path(scratch, _GENERATED), target.verified_operation)
+            if refused:
                 command += target.fallback_flags
                 process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
         except OSError as error:
@@ -66,11 +69,10 @@ def _is_verified(folder: Path, operation: str) -> bool:
     """Whether IREE's verifier accepts the code in the folder that has the operation."""
     import iree.compiler.ir as ir
 
-    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.mlir")] if operation else []
     with ir.Context():
         try:
-            for text in texts:
-                if operation in text:
+            for path in folder.glob("*.mlir"):
+                if operation in (text := path.read_text(encoding="utf-8")):
                     ir.Module.parse(text)
         except ir.MLIRError:
             return False

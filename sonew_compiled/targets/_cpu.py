@@ -88,17 +88,14 @@ arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 """
 
 
-# What LLVM calls the instructions that round vectors of float32 to bfloat16.
+# What LLVM calls vectors of 512 bits, and the instructions that round vectors of float32 to bfloat16.
+_WIDE = "avx512f"
 _NATIVE_BF16 = "avx512bf16"
-
-
-def _is_inner_tiled(features: Collection[str]) -> bool:
-    return "avx512f" in features
 
 
 def _for_features(target: Target, features: Collection[str]) -> Target:
     """The target with the flags and the passes for processors with these features, in LLVM's names."""
-    if _is_inner_tiled(features):
+    if _WIDE in features:
         target = dataclasses.replace(
             target,
             flags=(*target.flags, _INNER_TILED),
@@ -114,10 +111,10 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
     Vectors are of two registers where these are small. The kernels round by conversions that stay what they are, so
     `emulate-rounding` comes after them.
     """
-    kernels = f"stream-rows:lanes={16 if 'avx512f' in features else 8}"
+    kernels = f"stream-rows:lanes={16 if _WIDE in features else 8}"
     if _NATIVE_BF16 in features:
         kernels += ",native_bf16=1"
-    fences = ("fence-contractions",) if _is_inner_tiled(features) else ()
+    fences = ("fence-contractions",) if _WIDE in features else ()
     return ("emulate-contractions", "emulate-arithmetic", kernels, *fences, "emulate-rounding")
 
 
