@@ -166,6 +166,8 @@ class Body:
         arguments = iter(self._arguments)
         size = kernel.rows * kernel.columns
         self.memory = {value: self._subspan(next(arguments), size, value) for value in kernel.matrices}
+        # Of these, what a stage prefetches; stages that come later find it in the cache.
+        self.prefetched: set[ir.Value] = set()
         self._numbers = {}
         for value in kernel.numbers.given:
             self._numbers[value] = self.vectors.scalar(self._subspan(next(arguments), 1, value), element_type(value))

@@ -207,10 +207,8 @@ class _Vector:
         for value in stage.rings:
             computed = self.computed(value, stage.lead)
             vectors.store(computed, body.rings[value], self._in_ring(value, stage.lead), element_type(value))
-        if stage.lead:
-            return []
         totals = list(totals)
-        for on in range(stage.strip):
+        for on in range(stage.strip if stage.results else 0):
             results = {value: self.at(value, on) for value in stage.results}
             for value, memory in body.stored.items():
                 vectors.store(results[value], memory, self._in_matrix(on), element_type(value), self._write)
@@ -218,7 +216,22 @@ class _Vector:
                 combined = vectors.binary(COMBINE[combine][0], totals[number], results[value])
                 kept = combined if self._write is None else vectors.select(self._write, combined, totals[number])
                 totals[number] = kept
+        if self._read is None:
+            self._prefetch()
         return totals
+
+    def _prefetch(self) -> None:
+        """Fetch what the next strip is the first to load: processors foresee the columns to come, but not the rows."""
+        body = self._stage.body
+        farthest: dict[ir.Value, int] = {}
+        for value, on in self._made:
+            if value in body.memory and value not in body.prefetched:
+                farthest[value] = max(on, farthest.get(value, on))
+        body.prefetched |= farthest.keys()
+        for value, on in farthest.items():
+            for row in range(on + 1, on + 1 + self._stage.strip):
+                to_write = value in body.kernel.own
+                self._stage.vectors.prefetch(body.memory[value], self._in_matrix(row), to_write=to_write)
 
     def at(self, value: ir.Value, on: int) -> ir.Value:
         """The value in the row that is so many on."""

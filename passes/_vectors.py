@@ -35,6 +35,9 @@ _FLOAT_PREDICATES = {"EQ": 1, "GT": 2, "GE": 3, "LT": 4, "LE": 5, "NE": 13}
 _INTEGER_PREDICATES = {"EQ": 0, "NE": 1, "LT": 2, "LE": 3, "GT": 4, "GE": 5}
 _UNSIGNED = 4  # further on, for orders
 
+# Of MLIR's prefetches: in all caches.
+_KEPT = 3
+
 # What two numbers are reduced to one by, how the lanes of a vector are, and what changes nothing.
 COMBINE: Mapping[str, tuple[str, str, float]] = {
     "add": ("arith.addf", "add", 0.0),
@@ -164,6 +167,15 @@ class Vectors:
             create("vector.store", [value, memory, at])
         else:
             create("vector.maskedstore", [memory, at, mask, value])
+
+    def prefetch(self, memory: ir.Value, at: ir.Value, *, to_write: bool) -> None:
+        """Has the line of memory at `at` brought to the caches, which beyond the end of memory does nothing."""
+        attributes = {
+            "isWrite": ir.BoolAttr.get(to_write),
+            "localityHint": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), _KEPT),
+            "isDataCache": ir.BoolAttr.get(True),
+        }
+        create("memref.prefetch", [memory, at], attributes=attributes)
 
     def binary(self, name: str, left: ir.Value, right: ir.Value) -> ir.Value:
         """An operation of two vectors of one type, which the result has too."""

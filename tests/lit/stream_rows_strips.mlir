@@ -9,6 +9,9 @@
 // CHECK:             scf.for
 // CHECK-COUNT-5:       math.sqrt
 // CHECK-NOT:           math.sqrt
+// The next strip is the first to load four rows of each matrix.
+// CHECK-COUNT-8:       memref.prefetch {{.+}}, read, locality<3>, data
+// CHECK-NOT:           memref.prefetch
 // CHECK:             }
 
 // A strip that reads beyond the last row, or is not whole, is computed row by row.
