@@ -42,9 +42,10 @@ def parse(text: str, context: ir.Context | None = None) -> ir.Module:
             raise UsageError(f"the module is not valid MLIR: {first_diagnostic(error)}") from error
 
 
-def to_text(module: ir.Module, *, locations: bool = False) -> str:
-    """Return the module's text, every constant in full, source locations only when asked for."""
-    return str(module.operation.get_asm(enable_debug_info=locations)).rstrip("\n") + "\n"
+def to_text(module: ir.Module, *, locations: bool = False, generic: bool = False) -> str:
+    """Return the module's text, every constant in full; source locations and MLIR's generic form if asked for."""
+    text = module.operation.get_asm(enable_debug_info=locations, print_generic_op_form=generic)
+    return str(text).rstrip("\n") + "\n"
 
 
 def run_mlir_passes(module: ir.Module, pipeline: str) -> None:

@@ -26,7 +26,7 @@ from sonew_compiled.passes._row_numbers import Numbers, Partial
 from sonew_compiled.passes._row_phases import Phase
 from sonew_compiled.passes._row_reductions import FullReduction
 from sonew_compiled.passes._row_stage import Stage, padded
-from sonew_compiled.passes._vectors import COMBINE, Vectors, create, memory_type
+from sonew_compiled.passes._vectors import COMBINE, LINE, Vectors, bypass, bytes_of, create, memory_type
 
 # Elements that a workgroup computes, about, and of how many times the rows that only warm rings up it has at least.
 _ELEMENTS = 1 << 14
@@ -135,6 +135,19 @@ class Kernel:
             block.erase_argument(count + result)
         kind = ir.FunctionType.get([each.type for each in block.arguments], [])
         self._function.attributes["function_type"] = ir.TypeAttr.get(kind)
+
+    def bypass_caches(self, least: int) -> None:
+        """Write the results of at least so many bytes that have memory of their own past the caches.
+
+        Only where every row begins with a line of memory: a line that is written in part goes to memory in parts.
+        """
+        for binding in self._function.regions[0].blocks[0].arguments[len(self.operands()) :]:
+            for use in binding.uses:
+                memory = use.owner.results[0]
+                size = bytes_of(memory)
+                if size >= least and size // self.rows % LINE == 0:
+                    for each in memory.uses:
+                        bypass(each.owner)
 
     def operands(self) -> list[ir.Value]:
         """What a dispatch takes; of a number in parts these, in its place."""

@@ -37,6 +37,8 @@ _UNSIGNED = 4  # further on, for orders
 
 # Of MLIR's prefetches: in all caches.
 _KEPT = 3
+LINE = 64
+"""Bytes of a line of memory; what IREE aligns a dispatch's memory to."""
 
 # What two numbers are reduced to one by, how the lanes of a vector are, and what changes nothing.
 COMBINE: Mapping[str, tuple[str, str, float]] = {
@@ -77,6 +79,24 @@ def memory_type(element: ir.Type) -> ir.Type:
 def size_of(element: ir.Type) -> int:
     """The bytes of an element in memory."""
     return max(_width(element), 8) // 8
+
+
+def bytes_of(memory: ir.Value) -> int:
+    """The bytes of memory."""
+    kind = ir.MemRefType(memory.type)
+    return int(math.prod(kind.shape)) * size_of(kind.element_type)
+
+
+def bypass(store: ir.Operation) -> None:
+    """Has a store of whole vectors to aligned memory leave the caches out; others stay as they are."""
+    if store.name != "vector.store":
+        return
+    kind = ir.VectorType(store.operands[0].type)
+    alignment = min(int(math.prod(kind.shape)) * size_of(kind.element_type), LINE)
+    i64 = ir.IntegerType.get_signless(64)
+    store.attributes["nontemporal"] = ir.BoolAttr.get(True)
+    # Without it, code for x86 would store numbers one by one.
+    store.attributes["alignment"] = ir.IntegerAttr.get(i64, alignment)
 
 
 def create(

@@ -55,8 +55,11 @@ def from_portable_artifact(artifact: bytes, context: ir.Context | None = None) -
 
 
 def to_bytes(module: ir.Module) -> bytes:
-    """Return the module as a portable artifact if that can hold it, else as text; `iree-compile` reads both."""
-    return to_text(module).encode() if _foreign(module) else to_portable_artifact(module)
+    """Return the module as a portable artifact if that can hold it, else as text; `iree-compile` reads both.
+
+    The text is in the generic form: how operations are written otherwise is not the same in each version of MLIR.
+    """
+    return to_text(module, generic=True).encode() if _foreign(module) else to_portable_artifact(module)
 
 
 def from_bytes(content: bytes) -> ir.Module:

@@ -51,6 +51,7 @@ def stream_rows(
     recompute: int = RECOMPUTE,
     lanes: int = LANES,
     native_bf16: int = 0,
+    bypass: int = 0,
 ) -> None:
     """Make kernels of what is computed of shifted matrices of at least `elements` elements.
 
@@ -64,6 +65,8 @@ def stream_rows(
       lanes: see `LANES`.
       native_bf16: 1 for a processor that rounds to bfloat16 in one instruction, for which numbers smaller than the
         least normal one are zeros; 0 for others.
+      bypass: bytes of a result, that no operand's memory is overwritten with, from which on it is written past the
+        caches; 0 for never.
     """
     module.context.allow_unregistered_dialects = True
     inline_calls(module)
@@ -81,6 +84,9 @@ def stream_rows(
             dispatches |= made
             count += len(made)
         _overwrite(function, dispatches)
+        if bypass:
+            for kernel in dispatches.values():
+                kernel.bypass_caches(bypass)
         erase_unused(function)
     run_mlir_passes(module, "builtin.module(func.func(cse))")
 
@@ -242,5 +248,5 @@ PASS = Pass(
     name="stream-rows",
     summary="compute what reads shifted rows in loops over the rows",
     run=stream_rows,
-    options={"elements": int, "recompute": int, "lanes": int, "native_bf16": int},
+    options={"elements": int, "recompute": int, "lanes": int, "native_bf16": int, "bypass": int},
 )

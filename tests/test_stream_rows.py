@@ -68,7 +68,7 @@ def streamed(function: Callable[..., Any], *arguments: np.ndarray, options: str 
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
-    rows, cols = data.draw(st.integers(12, 80)), data.draw(st.sampled_from([1, 2, 16, 37, 300]))
+    rows, cols = data.draw(st.integers(12, 80)), data.draw(st.sampled_from([1, 2, 16, 37, 48, 300]))
     chain = Chain(rows=rows, cols=cols)
     steps = data.draw(
         st.lists(st.tuples(st.integers(0, 4), st.integers(0, 99), st.integers(0, 99)), min_size=2, max_size=12)
@@ -76,6 +76,7 @@ def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
     shifts = data.draw(st.lists(st.sampled_from([-2, -1, 1, 1, 2, 3]), min_size=12, max_size=12))
     recompute = data.draw(st.sampled_from([0, 3, 48]))
     lanes = data.draw(st.sampled_from([4, 8, 16]))
+    bypass = data.draw(st.sampled_from([0, 1]))
 
     def program(x: jax.Array, y: jax.Array, scale: jax.Array) -> list[jax.Array]:
         values = [x, y, jnp.broadcast_to(scale, x.shape)]
@@ -96,7 +97,8 @@ def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, rows, cols)).astype(np.float32)
     scale = np.array(0.3, np.float32)
-    module = streamed(program, x, y, scale, options=f"elements=1,recompute={recompute},lanes={lanes}")
+    options = f"elements=1,recompute={recompute},lanes={lanes},bypass={bypass}"
+    module = streamed(program, x, y, scale, options=options)
     results = run(module, "main", [x, y, scale])
     for result, expected in zip(results, program(jnp.asarray(x), jnp.asarray(y), jnp.asarray(scale)), strict=True):
         # Sums of up to 24,000 numbers, taken in another order.

@@ -92,6 +92,12 @@ arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 _WIDE = "avx512f"
 _NATIVE_BF16 = "avx512bf16"
 
+# Of processors with it, stores that leave out the caches have been measured; of Arm's they have not.
+_BYPASSING = "avx"
+# With its gradients and its state a matrix of so many bytes is larger than the caches of a core's own, and than the
+# shares of those that cores have in common: nothing of what a kernel writes is there when the next one reads it.
+_BYPASS = 16 << 20
+
 
 def _for_features(target: Target, features: Collection[str]) -> Target:
     """The target with the flags and the passes for processors with these features, in LLVM's names."""
@@ -114,6 +120,8 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
     kernels = f"stream-rows:lanes={16 if _WIDE in features else 8}"
     if _NATIVE_BF16 in features:
         kernels += ",native_bf16=1"
+    if _BYPASSING in features:
+        kernels += f",bypass={_BYPASS}"
     fences = ("fence-contractions",) if _WIDE in features else ()
     return ("emulate-contractions", "emulate-arithmetic", kernels, *fences, "emulate-rounding")
 
