@@ -204,11 +204,12 @@ class _Run:
             steps_per_epoch=self.steps_per_epoch,
             batch_size=batch_size,
         )
-        with contextlib.closing(self.data.training_batches(self.settings.seed, self.step)) as batches:
+        # The next batch is uploaded while a step runs: devices take buffers from any thread.
+        coming = self.data.training_batches(self.settings.seed, self.step, self.program.upload_batch)
+        with contextlib.closing(coming) as batches:
             while self.step < stop and not interruption.requested:
                 rate = self.rates(self.step)
-                batch = self.program.upload_batch(next(batches))
-                loss = self.state.step(batch, learning_rate.buffer(rate))
+                loss = self.state.step(next(batches), learning_rate.buffer(rate))
                 self.step += 1
                 if not math.isfinite(loss):
                     raise self._diverged(f"the loss became {loss} at step {self.step}")

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.data import bind, epoch_order, load_dataset
 from sonew_compiled.runtime.manifest import TensorSpec
 
@@ -180,11 +180,29 @@ def test_training_batches_follow_the_order_and_drop_the_rest() -> None:
 
 def test_batches_ahead_are_those_asked_for_one_by_one() -> None:
     data = bind({"image": BYTES}, (spec("image", (64,), "uint8"),))
-    with contextlib.closing(data.training_batches(3, 2)) as batches:
-        for step in range(2, 9):
-            np.testing.assert_array_equal(next(batches)["image"], data.training_batch(3, step)["image"])
+    expected = [data.training_batch(3, step)["image"] for step in range(2, 9)]
+    here = threading.get_ident()
+
+    def place(batch: dict[str, np.ndarray]) -> tuple[int, np.ndarray]:
+        return threading.get_ident(), batch["image"]
+
+    with contextlib.closing(data.training_batches(3, 2, place)) as batches:
+        for image in expected:
+            placed_by, placed = next(batches)
+            assert placed_by != here
+            np.testing.assert_array_equal(placed, image)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sonew-batch")]
-    with contextlib.closing(data.training_batches(-1, 0)) as batches, pytest.raises(UsageError, match="seed -1"):
+    with contextlib.closing(data.training_batches(-1, 0, place)) as batches, pytest.raises(UsageError, match="seed -1"):
+        next(batches)
+
+
+def test_what_goes_wrong_in_placing_a_batch_is_raised_where_it_is_asked_for() -> None:
+    data = bind({"image": BYTES}, (spec("image", (64,), "uint8"),))
+
+    def full(batch: dict[str, np.ndarray]) -> None:
+        raise SonewError(f"no room for {batch['image'].nbytes} bytes")
+
+    with contextlib.closing(data.training_batches(0, 0, full)) as batches, pytest.raises(SonewError, match="64 bytes"):
         next(batches)
 
 

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import ml_dtypes  # Registers bfloat16 with NumPy.
 import numpy as np
@@ -27,6 +28,7 @@ _ACCEPTED = (
 )
 
 _Convert = Callable[[np.ndarray], np.ndarray]
+Placed = TypeVar("Placed")
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -100,16 +102,28 @@ class BoundData:
         start = position * self.batch_size
         return self._take(cached[2][start : start + self.batch_size])
 
-    def training_batches(self, seed: int, step: int) -> Generator[dict[str, np.ndarray], None, None]:
-        """Batch number `step` and those after it, without end, each converted while the one before is at work.
+    def training_batches(
+        self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], Placed]
+    ) -> Generator[Placed, None, None]:
+        """Batch number `step` and those after it, without end, each made and placed while the one before is at work.
 
-        The arguments and errors are those of `training_batch`, which must not be called meanwhile. Close it in the end.
+        Args:
+          seed: as of `training_batch`, which must not be called meanwhile.
+          step: likewise.
+          place: what becomes of a batch, such as `Program.upload_batch`; called in another thread.
+
+        Raises:
+          UsageError: as `training_batch`; and what `place` raises. Close the generator in the end.
         """
+
+        def placed(step: int) -> Placed:
+            return place(self.training_batch(seed, step))
+
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sonew-batch") as another:
-            coming = another.submit(self.training_batch, seed, step)
+            coming = another.submit(placed, step)
             for following in itertools.count(step + 1):
                 batch = coming.result()
-                coming = another.submit(self.training_batch, seed, following)
+                coming = another.submit(placed, following)
                 yield batch
 
     def evaluation_batches(self) -> Iterator[tuple[dict[str, np.ndarray], int]]:
@@ -186,7 +200,7 @@ def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -
         return lambda rows: rows
     if array.dtype == np.uint8 and dtype in _FLOATS and scale:
         # In float32 whatever the dtype: its rounding is part of the definition.
-        return lambda rows: (rows.astype(np.float32) / np.float32(255)).astype(dtype, copy=False)
+        return lambda rows: np.divide(rows, np.float32(255), dtype=np.float32).astype(dtype, copy=False)
     limits: np.finfo[np.float32] | np.iinfo[np.int32]
     if array.dtype == np.float64 and dtype == np.float32:
         limits = np.finfo(np.float32)

@@ -102,12 +102,11 @@ class Trainer:
         state = TrainingState.initial(self._program, seed=seed)
         state.use(settings)
         upload = self._program.device.upload
-        with contextlib.closing(self._train.training_batches(seed, 0)) as batches:
+        with contextlib.closing(self._train.training_batches(seed, 0, self._program.upload_batch)) as batches:
             for epoch in range(epochs):
                 losses: list[float] = []
                 for step in range(epoch * steps, (epoch + 1) * steps):
-                    batch = self._program.upload_batch(next(batches))
-                    losses.append(state.step(batch, upload(np.array(rate(step), np.float32))))
+                    losses.append(state.step(next(batches), upload(np.array(rate(step), np.float32))))
                     if not math.isfinite(losses[-1]):
                         break
                 mean = sum(losses) / len(losses)
