@@ -101,7 +101,7 @@ _PRESETS = {
         _preset("muon", 2e-3, 0.95, 0.99, 1e-6),
         _preset("soap", 2e-3, 0.95, 0.95, 1e-8, precond_interval=10),
         _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
-        _preset("rfdson", 30.0, eps=1.0, rank=4),
+        _preset("rfdson", 2e-3, 0.9, 0.95, 0.1, rank=4),
         _preset("ons", 1.0, eps=1.0),
         _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
         _preset("kfac", 3e-2, 0.9, 0.95, 0.1, precond_interval=20),
@@ -135,9 +135,9 @@ def settings_of(name: str) -> tuple[str, ...]:
 def runtime_settings_of(name: str) -> tuple[str, ...]:
     """Of `settings_of`, those that a compiled step can take at run time.
 
-    Not the `eps` of an optimizer whose first state is made of it.
+    Not the `eps` of `ons`, whose first state is made of it.
     """
-    fixed = ("eps",) if name in ("rfdson", "ons") else ()
+    fixed = ("eps",) if name == "ons" else ()
     return tuple(key for key in settings_of(name) if key in _AT_RUN_TIME and key not in fixed)
 
 

@@ -28,6 +28,7 @@ from sonew_compiled.optimizer._own_backward import BackwardTransformation as Bac
 from sonew_compiled.optimizer._precision import statistics_dtype as statistics_dtype
 from sonew_compiled.optimizer._refresh import never_due as never_due
 from sonew_compiled.optimizer._registry import optimizer_factory as optimizer_factory
+from sonew_compiled.optimizer._rfdson import RfdsonState as RfdsonState
 from sonew_compiled.optimizer._rfdson import ScaleByRfdsonState as ScaleByRfdsonState
 from sonew_compiled.optimizer._rfdson import rfdson as rfdson
 from sonew_compiled.optimizer._rfdson import scale_by_rfdson as scale_by_rfdson

@@ -9,16 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sonew_compiled.optimizer._graft import saturate
+from sonew_compiled.optimizer._graft import graft, graft_direction, saturate
 from sonew_compiled.optimizer._jacobi import symmetric_eigen
 from sonew_compiled.optimizer._precision import in_float32
+
+_GRAFT_EPS = 1e-10
 
 
 class ScaleByRfdsonState(NamedTuple):
     """State of `scale_by_rfdson`.
 
     Attributes:
-      alpha: of each tensor, a tree like the parameters of scalars.
+      alpha: without `eps`; of each tensor, a tree like the parameters of scalars.
       sketch: `B`, a tree like the parameters with an axis of `rank` in front; orthogonal rows.
     """
 
@@ -26,24 +28,42 @@ class ScaleByRfdsonState(NamedTuple):
     sketch: Any
 
 
-def scale_by_rfdson(*, rank: int = 4, eps: float = 1.0) -> optax.GradientTransformation:
+class RfdsonState(NamedTuple):
+    """State of `rfdson`, without that of its learning rate.
+
+    Attributes:
+      count: updates done, an int32 scalar.
+      mu: momentum of the grafted direction, a tree like the parameters.
+      diagonal: the statistics of the graft, likewise.
+      preconditioner: a `ScaleByRfdsonState`.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
+    mu: Any
+    diagonal: Any
+    preconditioner: ScaleByRfdsonState
+
+
+def scale_by_rfdson(*, rank: int = 4, b2: float = 1.0, eps: float = 1.0) -> optax.GradientTransformation:
     r"""Precondition updates by a sketched sum of the gradients' outer products, tensor by tensor.
 
     With `C` the sketch `B` of `rank` rows and the gradient as one row more, whose singular values are `s_i`:
 
     .. math::
-      C &= U \,\mathrm{diag}(s)\, V^T, \quad \delta = \min_i s_i^2 \\
+      C &= [\sqrt{\beta_2} B_{t-1}; \sqrt{w} g_t] = U \,\mathrm{diag}(s)\, V^T, \quad \delta = \min_i s_i^2 \\
       B_t &= \mathrm{diag}(\sqrt{s^2 - \delta})\, V^T \text{ without its row of zeros}, \quad
-      \alpha_t = \alpha_{t-1} + \delta / 2 \\
-      u_t &= (\alpha_t I + B_t^T B_t)^{-1} g_t
-          = \frac{1}{\alpha_t} \left( g_t - \sum_i \frac{b_i b_i^T g_t}{\alpha_t + b_i^T b_i} \right)
+      \alpha_t = \beta_2 \alpha_{t-1} + \delta / 2 \\
+      \rho &= \alpha_t + \epsilon, \quad u_t = (\rho I + B_t^T B_t)^{-1} g_t
+          = \frac{1}{\rho} \left( g_t - \sum_i \frac{b_i b_i^T g_t}{\rho + b_i^T b_i} \right)
 
-    `alpha I + B^T B` is within `delta_1 + ... + delta_t`, halved, of the sum that is sketched. The singular values come
+    `alpha I + B^T B` is within half of what the `delta` add up to of the sum that is sketched. The singular values come
     from the eigenvalues of `C C^T`.
 
     Args:
       rank: `m`, rows of the sketch; the memory of as many gradients, `O(m n)` arithmetic.
-      eps: `alpha_0`.
+      b2: decay of the sum, in which a gradient then has the weight `w = 1 - b2`. With 1, that of the paper, sums are
+        for ever and `w` is 1.
+      eps: damping, the paper's `alpha_0`.
 
     References:
       Luo, Chen, Zhang, Li, Zhang, Robust Frequent Directions with Application in Online Learning, JMLR 2019, arXiv
@@ -52,7 +72,7 @@ def scale_by_rfdson(*, rank: int = 4, eps: float = 1.0) -> optax.GradientTransfo
 
     def init(params: optax.Params) -> ScaleByRfdsonState:
         return ScaleByRfdsonState(
-            alpha=jax.tree.map(lambda p: jnp.full((), eps, p.dtype), params),
+            alpha=jax.tree.map(lambda p: jnp.zeros((), p.dtype), params),
             sketch=jax.tree.map(lambda p: jnp.zeros((rank, *p.shape), p.dtype), params),
         )
 
@@ -66,11 +86,11 @@ def scale_by_rfdson(*, rank: int = 4, eps: float = 1.0) -> optax.GradientTransfo
             return updates, state
         gradients = [saturate(g) for g in leaves]
         sketches = tree.flatten_up_to(state.sketch)
-        rows = [jnp.concatenate([b, g[None]]) for b, g in zip(sketches, gradients, strict=True)]
+        rows = [_rows(b, g, b2) for b, g in zip(sketches, gradients, strict=True)]
         # One eigenproblem for all tensors: the rounds of rotations are what takes time, not their size.
         values, vectors = symmetric_eigen(jnp.stack([_gram(c) for c in rows]))
         moved = [
-            _move(g, c, alpha, values[i], vectors[i])
+            _move(g, c, b2 * alpha, jnp.asarray(eps, alpha.dtype), values[i], vectors[i])
             for i, (g, c, alpha) in enumerate(zip(gradients, rows, tree.flatten_up_to(state.alpha), strict=True))
         ]
         u, alphas, sketch = (tree.unflatten(column) for column in zip(*moved, strict=True))
@@ -79,14 +99,77 @@ def scale_by_rfdson(*, rank: int = 4, eps: float = 1.0) -> optax.GradientTransfo
     return optax.GradientTransformation(init, update)
 
 
-def rfdson(learning_rate: optax.ScalarOrSchedule, *, rank: int = 4, eps: float = 1.0) -> optax.GradientTransformation:
-    """The RFD-SON optimizer: `w <- w - lr_t u_t`, `u_t` and all options of `scale_by_rfdson`."""
-    return optax.chain(scale_by_rfdson(rank=rank, eps=eps), optax.scale_by_learning_rate(learning_rate))
+def rfdson(
+    learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.95, rank: int = 4, eps: float = 0.1
+) -> optax.GradientTransformation:
+    r"""The RFD-SON optimizer with sums that decay, the step lengths of RMSProp on normalised gradients, and momentum.
+
+    Tensor by tensor, with `u_t` that `scale_by_rfdson` makes of normalised gradients:
+
+    .. math::
+      n_t &= g_t / ||g_t||, \quad D_t = \beta_2 D_{t-1} + (1 - \beta_2) n_t^2, \quad
+      a_t = n_t / \sqrt{D_t / (1 - \beta_2^t)} \\
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) u_t ||a_t|| / ||u_t||, \quad w_t = w_{t-1} - \mathrm{lr}_t m_t
+
+    As the paper has it, without all three, it is `optax.chain(scale_by_rfdson(), optax.scale_by_learning_rate(lr))`. On
+    a deep network its steps are too long for one tensor and too short for another (`docs/results.md`).
+
+    Args:
+      learning_rate: a number or a schedule.
+      b1: decay of the momentum.
+      b2: decay of the sums.
+      rank: as of `scale_by_rfdson`.
+      eps: likewise, beside sums of outer products whose trace is at most 1.
+
+    References:
+      As of `scale_by_rfdson`; for the lengths Agarwal et al. 2020, arXiv 2002.11803.
+    """
+    inner = scale_by_rfdson(rank=rank, b2=b2, eps=eps)
+
+    def init(params: optax.Params) -> RfdsonState:
+        return RfdsonState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            diagonal=jax.tree.map(jnp.zeros_like, params),
+            preconditioner=inner.init(params),
+        )
+
+    def update(
+        updates: optax.Updates, state: RfdsonState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, RfdsonState]:
+        units = jax.tree.map(_unit, updates)
+        directions, preconditioner = inner.update(units, state.preconditioner, params)
+        count = optax.safe_increment(state.count)
+        diagonal = jax.tree.map(lambda d, n: b2 * d + (1 - b2) * jnp.square(n), state.diagonal, units)
+        unbias = 1 / (1 - jnp.asarray(b2, jnp.float32) ** count.astype(jnp.float32))
+
+        def moved(m: jax.Array, u: jax.Array, n: jax.Array, d: jax.Array) -> jax.Array:
+            onto = graft_direction("rmsprop", n, n, d * unbias.astype(d.dtype), _GRAFT_EPS)
+            return b1 * m + (1 - b1) * graft(u, onto)
+
+        mu = jax.tree.map(moved, state.mu, directions, units, diagonal)
+        return mu, RfdsonState(count=count, mu=mu, diagonal=diagonal, preconditioner=preconditioner)
+
+    return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
+
+
+def _unit(g: jax.Array) -> jax.Array:
+    g = saturate(g)
+    norm = jnp.sqrt(jnp.sum(jnp.square(g)))
+    return g / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+
+
+def _rows(sketch: jax.Array, g: jax.Array, b2: float) -> jax.Array:
+    """`C`: the sketch with the gradient as its last row."""
+    if b2 == 1:
+        return jnp.concatenate([sketch, g[None]])
+    decay, weight = (jnp.sqrt(jnp.asarray(x, g.dtype)) for x in (b2, 1 - b2))
+    return jnp.concatenate([decay * sketch, weight * g[None]])
 
 
 @in_float32
 def _move(
-    g: jax.Array, c: jax.Array, alpha: jax.Array, values: jax.Array, vectors: jax.Array
+    g: jax.Array, c: jax.Array, alpha: jax.Array, eps: jax.Array, values: jax.Array, vectors: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The direction, the new alpha and the new sketch of one tensor."""
     # The last row is the one that vanishes.
@@ -101,11 +184,12 @@ def _move(
     sketch = jnp.tensordot(transform.T, c, axes=1)
     alpha = alpha + (delta / 2).astype(alpha.dtype)
     products = _sums(sketch * g)
-    weights = products / (alpha + shrunk.astype(c.dtype))
+    damping = alpha + eps
+    weights = products / (damping + shrunk.astype(c.dtype))
     # Row by row: of a product of a matrix with a vector, and of a sum that is one, IREE 3.13 keeps the result, a tensor
     # like the parameters, on the stack where it is rounded after.
     along = sum(weight * row for weight, row in zip(weights, sketch, strict=True))
-    return (g - along) / alpha, alpha, sketch
+    return (g - along) / damping, alpha, sketch
 
 
 def _descending(values: jax.Array, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
