@@ -105,15 +105,18 @@ def test_the_sweep_of_the_preset_is_quoted() -> None:
         assert any(tuple(cells[2:]) == losses(row) for cells in table if len(cells) == 4)
 
 
-def test_the_best_of_every_study_is_quoted() -> None:
-    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 8}
-    studies = rows("tuned-20.jsonl")
-    assert {(row["epochs"], row["data"]) for row in studies} == {(20, "mnist")}
-    # Twelve trials for those that are compared, and for Adagrad; six for the others.
+@pytest.mark.parametrize(
+    ("document", "file", "precision"),
+    [("results", "tuned-20", "f32"), ("precision", "tuned-20-bf16", "bf16")],
+)
+def test_the_best_of_every_study_is_quoted(document: str, file: str, precision: str) -> None:
+    table = {cells[0]: cells[1:] for cells in table_rows(f"docs/{document}.md") if len(cells) == 8}
+    studies = rows(f"{file}.jsonl")
+    assert {(row["epochs"], row["data"], row["precision"]) for row in studies} == {(20, "mnist", precision)}
     budgets = {row["optimizer"]: row["trials"] for row in studies}
-    twelve = ("sgd", "momentum", "adagrad", "adam", "diag-sonew", "tridiag-sonew", "band-sonew", "shampoo")
-    assert budgets == dict.fromkeys(budgets, 6) | dict.fromkeys(twelve, 12)
+    assert budgets == {name: 12 if precision == "f32" and name != "rfdson" else 6 for name in budgets}
     for row in studies:
+        assert len(row["each"]) == row["trials"]
         best = [row["best"].get(key) for key in ("learning_rate", "b1", "b2", "eps")]
         assert table[row["optimizer"]] == [
             str(row["trials"]),
