@@ -33,6 +33,12 @@ def graft(u: jax.Array, onto: jax.Array) -> jax.Array:
     return saturate(u) * scale.astype(u.dtype)
 
 
+def normalised(g: jax.Array) -> jax.Array:
+    """`g / ||g||` for one tensor, zero where the norm is; `g` is one that `saturate` gives."""
+    norm = jnp.sqrt(jnp.sum(jnp.square(g)))
+    return g / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+
+
 def saturate(x: jax.Array) -> jax.Array:
     """`x` limited to magnitudes whose squares still sum to a finite number over the whole tensor.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sonew_compiled.optimizer._graft import graft, graft_direction, saturate
+from sonew_compiled.optimizer._graft import graft, graft_direction, normalised, saturate
 from sonew_compiled.optimizer._jacobi import symmetric_eigen
 from sonew_compiled.optimizer._precision import in_float32
 
@@ -137,7 +137,7 @@ def rfdson(
     def update(
         updates: optax.Updates, state: RfdsonState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, RfdsonState]:
-        units = jax.tree.map(_unit, updates)
+        units = jax.tree.map(lambda g: normalised(saturate(g)), updates)
         directions, preconditioner = inner.update(units, state.preconditioner, params)
         count = optax.safe_increment(state.count)
         diagonal = jax.tree.map(lambda d, n: b2 * d + (1 - b2) * jnp.square(n), state.diagonal, units)
@@ -151,12 +151,6 @@ def rfdson(
         return mu, RfdsonState(count=count, mu=mu, diagonal=diagonal, preconditioner=preconditioner)
 
     return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
-
-
-def _unit(g: jax.Array) -> jax.Array:
-    g = saturate(g)
-    norm = jnp.sqrt(jnp.sum(jnp.square(g)))
-    return g / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
 
 
 def _rows(sketch: jax.Array, g: jax.Array, b2: float) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sonew_compiled.optimizer._graft import graft, saturate
+from sonew_compiled.optimizer._graft import graft, normalised, saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
 from sonew_compiled.optimizer._refresh import refreshed
 
@@ -158,8 +158,7 @@ def _move(
     """The new momentum and the new `D` of one tensor."""
     if g.size == 0:
         return m, d
-    norm = jnp.sqrt(jnp.sum(jnp.square(g)))
-    unit = g / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+    unit = normalised(g)
     d = b2 * d + (1 - b2) * jnp.square(unit)
     direction = onto = unit / (jnp.sqrt(d * unbias.astype(d.dtype)) + jnp.asarray(_GRAFT_EPS, d.dtype))
     if roots:
