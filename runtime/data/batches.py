@@ -28,7 +28,7 @@ _ACCEPTED = (
 )
 
 _Convert = Callable[[np.ndarray], np.ndarray]
-Placed = TypeVar("Placed")
+_Placed = TypeVar("_Placed")
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
@@ -103,9 +103,11 @@ class BoundData:
         return self._take(cached[2][start : start + self.batch_size])
 
     def training_batches(
-        self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], Placed]
-    ) -> Generator[Placed, None, None]:
+        self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], _Placed]
+    ) -> Generator[_Placed, None, None]:
         """Batch number `step` and those after it, without end, each made and placed while the one before is at work.
+
+        Close the generator in the end.
 
         Args:
           seed: as of `training_batch`, which must not be called meanwhile.
@@ -113,10 +115,10 @@ class BoundData:
           place: what becomes of a batch, such as `Program.upload_batch`; called in another thread.
 
         Raises:
-          UsageError: as `training_batch`; and what `place` raises. Close the generator in the end.
+          UsageError: as `training_batch`; and what `place` raises.
         """
 
-        def placed(step: int) -> Placed:
+        def placed(step: int) -> _Placed:
             return place(self.training_batch(seed, step))
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sonew-batch") as another:
