@@ -229,8 +229,8 @@ class _Vector:
                 farthest[value] = max(on, farthest.get(value, on))
         body.prefetched |= farthest.keys()
         for value, on in farthest.items():
+            to_write = value in body.kernel.own
             for row in range(on + 1, on + 1 + self._stage.strip):
-                to_write = value in body.kernel.own
                 self._stage.vectors.prefetch(body.memory[value], self._in_matrix(row), to_write=to_write)
 
     def at(self, value: ir.Value, on: int) -> ir.Value:

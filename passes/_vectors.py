@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sonew_compiled.passes._function import element_type, owner, splat_of
+from sonew_compiled.passes._function import element_type, owner, shape_of, splat_of
 from sonew_compiled.passes._mlir import ir
 
 _HALVES = ("bf16", "f16")
@@ -81,18 +81,16 @@ def size_of(element: ir.Type) -> int:
     return max(_width(element), 8) // 8
 
 
-def bytes_of(memory: ir.Value) -> int:
-    """The bytes of memory."""
-    kind = ir.MemRefType(memory.type)
-    return int(math.prod(kind.shape)) * size_of(kind.element_type)
+def bytes_of(value: ir.Value) -> int:
+    """The bytes that a vector or a buffer takes in memory."""
+    return math.prod(shape_of(value)) * size_of(element_type(value))
 
 
 def bypass(store: ir.Operation) -> None:
     """Has a store of whole vectors to aligned memory leave the caches out; others stay as they are."""
     if store.name != "vector.store":
         return
-    kind = ir.VectorType(store.operands[0].type)
-    alignment = min(int(math.prod(kind.shape)) * size_of(kind.element_type), LINE)
+    alignment = min(bytes_of(store.operands[0]), LINE)
     i64 = ir.IntegerType.get_signless(64)
     store.attributes["nontemporal"] = ir.BoolAttr.get(True)
     # Without it, code for x86 would store numbers one by one.

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 GRAFTS = ("adam", "sgd", "momentum", "rmsprop", "none")
 
+# Added to the square root of statistics of normalised gradients.
+_NORMALISED_EPS = 1e-10
+
 
 def graft_direction(kind: str, g: jax.Array, m: jax.Array, diagonal: jax.Array, eps: float) -> jax.Array:
     """The step whose length is grafted, of `g`'s shape.
@@ -37,6 +40,22 @@ def normalised(g: jax.Array) -> jax.Array:
     """`g / ||g||` for one tensor, zero where the norm is; `g` is one that `saturate` gives."""
     norm = jnp.sqrt(jnp.sum(jnp.square(g)))
     return g / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+
+
+def normalised_rmsprop(
+    unit: jax.Array, diagonal: jax.Array, *, b2: float, unbias: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The step of RMSProp on normalised gradients, whose length is grafted, and its new diagonal statistics.
+
+    Args:
+      unit: of `normalised`.
+      diagonal: statistics so far, without bias correction.
+      b2: their decay.
+      unbias: what the new ones are multiplied by, a scalar.
+    """
+    diagonal = b2 * diagonal + (1 - b2) * jnp.square(unit)
+    corrected = diagonal * unbias.astype(diagonal.dtype)
+    return graft_direction("rmsprop", unit, unit, corrected, _NORMALISED_EPS), diagonal
 
 
 def saturate(x: jax.Array) -> jax.Array:

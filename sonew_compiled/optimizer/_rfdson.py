@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sonew_compiled.optimizer._graft import graft, graft_direction, normalised, saturate
+from sonew_compiled.optimizer._graft import graft, normalised, normalised_rmsprop, saturate
 from sonew_compiled.optimizer._jacobi import symmetric_eigen
+from sonew_compiled.optimizer._own_backward import unbias
 from sonew_compiled.optimizer._precision import in_float32
-
-_GRAFT_EPS = 1e-10
 
 
 class ScaleByRfdsonState(NamedTuple):
@@ -137,18 +136,21 @@ def rfdson(
     def update(
         updates: optax.Updates, state: RfdsonState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, RfdsonState]:
+        tree: Any
         units = jax.tree.map(lambda g: normalised(saturate(g)), updates)
         directions, preconditioner = inner.update(units, state.preconditioner, params)
+        leaves, tree = jax.tree.flatten(units)
         count = optax.safe_increment(state.count)
-        diagonal = jax.tree.map(lambda d, n: b2 * d + (1 - b2) * jnp.square(n), state.diagonal, units)
-        unbias = 1 / (1 - jnp.asarray(b2, jnp.float32) ** count.astype(jnp.float32))
-
-        def moved(m: jax.Array, u: jax.Array, n: jax.Array, d: jax.Array) -> jax.Array:
-            onto = graft_direction("rmsprop", n, n, d * unbias.astype(d.dtype), _GRAFT_EPS)
-            return b1 * m + (1 - b1) * graft(u, onto)
-
-        mu = jax.tree.map(moved, state.mu, directions, units, diagonal)
-        return mu, RfdsonState(count=count, mu=mu, diagonal=diagonal, preconditioner=preconditioner)
+        correction = unbias(b2, count, jnp.float32)
+        mu, diagonal = [], []
+        for n, u, m, d in zip(leaves, *map(tree.flatten_up_to, (directions, state.mu, state.diagonal)), strict=True):
+            onto, d_next = normalised_rmsprop(n, d, b2=b2, unbias=correction)
+            mu.append(b1 * m + (1 - b1) * graft(u, onto))
+            diagonal.append(d_next)
+        moved = tree.unflatten(mu)
+        return moved, RfdsonState(
+            count=count, mu=moved, diagonal=tree.unflatten(diagonal), preconditioner=preconditioner
+        )
 
     return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
 

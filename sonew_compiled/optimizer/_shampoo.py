@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sonew_compiled.optimizer._graft import graft, normalised, saturate
+from sonew_compiled.optimizer._graft import graft, normalised, normalised_rmsprop, saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
+from sonew_compiled.optimizer._own_backward import unbias
 from sonew_compiled.optimizer._refresh import refreshed
-
-_GRAFT_EPS = 1e-10
 
 Sides = tuple[jax.Array, jax.Array]
 
@@ -111,9 +110,9 @@ def scale_by_shampoo(
             tree.flatten_up_to(state.roots),
         )
         count = optax.safe_increment(state.count)
-        unbias = 1 / (1 - jnp.asarray(b2, jnp.float32) ** count.astype(jnp.float32))
+        correction = unbias(b2, count, jnp.float32)
         moved = [
-            _move(g, m, d, pairs, b1=b1, b2=b2, unbias=unbias, block_size=block_size)
+            _move(g, m, d, pairs, b1=b1, b2=b2, correction=correction, block_size=block_size)
             for g, m, d, pairs in zip(
                 gradients, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.diagonal), roots, strict=True
             )
@@ -152,15 +151,14 @@ def _move(
     *,
     b1: float,
     b2: float,
-    unbias: jax.Array,
+    correction: jax.Array,
     block_size: int,
 ) -> tuple[jax.Array, jax.Array]:
     """The new momentum and the new `D` of one tensor."""
     if g.size == 0:
         return m, d
-    unit = normalised(g)
-    d = b2 * d + (1 - b2) * jnp.square(unit)
-    direction = onto = unit / (jnp.sqrt(d * unbias.astype(d.dtype)) + jnp.asarray(_GRAFT_EPS, d.dtype))
+    onto, d = normalised_rmsprop(normalised(g), d, b2=b2, unbias=correction)
+    direction = onto
     if roots:
         blocks = [left @ block @ right for block, (left, right) in zip(_blocks(g, block_size), roots, strict=True)]
         direction = graft(_joined(blocks, g.shape, block_size), onto)
