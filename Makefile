@@ -22,8 +22,9 @@ lint:
 types:
 	$(BIN)/mypy
 
+# A process a core; a file's tests stay in one process, and share what it has compiled.
 unit:
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lit:
 	$(BIN)/lit -v tests/lit
