@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._quantize import Quantized, dequantize, quantize, zeros
 
@@ -57,8 +58,7 @@ def scale_by_adam_8bit(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8)
     ) -> tuple[optax.Updates, ScaleByAdam8bitState]:
         del params
         count = optax.safe_increment(state.count)
-        time = count.astype(jnp.float32)
-        unbias1, unbias2 = (1 / (1 - jnp.asarray(decay, jnp.float32) ** time) for decay in (b1, b2))
+        unbias1, unbias2 = (unbias(decay, count, jnp.float32) for decay in (b1, b2))
         tree: Any
         leaves, tree = jax.tree.flatten(updates)
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._dense import split
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
-from sonew_compiled.optimizer._own_backward import BackwardTransformation, unbias, with_learning_rate
+from sonew_compiled.optimizer._own_backward import BackwardTransformation, with_learning_rate
 from sonew_compiled.optimizer._refresh import refreshed
 from sonew_compiled.optimizer._tapped import LayerSignals, Loss, layers_of, tapped_backward
 

@@ -35,12 +35,6 @@ def with_learning_rate(scale: BackwardTransformation, learning_rate: optax.Scala
     return BackwardTransformation(chain.init, chain.update, scale.backward)
 
 
-def unbias(decay: float, count: jax.Array, dtype: Any) -> jax.Array:
-    """What an average that began with zero is multiplied by after `count` updates, a scalar of at least float32."""
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return 1 / (1 - jnp.asarray(decay, wide) ** count.astype(wide))
-
-
 def rate_at(learning_rate: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array:
     """A learning rate, or what a schedule says after `count` updates, as a float32 scalar."""
     return jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, jnp.float32)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._graft import graft, normalised, normalised_rmsprop, saturate
 from sonew_compiled.optimizer._jacobi import symmetric_eigen
-from sonew_compiled.optimizer._own_backward import unbias
 from sonew_compiled.optimizer._precision import in_float32
 
 

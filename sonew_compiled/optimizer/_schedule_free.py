@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._own_backward import rate_at
 
 
@@ -108,12 +109,12 @@ def schedule_free_adamw(
         largest = jnp.maximum(state.largest_rate, rate)
         weight_sum = state.weight_sum + largest**2
         share = jnp.where(weight_sum > 0, largest**2 / jnp.where(weight_sum > 0, weight_sum, 1), 0)
-        unbias = 1 / (1 - jnp.asarray(b2, jnp.float32) ** count.astype(jnp.float32))
+        correction = unbias(b2, count, jnp.float32)
         nu = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * jnp.square(g), updates, state.nu)
 
         def ahead(g: jax.Array, v: jax.Array, x: jax.Array, d: jax.Array) -> jax.Array:
             """The new `z` less the old `x`."""
-            step = g / (jnp.sqrt(v * unbias.astype(v.dtype)) + jnp.asarray(eps, v.dtype))
+            step = g / (jnp.sqrt(v * correction.astype(v.dtype)) + jnp.asarray(eps, v.dtype))
             decay = weight_decay * (x + (1 - b1) * d) if weight_decay else 0.0
             return d - rate.astype(g.dtype) * (step + decay)
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._graft import graft, normalised, normalised_rmsprop, saturate
 from sonew_compiled.optimizer._inverse_root import refreshed_root
-from sonew_compiled.optimizer._own_backward import unbias
 from sonew_compiled.optimizer._refresh import refreshed
 
 Sides = tuple[jax.Array, jax.Array]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._graft import saturate
 from sonew_compiled.optimizer._orthonormal import power_step
 from sonew_compiled.optimizer._refresh import refreshed
@@ -89,8 +90,7 @@ def scale_by_soap(
             for g, sides in zip(gradients, tree.flatten_up_to(state.statistics), strict=True)
         ]
         count = optax.safe_increment(state.count)
-        time = count.astype(jnp.float32)
-        unbias1, unbias2 = (1 / (1 - jnp.asarray(decay, jnp.float32) ** time) for decay in (b1, b2))
+        unbias1, unbias2 = (unbias(decay, count, jnp.float32) for decay in (b1, b2))
 
         def direction(m: jax.Array, v: jax.Array, bases: tuple[jax.Array, ...]) -> jax.Array:
             denominator = jnp.sqrt(v * unbias2.astype(v.dtype)) + jnp.asarray(eps, v.dtype)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.optimizer._graft import GRAFTS, graft, graft_direction, saturate
 from sonew_compiled.optimizer._logdet import apply, factorize
@@ -223,8 +224,8 @@ def _update_leaf(
     g2, m2 = saturate(chain.view(g)), chain.view(m)
     m2 = options.b1 * m2 + (1 - options.b1) * g2
     raw = [options.b2 * chain.view(h) + (1 - options.b2) * (g2 * chain.shift(g2, d)) for d, h in enumerate(bands)]
-    m_hat = m2 * _debias(options.b1, count, dtype)
-    h_hat = [h * _debias(options.b2, count, dtype) for h in raw]
+    m_hat = m2 * unbias(options.b1, count, dtype).astype(dtype)
+    h_hat = [h * unbias(options.b2, count, dtype).astype(dtype) for h in raw]
     diagonal = h_hat[0]
     if g.ndim <= 1 and options.rank1 == "adam":
         u = graft_direction("adam", g2, m_hat, diagonal, options.graft_eps)
@@ -234,12 +235,6 @@ def _update_leaf(
         if options.grafting != "none":
             u = graft(u, graft_direction(options.grafting, g2, m_hat, diagonal, options.graft_eps))
     return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in raw)
-
-
-def _debias(decay: float, count: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """`1 / (1 - decay^t)`, in at least float32: in bfloat16 `1 - 0.99` alone would be a fifth off."""
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return (1 / (1 - jnp.asarray(decay, wide) ** count.astype(wide))).astype(dtype)
 
 
 def _damping(options: _Options, chain: Chain, h: list[jax.Array]) -> jax.Array:
