@@ -1,4 +1,4 @@
-"""The loops of one kernel over the rows of a group's matrices, as a `stream.executable` that `iree-compile` takes.
+"""The loops of one kernel over the rows of a group's matrices.
 
     for each workgroup, of some rows and all columns (or some, where rings are kept, to leave these in the cache):
       for each row, or strip of rows:    from `warm_up` rows before the first on, without results
@@ -19,6 +19,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from sonew_compiled.passes._executable import Executable
 from sonew_compiled.passes._function import element_type, splat_of
 from sonew_compiled.passes._loops import Loop, arith, index, index_attribute, index_type
 from sonew_compiled.passes._mlir import ir
@@ -50,10 +51,10 @@ def _lanes(phase: Phase, lanes: int) -> int:
 
 
 class Kernel:
-    """One kernel, made at the insertion point, and how it is called.
+    """One kernel, and how it is called.
 
     Attributes:
-      symbol: of the executable, and of the entry point in it.
+      symbol: its name in the executable.
       matrices: what it loads.
       own: of these, the matrices of which no workgroup reads rows other than those that it computes.
       numbers: those that it reads.
@@ -91,39 +92,12 @@ class Kernel:
         pieces = math.ceil(self.columns / most)
         return min(padded(math.ceil(self.columns / pieces), lanes), self.columns)
 
-    def create(self) -> None:
-        """Make the executable at the insertion point."""
-        executable = create(
-            "stream.executable",
-            attributes={"sym_name": ir.StringAttr.get(self.symbol), "sym_visibility": ir.StringAttr.get("private")},
-            regions=1,
-        )
-        with ir.InsertionPoint(executable.regions[0].blocks.append()):
-            export = create(
-                "stream.executable.export",
-                attributes={
-                    "sym_name": ir.StringAttr.get(self.symbol),
-                    "function_ref": ir.FlatSymbolRefAttr.get(self.symbol),
-                },
-                regions=1,
-            )
-            inner = create("builtin.module", regions=1)
-            create("stream.executable.end")
-        with ir.InsertionPoint(export.regions[0].blocks.append()):
-            create("stream.return", [index(self.groups), index(1), index(1)])
-        with ir.InsertionPoint(inner.regions[0].blocks.append()):
-            bindings = [ir.Type.parse("!stream.binding")] * len(self.operands() + self.results())
-            function = create(
-                "func.func",
-                attributes={
-                    "sym_name": ir.StringAttr.get(self.symbol),
-                    "function_type": ir.TypeAttr.get(ir.FunctionType.get(bindings, [])),
-                },
-                regions=1,
-            )
-        self._function = function
-        with ir.InsertionPoint(function.regions[0].blocks.append(*bindings)):
-            Body(self, function.regions[0].blocks[0]).create()
+    def create(self, executable: Executable) -> None:
+        """Make its function in the executable."""
+        bindings = len(self.operands()) + len(self.results())
+        self._function = executable.add(self.symbol, bindings=bindings, groups=self.groups)
+        with ir.InsertionPoint(self._function.regions[0].blocks[0]):
+            Body(self, self._function.regions[0].blocks[0]).create()
             create("func.return")
 
     def overwrite(self, results: Mapping[int, int]) -> None:

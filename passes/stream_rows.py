@@ -12,7 +12,7 @@ result is computed by the kernels that read it.
 The kernels of one matrix follow each other, while it is in the cache: the first of the next one is made to depend on
 the last. A compiler would otherwise go through all matrices once for each kernel.
 
-The kernels are `stream.executable`s of MLIR's `scf` and `vector` dialects, which `iree-compile` compiles for a
+The kernels are of MLIR's `scf` and `vector` dialects, in a `stream.executable` that `iree-compile` compiles for a
 processor as it does its own. jaxlib has no bindings for `stream` and `flow`: those few operations are made without
 their dialects, and `iree-compile` is what verifies them. A portable artifact cannot hold them.
 """
@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from sonew_compiled.passes._executable import Executable
 from sonew_compiled.passes._function import Function, erase_unused, functions, owner, shape_of
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
@@ -42,6 +43,8 @@ RECOMPUTE = 32
 
 LANES = 16
 """Elements of a vector: of float32 in 512 bits."""
+
+_EXECUTABLE = "rows"
 
 
 def stream_rows(
@@ -73,6 +76,8 @@ def stream_rows(
     # What is computed twice would be read twice.
     run_mlir_passes(module, "builtin.module(func.func(cse))")
     vectors = Vectors(lanes, native_bf16=bool(native_bf16))
+    with ir.InsertionPoint.at_block_begin(module.body):
+        executable = Executable(_EXECUTABLE)
     count = 0
     for function in functions(module):
         _give_each_reader_its_own_slice(function)
@@ -80,7 +85,7 @@ def stream_rows(
         dispatches: dict[ir.Operation, Kernel] = {}
         for group in RowGroup.find(function, elements):
             kernels = _kernels(group, count, recompute, vectors)
-            made = _dispatch(module, function, kernels, after=next(reversed(dispatches), None))
+            made = _dispatch(executable, function, kernels, after=next(reversed(dispatches), None))
             dispatches |= made
             count += len(made)
         _overwrite(function, dispatches)
@@ -88,6 +93,8 @@ def stream_rows(
             for kernel in dispatches.values():
                 kernel.bypass_caches(bypass)
         erase_unused(function)
+    if not count:
+        executable.erase()
     run_mlir_passes(module, "builtin.module(func.func(cse))")
 
 
@@ -140,7 +147,7 @@ def _hoist_numbers(function: Function) -> None:
 
 
 def _dispatch(
-    module: ir.Module, function: Function, kernels: Sequence[Kernel], *, after: ir.Operation | None
+    executable: Executable, function: Function, kernels: Sequence[Kernel], *, after: ir.Operation | None
 ) -> dict[ir.Operation, Kernel]:
     """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
 
@@ -175,8 +182,7 @@ def _dispatch(
     partial: dict[FullReduction, ir.Value] = {}
     made = {}
     for kernel, last in zip(kernels, lasts, strict=True):
-        with ir.InsertionPoint.at_block_begin(module.body):
-            kernel.create()
+        kernel.create(executable)
         parts = {each.result: result for each, result in partial.items()}
         operands = [parts.get(each, given.get(each, each)) for each in kernel.operands()]
         with _after([last, *map(owner, operands)], function):
@@ -185,7 +191,7 @@ def _dispatch(
                 results=kernel.results(),
                 operands=operands,
                 attributes={
-                    "entry_points": ir.ArrayAttr.get([ir.SymbolRefAttr.get([kernel.symbol, kernel.symbol])]),
+                    "entry_points": ir.ArrayAttr.get([executable.entry(kernel.symbol)]),
                     "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, len(operands), 0, 0]),
                 },
             )

@@ -54,6 +54,8 @@ _FLAGS = (
     "--iree-llvmcpu-stack-allocation-limit=64KiB",
     # They are a fifth of the executable, and name the folder that `lower` compiles in.
     "--iree-llvmcpu-debug-symbols=false",
+    # Else what `init` alone needs, such as counters of random numbers, is computed when a bundle is loaded, and kept.
+    "--iree-opt-const-expr-hoisting=false",
     NO_CONST_EVAL,
 )
 

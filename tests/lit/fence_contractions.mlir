@@ -1,16 +1,19 @@
 // RUN: %sonew-opt --pass fence-contractions %s | FileCheck %s
 
 // A product that a bias is added to, even after a conversion, is read by way of a copy, and one that is scaled by a number
-// that is not known; one that is scaled by a constant is not.
+// that is not known, or by a tensor of its shape; one that is combined with constants and with itself is not.
 // CHECK-LABEL: func.func public @step
 // CHECK:         [[FIRST:%.+]] = stablehlo.dot_general %arg0, %arg1
 // CHECK-NEXT:    [[APART:%.+]] = "flow.tensor.clone"([[FIRST]]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
 // CHECK-NEXT:    stablehlo.convert [[APART]]
 // CHECK:         [[SECOND:%.+]] = stablehlo.dot_general %arg1, %arg0
-// CHECK-NEXT:    stablehlo.multiply [[SECOND]]
+// CHECK-NEXT:    stablehlo.subtract [[SECOND]]
 // CHECK:         [[THIRD:%.+]] = stablehlo.dot_general %arg0, %arg0
 // CHECK-NEXT:    "flow.tensor.clone"([[THIRD]])
-func.func public @step(%x: tensor<4x4xf32>, %w: tensor<4x4xf32>, %b: tensor<4xbf16>, %rate: tensor<f32>) -> (tensor<4x4xbf16>, tensor<4x4xf32>, tensor<4x4xf32>) {
+// CHECK:         [[FOURTH:%.+]] = stablehlo.dot_general %arg1, %arg1
+// CHECK-NEXT:    [[ALONE:%.+]] = "flow.tensor.clone"([[FOURTH]])
+// CHECK-NEXT:    stablehlo.multiply [[ALONE]], %arg0
+func.func public @step(%x: tensor<4x4xf32>, %w: tensor<4x4xf32>, %b: tensor<4xbf16>, %rate: tensor<f32>) -> (tensor<4x4xbf16>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>) {
   %scale = stablehlo.constant dense<0.5> : tensor<f32>
   %0 = stablehlo.broadcast_in_dim %b, dims = [1] : (tensor<4xbf16>) -> tensor<4x4xbf16>
   %1 = stablehlo.broadcast_in_dim %scale, dims = [] : (tensor<f32>) -> tensor<4x4xf32>
@@ -18,9 +21,13 @@ func.func public @step(%x: tensor<4x4xf32>, %w: tensor<4x4xf32>, %b: tensor<4xbf
   %3 = stablehlo.convert %2 : (tensor<4x4xf32>) -> tensor<4x4xbf16>
   %4 = stablehlo.add %3, %0 : tensor<4x4xbf16>
   %5 = stablehlo.dot_general %w, %x, contracting_dims = [1] x [0] : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
-  %6 = stablehlo.multiply %5, %1 : tensor<4x4xf32>
+  %less = stablehlo.subtract %5, %1 : tensor<4x4xf32>
+  %more = stablehlo.multiply %less, %1 : tensor<4x4xf32>
+  %6 = stablehlo.multiply %5, %more : tensor<4x4xf32>
   %7 = stablehlo.broadcast_in_dim %rate, dims = [] : (tensor<f32>) -> tensor<4x4xf32>
   %8 = stablehlo.dot_general %x, %x, contracting_dims = [1] x [0] : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
   %9 = stablehlo.multiply %8, %7 : tensor<4x4xf32>
-  return %4, %6, %9 : tensor<4x4xbf16>, tensor<4x4xf32>, tensor<4x4xf32>
+  %10 = stablehlo.dot_general %w, %w, contracting_dims = [1] x [0] : (tensor<4x4xf32>, tensor<4x4xf32>) -> tensor<4x4xf32>
+  %11 = stablehlo.multiply %10, %x : tensor<4x4xf32>
+  return %4, %6, %9, %11 : tensor<4x4xbf16>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>
 }

@@ -1,15 +1,11 @@
 // RUN: %sonew-opt --pass stream-rows:elements=16,lanes=4 %s | FileCheck %s
 
-// Of `scaled` below, the kernel that reads the sum: it adds up the parts, and goes on from there for itself.
-// CHECK:         func.func @rows_2_40x4(
-// CHECK:           [[RATE:%.+]] = vector.broadcast
-// CHECK:           [[PARTS:%.+]] = "stream.binding.subspan"(%arg2,
-// CHECK:           vector.maskedload [[PARTS]]
-// CHECK:           [[ALL:%.+]] = vector.reduction <add>
-// CHECK:           [[SUM:%.+]] = vector.broadcast [[ALL]] : f32 to vector<4xf32>
-// CHECK:           [[TOTAL:%.+]] = arith.addf {{.*}}, [[SUM]]
-// CHECK-NEXT:      [[SCALE:%.+]] = arith.mulf [[RATE]], [[TOTAL]]
-// CHECK:           arith.mulf {{.*}}, [[SCALE]]
+// All kernels are in one executable.
+// CHECK:       "stream.executable"()
+// CHECK-NEXT:    "stream.executable.export"()
+// CHECK:         {function_ref = @rows_0_40x4, sym_name = "rows_0_40x4"}
+// CHECK:         {function_ref = @rows_2_40x4, sym_name = "rows_2_40x4"}
+// CHECK:         module {
 
 // One kernel, with the shift, the helper's body and the reduction in it. Rows before the last read the next row; the last
 // row, in masks, reads the first one a column on, and what is filled in after the last column.
@@ -39,6 +35,17 @@
 // CHECK:           [[ALL:%.+]] = vector.reduction <add>, [[SUM]] : vector<4xf32> into f32
 // CHECK-NEXT:      memref.store [[ALL]]
 
+// Of `scaled` below, the kernel that reads the sum: it adds up the parts, and goes on from there for itself.
+// CHECK:         func.func @rows_2_40x4(
+// CHECK:           [[RATE:%.+]] = vector.broadcast
+// CHECK:           [[PARTS:%.+]] = "stream.binding.subspan"(%arg2,
+// CHECK:           vector.maskedload [[PARTS]]
+// CHECK:           [[ALL:%.+]] = vector.reduction <add>
+// CHECK:           [[SUM:%.+]] = vector.broadcast [[ALL]] : f32 to vector<4xf32>
+// CHECK:           [[TOTAL:%.+]] = arith.addf {{.*}}, [[SUM]]
+// CHECK-NEXT:      [[SCALE:%.+]] = arith.mulf [[RATE]], [[TOTAL]]
+// CHECK:           arith.mulf {{.*}}, [[SCALE]]
+
 // The donated argument is overwritten.
 // CHECK-LABEL: func.func public @step
 // CHECK-SAME:    tf.aliasing_output = 0 : i32
@@ -67,8 +74,8 @@ func.func private @helper(%x: tensor<40x4xf32>, %least: tensor<f32>) -> tensor<4
 
 // The sum itself is not computed, nor what depends on it.
 // CHECK-LABEL: func.func public @scaled
-// CHECK-NEXT:    [[SUMS:%.+]] = "flow.dispatch"(%arg0) {entry_points = [@rows_1_40x4::@rows_1_40x4]
-// CHECK-NEXT:    [[SCALED:%.+]] = "flow.dispatch"(%arg0, %arg1, [[SUMS]]) {entry_points = [@rows_2_40x4::@rows_2_40x4]
+// CHECK-NEXT:    [[SUMS:%.+]] = "flow.dispatch"(%arg0) {entry_points = [@rows::@rows_1_40x4]
+// CHECK-NEXT:    [[SCALED:%.+]] = "flow.dispatch"(%arg0, %arg1, [[SUMS]]) {entry_points = [@rows::@rows_2_40x4]
 // CHECK-NEXT:    return [[SCALED]]
 func.func public @scaled(%x: tensor<40x4xf32> {sonew.name = "x"}, %rate: tensor<f32>) -> tensor<40x4xf32> {
   %zero = stablehlo.constant dense<0.0> : tensor<f32>

@@ -1,11 +1,5 @@
 // RUN: %sonew-opt --pass stream-rows:elements=16,lanes=8,bypass=2560 %s | FileCheck %s
 
-// Rows that do not begin with a line are stored as ever, and so is what is smaller. (The last kernel comes first.)
-// CHECK-LABEL:     func.func @rows_2_30x16(
-// CHECK-NOT:         nontemporal
-// CHECK-LABEL:     func.func @rows_1_60x11(
-// CHECK-NOT:         nontemporal
-
 // A result of so many bytes leaves the caches out, in stores of half a line; one that is overwritten was loaded anyway.
 // CHECK-LABEL:     func.func @rows_0_40x16(
 // CHECK:             "stream.binding.subspan"(%arg1
@@ -14,6 +8,13 @@
 // CHECK:             vector.store {{%.+}}, [[X]][{{%.+}}] : memref<640xf32>, vector<8xf32>
 // CHECK-NEXT:        vector.store {{%.+}}, [[Y]][{{%.+}}] {alignment = 32 : i64, nontemporal = true} : memref<640xf32>, vector<8xf32>
 // CHECK-NOT:         nontemporal
+
+// Rows that do not begin with a line are stored as ever, and so is what is smaller.
+// CHECK-LABEL:     func.func @rows_1_60x11(
+// CHECK-NOT:         nontemporal
+// CHECK-LABEL:     func.func @rows_2_30x16(
+// CHECK-NOT:         nontemporal
+// CHECK-LABEL:     func.func public @step
 func.func public @step(%x: tensor<40x16xf32> {sonew.name = "x", tf.aliasing_output = 1 : i32}, %y: tensor<40x16xf32> {sonew.name = "y"}) -> (tensor<40x16xf32>, tensor<40x16xf32>) {
   %fill = stablehlo.constant dense<0.0> : tensor<1x16xf32>
   %0 = stablehlo.slice %y [1:40, 0:16] : (tensor<40x16xf32>) -> tensor<39x16xf32>
