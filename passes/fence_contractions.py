@@ -6,6 +6,10 @@ of none, and does not compile. A tensor of the product's shape is first copied t
 instructions, which takes as long to run as what the fusion saves. Elementwise operations on a copy are loops of their
 own. IREE leaves the copying itself out later on. (`stablehlo.optimization_barrier` does as well, but the step then
 waits there for all that was begun.)
+
+Likewise an activation that one product alone reads. IREE fuses it with the packing of the product's operand, and writes
+it out for each row of a tile, 2,500 lines of LLVM's code for a tanh; one that is stored first is the kernel that the
+training step has anyway, where the backward pass reads it too.
 """
 
 from __future__ import annotations
@@ -16,10 +20,22 @@ from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes._vectors import is_vectorised
 
 _MOVES = ("stablehlo.transpose", "stablehlo.reshape")
+_ROUNDINGS = ("stablehlo.convert", "stablehlo.reduce_precision")
+# What is not an instruction or a few.
+_FUNCTIONS = (
+    "stablehlo.cosine",
+    "stablehlo.exponential",
+    "stablehlo.exponential_minus_one",
+    "stablehlo.log",
+    "stablehlo.log_plus_one",
+    "stablehlo.logistic",
+    "stablehlo.sine",
+    "stablehlo.tanh",
+)
 
 
 def fence_contractions(module: ir.Module) -> None:
-    """Let elementwise operations that combine a `stablehlo.dot_general` with a tensor read a `flow.tensor.clone`.
+    """Let what a `stablehlo.dot_general` is not to be fused with read a `flow.tensor.clone`, and the product likewise.
 
     A transposition of the product, which IREE writes it in, stays before that.
     """
@@ -27,14 +43,34 @@ def fence_contractions(module: ir.Module) -> None:
     for product in operations_in(module.operation):
         if product.name != "stablehlo.dot_general":
             continue
+        for value in product.operands:
+            function = _function_before(value)
+            if function is not None:
+                _fence(function)
         op = product
         while len(readers := [use.owner.operation for use in op.results[0].uses]) == 1 and readers[0].name in _MOVES:
             (op,) = readers
         if _is_combined(op):
-            (value,) = op.results
-            with ir.InsertionPoint.after(op):
-                clone = ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value])
-            value.replace_all_uses_except(clone.results[0], clone)
+            _fence(op)
+
+
+def _fence(op: ir.Operation) -> None:
+    """Let all that reads the result read a copy."""
+    (value,) = op.results
+    with ir.InsertionPoint.after(op):
+        clone = ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value])
+    value.replace_all_uses_except(clone.results[0], clone)
+
+
+def _function_before(value: ir.Value) -> ir.Operation | None:
+    """The function whose result this is, rounded or not, if nothing else reads it."""
+    while (op := owner(value)) is not None and len(list(value.uses)) == 1:
+        if op.name in _FUNCTIONS:
+            return op
+        if op.name not in _ROUNDINGS:
+            return None
+        value = op.operands[0]
+    return None
 
 
 def _is_combined(product: ir.Operation) -> bool:

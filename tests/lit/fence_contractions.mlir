@@ -31,3 +31,20 @@ func.func public @step(%x: tensor<4x4xf32>, %w: tensor<4x4xf32>, %b: tensor<4xbf
   %11 = stablehlo.multiply %10, %x : tensor<4x4xf32>
   return %4, %6, %9, %11 : tensor<4x4xbf16>, tensor<4x4xf32>, tensor<4x4xf32>, tensor<4x4xf32>
 }
+
+// An activation that one product reads, rounded or not, is stored before it is packed; one that is read twice is anyway.
+// CHECK-LABEL: func.func public @predict
+// CHECK:         [[FIRST:%.+]] = stablehlo.tanh %arg0
+// CHECK-NEXT:    [[APART:%.+]] = "flow.tensor.clone"([[FIRST]]) : (tensor<4x4xf32>) -> tensor<4x4xf32>
+// CHECK-NEXT:    [[ROUNDED:%.+]] = stablehlo.convert [[APART]]
+// CHECK-NEXT:    stablehlo.dot_general [[ROUNDED]], %arg1
+// CHECK:         [[SECOND:%.+]] = stablehlo.tanh
+// CHECK-NEXT:    stablehlo.dot_general [[SECOND]], %arg1
+func.func public @predict(%x: tensor<4x4xf32>, %w: tensor<4x4xbf16>) -> (tensor<4x4xbf16>, tensor<4x4xbf16>) {
+  %0 = stablehlo.tanh %x : tensor<4x4xf32>
+  %1 = stablehlo.convert %0 : (tensor<4x4xf32>) -> tensor<4x4xbf16>
+  %2 = stablehlo.dot_general %1, %w, contracting_dims = [1] x [0] : (tensor<4x4xbf16>, tensor<4x4xbf16>) -> tensor<4x4xbf16>
+  %3 = stablehlo.tanh %2 : tensor<4x4xbf16>
+  %4 = stablehlo.dot_general %3, %w, contracting_dims = [1] x [0] : (tensor<4x4xbf16>, tensor<4x4xbf16>) -> tensor<4x4xbf16>
+  return %3, %4 : tensor<4x4xbf16>, tensor<4x4xbf16>
+}
