@@ -323,7 +323,7 @@ def test_torch_is_asked_for_where_there_is_none(folder: Path, monkeypatch: pytes
     assert not [row for row in found if row["kind"].startswith("torch")]
 
 
-# One matrix, so that its nine compilations are short.
+# One matrix, so that its ten compilations are short.
 ONE_MATRIX = """
 import jax
 import jax.numpy as jnp
@@ -346,12 +346,16 @@ model = Model(init=lambda key: {"w": jnp.zeros((36, 36))}, loss=loss, batch=batc
 def test_the_speed_table(folder: Path) -> None:
     (folder / "one_matrix.py").write_text(ONE_MATRIX)
     result = measure_speed(
-        SpeedSettings(model="one_matrix:model", batch_size=20, pairs=1, growth_sides=(4, 8), starts=1, data="data.npz")
+        SpeedSettings(
+            model="one_matrix:model", batch_size=20, pairs=1, growth_sides=(4, 8), compiles=2, starts=1, data="data.npz"
+        )
     )
     assert tuple(result["ratios"]) == KEYS == tuple(goal.key for goal in GOALS)
     assert all(math.isfinite(value) for value in result["ratios"].values())
     assert all(value > 0 for key, value in result["ratios"].items() if key != "loop_overhead")
     assert len(result["measurements"]["step_f32"]["per_pair"]) == 1
+    assert len(result["measurements"]["loop_overhead"]["per_pair"]) == 4
+    assert len(result["measurements"]["compile_seconds"]["each"]) == 2
     assert result["measurements"]["update_bandwidth_share"]["update_bytes"] == 48 * 36 * 36 + 12
 
 

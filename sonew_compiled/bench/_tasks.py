@@ -191,11 +191,11 @@ def versus_torch(run: dict[str, Any], bundle: str, pairs: int, compiled: bool) -
     return time_torch(Run.from_settings(run), bundle, pairs, compiled=compiled)
 
 
-def speed_compile(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The bundles of the speed table."""
+def speed_compile(settings: dict[str, Any], folder: str, name: str) -> dict[str, Any]:
+    """A bundle of the speed table."""
     from sonew_compiled.bench import _speed
 
-    return _speed.compile_bundles(_speed.SpeedSettings(**settings), Path(folder))
+    return _speed.compile_bundle(_speed.SpeedSettings(**settings), Path(folder), name)
 
 
 def speed_steps(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:

@@ -61,10 +61,12 @@ class SpeedPreset:
 
     Attributes:
       growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
+      compiles: how often the float32 step is compiled.
       starts: how often `sonew run` is started.
     """
 
     growth_sides: tuple[int, int] = (1000, 10000)
+    compiles: int = 3
     starts: int = 5
 
 

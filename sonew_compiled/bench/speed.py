@@ -27,6 +27,7 @@ class SpeedSettings:
       batch_size: examples in a step.
       pairs: interleaved measurements of every ratio.
       growth_sides: see `SpeedPreset`.
+      compiles: how often the float32 step is compiled.
       starts: how often `sonew run` is started.
       data: what `sonew run` starts on; any data set that fits the model.
     """
@@ -35,6 +36,7 @@ class SpeedSettings:
     batch_size: int = 1000
     pairs: int = 20
     growth_sides: tuple[int, int] = (1000, 10000)
+    compiles: int = 3
     starts: int = 5
     data: str = "mnist-10k"
 
@@ -101,7 +103,12 @@ def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambd
     ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
         say("compile the steps")
-        ratios |= call_apart("speed_compile", settings=asked, folder=folder)
+        compiles = [
+            call_apart("speed_compile", settings=asked, folder=folder, name="f32")["seconds"]
+            for _ in range(settings.compiles)
+        ]
+        for name in ("bf16", "adam", "shampoo"):
+            call_apart("speed_compile", settings=asked, folder=folder, name=name)
         for precision in ("f32", "bf16"):
             say(f"time the whole step in {precision} against XLA's")
             measurements |= call_apart("speed_steps", settings=asked, folder=folder, precision=precision)
@@ -116,10 +123,11 @@ def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambd
         say("time the start of `sonew run`")
         starts = [_start_seconds(Path(folder, "f32"), settings.data) for _ in range(settings.starts)]
     ratios |= {key: value["ratio"] for key, value in measurements.items()}
+    ratios["compile_seconds"] = statistics.median(compiles)
     ratios["start_seconds"] = statistics.median(starts)
     return {
         "ratios": {goal.key: ratios[goal.key] for goal in GOALS},
-        "measurements": measurements | {"start_seconds": {"each": starts}},
+        "measurements": measurements | {"compile_seconds": {"each": compiles}, "start_seconds": {"each": starts}},
         "machine": machine(DEFAULT_DEVICE),
         "versions": versions(),
         "settings": asked,

@@ -176,6 +176,7 @@ def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
             pairs=what["pairs"],
             data=what["data"] or options.DEFAULT_DATA,
             growth_sides=presets.SPEED.growth_sides,
+            compiles=presets.SPEED.compiles,
             starts=presets.SPEED.starts,
         ),
         say=options.say,
