@@ -39,8 +39,6 @@ from sonew_compiled.runtime import (
 # Steps of the runtime's loop, and as many bare steps, that make a pair. The first of a block finds the caches as the
 # other kind left them, and does not count.
 _BLOCK = 4
-
-
 # So many times the pairs of other lines: what is sought is less than two steps of one kind differ by.
 _LOOP_PAIRS = 4
 
