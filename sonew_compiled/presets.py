@@ -101,7 +101,7 @@ _PRESETS = {
         _preset("muon", 2e-3, 0.95, 0.99, 1e-6),
         _preset("soap", 2e-3, 0.95, 0.95, 1e-8, precond_interval=10),
         _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
-        _preset("rfdson", 6.7e-4, 0.9, 0.95, 0.1, rank=4),
+        _preset("rfdson", 7.9e-4, 0.76, 0.989, 0.91, rank=4),
         _preset("ons", 1.0, eps=1.0),
         _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
         _preset("kfac", 3e-2, 0.9, 0.95, 0.1, precond_interval=20),
