@@ -22,9 +22,9 @@ lint:
 types:
 	$(BIN)/mypy
 
-# A process a core; a file's tests stay in one process, and share what it has compiled.
+# A process a core, at most four, of up to 2 GB; a file's tests stay in one process, and share what it has compiled.
 unit:
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lit:
 	$(BIN)/lit -v tests/lit
