@@ -55,21 +55,6 @@ class BenchPreset:
         assert (self.epochs is None) != (self.steps is None), self.name
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpeedPreset:
-    """The table of the step's speed against XLA and the memory.
-
-    Attributes:
-      growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
-      compiles: how often the float32 step is compiled.
-      starts: how often `sonew run` is started.
-    """
-
-    growth_sides: tuple[int, int] = (1000, 10000)
-    compiles: int = 3
-    starts: int = 5
-
-
 PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
     {
         preset.name: preset
@@ -117,5 +102,4 @@ PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
 """What to compare, by name."""
 
 DEFAULT_PRESET = "quick"
-SPEED = SpeedPreset()
 SPEED_NAME = "speed"

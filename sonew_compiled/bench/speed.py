@@ -25,8 +25,8 @@ class SpeedSettings:
     Attributes:
       model: its name on the command line.
       batch_size: examples in a step.
-      pairs: interleaved measurements of every ratio.
-      growth_sides: see `SpeedPreset`.
+      pairs: interleaved measurements of every ratio; of the runtime's loop four times as many.
+      growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
       compiles: how often the float32 step is compiled.
       starts: how often `sonew run` is started.
       data: what `sonew run` starts on; any data set that fits the model.

@@ -164,7 +164,6 @@ def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
         if what[name] not in (None, False, ()):
             raise UsageError(f"{flag} does not go with --preset speed, which measures the same for everybody")
     _require_compiler()
-    from sonew_compiled.bench import presets
     from sonew_compiled.bench.speed import SpeedSettings, markdown, measure_speed
 
     model = what["model"] or "autoencoder"
@@ -175,9 +174,6 @@ def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
             batch_size=what["batch_size"],
             pairs=what["pairs"],
             data=what["data"] or options.DEFAULT_DATA,
-            growth_sides=presets.SPEED.growth_sides,
-            compiles=presets.SPEED.compiles,
-            starts=presets.SPEED.starts,
         ),
         say=options.say,
     )
