@@ -4,12 +4,17 @@ A value is often rounded to 16 bits and widened again at once: the operand of an
 emulated arithmetic. IREE 3.13 drops such a pair on CPUs in some fusions (those with `tanh`, for one), and its bytecode
 has no float16 at all. Here the rounding, to nearest with ties to even, is done on the bits of the float32, which no
 compiler takes for superfluous. Subnormal numbers, infinities and the sign of zero come out as in a conversion.
+
+IREE makes one conversion of that of an integer or a boolean to float32 and a rounding of it to bfloat16, wherever the
+two meet, and LLVM makes that a call of a library that IREE does not link. So something is done in between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type, has_element, operations_in
+from sonew_compiled.passes._function import element_type, has_element, operations_in, owner
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
@@ -22,6 +27,8 @@ def emulate_rounding(module: ir.Module) -> None:
     """
     wide, halves = ir.F32Type.get(), (ir.BF16Type.get(), ir.F16Type.get())
     conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
+    if any(has_element(op.results[0], ir.BF16Type.get()) for op in conversions):
+        _keep_apart_from_integers(conversions)
     for op in [each for each in conversions if has_element(each.operands[0], wide)]:
         into = element_type(op.results[0])
         readers = [use.owner.operation for use in op.results[0].uses]
@@ -41,6 +48,16 @@ def emulate_rounding(module: ir.Module) -> None:
                 reader.erase()
         if not list(op.results[0].uses):
             op.erase()
+
+
+def _keep_apart_from_integers(conversions: Sequence[ir.Operation]) -> None:
+    """Add zero, which changes none of them, to each float32 that is made of an integer or a boolean."""
+    for op in conversions:
+        number = op.results[0]
+        if has_element(number, ir.F32Type.get()) and isinstance(element_type(op.operands[0]), ir.IntegerType):
+            with ir.InsertionPoint.after(op):
+                added = build.elementwise("add", number, build.like(0, number))
+            number.replace_all_uses_except(added, owner(added))
 
 
 def rounded(value: ir.Value, into: ir.Type) -> ir.Value:

@@ -350,6 +350,19 @@ def test_emulated_rounding_is_the_rounding(name: str, dtype: type[np.generic]) -
     np.testing.assert_array_equal(np.signbit(found[numbers]), np.signbit(expected[numbers]))
 
 
+@pytest.mark.parametrize("source", ["i1", "i32"])
+def test_rounded_integers_link_for_processors_without_the_instruction(source: str) -> None:
+    module = passes.parse(f"""
+      func.func public @main(%x: tensor<8x8x{source}>) -> tensor<8x8xbf16> {{
+        %0 = stablehlo.convert %x : (tensor<8x8x{source}>) -> tensor<8x8xf32>
+        %1 = stablehlo.convert %0 : (tensor<8x8xf32>) -> tensor<8x8xbf16>
+        return %1 : tensor<8x8xbf16>
+      }}""")
+    target = resolve_target("cpu:x86-64-v2")
+    passes.run_pipeline(module, list(map(passes.parse_pass, target.passes)))
+    assert lower(passes.to_bytes(module), target, what="a rounding")
+
+
 def _evaluate(module: ir.Module, *arguments: np.ndarray) -> list[np.ndarray]:
     """Run `@main` with StableHLO's reference interpreter."""
     with module.context, ir.Location.unknown():
