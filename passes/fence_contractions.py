@@ -1,11 +1,12 @@
 """Keep matrix products apart from the tensors that elementwise operations combine them with, such as a bias.
 
-IREE 3.13 fuses elementwise operations into the product before them. Where the product's tiles are laid out for the
-registers of one processor (`--iree-llvmcpu-enable-inner-tiled`), it has no such layout for a tensor of fewer axes, or
-of none, and does not compile. A tensor of the product's shape is first copied to that layout, by code of many thousand
-instructions, which takes as long to run as what the fusion saves. Elementwise operations on a copy are loops of their
-own. IREE leaves the copying itself out later on. (`stablehlo.optimization_barrier` does as well, but the step then
-waits there for all that was begun.)
+IREE 3.13 fuses elementwise operations into the product before them, for little or no gain in the step's time and much
+more code, and its compiler crashes where the product is transposed and what follows numbers the elements. Where the
+product's tiles are laid out for the registers of one processor (`--iree-llvmcpu-enable-inner-tiled`), it has no such
+layout for a tensor of fewer axes, or of none, and does not compile. A tensor of the product's shape is first copied to
+that layout, by code of many thousand instructions, which takes as long to run as what the fusion saves. Elementwise
+operations on a copy are loops of their own. IREE leaves the copying itself out later on.
+(`stablehlo.optimization_barrier` does as well, but the step then waits there for all that was begun.)
 
 Likewise an activation that one product alone reads. IREE fuses it with the packing of the product's operand, and writes
 it out for each row of a tile, 2,500 lines of LLVM's code for a tanh; one that is stored first is the kernel that the

@@ -244,6 +244,26 @@ def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> No
     assert lower.lower(build.adapt(shared, target, what="products"), target, what="products")
 
 
+def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> None:
+    """As stochastic rounding of Muon's weights uses them; without the pass, the compiler crashes."""
+    module = b"""func.func @f(%x: tensor<4x5xf32>, %y: tensor<5x6xf32>, %q: tensor<4x4xf32>) -> tensor<6x4xf32> {
+      %0 = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
+        : (tensor<4x5xf32>, tensor<5x6xf32>) -> tensor<4x6xf32>
+      %1 = stablehlo.dot_general %q, %0, contracting_dims = [1] x [0]
+        : (tensor<4x4xf32>, tensor<4x6xf32>) -> tensor<4x6xf32>
+      %2 = stablehlo.add %1, %0 : tensor<4x6xf32>
+      %3 = stablehlo.transpose %2, dims = [1, 0] : (tensor<4x6xf32>) -> tensor<6x4xf32>
+      %4 = stablehlo.iota dim = 0 : tensor<6x4xf32>
+      %5 = stablehlo.multiply %3, %3 : tensor<6x4xf32>
+      %6 = stablehlo.add %5, %4 : tensor<6x4xf32>
+      return %6 : tensor<6x4xf32>
+    }"""
+    target = resolve_target("cpu:x86-64-v3")
+    shared = passes.to_portable_artifact(passes.parse(module.decode()))
+    assert lower.lower(build.adapt(shared, target, what="products"), target, what="products")
+    failure(module, "cpu:x86-64-v3")
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(1, 100), (100, 1)])
 def test_products_that_the_compiler_would_get_wrong_are_compiled_otherwise(rows: int, columns: int) -> None:
     module = f"""func.func @f(%x: tensor<{rows}x30xf32>, %y: tensor<30x{columns}xf32>)

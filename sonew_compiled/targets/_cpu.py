@@ -124,8 +124,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         kernels += ",native_bf16=1"
     if _BYPASSING in features:
         kernels += f",bypass={_BYPASS}"
-    fences = ("fence-contractions",) if _WIDE in features else ()
-    return ("emulate-contractions", "emulate-arithmetic", kernels, *fences, "emulate-rounding")
+    return ("emulate-contractions", "emulate-arithmetic", kernels, "fence-contractions", "emulate-rounding")
 
 
 MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
