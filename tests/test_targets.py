@@ -108,6 +108,19 @@ def test_the_host_is_named_in_full() -> None:
         assert pin_host(resolve_target(name)) == resolve_target(name)
 
 
+@pytest.mark.parametrize(("cpu", "fills"), [("sapphirerapids", True), ("znver4", False), ("haswell", False)])
+def test_products_fill_the_registers_of_processors_that_gain_by_it(
+    monkeypatch: pytest.MonkeyPatch, cpu: str, fills: bool
+) -> None:
+    wide = () if cpu == "haswell" else ("avx512f",)
+    monkeypatch.setattr(_cpu, "_host", lambda: (cpu, ("avx", "avx2", *wide)))
+    target = pin_host(resolve_target("cpu"))
+    assert target.cpu == cpu
+    assert ("--iree-llvmcpu-enable-inner-tiled" in target.flags) == fills
+    assert bool(target.verified_operation) == fills
+    assert any(each.startswith(f"stream-rows:lanes={16 if wide else 8},") for each in target.passes)
+
+
 def test_a_compiler_that_does_not_know_the_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: Refusal
 ) -> None:
