@@ -11,7 +11,7 @@ from sonew_compiled.passes._function import element_type, owner, shape_of
 from sonew_compiled.passes._loops import Loop, arith, i32, index, select
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._rows import is_elementwise, is_splat
-from sonew_compiled.passes._vectors import COMBINE, create
+from sonew_compiled.passes._vectors import create
 
 if TYPE_CHECKING:
     from sonew_compiled.passes._row_kernel import Body
@@ -213,7 +213,7 @@ class _Vector:
             for value, memory in body.stored.items():
                 vectors.store(results[value], memory, self._in_matrix(on), element_type(value), self._write)
             for number, (value, combine, _) in enumerate(body.partial):
-                combined = vectors.binary(COMBINE[combine][0], totals[number], results[value])
+                combined = vectors.combine(combine, totals[number], results[value], value)
                 kept = combined if self._write is None else vectors.select(self._write, combined, totals[number])
                 totals[number] = kept
         if self._read is None:

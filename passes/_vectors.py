@@ -208,6 +208,20 @@ class Vectors:
         into = ir.VectorType(value.type).element_type
         return create("vector.reduction", [value], [into], {"kind": attribute(f"#vector.kind<{kind}>")}).result
 
+    def combine(self, kind: str, total: ir.Value, value: ir.Value, tensor: ir.Value) -> ir.Value:
+        """A total with more of a float32 tensor in it, by a kind of `COMBINE`."""
+        if kind == "maximum" and _is_magnitude(tensor):
+            return self._larger(total, value)
+        return self.binary(COMBINE[kind][0], total, value)
+
+    def _larger(self, left: ir.Value, right: ir.Value) -> ir.Value:
+        """The larger of float32 numbers without a sign, or of one and what a total starts from.
+
+        Their bits are in the same order, NaN last: one instruction, where `arith.maximumf` takes four.
+        """
+        bits = [self._cast("arith.bitcast", each, ir.IntegerType.get_signless(32)) for each in (left, right)]
+        return self._cast("arith.bitcast", self.binary("arith.maxsi", *bits), ir.F32Type.get())
+
     def equal(self, left: ir.Value, right: ir.Value) -> ir.Value:
         """Where integers are equal."""
         return self._compared("arith.cmpi", 0, left, right)
@@ -241,9 +255,7 @@ class Vectors:
         if name in special:
             return special[name](*operands)
         if name == "maximum" and isinstance(source, ir.F32Type) and all(map(_is_magnitude, op.operands)):
-            # Their bits are in the same order, NaN last: one instruction, where `arith.maximumf` takes four.
-            bits = [self._cast("arith.bitcast", each, ir.IntegerType.get_signless(32)) for each in operands]
-            return self._cast("arith.bitcast", self.binary("arith.maxsi", *bits), source)
+            return self._larger(*operands)
         floating, integer = _SAME[name]
         return create(floating if _is_float(lane_type(source)) else integer, operands, [operands[0].type]).result
 
@@ -300,11 +312,11 @@ def _conversion(source: ir.Type, into: ir.Type) -> str | None:
 
 
 def _is_magnitude(value: ir.Value) -> bool:
-    """Whether no number of the tensor has a sign: it consists of absolute values."""
+    """Whether no number of the tensor has a sign: it consists of absolute values, or sums of them."""
     op = owner(value)
     if op is None or op.name == "stablehlo.abs":
         return op is not None
-    if op.name.removeprefix("stablehlo.") in ("broadcast_in_dim", "concatenate", "maximum", "slice"):
+    if op.name.removeprefix("stablehlo.") in ("add", "broadcast_in_dim", "concatenate", "maximum", "slice"):
         return all(map(_is_magnitude, op.operands))
     constant = splat_of(value)
     return constant is not None and math.copysign(1, ir.FloatAttr(constant).value) > 0

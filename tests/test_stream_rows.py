@@ -147,6 +147,22 @@ def test_the_rare_side_of_a_choice_is_computed_where_it_is_chosen(share: float) 
     np.testing.assert_allclose(run(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("bad", [1.0, np.inf, np.nan, -np.nan])
+def test_the_largest_of_what_has_no_sign_is_found_by_its_bits(bad: float) -> None:
+    chain = Chain(rows=64, cols=50)
+    x, y = np.random.default_rng(0).normal(size=(2, 64, 50)).astype(np.float32)
+    x[20, 30] = bad
+
+    def program(x: jax.Array, y: jax.Array) -> jax.Array:
+        edge = jnp.abs(y)
+        return jnp.max(jnp.abs(x) + jnp.maximum(edge, chain.shift(edge, -1)))
+
+    module = streamed(program, x, y)
+    assert operations(module, "arith.maxsi")
+    assert not operations(module, "arith.maximumf")
+    np.testing.assert_array_equal(run(module, "main", [x, y])[0], program(jnp.asarray(x), jnp.asarray(y)))
+
+
 def update(name: str, precision: str = "f32", *, stream: bool = True, matrices: Sequence[str] = "w") -> ir.Module:
     """The update of some matrices, for this processor."""
     policy = passes.precision_policy(precision)

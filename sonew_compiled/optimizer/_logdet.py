@@ -68,17 +68,31 @@ def preconditioner(H_bands: Bands | jax.Array, *, tolerance: float | None = None
     n = bands[0].shape[0]
     chain = Chain(rows=n, cols=1)
     inside = [jnp.where(jnp.arange(n) < n - d, band, 0) for d, band in enumerate(bands)]
-    ell, d = factorize(chain, [chain.view(band) for band in inside], tolerance=tolerance)
-    return Preconditioner(L=tuple(x.reshape(-1) for x in ell), D=d.reshape(-1))
+    factors = factorize(chain, [chain.view(band) for band in inside], tolerance=tolerance)
+    # Not `-x`, which would make zeros negative.
+    return Preconditioner(L=tuple(0 - x.reshape(-1) for x in factors.solution), D=factors.D.reshape(-1))
 
 
-def factorize(chain: Chain, bands: Bands, *, tolerance: float | None) -> Preconditioner:
-    """`preconditioner` on bands in the chain's own (rows, cols) layout, zero where they leave the chain."""
+class Factors(NamedTuple):
+    """What `X` is applied with, in a chain's own (rows, cols) layout.
+
+    Attributes:
+      solution: `-L`: for `p` from 1 to `b`, entry `p` of `H[I_j, I_j]^-1 H[I_j, j]` for every `j`, zero where an edge
+        is removed.
+      D: the diagonal factor.
+    """
+
+    solution: tuple[jax.Array, ...]
+    D: jax.Array
+
+
+def factorize(chain: Chain, bands: Bands, *, tolerance: float | None) -> Factors:
+    """`preconditioner` on bands in the chain's own layout, zero where they leave the chain."""
     gamma = statistics_epsilon(bands[0].dtype) if tolerance is None else tolerance
     diagonal, *off = bands
     if not off:
-        return Preconditioner(L=(), D=1 / diagonal)
-    ell, s, defined = _solve(chain, diagonal, off)
+        return Factors(solution=(), D=1 / diagonal)
+    solution, s, defined = _solve(chain, diagonal, off)
     removed = _removed_edges(chain, _bad(diagonal, s, defined, gamma), len(off))
     if len(off) == 1:  # a kept edge's system holds that edge alone: nothing to solve again
         bare = removed[0]
@@ -88,27 +102,27 @@ def factorize(chain: Chain, bands: Bands, *, tolerance: float | None) -> Precond
         # The longest edge jumps over all that an entry's system holds: where it stays, all stay, and the system is the
         # same. A compiler may then skip the second elimination, which few entries need.
         touched = removed[-1]
-        ell = [jnp.where(touched, new, old) for new, old in zip(again, ell, strict=True)]
+        solution = [jnp.where(touched, new, old) for new, old in zip(again, solution, strict=True)]
         s, defined = jnp.where(touched, s_again, s), jnp.where(touched, defined_again, True)
         # Conditioning on fewer entries only makes s larger, so this second guard acts on rounding alone.
         bare = _bad(diagonal, s, defined, gamma)
-    return Preconditioner(L=tuple(jnp.where(bare, 0, x) for x in ell), D=1 / jnp.where(bare, diagonal, s))
+    return Factors(solution=tuple(jnp.where(bare, 0, x) for x in solution), D=1 / jnp.where(bare, diagonal, s))
 
 
-def apply(chain: Chain, factors: Preconditioner, m: jax.Array) -> jax.Array:
+def apply(chain: Chain, factors: Factors, m: jax.Array) -> jax.Array:
     """`u = X m = L D L^T m`, all of shape (rows, cols): `b` shifted sweeps up, then `b` down."""
     y = m
-    for p, ell in enumerate(factors.L, start=1):
-        y = y + ell * chain.shift(m, p)
+    for p, x in enumerate(factors.solution, start=1):
+        y = y - x * chain.shift(m, p)
     y = factors.D * y
     u = y
-    for p, ell in enumerate(factors.L, start=1):
-        u = u + chain.shift(ell * y, -p)
+    for p, x in enumerate(factors.solution, start=1):
+        u = u - chain.shift(x * y, -p)
     return u
 
 
 def _solve(chain: Chain, diagonal: jax.Array, off: Bands) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-    """`L`'s subdiagonals, the Schur complements `s`, and where these are defined (every pivot positive).
+    """Of every `j` the solution of its system, the Schur complement `s`, and where it is defined (pivots positive).
 
     Gaussian elimination of `{j} + I_j` from the far end to `j`. In this order the pivot of `j + p` is its Schur
     complement given fewer entries than `s_{j+p}` conditions on, so it is at least `s_{j+p}`: the elimination breaks
@@ -125,9 +139,8 @@ def _solve(chain: Chain, diagonal: jax.Array, off: Bands) -> tuple[list[jax.Arra
     factors: list[list[jax.Array]] = [[] for _ in range(b + 1)]
     for k in range(b, 0, -1):
         pivot = matrix[k][k]
-        good = pivot > 0
-        defined = defined & good
-        pivot = jnp.where(good, pivot, one)
+        # What comes of a bad one is no number, and is not used.
+        defined = defined & (pivot > 0)
         # One division for many, but where there is one anyway.
         inverse = one / pivot
         factors[k] = [matrix[k][q] * inverse if k > 1 else matrix[k][q] / pivot for q in range(k)]
@@ -141,7 +154,7 @@ def _solve(chain: Chain, diagonal: jax.Array, off: Bands) -> tuple[list[jax.Arra
         for q in range(1, k):
             x = x - factors[k][q] * solution[q - 1]
         solution.append(x)
-    return [-x for x in solution], matrix[0][0], defined
+    return solution, matrix[0][0], defined
 
 
 def _bad(diagonal: jax.Array, s: jax.Array, defined: jax.Array, gamma: float) -> jax.Array:
