@@ -175,6 +175,15 @@ def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
     return list(ir.Operation.create("stablehlo.optimization_barrier", results=kinds, operands=list(values)).results)
 
 
+def clone(value: ir.Value) -> ir.Value:
+    """A copy, which keeps IREE from fusing what makes the value with what reads it, and which IREE then leaves out.
+
+    Of IREE's own dialect, which jaxlib does not know.
+    """
+    value.type.context.allow_unregistered_dialects = True
+    return ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value]).result
+
+
 def bf16_of(bits: ir.Value) -> ir.Value:
     """The bfloat16 numbers whose bits are the upper halves of these unsigned 32-bit integers."""
     high = elementwise("shift_right_logical", bits, 16)

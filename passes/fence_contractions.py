@@ -15,6 +15,7 @@ training step has anyway, where the backward pass reads it too.
 
 from __future__ import annotations
 
+from sonew_compiled.passes import _build as build
 from sonew_compiled.passes._function import operations_in, owner, readers_beyond, splat_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
@@ -40,7 +41,6 @@ def fence_contractions(module: ir.Module) -> None:
 
     A transposition of the product, which IREE writes it in, stays before that.
     """
-    module.context.allow_unregistered_dialects = True
     for product in operations_in(module.operation):
         if product.name != "stablehlo.dot_general":
             continue
@@ -59,8 +59,8 @@ def _fence(op: ir.Operation) -> None:
     """Let all that reads the result read a copy."""
     (value,) = op.results
     with ir.InsertionPoint.after(op):
-        clone = ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value])
-    value.replace_all_uses_except(clone.results[0], clone)
+        copy = build.clone(value)
+    value.replace_all_uses_except(copy, owner(copy))
 
 
 def _function_before(value: ir.Value) -> ir.Operation | None:

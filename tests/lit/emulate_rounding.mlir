@@ -14,6 +14,19 @@ func.func public @operand(%x: tensor<4xf32>) -> tensor<4xf32> {
   return %2 : tensor<4xf32>
 }
 
+// What was widened has nothing to round, but is kept apart from what reads it.
+// CHECK-LABEL: func.func public @weight
+// CHECK-NEXT:    [[WIDE:%.+]] = stablehlo.convert %arg0 : (tensor<4xbf16>) -> tensor<4xf32>
+// CHECK-NEXT:    [[COPY:%.+]] = "flow.tensor.clone"([[WIDE]]) : (tensor<4xf32>) -> tensor<4xf32>
+// CHECK-NEXT:    stablehlo.tanh [[COPY]] : tensor<4xf32>
+func.func public @weight(%w: tensor<4xbf16>) -> tensor<4xf32> {
+  %0 = stablehlo.convert %w : (tensor<4xbf16>) -> tensor<4xf32>
+  %1 = stablehlo.convert %0 : (tensor<4xf32>) -> tensor<4xbf16>
+  %2 = stablehlo.convert %1 : (tensor<4xbf16>) -> tensor<4xf32>
+  %3 = stablehlo.tanh %2 : tensor<4xf32>
+  return %3 : tensor<4xf32>
+}
+
 // What only leaves its function is left alone.
 // CHECK-LABEL: func.func public @result
 // CHECK-NEXT:    %0 = stablehlo.convert %arg0 : (tensor<4xf32>) -> tensor<4xbf16>
