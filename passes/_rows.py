@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import heapq
 import math
 from collections.abc import Collection, Mapping
@@ -15,6 +16,9 @@ _SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
 # A tensor is shifted by at most one row in so many.
 _SHIFTED_SHARE = 4
 _HALF_BYTES = 2
+_AXES = 2
+# Results of 16 bits that are a kernel's without a shift: IREE makes a loop of its own of what reads one.
+_SEVERAL = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,9 @@ def shift_of(op: ir.Operation) -> Shift | None:
 
 
 class RowGroup:
-    """Matrices of one shape in one function that elementwise operations and shifts join, with at least one shift.
+    """Matrices of one shape in one function that elementwise operations and shifts join.
+
+    There is a shift among them, or the function gives several of them in 16 bits.
 
     Attributes:
       rows: the size of their leading axis.
@@ -104,9 +110,14 @@ class RowGroup:
     """
 
     def __init__(
-        self, operations: list[ir.Operation], inside: list[ir.Operation], reductions: Mapping[ir.Value, int]
+        self,
+        operations: list[ir.Operation],
+        inside: list[ir.Operation],
+        reductions: Mapping[ir.Value, int],
+        stored: Collection[ir.Value],
     ) -> None:
         self.operations = operations
+        self._stored = frozenset(stored)
         self.reductions = reductions
         self.inside = dict.fromkeys(inside)
         self.beside = self.inside.keys() - set(operations)
@@ -144,16 +155,26 @@ class RowGroup:
                 if shape_of(value) == shape and (source is None or source.name not in _SPLATS):
                     leader[lead(value)] = lead(op.results[0])
         groups, reductions = [], _reductions(block)
-        for head in dict.fromkeys(lead(op.results[0]) for op in shifts):
-            operations = _from_first_shift([op for op in members if lead(op.results[0]) == head], block)
+        stored = _stored_halves(function)
+        halves = collections.Counter(lead(op.results[0]) for op in members if op.results[0] in stored)
+        several = [head for head, count in halves.items() if count >= _SEVERAL]
+        for head in dict.fromkeys([*(lead(op.results[0]) for op in shifts), *several]):
+            joined = [op for op in members if lead(op.results[0]) == head]
+            shifting = [op for op in joined if shift_of(op) is not None]
+            storing = [op for op in joined if op.results[0] in stored]
+            operations = _from_first(shifting or storing, joined, block)
             inside = set(operations)
             for op in reversed(block):
                 if op.name in ("stablehlo.slice", "stablehlo.concatenate") and op not in inside:
                     readers = [use.owner.operation for use in op.results[0].uses]
                     if readers and all(each in inside and not is_elementwise(each) for each in readers):
                         inside.add(op)
-            groups.append(cls(operations, [op for op in block if op in inside], reductions))
+            groups.append(cls(operations, [op for op in block if op in inside], reductions, stored))
         return groups
+
+    def gives_halves(self, values: Collection[ir.Value]) -> bool:
+        """Whether several of these values are the function's results and of 16 bits."""
+        return len(self._stored & set(values)) >= _SEVERAL
 
     def has_halves(self) -> bool:
         """Whether any matrix that it reads is of 16 bits."""
@@ -202,10 +223,18 @@ class RowGroup:
         return [times for op, times in self.computed(value, known).items() if op not in self.shifts]
 
 
-def _from_first_shift(operations: list[ir.Operation], block: list[ir.Operation]) -> list[ir.Operation]:
-    """The operations without those that others read before the first shift: what a step makes of its weights first."""
+def _stored_halves(function: Function) -> set[ir.Value]:
+    """The matrices of 16 bits that the function gives."""
+    matrices = [each for each in function.returned if len(shape_of(each)) == _AXES]
+    return {each for each in matrices if size_of(element_type(each)) == _HALF_BYTES}
+
+
+def _from_first(
+    begin: list[ir.Operation], operations: list[ir.Operation], block: list[ir.Operation]
+) -> list[ir.Operation]:
+    """The operations but those that others read before the first of some: what a step makes of its weights first."""
     places = {op: place for place, op in enumerate(block)}
-    first = min(places[op] for op in operations if shift_of(op) is not None)
+    first = min(places[op] for op in begin)
     kept = dict.fromkeys(operations)
     for op in reversed(operations):
         users = [use.owner.operation for use in op.results[0].uses]

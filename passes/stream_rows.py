@@ -80,7 +80,7 @@ def stream_rows(
         executable = Executable(_EXECUTABLE)
     count = 0
     for function in functions(module):
-        _give_each_reader_its_own_slice(function)
+        _give_each_reader_its_own(function)
         _hoist_numbers(function)
         dispatches: dict[ir.Operation, Kernel] = {}
         for group in RowGroup.find(function, elements):
@@ -113,16 +113,20 @@ def _kernels(group: RowGroup, count: int, recompute: int, vectors: Vectors) -> l
 
 
 def _is_worth_a_kernel(phase: Phase) -> bool:
-    """Whether it shifts or reduces, or only goes on with what kernels have stored."""
-    if phase.has_shifts() or phase.reduced:
+    """Whether it shifts or reduces, gives several results of 16 bits, or only goes on with what kernels have stored."""
+    if phase.has_shifts() or phase.reduced or phase.group.gives_halves(phase.stored):
         return True
     return all(owner(each) is None or each in phase.known for each in phase.leaves())
 
 
-def _give_each_reader_its_own_slice(function: Function) -> None:
-    """So that what only a group reads is seen to be its own; equal ones are one again in the end."""
+def _give_each_reader_its_own(function: Function) -> None:
+    """Slices and widened arguments, so that what only a group reads is seen to be its own; equal ones end as one.
+
+    A kernel that goes on from a weight then reads it as it is stored, and not what the products have made of it.
+    """
     for op in reversed([each.operation for each in function.block.operations]):
-        if op.name in ("stablehlo.slice", "stablehlo.concatenate") and not is_concatenation(op, 0):
+        cut = op.name in ("stablehlo.slice", "stablehlo.concatenate") and not is_concatenation(op, 0)
+        if cut or (op.name == "stablehlo.convert" and owner(op.operands[0]) is None):
             for use in list(op.results[0].uses)[1:]:
                 with ir.InsertionPoint(op):
                     use.owner.operation.operands[use.operand_number] = op.clone().results[0]

@@ -212,7 +212,10 @@ def test_an_update_is_computed_as_without_the_pass(name: str, indefinite: bool, 
     with_it, without = (run(update(name, precision, stream=each), "train_step", values) for each in (True, False))
     assert len(with_it) > 4
     for has, had in zip(with_it, without, strict=True):
-        np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2e-5, atol=1e-6)
+        # What is all but in the middle of two numbers of 16 bits may be rounded to the other one.
+        other = ~np.isclose(has.astype(float), had.astype(float), rtol=2e-5, atol=1e-6)
+        assert np.mean(other) <= (1e-3 if has.dtype == jnp.bfloat16 else 0)
+        np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2**-7 if other.any() else 2e-5, atol=1e-6)
 
 
 def test_what_is_computed_farther_ahead_finds_the_rings_that_it_reads() -> None:
@@ -227,6 +230,21 @@ def test_what_is_computed_farther_ahead_finds_the_rings_that_it_reads() -> None:
     x = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
     (result,) = run(streamed(program, x), "main", [x])
     np.testing.assert_allclose(result, program(jnp.asarray(x)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "kernels"), [("f32", 0), ("bf16", 1), ("bf16-pure", 1)])
+def test_moments_and_a_weight_of_16_bits_are_one_kernel(precision: str, kernels: int) -> None:
+    module = update("adam", precision)
+    assert len(operations(module, "flow.dispatch")) == kernels
+    rng = np.random.default_rng(0)
+    values = []
+    for each in passes.signatures(update("adam", precision))["train_step"].inputs:
+        value = np.abs(0.1 * rng.standard_normal(each.shape))
+        values.append(np.asarray(7 if each.dtype == "int32" else value, dtype=jnp.dtype(each.dtype)))
+    without = run(update("adam", precision, stream=False), "train_step", values)
+    for has, had in zip(run(module, "train_step", values), without, strict=True):
+        # Each of a few roundings may go to the other of two numbers.
+        np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2**-6 if kernels else 1e-6)
 
 
 def test_the_kernels_of_one_matrix_follow_each_other() -> None:

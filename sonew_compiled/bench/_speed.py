@@ -39,8 +39,9 @@ from sonew_compiled.runtime import (
 # Steps of the runtime's loop, and as many bare steps, that make a pair. The first of a block finds the caches as the
 # other kind left them, and does not count.
 _BLOCK = 4
-# So many times the pairs of other lines: what is sought is less than two steps of one kind differ by.
-_LOOP_PAIRS = 4
+# So many times the pairs of other lines are for the loop, where what is sought is less than two steps of a kind differ
+# by, and for the update alone, whose few milliseconds are soon disturbed.
+_MORE_PAIRS = 4
 
 # What is compiled, by the name of its folder.
 _BUNDLES = {
@@ -113,11 +114,12 @@ def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
     device = open_device()
     tridiagonal = CompiledUpdate(init, optimizer_settings("tridiag-sonew"), device)
     copy = Copy()
+    pairs = _MORE_PAIRS * settings.pairs
 
     def against(make: Callable[[], Callable[[], object]], *, other_first: bool = False) -> dict[str, Any]:
         other = make()
         first, second = (other, tridiagonal) if other_first else (tridiagonal, other)
-        return _described(measure_pairs(first, second, settings.pairs))
+        return _described(measure_pairs(first, second, pairs))
 
     def compiled(name: str, **more: Any) -> Callable[[], Callable[[], object]]:
         return lambda: CompiledUpdate(init, optimizer_settings(name), device, **more)
@@ -130,7 +132,7 @@ def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
         "copy_bytes_per_second": copied,
     }
     with Elsewhere(functools.partial(_jax_update, settings.model)) as other:
-        over_jax = _described(measure_pairs(tridiagonal, other, settings.pairs))
+        over_jax = _described(measure_pairs(tridiagonal, other, pairs))
     return {
         "update_f32": over_jax,
         "update_bandwidth_share": bandwidth,
@@ -199,7 +201,7 @@ def measure_loop(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
     reporter = _Loop(load_step(Program.load(bundle, device)))
     dataset = _examples(bundle, settings)
     batches = next(iter(dataset.train.values())).shape[0] // settings.batch_size
-    steps = (_LOOP_PAIRS * settings.pairs + 1) * (_BLOCK + 1)
+    steps = (_MORE_PAIRS * settings.pairs + 1) * (_BLOCK + 1)
     epochs = -(-steps // batches)
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         train(

@@ -25,7 +25,7 @@ class SpeedSettings:
     Attributes:
       model: its name on the command line.
       batch_size: examples in a step.
-      pairs: interleaved measurements of every ratio; of the runtime's loop four times as many.
+      pairs: interleaved measurements of every ratio; of the update alone and the runtime's loop four times as many.
       growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
       compiles: how often the float32 step is compiled.
       starts: how often `sonew run` is started.
