@@ -150,6 +150,13 @@ def owner(value: ir.Value) -> ir.Operation | None:
     return None if isinstance(value.owner, ir.Block) else value.owner.operation
 
 
+def at_top(op: ir.Operation) -> ir.Operation:
+    """The operation of a function's own block that this one is, or is in a region of."""
+    while (parent := op.parent) is not None and parent.name != "func.func":
+        op = parent
+    return op
+
+
 def erase_unused(function: Function) -> None:
     """Remove operations at the top level of whose results nothing is read, and then those that only these read."""
     for op in reversed([each.operation for each in function.block.operations]):

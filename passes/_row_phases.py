@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sonew_compiled.passes._function import element_type, owner, shape_of
+from sonew_compiled.passes._function import at_top, element_type, owner, shape_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._row_reductions import FullReduction, full_reduction
 from sonew_compiled.passes._rows import RowGroup, is_splat
@@ -161,7 +161,7 @@ def _results(group: RowGroup, recompute: int) -> tuple[dict[ir.Value, list[FullR
     for op in group.operations:
         value = op.results[0]
         for user in {use.owner.operation for use in value.uses} - group.inside.keys():
-            reduction = full_reduction(user)
+            reduction = full_reduction(user) if at_top(user) == user else None
             if reduction is not None and reduction.combine in COMBINE and isinstance(element_type(value), ir.F32Type):
                 reduced.setdefault(value, []).append(reduction)
             else:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sonew_compiled.passes._function import Function, element_type, owner, shape_of, splat_of
+from sonew_compiled.passes._function import Function, at_top, element_type, owner, shape_of, splat_of
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._vectors import is_vectorised, size_of
 
@@ -237,8 +237,8 @@ def _from_first(
     first = min(places[op] for op in begin)
     kept = dict.fromkeys(operations)
     for op in reversed(operations):
-        users = [use.owner.operation for use in op.results[0].uses]
-        if any(user not in kept and places.get(user, first) < first and not _feeds_shift(user) for user in users):
+        users = [at_top(use.owner.operation) for use in op.results[0].uses]
+        if any(user not in kept and places[user] < first and not _feeds_shift(user) for user in users):
             del kept[op]
     return list(kept)
 

@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from sonew_compiled.passes._executable import Executable
-from sonew_compiled.passes._function import Function, erase_unused, functions, owner, shape_of
+from sonew_compiled.passes._function import Function, at_top, erase_unused, functions, owner, shape_of
 from sonew_compiled.passes._inline import inline_calls
 from sonew_compiled.passes._mlir import ir, run_mlir_passes
 from sonew_compiled.passes._pass import Pass
@@ -214,8 +214,8 @@ def _dispatch(
 
 
 def _readers(kernel: Kernel) -> set[ir.Operation]:
-    """What reads what the kernel gives, now that this is not yet made by it."""
-    return {use.owner.operation for value in kernel.phase.results for use in value.uses}
+    """What reads what the kernel gives, or has a region that does, now that this is not yet made by it."""
+    return {at_top(use.owner.operation) for value in kernel.phase.results for use in value.uses}
 
 
 def _after(ops: Iterable[ir.Operation | None], function: Function) -> ir.InsertionPoint:

@@ -247,6 +247,21 @@ def test_moments_and_a_weight_of_16_bits_are_one_kernel(precision: str, kernels:
         np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2**-6 if kernels else 1e-6)
 
 
+@pytest.mark.parametrize("flag", [False, True])
+def test_what_a_kernel_gives_is_read_within_a_branch(flag: bool) -> None:
+    def program(x: jax.Array, y: jax.Array, flag: jax.Array) -> list[jax.Array]:
+        mean, square = (0.9 * x + y).astype(jnp.bfloat16), (x * x).astype(jnp.bfloat16)
+        wide = mean.astype(jnp.float32)
+        return [mean, square, jax.lax.cond(flag, lambda: jnp.sum(wide) + jnp.max(wide), lambda: jnp.float32(7))]
+
+    x, y = np.random.default_rng(0).normal(size=(2, 64, 48)).astype(np.float32)
+    module = streamed(program, x, y, np.array(flag))
+    assert len(operations(module, "flow.dispatch")) == 1
+    expected = program(jnp.asarray(x), jnp.asarray(y), jnp.asarray(flag))
+    for has, had in zip(run(module, "main", [x, y, np.array(flag)]), expected, strict=True):
+        np.testing.assert_allclose(has.astype(float), np.asarray(had).astype(float), rtol=2**-7)
+
+
 def test_the_kernels_of_one_matrix_follow_each_other() -> None:
     module = update("tridiag-sonew", matrices="ab")
     dispatches = operations(module, "flow.dispatch")
