@@ -67,6 +67,16 @@ def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert written["optimizer"] == "adam"
 
 
+def test_no_decay_is_negative(folder: Path) -> None:
+    """Nesterov's preset is so far from one that four times the distance would be."""
+    assert 1 - FACTORS["b1"] * (1 - (optimizer_settings("nesterov").b1 or 0)) < 0
+    result = tune(settings(optimizer="nesterov", sampler="random", epochs=1), folder / "study", trials=12)
+    decays = [each["b1"] or 0.0 for each in result.each]
+    assert min(decays) >= 0
+    assert max(decays) < 1
+    assert min(decays[3:]) < 0.3
+
+
 def test_the_first_trials_have_what_ships(folder: Path) -> None:
     said: list[str] = []
     result = tune(settings(sampler="random"), folder / "study", trials=1)

@@ -164,7 +164,9 @@ class _Objective:
     def __call__(self, trial: Any) -> float:
         asked = {}
         for name, center in self._centers.items():
-            asked[name] = trial.suggest_float(name, center / FACTORS[name], center * FACTORS[name], log=True)
+            least, most = center / FACTORS[name], center * FACTORS[name]
+            # A decay is not negative.
+            asked[name] = trial.suggest_float(name, least, min(most, 1.0) if name in _ONE_MINUS else most, log=True)
         given = _settings_of(asked)
         for epoch in self._trainer.epochs(
             seed=self._settings.seed,
