@@ -258,7 +258,7 @@ def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> No
 
 
 def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> None:
-    """As stochastic rounding of Muon's weights uses them; without the pass, the compiler crashes."""
+    """As stochastic rounding of Muon's weights uses them; without the pass, the compiler crashes, if not always."""
     module = b"""func.func @f(%x: tensor<4x5xf32>, %y: tensor<5x6xf32>, %q: tensor<4x4xf32>) -> tensor<6x4xf32> {
       %0 = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
         : (tensor<4x5xf32>, tensor<5x6xf32>) -> tensor<4x6xf32>
@@ -273,8 +273,9 @@ def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> No
     }"""
     target = resolve_target("cpu:x86-64-v3")
     shared = passes.to_portable_artifact(passes.parse(module.decode()))
-    assert lower.lower(build.adapt(shared, target, what="products"), target, what="products")
-    failure(module, "cpu:x86-64-v3")
+    adapted = build.adapt(shared, target, what="products")
+    assert b"flow.tensor.clone" in adapted
+    assert lower.lower(adapted, target, what="products")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 100), (100, 1)])

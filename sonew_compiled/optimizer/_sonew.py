@@ -225,28 +225,26 @@ def _update_leaf(
     m2 = options.b1 * m2 + (1 - options.b1) * g2
     raw = [options.b2 * chain.view(h) + (1 - options.b2) * (g2 * chain.shift(g2, d)) for d, h in enumerate(bands)]
     m_hat = m2 * unbias(options.b1, count, dtype).astype(dtype)
-    correction = unbias(options.b2, count, dtype).astype(dtype)
-    h_hat = [h * correction for h in raw]
+    h_hat = [h * unbias(options.b2, count, dtype).astype(dtype) for h in raw]
     diagonal = h_hat[0]
     if g.ndim <= 1 and options.rank1 == "adam":
         u = graft_direction("adam", g2, m_hat, diagonal, options.graft_eps)
     else:
-        h_hat[0] = diagonal + _damping(options, chain, raw, correction)
+        h_hat[0] = diagonal + _damping(options, chain, h_hat)
         u = apply(chain, factorize(chain, h_hat, tolerance=options.tolerance), m_hat)
         if options.grafting != "none":
             u = graft(u, graft_direction(options.grafting, g2, m_hat, diagonal, options.graft_eps))
     return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in raw)
 
 
-def _damping(options: _Options, chain: Chain, h: list[jax.Array], correction: jax.Array) -> jax.Array:
-    """What is added to the diagonal of the statistics; these come without their correction of bias."""
+def _damping(options: _Options, chain: Chain, h: list[jax.Array]) -> jax.Array:
     if options.eps_mode == "absolute":
         return jnp.asarray(options.eps, h[0].dtype)
     # The diagonal has no sign either; said so, kernels find the largest by comparing bits.
     diagonal, *edges = [jnp.abs(band) for band in h]
     around = [jnp.maximum(off, chain.shift(off, -d)) for d, off in enumerate(edges, start=1)]
     row = diagonal + functools.reduce(jnp.maximum, around) if around else diagonal
-    relative = jnp.asarray(options.eps, h[0].dtype) * (correction * jnp.max(row))
+    relative = jnp.asarray(options.eps, h[0].dtype) * jnp.max(row)
     return jnp.maximum(relative, jnp.asarray(_SMALLEST_DAMPING, h[0].dtype))
 
 
