@@ -313,13 +313,23 @@ def _conversion(source: ir.Type, into: ir.Type) -> str | None:
 
 def _is_magnitude(value: ir.Value) -> bool:
     """Whether no number of the tensor has a sign: it consists of absolute values, or sums of them."""
-    op = owner(value)
-    if op is None or op.name == "stablehlo.abs":
-        return op is not None
-    if op.name.removeprefix("stablehlo.") in ("add", "broadcast_in_dim", "concatenate", "maximum", "slice"):
-        return all(map(_is_magnitude, op.operands))
-    constant = splat_of(value)
-    return constant is not None and math.copysign(1, ir.FloatAttr(constant).value) > 0
+    # Each once: of sums of sums there may be far more ways to a value than values.
+    seen, waiting = {value}, [value]
+    while waiting:
+        value = waiting.pop()
+        op = owner(value)
+        if op is None:
+            return False
+        if op.name == "stablehlo.abs":
+            continue
+        if op.name.removeprefix("stablehlo.") in ("add", "broadcast_in_dim", "concatenate", "maximum", "slice"):
+            waiting += set(op.operands) - seen
+            seen.update(op.operands)
+            continue
+        constant = splat_of(value)
+        if constant is None or math.copysign(1, ir.FloatAttr(constant).value) < 0:
+            return False
+    return True
 
 
 def _is_half(element: ir.Type) -> bool:

@@ -9,6 +9,9 @@ result is computed by the kernels that read it.
     s = reduce(add, y * y)     becomes    z = flow.dispatch @rows_1(y, p)
     z = y / sqrt(s)
 
+So are several results of 16 bits that elementwise operations alone compute, such as the moments and the weight of Adam:
+a compiler reads a rounded one again for what is computed of it.
+
 The kernels of one matrix follow each other, while it is in the cache: the first of the next one is made to depend on
 the last. A compiler would otherwise go through all matrices once for each kernel.
 
@@ -56,7 +59,7 @@ def stream_rows(
     native_bf16: int = 0,
     bypass: int = 0,
 ) -> None:
-    """Make kernels of what is computed of shifted matrices of at least `elements` elements.
+    """Make kernels of matrices of at least `elements` elements that are shifted, or given in 16 bits by twos or more.
 
     Functions are inlined into the exports. Only shifts at the top level of these are seen. Matrices that `fits` refuses
     stay as they are.
