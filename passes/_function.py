@@ -258,10 +258,14 @@ def convert(value: ir.Value, into: ir.Type) -> ir.Value:
 
 def narrowed(value: ir.Value, into: ir.Type) -> ir.Value:
     """`value` rounded to the narrower type `into`: what it was widened from, if it was, else by a conversion."""
+    source = source_in(value, into)
+    return convert(value, into) if source is None else source
+
+
+def source_in(value: ir.Value, kind: ir.Type) -> ir.Value | None:
+    """The operand of the conversion that makes this value, if one does and the operand has this element type."""
     source = widened_from(value)
-    if source is not None and element_type(source) == into:
-        return source
-    return convert(value, into)
+    return source if source is not None and element_type(source) == kind else None
 
 
 def widened_from(value: ir.Value) -> ir.Value | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type, has_element, operations_in, owner, widened_from
+from sonew_compiled.passes._function import element_type, has_element, operations_in, owner, source_in
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
@@ -38,11 +38,8 @@ def emulate_rounding(module: ir.Module) -> None:
         if into not in halves or all(leaves):
             continue
         with ir.InsertionPoint(op):
-            source = widened_from(op.operands[0])
-            if source is not None and element_type(source) == into:
-                value = build.clone(op.operands[0])
-            else:
-                value = rounded(op.operands[0], into)
+            exact = source_in(op.operands[0], into) is not None
+            value = build.clone(op.operands[0]) if exact else rounded(op.operands[0], into)
             if any(leaves) and into == ir.BF16Type.get():
                 op.results[0].replace_all_uses_with(build.bf16_of(build.bitcast(value, build.u32())))
                 op.erase()

@@ -26,13 +26,14 @@ from sonew_compiled.passes._function import (
     callee,
     calls,
     convert,
+    element_type,
     functions,
     has_element,
     narrowed,
     operations_in,
     reachable,
     read_half,
-    widened_from,
+    source_in,
     with_element,
 )
 from sonew_compiled.passes._mlir import ir
@@ -166,8 +167,8 @@ def _fold_conversions(function: Function) -> None:
     """Undo conversions there and back, and drop those that nobody reads."""
     conversions = [op for op in operations_in(function.op) if op.name == "stablehlo.convert"]
     for op in conversions:
-        source = widened_from(op.operands[0])
-        if has_element(op.operands[0], ir.F32Type.get()) and source is not None and source.type == op.results[0].type:
+        source = source_in(op.operands[0], element_type(op.results[0]))
+        if has_element(op.operands[0], ir.F32Type.get()) and source is not None:
             op.results[0].replace_all_uses_with(source)
     for op in reversed(conversions):
         if not list(op.results[0].uses):
