@@ -14,6 +14,9 @@ from sonew_compiled.passes._vectors import COMBINE, size_of
 # To read them again costs more than it spares, if it is one alone.
 _SPARED = 2
 
+# As many others as a division or a root takes the time of, at least.
+_SLOW = {"stablehlo.divide": 4, "stablehlo.rsqrt": 4, "stablehlo.sqrt": 4}
+
 # Rows of a strip: of eight, a processor no longer follows all that is read.
 _STRIP = 4
 
@@ -93,12 +96,13 @@ class Phase:
         return any(op in self.group.shifts for op in self.operations())
 
     def repeated(self) -> int:
-        """The operations that are done again for the further shifts of what they compute, row by row."""
+        """The operations that are done again for further shifts of what they compute; a slow one counts as several."""
         shifts: dict[ir.Value, set[int]] = {}
         for result in self.results:
             for value, read in self.cone(result).items():
                 shifts.setdefault(value, set()).update(read)
-        return sum(len(shifts[op.results[0]]) - 1 for op in self.operations() if op.results[0] in shifts)
+        computed = [op for op in self.operations() if op.results[0] in shifts]
+        return sum((len(shifts[op.results[0]]) - 1) * _SLOW.get(op.name, 1) for op in computed)
 
     def reach(self) -> int:
         """How far from the first row of a workgroup, or from the last, rows are that are read or computed."""

@@ -42,13 +42,16 @@ def schedule(name: str, target_name: str, folder: Path) -> dict[str, Any]:
     return work
 
 
-# Of shifts that are copied: 18 and 91 dispatches, 21 and 93 copies, 13 and 40 matrices.
-@pytest.mark.parametrize(("name", "dispatches", "matrices"), [("tridiag-sonew", 18, 11), ("band-sonew", 35, 30)])
+# Of shifts that are copied: 16 and 90 dispatches, 20 and 92 copies, 11 and 38 matrices. Of state that is read where it
+# is stored: 3 and 6 copies.
+@pytest.mark.parametrize(("name", "dispatches", "matrices"), [("tridiag-sonew", 16, 10), ("band-sonew", 33, 29)])
 @pytest.mark.parametrize("target", GPUS)
-def test_no_shift_is_copied(name: str, dispatches: int, matrices: int, target: str, tmp_path: Path) -> None:
+def test_neither_shifts_nor_state_are_copied(
+    name: str, dispatches: int, matrices: int, target: str, tmp_path: Path
+) -> None:
     work = schedule(name, target, tmp_path)
     assert 0 < work["dispatch-count"] <= dispatches
-    assert work["copy-count"] <= 1
+    assert work["copy-count"] == 0
     assert work["transient-memory-size"] <= (matrices + 1 / 8) * 4 * math.prod(SHAPE)
 
 

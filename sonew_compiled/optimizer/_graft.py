@@ -13,27 +13,28 @@ GRAFTS = ("adam", "sgd", "momentum", "rmsprop", "none")
 _NORMALISED_EPS = 1e-10
 
 
-def graft_direction(kind: str, g: jax.Array, m: jax.Array, diagonal: jax.Array, eps: float) -> jax.Array:
+def graft_direction(kind: str, g: jax.Array, m: jax.Array, diagonal: jax.Array, eps: jax.Array | float) -> jax.Array:
     """The step whose length is grafted, of `g`'s shape.
 
     Args:
       kind: "adam" `m / (sqrt(diagonal) + eps)`, "rmsprop" `g / (sqrt(diagonal) + eps)`, "momentum" `m`, "sgd" `g`.
       g: gradient.
-      m: bias-corrected momentum.
-      diagonal: bias-corrected diagonal statistics, before damping.
-      eps: `graft_eps`.
+      m: momentum.
+      diagonal: diagonal statistics, before damping.
+      eps: what is added to their root.
     """
     if kind in ("adam", "rmsprop"):
         return (m if kind == "adam" else g) / (jnp.sqrt(diagonal) + jnp.asarray(eps, g.dtype))
     return m if kind == "momentum" else g
 
 
-def graft(u: jax.Array, onto: jax.Array) -> jax.Array:
-    """`u * ||onto|| / ||u||` for one tensor; zero where either norm is zero, finite for all finite input."""
-    finfo = jnp.finfo(jnp.promote_types(u.dtype, jnp.float32))
-    length = jnp.maximum(_norm(u), finfo.tiny)
-    scale = jnp.minimum(_norm(onto) / length, finfo.max)
-    return saturate(u) * scale.astype(u.dtype)
+def graft(u: jax.Array, onto: jax.Array, *, times: jax.Array | float = 1.0) -> jax.Array:
+    """`u * times * ||onto|| / ||u||` for one tensor; zero where either norm is zero, finite for all finite input."""
+    u = saturate(u)
+    length, asked = _norm(u), times * _norm(onto)
+    finfo = jnp.finfo(length.dtype)
+    scale = jnp.minimum(asked / jnp.maximum(length, finfo.tiny), finfo.max)
+    return u * scale.astype(u.dtype)
 
 
 def normalised(g: jax.Array) -> jax.Array:
@@ -69,5 +70,6 @@ def saturate(x: jax.Array) -> jax.Array:
 
 
 def _norm(x: jax.Array) -> jax.Array:
-    x = saturate(x)
-    return jnp.sqrt(jnp.sum(jnp.square(x), dtype=jnp.promote_types(x.dtype, jnp.float32)))
+    """`||x||`, finite also where the squares sum up to infinity."""
+    total = jnp.sum(jnp.square(x), dtype=jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.sqrt(jnp.minimum(total, jnp.finfo(total.dtype).max))

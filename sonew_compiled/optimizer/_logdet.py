@@ -86,19 +86,26 @@ class Factors(NamedTuple):
     D: jax.Array
 
 
-def factorize(chain: Chain, bands: Bands, *, tolerance: float | None) -> Factors:
-    """`preconditioner` on bands in the chain's own layout, zero where they leave the chain."""
+def factorize(chain: Chain, bands: Bands, *, tolerance: float | None, is_damped: bool = False) -> Factors:
+    """`preconditioner` on bands in the chain's own layout, zero where they leave the chain.
+
+    Args:
+      chain: the chain.
+      bands: `H`.
+      tolerance: `gamma`.
+      is_damped: whether the diagonal is known to be positive where it is a number.
+    """
     gamma = statistics_epsilon(bands[0].dtype) if tolerance is None else tolerance
     diagonal, *off = bands
     if not off:
         return Factors(solution=(), D=1 / diagonal)
-    solution, s, defined = _solve(chain, diagonal, off)
+    solution, s, defined = _solve(chain, diagonal, off, is_damped=is_damped)
     removed = _removed_edges(chain, _bad(diagonal, s, defined, gamma), len(off))
     if len(off) == 1:  # a kept edge's system holds that edge alone: nothing to solve again
         bare = removed[0]
     else:
         kept = [jnp.where(remove, 0, band) for remove, band in zip(removed, off, strict=True)]
-        again, s_again, defined_again = _solve(chain, diagonal, kept)
+        again, s_again, defined_again = _solve(chain, diagonal, kept, is_damped=is_damped)
         # The longest edge jumps over all that an entry's system holds: where it stays, all stay, and the system is the
         # same. A compiler may then skip the second elimination, which few entries need.
         touched = removed[-1]
@@ -121,7 +128,9 @@ def apply(chain: Chain, factors: Factors, m: jax.Array) -> jax.Array:
     return u
 
 
-def _solve(chain: Chain, diagonal: jax.Array, off: Bands) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+def _solve(
+    chain: Chain, diagonal: jax.Array, off: Bands, *, is_damped: bool
+) -> tuple[list[jax.Array], jax.Array, jax.Array]:
     """Of every `j` the solution of its system, the Schur complement `s`, and where it is defined (pivots positive).
 
     Gaussian elimination of `{j} + I_j` from the far end to `j`. In this order the pivot of `j + p` is its Schur
@@ -139,8 +148,10 @@ def _solve(chain: Chain, diagonal: jax.Array, off: Bands) -> tuple[list[jax.Arra
     factors: list[list[jax.Array]] = [[] for _ in range(b + 1)]
     for k in range(b, 0, -1):
         pivot = matrix[k][k]
-        # What comes of a bad one is no number, and is not used.
-        defined = defined & (pivot > 0)
+        # What comes of a bad one is no number, and is not used. The first is an entry of the diagonal itself: if that
+        # is no number, `s` is none either.
+        if k < b or not is_damped:
+            defined = defined & (pivot > 0)
         # One division for many, but where there is one anyway.
         inverse = one / pivot
         factors[k] = [matrix[k][q] * inverse if k > 1 else matrix[k][q] / pivot for q in range(k)]

@@ -223,29 +223,37 @@ def _update_leaf(
     chain = Chain.of(g.shape, options.flatten)
     g2, m2 = saturate(chain.view(g)), chain.view(m)
     m2 = options.b1 * m2 + (1 - options.b1) * g2
-    raw = [options.b2 * chain.view(h) + (1 - options.b2) * (g2 * chain.shift(g2, d)) for d, h in enumerate(bands)]
-    m_hat = m2 * unbias(options.b1, count, dtype).astype(dtype)
-    h_hat = [h * unbias(options.b2, count, dtype).astype(dtype) for h in raw]
-    diagonal = h_hat[0]
+    gained = (1 - options.b2) * g2
+    H = [options.b2 * chain.view(h) + gained * chain.shift(g2, d) for d, h in enumerate(bands)]
+    # The bias correction of a whole tensor is one number, `X(c H) = X(H) / c`, and grafting takes no notice of numbers
+    # that `u` is multiplied by: no entry of `m` or `H` is corrected, but what is compared with them, and lengths.
+    of_m, of_H = unbias(options.b1, count, dtype), unbias(options.b2, count, dtype)
+    root = jnp.sqrt(of_H)
+    graft_eps = options.graft_eps / root
     if g.ndim <= 1 and options.rank1 == "adam":
-        u = graft_direction("adam", g2, m_hat, diagonal, options.graft_eps)
+        u = graft_direction("adam", g2, m2, H[0], graft_eps) * (of_m / root).astype(dtype)
     else:
-        h_hat[0] = diagonal + _damping(options, chain, h_hat)
-        u = apply(chain, factorize(chain, h_hat, tolerance=options.tolerance), m_hat)
-        if options.grafting != "none":
-            u = graft(u, graft_direction(options.grafting, g2, m_hat, diagonal, options.graft_eps))
-    return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in raw)
+        damped = [H[0] + _damping(options, chain, H, of_H), *H[1:]]
+        u = apply(chain, factorize(chain, damped, tolerance=options.tolerance, is_damped=True), m2)
+        if options.grafting == "none":
+            u = u * (of_m / of_H).astype(dtype)
+        else:
+            onto = graft_direction(options.grafting, g2, m2, H[0], graft_eps)
+            corrections = {"adam": of_m / root, "rmsprop": 1 / root, "momentum": of_m, "sgd": jnp.ones_like(of_m)}
+            u = graft(u, onto, times=corrections[options.grafting])
+    return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in H)
 
 
-def _damping(options: _Options, chain: Chain, h: list[jax.Array]) -> jax.Array:
+def _damping(options: _Options, chain: Chain, H: list[jax.Array], unbias: jax.Array) -> jax.Array:
+    """What is added to the diagonal of statistics that have yet to be multiplied by `unbias`."""
+    dtype = H[0].dtype
     if options.eps_mode == "absolute":
-        return jnp.asarray(options.eps, h[0].dtype)
+        return (options.eps / unbias).astype(dtype)
     # The diagonal has no sign either; said so, kernels find the largest by comparing bits.
-    diagonal, *edges = [jnp.abs(band) for band in h]
+    diagonal, *edges = [jnp.abs(band) for band in H]
     around = [jnp.maximum(off, chain.shift(off, -d)) for d, off in enumerate(edges, start=1)]
     row = diagonal + functools.reduce(jnp.maximum, around) if around else diagonal
-    relative = jnp.asarray(options.eps, h[0].dtype) * jnp.max(row)
-    return jnp.maximum(relative, jnp.asarray(_SMALLEST_DAMPING, h[0].dtype))
+    return jnp.maximum(jnp.asarray(options.eps, dtype) * jnp.max(row), (_SMALLEST_DAMPING / unbias).astype(dtype))
 
 
 def _accept(name: str, value: str, accepted: tuple[str, ...]) -> None:

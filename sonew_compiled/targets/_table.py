@@ -75,7 +75,7 @@ def _vulkan(model: str) -> Target:
     )
 
 
-_GPU_PASSES = ("gather-shifts", "fence-scatters")
+_GPU_PASSES = ("fork-stored", "gather-shifts", "fence-scatters")
 
 
 def _cuda(model: str) -> Target:
