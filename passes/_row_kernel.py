@@ -9,8 +9,9 @@ Matrices are loaded where a shift reads them, which is a row that has been loade
 row 0 of the next column, which in memory is the element after row 0's own; rows before the first likewise. What this
 finds for the last column's end, which no other follows, is some other element: the shift's fill is taken in its place.
 
-What would be done again for the next row, and is too little to keep in a ring, is done once for a strip of rows. The
-columns that do not fill a vector are computed in a mask; rows that read beyond the first or the last by a slower body.
+What would be done again for the next row, and is too little to keep in a ring, is done once for a strip of rows, which
+finds the row before its first where the strip before has left it. The columns that do not fill a vector are computed in
+a mask; rows that read beyond the first or the last by a slower body.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def fits(phase: Phase, lanes: int) -> bool:
 
 def _lanes(phase: Phase, lanes: int) -> int:
     """So many lanes, or fewer with whose columns the rings fit; 0 if there is no room for the rings of four."""
-    while lanes >= _LEAST_LANES and lanes * phase.ring_bytes() > _RING_BYTES:
+    while lanes >= _LEAST_LANES and lanes * phase.kept_bytes() > _RING_BYTES:
         lanes //= 2
     return lanes if lanes >= _LEAST_LANES else 0
 
@@ -86,9 +87,9 @@ class Kernel:
 
     def _columns_of_a_block(self) -> int:
         lanes = self.vectors.lanes
-        if not self.phase.rings:
+        if not self.phase.kept_bytes():
             return self.columns
-        most = _RING_BYTES // self.phase.ring_bytes() // lanes * lanes
+        most = _RING_BYTES // self.phase.kept_bytes() // lanes * lanes
         pieces = math.ceil(self.columns / most)
         return min(padded(math.ceil(self.columns / pieces), lanes), self.columns)
 
@@ -170,14 +171,8 @@ class Body:
             for value, reductions in phase.reduced.items()
             for each in reductions
         ]
-        self.rings = {
-            value: create(
-                "memref.alloca",
-                results=[_memref(ring.rows * padded(kernel.block, self.vectors.lanes), element_type(value))],
-                attributes={"operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0])},
-            ).result
-            for value, ring in phase.rings.items()
-        }
+        self.rings = {value: self._kept(value, ring.rows) for value, ring in phase.rings.items()}
+        self.carried = {value: self._kept(value, 1) for value in phase.carried}
         group = create(
             "stream.dispatch.workgroup.id", results=[index_type()], attributes={"dimension": index_attribute(0)}
         ).result
@@ -196,6 +191,8 @@ class Body:
             self.vectors.constant(COMBINE[combine][2], element_type(value)) for value, combine, _ in self.partial
         ]
         start = arith("subi", self.low, index(phase.warm_up)) if phase.warm_up else self.low
+        if phase.carried:
+            Stage(self, arith("subi", self.low, self.one), 0, precedes=True).leave()
         rows = Loop(start, self.high, index(phase.strip), identities)
         with ir.InsertionPoint(rows.body):
             totals = rows.arguments
@@ -210,6 +207,14 @@ class Body:
         """A vector of a number, or of the one number that a constant consists of."""
         constant = splat_of(value)
         return self._numbers[value] if constant is None else self.vectors.constant(constant, element_type(value))
+
+    def _kept(self, value: ir.Value, rows: int) -> ir.Value:
+        """Memory on the stack for so many rows of a block's columns."""
+        return create(
+            "memref.alloca",
+            results=[_memref(rows * padded(self.kernel.block, self.vectors.lanes), element_type(value))],
+            attributes={"operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, 0])},
+        ).result
 
     def _subspan(self, binding: ir.Value, size: int, like: ir.Value) -> ir.Value:
         return create("stream.binding.subspan", [binding, self.zero], [_memref(size, element_type(like))]).result

@@ -17,6 +17,9 @@ _SPARED = 2
 # As many others as a division or a root takes the time of, at least.
 _SLOW = {"stablehlo.divide": 4, "stablehlo.rsqrt": 4, "stablehlo.sqrt": 4}
 
+# What is computed by so many operations is left to the next strip, if that reads the last row of it.
+_CARRIED = 4
+
 # Rows of a strip: of eight, a processor no longer follows all that is read.
 _STRIP = 4
 
@@ -45,6 +48,7 @@ class Phase:
       rings: values whose last rows are kept.
       warm_up: rows before the first one of the results from which on the rings are computed.
       strip: rows of the results that are computed together, each value once for all that read it.
+      carried: values of which a strip finds the row before its first where the strip before it left that.
       known: what is not looked into: stored before, or in a ring.
       rare: choices by their condition, of which the first side is computed only where some lane takes it.
     """
@@ -55,6 +59,7 @@ class Phase:
     rings: Mapping[ir.Value, Ring]
     warm_up: int
     strip: int
+    carried: Collection[ir.Value]
     known: Collection[ir.Value] = field(repr=False)
     rare: Mapping[ir.Value, Sequence[ir.Operation]] = field(repr=False)
 
@@ -111,9 +116,10 @@ class Phase:
         farthest = max(abs(lead + shift) for lead, cone in leads for shifts in cone.values() for shift in shifts)
         return farthest + self.warm_up + 1
 
-    def ring_bytes(self) -> int:
-        """The bytes that the rings take for every column."""
-        return sum(ring.rows * size_of(element_type(value)) for value, ring in self.rings.items())
+    def kept_bytes(self) -> int:
+        """The bytes that the rings, or what is carried, take for every column."""
+        kept = {value: ring.rows for value, ring in self.rings.items()} | dict.fromkeys(self.carried, 1)
+        return sum(rows * size_of(element_type(value)) for value, rows in kept.items())
 
     def operations(self) -> list[ir.Operation]:
         """What the kernel computes."""
@@ -210,12 +216,27 @@ def _phase(
         rings=rings,
         warm_up=warm_up,
         strip=1,
+        carried=[] if rings else _carried(group, results, known),
         known=known,
         rare=rare,
     )
     # To follow more rows at once slows memory down; what is of 16 bits is not what a kernel waits for.
     allowed = recompute // 4 if group.has_halves() else recompute
     return replace(phase, strip=_STRIP) if not rings and phase.repeated() > allowed else phase
+
+
+def _carried(group: RowGroup, results: Collection[ir.Value], known: Collection[ir.Value]) -> list[ir.Value]:
+    """What is read of the row before, by nothing but a shift, and takes some operations to compute."""
+    shifts: dict[ir.Value, set[int]] = {}
+    for result in results:
+        for value, read in group.shifts_of(result, known).items():
+            shifts.setdefault(value, set()).update(read)
+    before = [shift.source for op, shift in group.shifts.items() if shift.by == -1 and shifts.get(op.results[0]) == {0}]
+    return [each for each in dict.fromkeys(before) if _costs(group, each, known) >= _CARRIED]
+
+
+def _costs(group: RowGroup, value: ir.Value, known: Collection[ir.Value]) -> int:
+    return 0 if value in known or owner(value) is None else len(group.costs(value, known))
 
 
 def _rings(

@@ -18,11 +18,20 @@ if TYPE_CHECKING:
 
 
 class Stage:
-    """What is computed in one pass over the columns of a row, or of a strip of rows: everything of one lead."""
+    """What is computed in one pass over the columns of a row, or of a strip of rows: everything of one lead.
 
-    def __init__(self, body: Body, row: ir.Value, lead: int, *, strip: int = 1) -> None:
+    Args:
+      body: of the kernel.
+      row: the first row.
+      lead: how many rows on from it things are computed.
+      strip: how many rows are.
+      precedes: whether the row itself may be one before the first.
+    """
+
+    def __init__(self, body: Body, row: ir.Value, lead: int, *, strip: int = 1, precedes: bool = False) -> None:
         self.body = body
         self.strip = strip
+        self._first = 1 if precedes else body.phase.warm_up
         self.phase = body.phase
         self.vectors = body.vectors
         self.row = row
@@ -48,6 +57,15 @@ class Stage:
                 create("scf.yield", self._row_by_row(carried))
             made = list(either.results)
         return made if self.lead == 0 else list(totals)
+
+    def leave(self) -> None:
+        """Make the loop that computes nothing but what the strip after this row is to find."""
+        columns = Loop(self.body.begin, self.body.end, index(self.vectors.lanes), [])
+        self._before = columns.op
+        with ir.InsertionPoint(columns.body):
+            read = self.vectors.mask(arith("subi", self.body.end, columns.variable))
+            _Vector(self, columns.variable, read, read, at_edges=True).leave()
+            columns.finish([])
 
     def _is_inner(self) -> ir.Value | None:
         """Whether all rows have results, and none reads beyond the first row or the last; None if that is always so."""
@@ -128,7 +146,7 @@ class Stage:
             with ir.InsertionPoint(self._before):
                 row = self._row(on)
                 here = arith("muli", row, index(columns))
-                if on < self.phase.warm_up:
+                if on < self._first:
                     before = arith("addi", here, index(rows * columns - 1))
                     here = select(arith("cmpi_slt", row, self.body.zero), before, here)
                 if on > 0:
@@ -216,9 +234,18 @@ class _Vector:
                 combined = vectors.combine(combine, totals[number], results[value], value)
                 kept = combined if self._write is None else vectors.select(self._write, combined, totals[number])
                 totals[number] = kept
+        if stage.results:
+            self.leave()
         if self._read is None:
             self._prefetch()
         return totals
+
+    def leave(self) -> None:
+        """Store what the next strip is to find, all of it computed before, from what this one found."""
+        stage = self._stage
+        last = {value: self.at(value, stage.strip - 1) for value in stage.body.carried}
+        for value, memory in stage.body.carried.items():
+            stage.vectors.store(last[value], memory, self._in_block(), element_type(value))
 
     def _prefetch(self) -> None:
         """Fetch what the next strip is the first to load: processors foresee the columns to come, but not the rows."""
@@ -245,6 +272,8 @@ class _Vector:
             return self._splat(value)
         if value in stage.phase.rings and not (value in stage.rings and on == stage.lead):
             return stage.vectors.load(stage.body.rings[value], self._in_ring(value, on), element_type(value))
+        if value in stage.body.carried and on == -1 and self._numbers is None:
+            return stage.vectors.load(stage.body.carried[value], self._in_block(), element_type(value))
         if value in stage.body.memory:
             at = self._in_matrix(on)
             return stage.vectors.load(stage.body.memory[value], at, element_type(value), self._read)
@@ -289,7 +318,10 @@ class _Vector:
         self._made |= zip(((op.results[0], on) for op in choices), branch.results, strict=True)
 
     def _in_ring(self, value: ir.Value, on: int) -> ir.Value:
-        return arith("addi", self._stage.slot(value, on), arith("subi", self._column, self._stage.body.begin))
+        return arith("addi", self._stage.slot(value, on), self._in_block())
+
+    def _in_block(self) -> ir.Value:
+        return arith("subi", self._column, self._stage.body.begin)
 
     def _in_matrix(self, on: int) -> ir.Value:
         if self._numbers is not None:
