@@ -236,7 +236,7 @@ class _Vector:
                 totals[number] = kept
         if stage.results:
             self.leave()
-        if self._read is None:
+        if self._read is None and (stage.strip > 1 or body.kernel.blocks > 1):
             self._prefetch()
         return totals
 
@@ -248,7 +248,10 @@ class _Vector:
             stage.vectors.store(last[value], memory, self._in_block(), element_type(value))
 
     def _prefetch(self) -> None:
-        """Fetch what the next strip is the first to load: processors foresee the columns to come, but not the rows."""
+        """Fetch what the next strip is the first to load, where it does not go on where this one ends.
+
+        Processors foresee what follows in memory, but not that.
+        """
         body = self._stage.body
         farthest: dict[ir.Value, int] = {}
         for value, on in self._made:
@@ -256,9 +259,8 @@ class _Vector:
                 farthest[value] = max(on, farthest.get(value, on))
         body.prefetched |= farthest.keys()
         for value, on in farthest.items():
-            to_write = value in body.kernel.own
             for row in range(on + 1, on + 1 + self._stage.strip):
-                self._stage.vectors.prefetch(body.memory[value], self._in_matrix(row), to_write=to_write)
+                self._stage.vectors.prefetch(body.memory[value], self._in_matrix(row))
 
     def at(self, value: ir.Value, on: int) -> ir.Value:
         """The value in the row that is so many on."""

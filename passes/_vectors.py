@@ -35,8 +35,9 @@ _FLOAT_PREDICATES = {"EQ": 1, "GT": 2, "GE": 3, "LT": 4, "LE": 5, "NE": 13}
 _INTEGER_PREDICATES = {"EQ": 0, "NE": 1, "LT": 2, "LE": 3, "GT": 4, "GE": 5}
 _UNSIGNED = 4  # further on, for orders
 
-# Of MLIR's prefetches: in all caches.
-_KEPT = 3
+# Of MLIR's prefetches: to the second level of caches. A processor waits for far fewer lines at once that are to come to
+# the first.
+_SECOND_LEVEL = 2
 LINE = 64
 """Bytes of a line of memory; what IREE aligns a dispatch's memory to."""
 
@@ -186,11 +187,11 @@ class Vectors:
         else:
             create("vector.maskedstore", [memory, at, mask, value])
 
-    def prefetch(self, memory: ir.Value, at: ir.Value, *, to_write: bool) -> None:
+    def prefetch(self, memory: ir.Value, at: ir.Value) -> None:
         """Has the line of memory at `at` brought to the caches, which beyond the end of memory does nothing."""
         attributes = {
-            "isWrite": ir.BoolAttr.get(to_write),
-            "localityHint": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), _KEPT),
+            "isWrite": ir.BoolAttr.get(False),
+            "localityHint": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), _SECOND_LEVEL),
             "isDataCache": ir.BoolAttr.get(True),
         }
         create("memref.prefetch", [memory, at], attributes=attributes)

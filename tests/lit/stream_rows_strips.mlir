@@ -10,7 +10,7 @@
 // CHECK-COUNT-5:       math.sqrt
 // CHECK-NOT:           math.sqrt
 // The next strip is the first to load four rows of each matrix.
-// CHECK-COUNT-8:       memref.prefetch {{.+}}, read, locality<3>, data
+// CHECK-COUNT-8:       memref.prefetch {{.+}}, read, locality<2>, data
 // CHECK-NOT:           memref.prefetch
 // CHECK:             }
 
