@@ -103,9 +103,10 @@ class Phase:
     def repeated(self) -> int:
         """The operations that are done again for further shifts of what they compute; a slow one counts as several."""
         shifts: dict[ir.Value, set[int]] = {}
-        for result in self.results:
-            for value, read in self.cone(result).items():
-                shifts.setdefault(value, set()).update(read)
+        known = {*self.known, *self.carried}
+        for value in {*self.results, *self.carried}:
+            for each, read in self.group.shifts_of(value, known - {value}).items():
+                shifts.setdefault(each, set()).update({0} if each in self.carried else read)
         computed = [op for op in self.operations() if op.results[0] in shifts]
         return sum((len(shifts[op.results[0]]) - 1) * _SLOW.get(op.name, 1) for op in computed)
 
@@ -133,7 +134,8 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
     Args:
       group: the group.
       recompute: operations that may be done again for every further shift at which a value is read, or in a later
-        phase, before the value is kept in a ring, or stored; and in all for a row, before rows are computed in strips.
+        phase, before the value is kept in a ring, or stored; a quarter of them in all for a row, before rows are computed
+        in strips.
     """
     reduced, stored = _results(group, recompute)
     phases = []
@@ -220,9 +222,8 @@ def _phase(
         known=known,
         rare=rare,
     )
-    # To follow more rows at once slows memory down; what is of 16 bits is not what a kernel waits for.
-    allowed = recompute // 4 if group.has_halves() else recompute
-    return replace(phase, strip=_STRIP) if not rings and phase.repeated() > allowed else phase
+    # To follow more rows at once slows memory down.
+    return replace(phase, strip=_STRIP) if not rings and phase.repeated() > recompute // _STRIP else phase
 
 
 def _carried(group: RowGroup, results: Collection[ir.Value], known: Collection[ir.Value]) -> list[ir.Value]:

@@ -176,11 +176,6 @@ class RowGroup:
         """Whether several of these values are the function's results and of 16 bits."""
         return len(self._stored & set(values)) >= _SEVERAL
 
-    def has_halves(self) -> bool:
-        """Whether any matrix that it reads is of 16 bits."""
-        read = (operand for op in self.operations for operand, _ in self.reads(op) if operand not in self._places)
-        return any(size_of(element_type(each)) == _HALF_BYTES for each in read)
-
     def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
         """At which shifts computing the value reads itself and others, those of `known` not looked into."""
         shifts: dict[ir.Value, set[int]] = {value: {0}}
