@@ -134,8 +134,8 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
     Args:
       group: the group.
       recompute: operations that may be done again for every further shift at which a value is read, or in a later
-        phase, before the value is kept in a ring, or stored; a quarter of them in all for a row, before rows are computed
-        in strips.
+        phase, before the value is kept in a ring, or stored; a quarter of them in all for a row, before rows are
+        computed in strips.
     """
     reduced, stored = _results(group, recompute)
     phases = []

@@ -20,6 +20,7 @@ from sonew_compiled.bench import benchmark, presets, rows
 from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._flops import step_flops
+from sonew_compiled.bench._machine import threads
 from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._plan import Plan, Run, make_runs
 from sonew_compiled.bench._table import lines_of, markdown
@@ -355,6 +356,8 @@ def test_the_speed_table(folder: Path) -> None:
     assert all(value > 0 for key, value in result["ratios"].items() if key != "loop_overhead")
     assert len(result["measurements"]["step_f32"]["per_pair"]) == 1
     assert len(result["measurements"]["loop_overhead"]["per_pair"]) == 4
+    apart = result["measurements"]["growth"]["core_round_trip_ns"]
+    assert apart == [None, None] if threads() < 2 else all(10 < ns < 1e7 for ns in apart)
     assert len(result["measurements"]["compile_seconds"]["each"]) == 2
     assert result["measurements"]["update_bandwidth_share"]["update_bytes"] == 48 * 36 * 36 + 12
 
@@ -364,7 +367,13 @@ def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.Monke
 
     def measured(settings: SpeedSettings, *, say: Any) -> dict[str, Any]:
         asked.append(settings)
-        return {"ratios": {goal.key: 2.5 if goal.must is None else goal.must for goal in GOALS}}
+        return {
+            "ratios": {goal.key: 2.5 if goal.must is None else goal.must for goal in GOALS},
+            "measurements": {
+                "step_f32": {"core_round_trip_ns": [300, 1000]},
+                "growth": {"core_round_trip_ns": [None] * 2},
+            },
+        }
 
     monkeypatch.setattr("sonew_compiled.bench.speed.measure_speed", measured)
     ended = sonew("bench", "--preset", "speed", "-o", "speed", "--json")
@@ -374,6 +383,7 @@ def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.Monke
     ended = sonew("bench", "--preset", "speed", "-o", "speed", "--pairs", 3)
     assert ended.out.count("| yes |") == len(KEYS) - 1
     assert "Shampoo every 20 steps ÷ Adam, both IREE | 2.5 |  |  |  |" in ended.out
+    assert ended.out.endswith("The first two processors answered each other in 300 to 1000 ns.\n")
     assert (folder / "speed/speed.md").read_text(encoding="utf-8") == ended.out
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sonew_compiled.bench._distance import core_round_trip_ns
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._pairs import Pairs, measure_pairs, timed
 from sonew_compiled.bench._roofline import Copy
@@ -78,10 +79,10 @@ def measure_step(settings: SpeedSettings, folder: Path, precision: str) -> dict[
     device = open_device()
     step = load_step(Program.load(open_bundle(folder / precision), device))
     with Elsewhere(functools.partial(_jax_step, settings.model, settings.batch_size, precision)) as other:
-        measured = {f"step_{precision}": _described(measure_pairs(step, other, settings.pairs))}
+        measured = {f"step_{precision}": _compared(step, other, settings.pairs)}
     if precision != "f32":
         full = load_step(Program.load(open_bundle(folder / "f32"), device))
-        measured[f"step_{precision}_over_f32"] = _described(measure_pairs(step, full, settings.pairs))
+        measured[f"step_{precision}_over_f32"] = _compared(step, full, settings.pairs)
     return measured
 
 
@@ -103,8 +104,8 @@ def measure_optimizers(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
 
     blocks = max(settings.pairs // _BLOCK, 1)
     return {
-        "step_over_adam": _described(measure_pairs(tridiagonal, adam, settings.pairs)),
-        "shampoo_step_over_adam": _described(measure_pairs(block(shampoo), block(adam), blocks, warm_up=1)),
+        "step_over_adam": _compared(tridiagonal, adam, settings.pairs),
+        "shampoo_step_over_adam": _compared(block(shampoo), block(adam), blocks, warm_up=1),
     }
 
 
@@ -119,7 +120,7 @@ def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
     def against(make: Callable[[], Callable[[], object]], *, other_first: bool = False) -> dict[str, Any]:
         other = make()
         first, second = (other, tridiagonal) if other_first else (tridiagonal, other)
-        return _described(measure_pairs(first, second, pairs))
+        return _compared(first, second, pairs)
 
     def compiled(name: str, **more: Any) -> Callable[[], Callable[[], object]]:
         return lambda: CompiledUpdate(init, optimizer_settings(name), device, **more)
@@ -132,7 +133,7 @@ def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
         "copy_bytes_per_second": copied,
     }
     with Elsewhere(functools.partial(_jax_update, settings.model)) as other:
-        over_jax = _described(measure_pairs(tridiagonal, other, pairs))
+        over_jax = _compared(tridiagonal, other, pairs)
     return {
         "update_f32": over_jax,
         "update_bandwidth_share": bandwidth,
@@ -161,9 +162,8 @@ def measure_growth(settings: SpeedSettings) -> dict[str, Any]:
     small_side, large_side = settings.growth_sides
     small, large = update(small_side), update(large_side)
     # In turns, so that neither finds its state in a cache, as no update does after the products of a real step.
-    measured = measure_pairs(large, small, settings.pairs)
+    described = _compared(large, small, settings.pairs)
     per_parameter = (large_side / small_side) ** 2
-    described = _described(measured)
     described |= {
         "ratio": described["ratio"] / per_parameter,
         "per_pair": [each / per_parameter for each in described["per_pair"]],
@@ -232,6 +232,13 @@ def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:
         for spec in fields
     }
     return Dataset(name="random", train=arrays, test={k: v[:1] for k, v in arrays.items()}, fingerprint="")
+
+
+def _compared(a: Callable[[], object], b: Callable[[], object], pairs: int, **more: int) -> dict[str, Any]:
+    """Times both in turns, and notes how far apart the processors were before and after."""
+    before = core_round_trip_ns()
+    described = _described(measure_pairs(a, b, pairs, **more))
+    return described | {"core_round_trip_ns": [before, core_round_trip_ns()]}
 
 
 def _described(measured: Pairs) -> dict[str, Any]:

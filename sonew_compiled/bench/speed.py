@@ -157,4 +157,7 @@ def markdown(result: dict[str, Any]) -> str:
         bounds = " | ".join("" if b is None else f"{sign} {b:g}{goal.unit}" for b in (goal.must, goal.aim))
         met = {True: "yes", False: "no", None: ""}[goal.is_met(value)]
         lines.append(f"| {goal.what} | {value:.3g}{goal.unit} | {bounds} | {met} |")
+    apart = [ns for each in result["measurements"].values() for ns in each.get("core_round_trip_ns", ()) if ns]
+    if apart:
+        lines += ["", f"The first two processors answered each other in {min(apart)} to {max(apart)} ns."]
     return "\n".join(lines) + "\n"
