@@ -250,6 +250,20 @@ def test_hard_gradients_leave_everything_finite(dtype: str, kind: str, grafting:
         assert (np.asarray(factorize(chain, h, tolerance=None).D, np.float64) > 0).all()
 
 
+@pytest.mark.parametrize("band", [1, 2, 4])
+@pytest.mark.parametrize("size", [0.3, 3.0])
+def test_of_a_positive_diagonal_no_entry_is_checked(band: int, size: float) -> None:
+    """Edges of that size make few pivots bad, or most; one entry is no number."""
+    rng = np.random.default_rng(0)
+    chain = Chain(rows=8, cols=5)
+    bands = [rng.uniform(0.5, 1.0, (8, 5)), *size * rng.normal(size=(band, 8, 5))]
+    bands[0][3, 2] = np.nan
+    h = [jnp.asarray(each, jnp.float32) for each in bands]
+    checked, taken = (factorize(chain, h, tolerance=None, is_damped=each) for each in (False, True))
+    for one, other in zip(jax.tree.leaves(checked), jax.tree.leaves(taken), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_saturation_touches_no_ordinary_number() -> None:
     g = np.random.default_rng(0).normal(size=(50, 40)) * 1e12
     tx = sonew_compiled.scale_by_sonew(grafting="sgd")
