@@ -97,7 +97,7 @@ _PRESETS = {
         _preset("adam", 2e-3, 0.9, 0.99, 1e-6),
         _preset("adamw", 2e-3, 0.9, 0.99, 1e-6, weight_decay=1e-4),
         _preset("adam-8bit", 2e-3, 0.9, 0.99, 1e-6),
-        _preset("schedule-free-adamw", 2e-3, 0.9, 0.99, 1e-6, weight_decay=0.0),
+        _preset("schedule-free-adamw", 6.7e-4, 0.9, 0.99, 1e-6, weight_decay=0.0),
         _preset("muon", 2e-3, 0.95, 0.99, 1e-6),
         _preset("soap", 2e-3, 0.95, 0.95, 1e-8, precond_interval=10),
         _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
