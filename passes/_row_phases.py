@@ -233,11 +233,8 @@ def _carried(group: RowGroup, results: Collection[ir.Value], known: Collection[i
         for value, read in group.shifts_of(result, known).items():
             shifts.setdefault(value, set()).update(read)
     before = [shift.source for op, shift in group.shifts.items() if shift.by == -1 and shifts.get(op.results[0]) == {0}]
-    return [each for each in dict.fromkeys(before) if _costs(group, each, known) >= _CARRIED]
-
-
-def _costs(group: RowGroup, value: ir.Value, known: Collection[ir.Value]) -> int:
-    return 0 if value in known or owner(value) is None else len(group.costs(value, known))
+    computed = [each for each in dict.fromkeys(before) if group.computes(each) and each not in known]
+    return [each for each in computed if len(group.costs(each, known)) >= _CARRIED]
 
 
 def _rings(

@@ -176,6 +176,10 @@ class RowGroup:
         """Whether several of these values are the function's results and of 16 bits."""
         return len(self._stored & set(values)) >= _SEVERAL
 
+    def computes(self, value: ir.Value) -> bool:
+        """Whether an operation of the group makes it."""
+        return value in self._places
+
     def shifts_of(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Value, set[int]]:
         """At which shifts computing the value reads itself and others, those of `known` not looked into."""
         shifts: dict[ir.Value, set[int]] = {value: {0}}
