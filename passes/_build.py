@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sonew_compiled.passes._function import Function, convert, element_type, shape_of, with_element
+from sonew_compiled.passes._function import Function, convert, element_type, owner, shape_of, with_element
 from sonew_compiled.passes._mlir import ir
 
 
@@ -167,6 +167,15 @@ def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int])
     for result in copy.results:
         result.set_type(ir.RankedTensorType.get(left, element_type(result)))
     return list(copy.results)
+
+
+def add_zero(value: ir.Value, *, but: Sequence[ir.Operation] = ()) -> None:
+    """Have all that reads the value, but these operations, read a sum of it and zero, which changes no number."""
+    maker = owner(value)
+    assert maker is not None, value
+    with ir.InsertionPoint.after(maker):
+        added = elementwise("add", value, like(0, value))
+    value.replace_all_uses_except(added, [added.owner.operation, *but])
 
 
 def apart(values: Sequence[ir.Value]) -> list[ir.Value]:

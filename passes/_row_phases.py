@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sonew_compiled.passes._function import at_top, element_type, owner, shape_of
@@ -102,11 +102,10 @@ class Phase:
 
     def repeated(self) -> int:
         """The operations that are done again for further shifts of what they compute; a slow one counts as several."""
-        shifts: dict[ir.Value, set[int]] = {}
         known = {*self.known, *self.carried}
-        for value in {*self.results, *self.carried}:
-            for each, read in self.group.shifts_of(value, known - {value}).items():
-                shifts.setdefault(each, set()).update({0} if each in self.carried else read)
+        made = {*self.results, *self.carried}
+        shifts = _united(self.group.shifts_of(each, known - {each}) for each in made)
+        shifts |= {each: {0} for each in self.carried}
         computed = [op for op in self.operations() if op.results[0] in shifts]
         return sum((len(shifts[op.results[0]]) - 1) * _SLOW.get(op.name, 1) for op in computed)
 
@@ -228,13 +227,19 @@ def _phase(
 
 def _carried(group: RowGroup, results: Collection[ir.Value], known: Collection[ir.Value]) -> list[ir.Value]:
     """What is read of the row before, by nothing but a shift, and takes some operations to compute."""
-    shifts: dict[ir.Value, set[int]] = {}
-    for result in results:
-        for value, read in group.shifts_of(result, known).items():
-            shifts.setdefault(value, set()).update(read)
+    shifts = _united(group.shifts_of(result, known) for result in results)
     before = [shift.source for op, shift in group.shifts.items() if shift.by == -1 and shifts.get(op.results[0]) == {0}]
     computed = [each for each in dict.fromkeys(before) if group.computes(each) and each not in known]
     return [each for each in computed if len(group.costs(each, known)) >= _CARRIED]
+
+
+def _united(cones: Iterable[Mapping[ir.Value, set[int]]]) -> dict[ir.Value, set[int]]:
+    """At which shifts any of the cones reads each value."""
+    shifts: dict[ir.Value, set[int]] = {}
+    for cone in cones:
+        for value, read in cone.items():
+            shifts.setdefault(value, set()).update(read)
+    return shifts
 
 
 def _rings(

@@ -234,8 +234,7 @@ class _Vector:
                 combined = vectors.combine(combine, totals[number], results[value], value)
                 kept = combined if self._write is None else vectors.select(self._write, combined, totals[number])
                 totals[number] = kept
-        if stage.results:
-            self.leave()
+        self.leave()
         if self._read is None and (stage.strip > 1 or body.kernel.blocks > 1):
             self._prefetch()
         return totals

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sonew_compiled.passes import _build as build
-from sonew_compiled.passes._function import element_type, has_element, operations_in, owner, source_in
+from sonew_compiled.passes._function import element_type, has_element, operations_in, source_in
 from sonew_compiled.passes._mlir import ir
 from sonew_compiled.passes._pass import Pass
 
@@ -58,9 +58,7 @@ def _keep_apart_from_integers(conversions: Sequence[ir.Operation]) -> None:
     for op in conversions:
         number = op.results[0]
         if has_element(number, ir.F32Type.get()) and isinstance(element_type(op.operands[0]), ir.IntegerType):
-            with ir.InsertionPoint.after(op):
-                added = build.elementwise("add", number, build.like(0, number))
-            number.replace_all_uses_except(added, owner(added))
+            build.add_zero(number)
 
 
 def rounded(value: ir.Value, into: ir.Type) -> ir.Value:

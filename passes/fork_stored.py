@@ -35,9 +35,7 @@ def fork_stored(module: ir.Module) -> None:
             is_read = any(use.owner.operation != leaves for use in stored.uses)
             if maker is None or not is_read or not isinstance(element_type(stored), ir.FloatType):
                 continue
-            with ir.InsertionPoint.after(maker):
-                read = build.elementwise("add", stored, build.like(0, stored))
-            stored.replace_all_uses_except(read, [owner(read), leaves])
+            build.add_zero(stored, but=[leaves])
 
 
 PASS = Pass(
