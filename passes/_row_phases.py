@@ -228,7 +228,9 @@ def _phase(
 def _carried(group: RowGroup, results: Collection[ir.Value], known: Collection[ir.Value]) -> list[ir.Value]:
     """What is read of the row before, by nothing but a shift, and takes some operations to compute."""
     shifts = _united(group.shifts_of(result, known) for result in results)
-    before = [shift.source for op, shift in group.shifts.items() if shift.by == -1 and shifts.get(op.results[0]) == {0}]
+    # A shift that was stored before is loaded, and what it reads is not computed here.
+    made = {op: shift for op, shift in group.shifts.items() if op.results[0] not in known}
+    before = [shift.source for op, shift in made.items() if shift.by == -1 and shifts.get(op.results[0]) == {0}]
     computed = [each for each in dict.fromkeys(before) if group.computes(each) and each not in known]
     return [each for each in computed if len(group.costs(each, known)) >= _CARRIED]
 
