@@ -26,7 +26,7 @@ _ACCEPTED: dict[str, tuple[Callable[[float], bool], str]] = {
     "block_size": (lambda x: 1 <= x < 2**31, "a number of rows from 1 on, such as 1024"),
     "rank": (lambda x: 1 <= x <= 64, "a whole number from 1 to 64"),
     "weight_decay": (lambda x: 0 <= x < math.inf, "zero or a positive number, such as 1e-4"),
-    "local_steps": (lambda x: 1 <= x < 2**31, "a number of steps from 1 on, such as 10"),
+    "local_steps": (lambda x: 1 <= x <= 100, "a whole number from 1 to 100, each of which is compiled"),
     "activation_rate": (lambda x: 0 < x < math.inf, "a positive number, such as 1e-2"),
 }
 

@@ -158,15 +158,16 @@ def _of_steps(count: int) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array
         def curved(moved: jax.Array) -> jax.Array:
             return inputs.T @ (inputs @ moved) / examples if square is None else square @ moved
 
-        def step(index: Any, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-            moved, mu, nu = carry
-            local = curved(moved) + gamma * gradient
+        # No loop: IREE 3.13 forgets memory that its rounds have freed. Rates are read from a vector, so that one code
+        # does for all steps.
+        rates = rate * jnp.maximum(1 - jnp.arange(count, dtype=wide) / count, _LAST_SHARE)
+        pull = gamma * gradient
+        moved = jnp.zeros_like(gradient)
+        for index in range(count):
+            local = curved(moved) + pull if index else pull
             nu = b2 * nu + (1 - b2) * jnp.square(local)
-            share = jnp.maximum(1 - jnp.asarray(index, wide) / count, _LAST_SHARE)
-            mu = b1 * mu + rate * share * local / (jnp.sqrt(nu) + eps)
-            return moved - mu, mu, nu
-
-        moved, mu, nu = jax.lax.fori_loop(0, count, step, (jnp.zeros_like(gradient), mu, nu))
+            mu = b1 * mu + rates[index] * local / (jnp.sqrt(nu) + eps)
+            moved = moved - mu
         return moved, mu, nu
 
     return in_float32(local_steps)

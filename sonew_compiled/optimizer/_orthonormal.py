@@ -10,7 +10,7 @@ from sonew_compiled.optimizer._precision import in_float32
 _WIDTH = 32
 
 
-def power_step(matrix: jax.Array, basis: jax.Array, ridge: float) -> jax.Array:
+def power_step(matrix: jax.Array, basis: jax.Array, ridge: jax.Array | float) -> jax.Array:
     """One step of orthogonal iteration towards the eigenvectors of a positive semidefinite matrix.
 
     It is `Q` of the QR decomposition of `(A / ||A||_F + ridge I) basis`.
@@ -33,7 +33,7 @@ def power_step(matrix: jax.Array, basis: jax.Array, ridge: float) -> jax.Array:
 
 
 @in_float32
-def _power_step(a: jax.Array, basis: jax.Array, ridge: float) -> jax.Array:
+def _power_step(a: jax.Array, basis: jax.Array, ridge: jax.Array | float) -> jax.Array:
     norm = jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(a))), jnp.finfo(a.dtype).tiny)
     # Divided after the product: IREE 3.13 fails on a product whose operand takes a sum over a few elements.
     return orthonormal(a @ basis / norm + jnp.asarray(ridge, a.dtype) * basis)

@@ -16,6 +16,10 @@ from sonew_compiled.optimizer._refresh import refreshed
 # A side that is longer than this keeps its axes.
 _LONGEST_SIDE = 4096
 
+# Entries of the bases that are turned together. IREE 3.13 forgets memory that the loops of a step have freed where they
+# work in much at a time.
+_TOGETHER = 1 << 20
+
 
 class ScaleBySoapState(NamedTuple):
     """State of `scale_by_soap`.
@@ -130,17 +134,29 @@ def _sides(x: jax.Array) -> dict[int, int]:
 
 
 def _turned(statistics: Any, bases: Any) -> Any:
-    """All bases after a step of orthogonal iteration, those of one size together."""
+    """All bases after a step of orthogonal iteration, some of one size together."""
     tree: Any
     matrices, tree = jax.tree.flatten(statistics)
     turned: list[Any] = jax.tree.leaves(bases)
-    for size in sorted({len(matrix) for matrix in matrices}):
-        alike = [index for index, matrix in enumerate(matrices) if len(matrix) == size]
+    ridge = jnp.asarray(8 * float(jnp.finfo(matrices[0].dtype).eps), jnp.float32) if matrices else jnp.zeros(())
+    for alike in _alike([len(matrix) for matrix in matrices]):
         stack, old = (jnp.stack([arrays[index] for index in alike]) for arrays in (matrices, turned))
-        new = jax.vmap(power_step, (0, 0, None))(stack, old, 8 * float(jnp.finfo(stack.dtype).eps))
+        new = jax.vmap(power_step, (0, 0, None))(stack, old, ridge)
+        # Never: no entry of a basis is that large. But the next are turned only when that is known.
+        ridge = ridge + jnp.where(new[0, 0, 0] > 2, 1, 0)
         for position, index in enumerate(alike):
             turned[index] = new[position]
     return tree.unflatten(turned)
+
+
+def _alike(sizes: list[int]) -> list[list[int]]:
+    """The numbers of the matrices that are turned together: of one size, and not too many."""
+    groups = []
+    for size in sorted(set(sizes)):
+        alike = [index for index, each in enumerate(sizes) if each == size]
+        most = max(_TOGETHER // size**2, 1)
+        groups += [alike[begin : begin + most] for begin in range(0, len(alike), most)]
+    return groups
 
 
 def _gram(x: jax.Array, axis: int) -> jax.Array:
