@@ -104,7 +104,7 @@ _PRESETS = {
         _preset("rfdson", 7.9e-4, 0.76, 0.989, 0.91, rank=4),
         _preset("ons", 1.0, eps=1.0),
         _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
-        _preset("kfac", 3e-2, 0.9, 0.95, 0.1, precond_interval=20),
+        _preset("kfac", 1.0, 0.9, 0.95, 0.1, precond_interval=20),
         _preset("kbfgs", 5e-2, 0.9, 0.9, 0.3),
         _preset("natural-gradient", 1e-1, eps=1e-2),
         _preset("locoprop", 1e-3, 0.9, 0.9, 1e-5, local_steps=10, activation_rate=1e-2),

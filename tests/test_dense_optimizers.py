@@ -301,19 +301,21 @@ def with_ones(name: str, inputs: Any) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("interval", [1, 2])
-def test_kfac_against_the_dense_kronecker_inverse(interval: int) -> None:
-    b1, b2, eps = 0.8, 0.9, 1e-3
+@pytest.mark.parametrize(("interval", "eps"), [(1, 1e-3), (2, 1e-3), (2, 10.0)])
+def test_kfac_against_the_dense_kronecker_inverse(interval: int, eps: float) -> None:
+    b1, b2 = 0.8, 0.9
     tx = kfac(0.1, loss=loss, batch=BATCH, b1=b1, b2=b2, eps=eps, precond_interval=interval)
     params = start()
     state, update = tx.init(params), jax.jit(tx.update)
     mean = {name: np.zeros_like(w) for name, w in joined(params).items()}
     factors = {name: (np.zeros((len(w),) * 2), np.zeros((w.shape[1],) * 2)) for name, w in mean.items()}
     dense: dict[str, np.ndarray] = {}
+    lengths = []
     for t in range(4):
         _, signals = tx.backward(params, data(t, dtype=np.float64), 1.0)
         updates, state = update(signals, state, params)
         moved = joined(updates)
+        wanted = {}
         for name, gradient in joined(signals.gradients).items():
             a, g = with_ones(name, signals.inputs[name]), 16 * np.asarray(signals.derivatives[name])
             left, right = factors[name]
@@ -326,11 +328,17 @@ def test_kfac_against_the_dense_kronecker_inverse(interval: int) -> None:
                 left = left + pi * np.sqrt(eps) * np.eye(len(left))
                 right = right + np.sqrt(eps) / pi * np.eye(len(right))
                 dense[name] = np.linalg.inv(np.kron(left, right))
-                for kept, wanted in zip(state[0].inverses[name], (left, right), strict=True):
-                    np.testing.assert_allclose(kept, np.linalg.inv(wanted), rtol=1e-8, atol=1e-9)
-            wanted = dense[name] @ mean[name].reshape(-1) / (1 - b1 ** (t + 1))
-            np.testing.assert_allclose(moved[name].reshape(-1), -0.1 * wanted, rtol=1e-8, atol=1e-12)
+                for kept, damped in zip(state[0].inverses[name], (left, right), strict=True):
+                    np.testing.assert_allclose(kept, np.linalg.inv(damped), rtol=1e-8, atol=1e-9)
+            wanted[name] = dense[name] @ mean[name].reshape(-1) / (1 - b1 ** (t + 1))
+        square = sum(step @ mean[name].reshape(-1) / (1 - b1 ** (t + 1)) for name, step in wanted.items())
+        lengths.append(np.sqrt(square))
+        for name, step in wanted.items():
+            limited = step / max(1, lengths[-1])
+            np.testing.assert_allclose(moved[name].reshape(-1), -0.1 * limited, rtol=1e-7, atol=1e-12)
         params = optax.apply_updates(params, updates)
+    # Where the damping is strong, no step is as long as the limit.
+    assert min(lengths) > 1 if eps < 1 else max(lengths) < 1, lengths
 
 
 def test_kfac_pays_for_inverses_in_a_branch() -> None:

@@ -46,15 +46,19 @@ def scale_by_kfac(
     .. math::
       A_t &= \beta_2 A_{t-1} + (1 - \beta_2) E[a a^T], \quad G_t = \beta_2 G_{t-1} + (1 - \beta_2) E[g g^T] \\
       \pi &= \sqrt{\frac{tr(A_t) / \dim A}{tr(G_t) / \dim G}} \\
-      u_t &= (A_t + \pi \sqrt{\epsilon} I)^{-1} m_t (G_t + \sqrt{\epsilon} / \pi I)^{-1}
+      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) \nabla_W \\
+      v_t &= (A_t + \pi \sqrt{\epsilon} I)^{-1} m_t (G_t + \sqrt{\epsilon} / \pi I)^{-1}
       \quad \text{with the inverses of the last refresh} \\
-      m_t &= \beta_1 m_{t-1} + (1 - \beta_1) \nabla_W
+      u_t &= v_t / \max(1, \sqrt{\textstyle \sum \langle v_t, m_t \rangle})
+      \quad \text{summed over all layers}
 
     `A`, `G` and `m` are divided by what the decays leave out at first. The derivatives are those of the loss that is
     trained: the factors are of the empirical Fisher matrix, where the paper samples labels from the model.
 
-    The paper's choice of damping, learning rate and momentum by a quadratic model is left out, and so is its
-    block-tridiagonal variant.
+    The sum is the square of the length of `v` by the damped Fisher matrix: no step is longer by it than the learning
+    rate, nor changes the model by more than half the square of that, as a divergence in nats. Without this limit runs
+    diverge between two inversions. The paper's choice of damping, learning rate and momentum by a quadratic model is
+    left out, and so is its block-tridiagonal variant.
 
     Args:
       loss: `loss(params, batch) -> scalar`, a mean over the batch's examples, of dense layers; hashable.
@@ -70,6 +74,8 @@ def scale_by_kfac(
     References:
       Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, 2015, arXiv
       1503.05671, sections 3 (the factors), 4.2 (the block-diagonal inverse), 5 (their averages) and 6.3 (the damping).
+      Ba, Grosse, Martens, Distributed Second-Order Optimization using Kronecker-Factored Approximations, ICLR 2017,
+      section 5 (the limit).
     """
 
     def init(params: optax.Params) -> ScaleByKfacState:
@@ -111,10 +117,15 @@ def scale_by_kfac(
             state.inverses,
         )
         leaves = [unbias(b1, count, m.dtype).astype(m.dtype) * m for m in jax.tree.leaves(mu)]
-        moved = {}
+        moved: dict[str, jax.Array] = {}
+        square: Any = 0
         for layer in layers:
             left, right = inverses[layer.name]
-            moved[layer.name] = left @ layer.join(leaves) @ right
+            mean = layer.join(leaves)
+            moved[layer.name] = left @ mean @ right
+            square += jnp.sum(moved[layer.name] * mean, dtype=jnp.promote_types(mean.dtype, jnp.float32))
+        shorter = 1 / jnp.sqrt(jnp.maximum(square, 1))
+        moved = {name: shorter.astype(u.dtype) * u for name, u in moved.items()}
         return split(layers, moved, mu), ScaleByKfacState(count=count, mu=mu, factors=factors, inverses=inverses)
 
     return BackwardTransformation(init, update, tapped_backward(loss, "kfac"))
@@ -134,7 +145,7 @@ def kfac(
 
     Example:
       >>> from sonew_compiled.models import autoencoder
-      >>> tx = kfac(1e-2, loss=autoencoder.loss, batch=autoencoder.batch(100))
+      >>> tx = kfac(1.0, loss=autoencoder.loss, batch=autoencoder.batch(100))
       >>> # loss, signals = tx.backward(params, batch, 1.0)
       >>> # updates, state = tx.update(signals, state, params)
     """
