@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import logging
 import platform
 import re
@@ -99,6 +100,18 @@ def open_bundle(path: str | Path) -> Bundle:
     except UnicodeDecodeError:
         raise SonewError(f"{manifest} is not text, so it is corrupt: {_REMEDY}") from None
     return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)))
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether a directory is empty, or a bundle of any format version that holds nothing but its own files."""
+    names = {each.name for each in path.iterdir()}
+    if not names:
+        return True
+    try:
+        files = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
+        return names <= {MANIFEST_FILE, *files}
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _canonical(machine: str) -> str:

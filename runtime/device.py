@@ -109,7 +109,8 @@ def open_device(name: str | None = None) -> Device:
         raise _absent(name, f"the driver finds {len(found) or 'no'} device{'s' if len(found) > 1 else ''}")
     if name not in _OPEN:
         _OPEN[name] = _create(name, found)
-    info = found[int(path)] if path.isdecimal() else found[0]
+    of_path = [each for each in found if path and each.get("path") == path]
+    info = found[int(path)] if path.isdecimal() else [*of_path, *found][0]
     return Device(name=name, driver=_KINDS.get(driver, driver), description=_description(driver, info), hal=_OPEN[name])
 
 

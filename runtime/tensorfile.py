@@ -116,6 +116,8 @@ def _opened(path: Path) -> Iterator[safetensors.safe_open]:
         raise SonewError(
             f"{path} cannot be read ({error.strerror or error}): check that it is a file you may read"
         ) from None
+    except AttributeError as error:  # the library looks for a dtype in NumPy
+        raise SonewError(f"{path} holds a dtype that cannot be read ({error}): store float32 or bfloat16") from None
     except safetensors.SafetensorError as error:
         raise SonewError(f"{path} is not a whole safetensors file ({error}): it is truncated or corrupt") from None
 

@@ -139,6 +139,7 @@ class _Run:
             "batch_size": str(manifest.batch_size),
             "data": dataset.name,
             "data_fingerprint": dataset.fingerprint,
+            "compiled": _compiled(bundle),
         }
         self.step = 0
         self.loss_sum = 0.0  # of the epoch's batches so far
@@ -183,6 +184,12 @@ class _Run:
                     f"{path} was trained with {what} {had.get(key, 'unknown')[:12]}, this run has "
                     f"{self.header[key][:12]}: {remedy}"
                 )
+        compiled = had.get("compiled", self.header["compiled"])  # older checkpoints do not say
+        if compiled != self.header["compiled"]:
+            raise UsageError(
+                f"{path} was trained with {compiled}, the bundle has {self.header['compiled']}: use the bundle that it "
+                "was trained with"
+            )
         if checkpoint.step > self.steps:
             raise UsageError(
                 f"{path} is at step {checkpoint.step}, beyond the {self.steps} steps of {self.settings.epochs} epochs: "
@@ -310,6 +317,14 @@ class _LearningRate:
         if value != self._value:
             self._value, self._buffer = value, self._device.upload(np.array(value, np.float32))
         return self._buffer
+
+
+def _compiled(bundle: Bundle) -> str:
+    """What is compiled in beyond the state's shapes: the optimizer's settings and the precision, in words."""
+    manifest = bundle.manifest
+    settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
+    given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
+    return ", ".join([f"precision {manifest.precision}", *given])
 
 
 def _resume_command(bundle: Bundle, dataset: Dataset, device: Device, output: Path) -> str:

@@ -22,8 +22,10 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.kernels import ptxas_version
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
+from sonew_compiled.runtime.bundle import is_replaceable
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
+from sonew_compiled.runtime.schedule import SCHEDULES
 from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.trace import OptimizerFactory, trace_training
 
@@ -104,6 +106,8 @@ def compile_training(
         raise UsageError("learning_rate is None and the optimizer is a function; give the default learning rate")
     if not 0 <= learning_rate < math.inf:
         raise UsageError(f"learning_rate is {learning_rate}; give zero or a positive number")
+    if schedule not in SCHEDULES:
+        raise UsageError(f"schedule is {schedule!r}; give one of {', '.join(SCHEDULES)}")
     chosen = resolve_targets(targets)
     for target in chosen:
         if reason := why_not_compiled(target):
@@ -183,8 +187,11 @@ def _writable_bundle(path: Path) -> Path:
     """`path`, once it is clear that writing a bundle there destroys nothing but an older bundle."""
     if path.is_file():
         raise UsageError(f"{path} is a file; give a new directory, or an older bundle to replace")
-    if path.is_dir() and any(path.iterdir()) and not (path / MANIFEST_FILE).exists():
-        raise UsageError(f"{path} is a directory that is not a bundle; give a new directory, or an older bundle")
+    if path.is_dir() and not is_replaceable(path):
+        raise UsageError(
+            f"{path} is a directory that is not a bundle, or holds more than one; give a new directory, or an older "
+            "bundle"
+        )
     # Looked at here, before minutes go into compiling.
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
@@ -207,8 +214,13 @@ def _write(destination: Path, manifest: Manifest, files: dict[str, bytes]) -> Ma
             if destination.exists():
                 old = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
                 destination.rename(old / "replaced")
-                scratch.rename(destination)
-                shutil.rmtree(old)
+                try:
+                    scratch.rename(destination)
+                except BaseException:
+                    (old / "replaced").rename(destination)
+                    raise
+                finally:
+                    shutil.rmtree(old)
             else:
                 scratch.rename(destination)
         except BaseException:

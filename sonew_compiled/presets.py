@@ -17,9 +17,15 @@ from sonew_compiled.errors import UsageError
 _MOST_OTHERS = 4
 
 # What each setting must be, and a value to try.
+KBFGS_LARGEST_EPS = 1.0
+"""The root of it is a bound of curvatures, relative to one."""
+
+# In float32, larger ones are 1.
+_LARGEST_DECAY = 1 - 2**-24
+
 _ACCEPTED: dict[str, tuple[Callable[[float], bool], str]] = {
-    "b1": (lambda x: 0 <= x < 1, "a decay in [0, 1), such as 0.9"),
-    "b2": (lambda x: 0 <= x < 1, "a decay in [0, 1), such as 0.9"),
+    "b1": (lambda x: 0 <= x <= _LARGEST_DECAY, "a decay in [0, 1), such as 0.9"),
+    "b2": (lambda x: 0 <= x <= _LARGEST_DECAY, "a decay in [0, 1), such as 0.9"),
     "eps": (lambda x: 0 < x < math.inf, "a positive number, such as 1e-7"),
     "band": (lambda x: 0 <= x <= 32, "a whole number from 0 (diagonal) to 32"),
     "precond_interval": (lambda x: 1 <= x < 2**31, "a number of steps from 1 on, such as 20"),
@@ -72,6 +78,8 @@ class OptimizerSettings:
                 raise UsageError(f"{flag_of(key)} is {value}; give {remedy}")
         if self.name == "schedule-free-adamw" and self.b1 == 0:
             raise UsageError("--b1 is 0.0, with which schedule-free-adamw averages nothing; give a decay such as 0.9")
+        if self.name == "kbfgs" and self.eps is not None and self.eps >= KBFGS_LARGEST_EPS:
+            raise UsageError(f"--eps is {self.eps}, which kbfgs takes below {KBFGS_LARGEST_EPS}; give one such as 0.3")
 
 
 def _preset(

@@ -134,6 +134,10 @@ def test_a_cut_off_line_is_run_again_and_a_damaged_one_refused(folder: Path, son
     assert len(rows.read_rows(folder / "out")) == 1
     rows.append_row(folder / "out", json.loads(second))
     assert path.read_text(encoding="utf-8") == first + "\n" + second + "\n"
+    # An editor may leave out the last line's end.
+    path.write_text(first, encoding="utf-8")
+    rows.append_row(folder / "out", json.loads(second))
+    assert path.read_text(encoding="utf-8") == first + "\n" + second + "\n"
     path.write_text(f"{first}\nnonsense\n{second}\n", encoding="utf-8")
     ended = sonew("bench", "-o", "out", *COMMON, "--steps", 1, "--resume")
     assert (ended.code, ended.err.count("\n")) == (1, 1)
@@ -282,7 +286,7 @@ def test_settings_survive_json() -> None:
 
 
 def test_presets_are_of_what_there_is() -> None:
-    assert {*presets.PRESETS, presets.SPEED_NAME} == {"quick", "paper", "devices", "precision", "speed"}
+    assert {*presets.PRESETS} == {"quick", "paper", "devices", "precision"}
     for preset in presets.PRESETS.values():
         assert preset.optimizers
         assert {*preset.optimizers} <= {*OPTIMIZERS}
@@ -305,6 +309,9 @@ def test_presets_are_of_what_there_is() -> None:
         ("--preset speed --seed 1", "--seed does not go with --preset speed"),
         ("--preset speed --vs jax", "--vs does not go with --preset speed"),
         ("--preset speed --target-loss 1", "--target-loss does not go with --preset speed"),
+        ("--preset speed --weight-decay 0", "--weight-decay does not go with --preset speed"),
+        ("--preset speed --data nonsense.npz", "nonsense.npz"),
+        ("--preset speed --batch-size 10000", "mnist-10k has 9,000 examples"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, sonew: Sonew, line: str, said: str) -> None:
@@ -313,6 +320,19 @@ def test_bad_input_is_one_line(folder: Path, sonew: Sonew, line: str, said: str)
     assert ended.err.count("\n") == 1, ended.err
     assert said in ended.err
     assert not (folder / "new").exists()
+
+
+def test_a_training_outlives_the_timing_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(task: str, **request: Any) -> dict[str, Any]:
+        if task == "time_update":
+            raise RunError("out of memory")
+        return call_apart(task, **request)
+
+    monkeypatch.setattr(benchmark, "call_apart", failing)
+    said: list[str] = []
+    (row,) = benchmark.run_plan(Plan(runs=runs_of(epochs=2, steps=None)), folder / "kept", say=said.append)
+    assert (row["error"], row["steps"] > 0, "update_seconds" in row) == (None, True, False)
+    assert "the update alone was not timed: out of memory" in said
 
 
 def test_torch_is_asked_for_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,8 @@ def change_manifest(change: Callable[[dict[str, Any]], object]) -> None:
         ("--optimizer schedule-free-adamw --b1 0", ("--b1 is 0", "such as 0.9")),
         ("--b1 1.5", ("--b1 is 1.5", "[0, 1)")),
         ("--b2 nan", ("--b2 is nan", "[0, 1)")),
+        ("--b2 0.99999999", ("--b2 is 0.99999999", "[0, 1)")),
+        ("--optimizer kbfgs --eps 2", ("--eps is 2.0", "below 1.0", "such as 0.3")),
         ("--eps 0", ("--eps is 0.0", "a positive number, such as 1e-7")),
         ("--target bogus", ("'bogus'", *target_names())),
         ("--model nonsense", ("'nonsense'", "autoencoder", "package.module:attribute")),
@@ -496,7 +498,8 @@ def test_a_pass_that_there_is_not(refused: Refused, small: Any) -> None:
 @pytest.mark.parametrize(
     ("output", "code", "said"),
     [
-        ("folder", 2, "folder is a directory that is not a bundle; give a new directory, or an older bundle"),
+        ("folder", 2, "folder is a directory that is not a bundle, or holds more than one; give a new directory, or"),
+        ("extension", 2, "extension is a directory that is not a bundle, or holds more than one"),
         ("file", 2, "file is a file; give a new directory, or an older bundle to replace"),
         ("file/deeper/bundle", 1, "file is no directory to write to; give another output"),
     ],
@@ -506,10 +509,14 @@ def test_bundles_go_where_they_destroy_nothing(refused: Refused, small: Any, out
     Path("folder").mkdir()
     Path("folder/thesis.tex").write_text("years of work")
     Path("file").write_text("more of it")
+    Path("extension").mkdir()
+    Path("extension/manifest.json").write_text('{"name": "of a browser", "files": {}}')
+    Path("extension/script.js").write_text("weeks of work")
     message = refused(code, "compile", "--model", "small_model:model", "-o", output)
     assert said in message
     assert Path("folder/thesis.tex").read_text() == "years of work"
     assert Path("file").read_text() == "more of it"
+    assert Path("extension/script.js").exists()
 
 
 def test_output_that_cannot_be_written(refused: Refused, trained: Path) -> None:

@@ -416,6 +416,11 @@ def test_bfgs_of_damped_pairs(seed: int) -> None:
     np.testing.assert_array_equal(bfgs(jnp.asarray(h), jnp.zeros(5), jnp.zeros(5)), h)
 
 
+def test_bfgs_of_a_tiny_pair_is_finite() -> None:
+    tiny = jnp.full(4, 1e-10, jnp.float32)
+    np.testing.assert_allclose(bfgs(jnp.eye(4), tiny, tiny), np.eye(4), atol=1e-6)
+
+
 @pytest.mark.usefixtures("_float64")
 def test_kbfgs_against_numpy() -> None:
     b1, b2, eps, rate = 0.8, 0.7, 0.04, 0.1

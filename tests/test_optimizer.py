@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import sonew_compiled
 from sonew_compiled.optimizer._chain import Chain
+from sonew_compiled.optimizer._graft import graft, normalised
 from sonew_compiled.optimizer._logdet import factorize
 
 SLOW = settings(max_examples=25, deadline=None, derandomize=True)
@@ -278,6 +279,15 @@ def test_grafted_step_has_adams_length(band: int) -> None:
     ours, _ = tx.update({"w": g}, tx.init({"w": g}))
     theirs, _ = adam.update({"w": g}, adam.init({"w": g}))
     np.testing.assert_allclose(jnp.linalg.norm(ours["w"]), jnp.linalg.norm(theirs["w"]), rtol=1e-6)
+
+
+def test_lengths_that_underflow_are_not_divided_by() -> None:
+    tiny = jnp.full(1000, 1e-24, jnp.float32)
+    assert jnp.linalg.norm(1e10 * normalised(tiny)) <= 1e10
+    assert jnp.max(jnp.abs(graft(tiny, jnp.full(1000, 1.0)))) <= 1
+    assert jnp.all(graft(tiny.astype(jnp.bfloat16), jnp.full(1000, 1e15, jnp.bfloat16)) < jnp.inf)
+    unit = normalised(jnp.asarray([3e-10, 4e-10]))
+    np.testing.assert_allclose(unit, [0.6, 0.8], rtol=1e-6)
 
 
 def test_vectors_follow_adam_unless_asked() -> None:

@@ -225,6 +225,14 @@ def test_what_a_resumed_run_must_share_is_checked(
     assert "--data it had, tiny-data" in message
     assert "seed 7, this run has 8" in said(dataclasses.replace(SETTINGS, seed=8))
     assert "beyond the 20 steps of 2 epochs" in said(dataclasses.replace(SETTINGS, epochs=2))
+    # The same state, trained in another precision.
+    mixed = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, precision="bf16-mixed"))
+    message = refusal(
+        UsageError,
+        lambda: train(mixed, tiny_data, SETTINGS, cpu, output=tmp_path / "run", resume=tmp_path / "run"),
+    )
+    assert "was trained with precision f32" in message
+    assert "the bundle has precision bf16-mixed" in message
     # A bundle of the same model for another batch size.
     functions = {
         name: dataclasses.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -37,11 +38,16 @@ def call_apart(task: str, **request: Any) -> dict[str, Any]:
         asked.write_text(json.dumps({"task": task, "arguments": request}), encoding="utf-8")
         command = [sys.executable, "-m", "sonew_compiled.bench._tasks", str(asked), str(answered)]
         with log.open("wb") as stream:
-            process = subprocess.Popen(command, stdout=stream, stderr=stream)
+            # What the task leaves behind when it is killed, files and a compiler, goes with it.
+            environment = os.environ | {"TMPDIR": scratch}
+            process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, start_new_session=True)
             try:
                 code = process.wait()
             except BaseException:
-                process.kill()
+                if hasattr(os, "killpg"):
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
                 process.wait()
                 raise
         if answered.exists():

@@ -120,17 +120,22 @@ class _Bench:
         common |= compiled
         if kind == "static":
             return common
+        # Before a training, which then is not lost with it.
+        limits = self._roofline(run)
         if kind == "train":
             goals = list(self._plan.target_losses)
             measured = call_apart("train_bundle", run=settings, data_dir=run.data_dir, bundle=path, target_losses=goals)
         else:
             measured = call_apart("time_bundle", run=settings, data_dir=run.data_dir, bundle=path)
-        limits = self._roofline(run)
         measured |= {"roofline": limits}
         flops = compiled["step_flops"] / measured["step_p50_seconds"]
         measured |= {"gflops": flops / 1e9, "flops_share": flops / limits["flops_per_second"]}
         if self._plan.update:
-            update = self._update(run, bundle)
+            try:
+                update = self._update(run, bundle)
+            except RunError as error:
+                self._say(f"the update alone was not timed: {error}")
+                return common | measured
             rate = update["update_bytes"] / update["update_seconds"]
             measured |= update | {"gbps": rate / 1e9, "bandwidth_share": rate / limits["copy_bytes_per_second"]}
         return common | measured

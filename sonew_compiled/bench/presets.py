@@ -100,6 +100,3 @@ PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
     }
 )
 """What to compare, by name."""
-
-DEFAULT_PRESET = "quick"
-SPEED_NAME = "speed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,21 @@ def read_rows(folder: Path) -> list[Row]:
     lines = text.splitlines()
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            valid = isinstance(row, dict) and isinstance(row.get("settings"), dict) and "kind" in row
-        except ValueError:
-            valid = False
-        if valid:
-            rows.append(row)
+        if _is_row(line):
+            rows.append(json.loads(line))
         elif number < len(lines) or text.endswith("\n"):
             raise SonewError(
                 f"{path} line {number} is no row of a benchmark: remove that line or give another -o/--output"
             )
     return rows
+
+
+def _is_row(line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and isinstance(row.get("settings"), dict) and "kind" in row
 
 
 def append_row(folder: Path, row: Row) -> None:
@@ -57,7 +61,11 @@ def append_row(folder: Path, row: Row) -> None:
             whole = data.rfind(b"\n") + 1
             if whole != len(data):
                 with path.open("r+b") as stream:
-                    stream.truncate(whole)
+                    if _is_row(data[whole:].decode(errors="replace")):  # an editor left out the end of the line
+                        stream.seek(0, os.SEEK_END)
+                        stream.write(b"\n")
+                    else:
+                        stream.truncate(whole)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(finite(row), allow_nan=False) + "\n")
     except OSError as error:

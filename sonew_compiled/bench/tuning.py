@@ -18,11 +18,10 @@ from typing import Any
 
 from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import flag_of, optimizer_settings
+from sonew_compiled.presets import KBFGS_LARGEST_EPS, flag_of, optimizer_settings
 
 STUDY_FILE = "study.journal"
 BEST_FILE = "best.json"
-SAMPLERS = ("tpe", "random")
 
 # Searched as distances from 1, on a logarithmic scale: 0.9 and 0.99 are as far apart as 0.99 and 0.999.
 _ONE_MINUS = ("b1", "b2")
@@ -112,6 +111,8 @@ def tune(
     """
     if trials is None and minutes is None:
         raise UsageError("no budget: give --trials or --minutes")
+    if settings.learning_rate == 0:
+        raise UsageError("--learning-rate is 0; give a positive one, around which to search")
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -165,8 +166,11 @@ class _Objective:
         asked = {}
         for name, center in self._centers.items():
             least, most = center / FACTORS[name], center * FACTORS[name]
-            # A decay is not negative.
-            asked[name] = trial.suggest_float(name, least, min(most, 1.0) if name in _ONE_MINUS else most, log=True)
+            if name in _ONE_MINUS:
+                most = min(most, 1.0)  # a decay is not negative
+            elif (self._settings.optimizer, name) == ("kbfgs", "eps"):
+                most = min(most, 0.99 * KBFGS_LARGEST_EPS)
+            asked[name] = trial.suggest_float(name, least, most, log=True)
         given = _settings_of(asked)
         for epoch in self._trainer.epochs(
             seed=self._settings.seed,

@@ -161,23 +161,27 @@ def _replaced(preset: BenchPreset, what: dict[str, Any]) -> BenchPreset:
 
 def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
     for name, flag in _NOT_FOR_SPEED.items():
-        if what[name] not in (None, False, ()):
+        if what[name] is not None and what[name] is not False and what[name] != ():
             raise UsageError(f"{flag} does not go with --preset speed, which measures the same for everybody")
     _require_compiler()
     from sonew_compiled.bench.speed import SpeedSettings, markdown, measure_speed
 
     model = what["model"] or "autoencoder"
     options.load_model(model)
+    dataset = options.dataset_of(what["data"], None, {})
+    examples = len(next(iter(dataset.train.values())))
+    if what["batch_size"] > examples:
+        raise UsageError(
+            f"--batch-size is {what['batch_size']}; {dataset.name} has {examples:,} examples to train on: give no more"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
     result = measure_speed(
-        SpeedSettings(
-            model=model,
-            batch_size=what["batch_size"],
-            pairs=what["pairs"],
-            data=what["data"] or options.DEFAULT_DATA,
-        ),
+        SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name),
         say=options.say,
     )
-    output.mkdir(parents=True, exist_ok=True)
     (output / "speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (output / "speed.md").write_text(markdown(result), encoding="utf-8")
     click.echo(json.dumps(result, indent=1) if as_json else markdown(result), nl=as_json)

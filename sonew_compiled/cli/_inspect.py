@@ -184,20 +184,19 @@ def _target_rows() -> list[dict[str, Any]]:
     from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
     from sonew_compiled.targets import resolve_target, target_names, why_not_compiled
 
-    devices: dict[str, list[str]] = {}
-    described: dict[str, str] = {}
-    for device in list_devices():
-        devices.setdefault(device.driver, []).append(device.name)
-        described.setdefault(device.driver, device.description)
+    here = list_devices()
     missing = missing_drivers()
     rows = []
     for name in target_names():
         target = resolve_target(name)
+        of_driver = {each.name: why_not_here(target, {each.driver: each.description}) for each in here}
+        of_driver = {each.name: of_driver[each.name] for each in here if each.driver == target.driver}
+        devices = [device for device, why in of_driver.items() if not why]
         cannot_compile = why_not_compiled(target)
         if target.compiler == "libtpu":
             cannot_run = "IREE has no driver for it; sonew_compiled.load_tpu_program loads it on a TPU"
-        elif target.driver in devices:
-            cannot_run = why_not_here(target, described)
+        elif of_driver:
+            cannot_run = "" if devices else next(iter(of_driver.values()))
         else:
             # "UNAVAILABLE; CUDA driver library 'libcuda.so' not available; please ensure ..."
             why = re.sub(r"^[A-Z_]+; |[;:] please .*", "", missing.get(target.driver, "the runtime has no such driver"))
@@ -207,7 +206,7 @@ def _target_rows() -> list[dict[str, Any]]:
                 "name": name,
                 "compile": not cannot_compile,
                 "run": not cannot_run,
-                "devices": [] if cannot_run else devices[target.driver],
+                "devices": [] if cannot_run else devices,
                 "reason": "; ".join(filter(None, [cannot_compile, cannot_run])),
             }
         )

@@ -45,8 +45,8 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
         label = f"{run.name or run} ({rows[-1]['loss']:.2f})"
         axes.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=label)
     axes.set(xlabel="epoch", ylabel="training loss (nats an image)", yscale="log")
-    axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(which="both", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -111,7 +111,8 @@ def run_command(
     )
     if as_json:
         options.print_json(dataclasses.asdict(result) | {"output": output})
-    if settings.max_steps == result.steps:
+    all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
+    if settings.max_steps == result.steps < all_steps:
         options.say(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
     options.say(
         f"train loss {result.train_loss:.4f}, test loss {result.test_loss:.4f} after {result.steps:,} steps; "
@@ -162,8 +163,10 @@ def _compile_into(output: Path, what: dict[str, Any], *, overwrite: bool) -> Pat
 
 def _remove_other_bundle(output: Path, bundle: Path) -> None:
     """Removes the bundle of the run that is replaced: beside the new run's checkpoints it would be taken for theirs."""
+    from sonew_compiled.runtime.bundle import is_replaceable
+
     old = output / _BUNDLE
-    if (old / "manifest.json").exists() and old.resolve() != bundle.resolve():
+    if old.is_dir() and old.resolve() != bundle.resolve() and is_replaceable(old):
         shutil.rmtree(old)
 
 

@@ -29,18 +29,17 @@ def graft_direction(kind: str, g: jax.Array, m: jax.Array, diagonal: jax.Array, 
 
 
 def graft(u: jax.Array, onto: jax.Array, *, times: jax.Array | float = 1.0) -> jax.Array:
-    """`u * times * ||onto|| / ||u||` for one tensor; zero where either norm is zero, finite for all finite input."""
+    """`u * times * ||onto|| / ||u||` for one tensor, shorter where `||u||` underflows, finite for all finite input."""
     u = saturate(u)
     length, asked = _norm(u), times * _norm(onto)
-    finfo = jnp.finfo(length.dtype)
-    scale = jnp.minimum(asked / jnp.maximum(length, finfo.tiny), finfo.max)
+    scale = jnp.minimum(asked / jnp.maximum(length, _shortest(length)), float(jnp.finfo(u.dtype).max))
     return u * scale.astype(u.dtype)
 
 
 def normalised(g: jax.Array) -> jax.Array:
-    """`g / ||g||` for one tensor, zero where the norm is; `g` is one that `saturate` gives."""
+    """`g / ||g||` for one tensor, shorter where the norm underflows; `g` is one that `saturate` gives."""
     norm = jnp.sqrt(jnp.sum(jnp.square(g)))
-    return g / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+    return g / jnp.maximum(norm, _shortest(norm))
 
 
 def normalised_rmsprop(
@@ -67,6 +66,11 @@ def saturate(x: jax.Array) -> jax.Array:
     """
     limit = math.sqrt(float(jnp.finfo(x.dtype).max) / (8 * max(x.size, 1)))
     return jnp.clip(x, jnp.asarray(-limit, x.dtype), jnp.asarray(limit, x.dtype))
+
+
+def _shortest(norm: jax.Array) -> float:
+    """The least norm that can be told from zero, as the root of a sum of squares."""
+    return math.sqrt(float(jnp.finfo(norm.dtype).tiny))
 
 
 def _norm(x: jax.Array) -> jax.Array:

@@ -206,8 +206,10 @@ def bfgs(inverse: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
     usable = product > jnp.finfo(product.dtype).tiny
     rho = jnp.where(usable, 1 / jnp.where(usable, product, jnp.ones_like(product)), jnp.zeros_like(product))
     hy = inverse @ y
-    cross = s[:, None] * hy
-    return inverse + (rho * rho * jnp.dot(y, hy) + rho) * (s[:, None] * s) - rho * (cross + cross.T)
+    # `rho` goes with a vector each time: its square may be infinite.
+    scaled = rho * s
+    cross = scaled[:, None] * hy
+    return inverse + (rho * jnp.dot(y, hy) + 1) * (scaled[:, None] * s) - (cross + cross.T)
 
 
 def double_damped(inverse: jax.Array, s: jax.Array, y: jax.Array, smallest: jax.Array) -> tuple[jax.Array, jax.Array]:
