@@ -3,14 +3,16 @@
 import platform
 import resource
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import iree.runtime as rt
 import ml_dtypes
 import numpy as np
 import pytest
 
+from sonew_compiled.cli._inspect import _target_rows
 from sonew_compiled.errors import UsageError
-from sonew_compiled.runtime import DEFAULT_DEVICE, Device, list_devices, missing_drivers, open_device
+from sonew_compiled.runtime import DEFAULT_DEVICE, Device, device, list_devices, missing_drivers, open_device
 from sonew_compiled.runtime.device import first_error
 
 
@@ -19,8 +21,8 @@ def test_the_cpu_is_there_and_every_device_opens() -> None:
     assert devices[0].name == DEFAULT_DEVICE == "local-task"
     assert {"local-task", "local-sync"} <= {device.name for device in devices}
     for info in devices:
-        device = open_device(info.name)
-        assert (device.name, device.driver) == (info.name, info.driver)
+        opened = open_device(info.name)
+        assert (opened.name, opened.driver) == (info.name, info.driver)
         assert info.description
     absent = missing_drivers()
     assert {info.name.partition("://")[0] for info in devices} | absent.keys() == set(rt.query_available_drivers())
@@ -43,6 +45,19 @@ def test_absent_devices_are_refused_with_those_that_are_there(name: str, refusal
 
 def test_devices_go_by_number() -> None:
     assert open_device("local-sync://0").driver == "local"
+
+
+def test_each_of_two_gpus_is_judged_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = [{"name": "Intel Arc", "path": "first"}, {"name": "NVIDIA A10", "path": "second"}]
+    monkeypatch.setattr(device.rt, "query_available_drivers", lambda: ["vulkan"])
+    monkeypatch.setattr(device, "_query", lambda driver: gpus)
+    monkeypatch.setattr(device, "_create", lambda name, found: SimpleNamespace(allocator=None))
+    monkeypatch.setattr(device, "_OPEN", {})
+    for index, gpu in enumerate(gpus):
+        assert open_device(f"vulkan://{gpu['path']}").description == gpu["name"]
+        assert open_device(f"vulkan://{index}").description == gpu["name"]
+    (ampere,) = (row for row in _target_rows() if row["name"] == "vulkan:ampere")
+    assert (ampere["run"], ampere["devices"]) == (True, [list_devices()[1].name])
 
 
 @pytest.mark.parametrize(
