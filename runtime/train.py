@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def train(
     output: str | Path,
     resume: str | Path | None = None,
     overwrite: bool = False,
+    replaces: Path | None = None,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
 ) -> TrainResult:
@@ -90,6 +92,7 @@ def train(
       output: the run's directory; made if need be.
       resume: a checkpoint to go on from, or a directory for the latest one in it.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
+      replaces: a folder that goes with that run.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
 
@@ -102,7 +105,16 @@ def train(
     if resume_command is None:
         resume_command = _resume_command(bundle, dataset, device, Path(output))
     run = _Run(
-        bundle, dataset, settings, device, Path(output), resume, overwrite, reporter or Reporter(), resume_command
+        bundle,
+        dataset,
+        settings,
+        device,
+        Path(output),
+        resume,
+        overwrite,
+        replaces,
+        reporter or Reporter(),
+        resume_command,
     )
     with run.reporter, Interruption() as interruption:
         run.train(interruption)
@@ -121,6 +133,7 @@ class _Run:
         output: Path,
         resume: str | Path | None,
         overwrite: bool,
+        replaces: Path | None,
         reporter: Reporter,
         resume_command: str,
     ) -> None:
@@ -159,6 +172,7 @@ class _Run:
         # when there is one to take their place.
         goes_on_after = checkpoint.step if checkpoint and goes_on_here else -1
         self.stale = [path for step, path in found if step > goes_on_after]
+        self.replaces = replaces
         self.program = Program.load(bundle, device)
         if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed)
@@ -293,6 +307,8 @@ class _Run:
                 with contextlib.suppress(OSError):
                     path.unlink()
         self.stale = []
+        if self.replaces:
+            shutil.rmtree(self.replaces, ignore_errors=True)
         prune(self.output, self.settings.keep)
 
     def _diverged(self, what: str) -> DivergedError:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -147,10 +148,12 @@ def test_overwrite_replaces_a_run_once_there_is_another(sonew: Run) -> None:
     sonew(*TRAIN, "-o", "out")
     shutil.copytree("small.bundle", "out/bundle")
     Path("out/notes.txt").write_text("mine")
-    wrong = sonew("run", "small.bundle", "--data", "missing.npz", "-o", "out", "--overwrite")
-    assert wrong.code == 2
-    assert steps("out") == [18, 27, 36]
-    assert Path("out/bundle").exists()
+    np.savez("few.npz", **{name: array[:1] for name, array in np.load("data.npz").items()})
+    for unfit in ("missing.npz", "few.npz"):
+        wrong = sonew("run", "small.bundle", "--data", unfit, "-o", "out", "--overwrite")
+        assert wrong.code == 2, wrong.err
+        assert steps("out") == [18, 27, 36]
+        assert Path("out/bundle").exists()
     result = sonew(*TRAIN, "-o", "out", "--overwrite", "--max-steps", 5)
     assert result.code == 0
     assert steps("out") == [5]

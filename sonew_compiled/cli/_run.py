@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +92,6 @@ def run_command(
     dataset = options.dataset_of(data, data_dir, read_checkpoint_metadata(checkpoint) if checkpoint else {})
     opened = open_bundle(path or _compile_into(output, what, overwrite=overwrite))
     settings = _settings(opened, checkpoint, what)
-    if overwrite:
-        _remove_other_bundle(output, opened.path)
     resume_command = _resume_command(
         opened.path, output, {"--data": dataset.name, "--data-dir": data_dir, "--device": opened_device.name}, settings
     )
@@ -106,6 +103,7 @@ def run_command(
         output=output,
         resume=checkpoint,
         overwrite=overwrite,
+        replaces=_other_bundle(output, opened.path) if overwrite else None,
         reporter=make_reporter(),
         resume_command=resume_command,
     )
@@ -161,13 +159,12 @@ def _compile_into(output: Path, what: dict[str, Any], *, overwrite: bool) -> Pat
     return path
 
 
-def _remove_other_bundle(output: Path, bundle: Path) -> None:
-    """Removes the bundle of the run that is replaced: beside the new run's checkpoints it would be taken for theirs."""
+def _other_bundle(output: Path, bundle: Path) -> Path | None:
+    """The bundle of the run that is replaced: beside the new run's checkpoints it would be taken for theirs."""
     from sonew_compiled.runtime.bundle import is_replaceable
 
     old = output / _BUNDLE
-    if old.is_dir() and old.resolve() != bundle.resolve() and is_replaceable(old):
-        shutil.rmtree(old)
+    return old if old.is_dir() and old.resolve() != bundle.resolve() and is_replaceable(old) else None
 
 
 def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:
