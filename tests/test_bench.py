@@ -127,6 +127,14 @@ def test_finished_rows_are_not_run_again(folder: Path, sonew: Sonew) -> None:
     assert [row["kind"] for row in ended.json] == ["train", "jax"]
 
 
+def test_a_finished_training_has_the_target_losses_of_now(folder: Path) -> None:
+    for goals in ((1e9,), (0.0, 1e9)):
+        plan = Plan(runs=runs_of(epochs=2, steps=None), update=False, target_losses=goals)
+        row = next(row for row in benchmark.run_plan(plan, folder / "goals", resume=True) if row["kind"] == "train")
+        assert [(each["loss"], each["steps"] is not None) for each in row["to_loss"]] == [(x, x > 0) for x in goals]
+    assert len(rows.read_rows(folder / "goals")) == 1
+
+
 def test_a_cut_off_line_is_run_again_and_a_damaged_one_refused(folder: Path, sonew: Sonew) -> None:
     path = folder / "out/rows.jsonl"
     first, second = path.read_text(encoding="utf-8").splitlines()

@@ -17,6 +17,7 @@ from sonew_compiled.bench._apart import one_line
 from sonew_compiled.bench._machine import peak_resident_bytes
 from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._traffic import step_bytes
+from sonew_compiled.bench.rows import to_losses
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import (
     EpochMetrics,
@@ -110,7 +111,6 @@ def train_bundle(run: dict[str, Any], data_dir: str | None, bundle: str, target_
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         result = train(opened, dataset, settings, open_device(asked.device), output=scratch, reporter=times)
         curve = [{key: row[key] for key in ("epoch", "step", "seconds", "loss")} for row in read_metrics(Path(scratch))]
-    reached = [(goal, next((row for row in curve if row["loss"] <= goal), None)) for goal in target_losses]
     return {
         **_step_times(times.seconds),
         "steps": result.steps,
@@ -118,9 +118,7 @@ def train_bundle(run: dict[str, Any], data_dir: str | None, bundle: str, target_
         "train_loss": result.train_loss,
         "test_loss": result.test_loss,
         "curve": curve,
-        "to_loss": [
-            {"loss": goal, "steps": row and row["step"], "seconds": row and row["seconds"]} for goal, row in reached
-        ],
+        "to_loss": to_losses(curve, target_losses),
         "peak_resident_bytes": peak_resident_bytes(),
     }
 

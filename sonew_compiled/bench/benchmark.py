@@ -39,7 +39,11 @@ def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambd
     bench = _Bench(plan, folder, had, say)
     for number, run in enumerate(plan.runs, 1):
         bench.run(run, f"{number}/{len(plan.runs)} {run.label}")
-    return _rows.latest(_rows.read_rows(folder))
+    rows = _rows.latest(_rows.read_rows(folder))
+    # Those of earlier calls may have had others in mind.
+    return [
+        row | {"to_loss": _rows.to_losses(row["curve"], plan.target_losses)} if "curve" in row else row for row in rows
+    ]
 
 
 class _Bench:

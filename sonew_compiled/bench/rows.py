@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,12 @@ def check_new(folder: Path, *, resume: bool) -> list[Row]:
             f"{folder} holds {len(rows)} rows of a benchmark: go on with it by --resume, or give another -o/--output"
         )
     return rows
+
+
+def to_losses(curve: Sequence[Mapping[str, Any]], goals: Sequence[float]) -> list[dict[str, Any]]:
+    """The first epoch of a training at which each loss was reached: its `steps` and `seconds`, null if it never was."""
+    reached = [(goal, next((row for row in curve if row["loss"] <= goal), None)) for goal in goals]
+    return [{"loss": goal, "steps": row and row["step"], "seconds": row and row["seconds"]} for goal, row in reached]
 
 
 def finite(value: Any) -> Any:
