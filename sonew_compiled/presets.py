@@ -88,9 +88,9 @@ def _preset(
     return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
 
 
-# docs/results.md says how those of the paper's systems were found, most by `sonew tune` for 20 epochs; diag-sonew and
-# band-sonew have tridiag-sonew's. All others are untuned starting points for the autoencoder, with the decays that the
-# papers use.
+# docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw and kfac were found, most by
+# `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting points for
+# the autoencoder, with the decays that the papers use.
 _PRESETS = {
     preset.name: preset
     for preset in (
@@ -106,7 +106,7 @@ _PRESETS = {
         _preset("adamw", 2e-3, 0.9, 0.99, 1e-6, weight_decay=1e-4),
         _preset("adam-8bit", 2e-3, 0.9, 0.99, 1e-6),
         _preset("schedule-free-adamw", 6.7e-4, 0.9, 0.99, 1e-6, weight_decay=0.0),
-        _preset("muon", 2e-3, 0.95, 0.99, 1e-6),
+        _preset("muon", 6e-3, 0.95, 0.99, 1e-6),
         _preset("soap", 2e-3, 0.95, 0.95, 1e-8, precond_interval=10),
         _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
         _preset("rfdson", 7.9e-4, 0.76, 0.989, 0.91, rank=4),
