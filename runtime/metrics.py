@@ -36,20 +36,33 @@ class EpochMetrics:
 class MetricsFile:
     """Appends lines to `metrics.jsonl` in a run's directory, each flushed at once."""
 
-    def __init__(self, directory: Path, *, step: int, source: Path) -> None:
+    def __init__(self, directory: Path, *, step: int, source: Path, hold: bool = False) -> None:
         """Opens the file in `directory` for a run that goes on after `step` steps.
 
         Args:
           directory: of the run.
           step: lines beyond it are dropped.
           source: the directory of the run that is gone on with, whose lines up to `step` begin the file.
+          hold: whether what is there stays until `release`, as the checkpoints that it goes with do.
 
         Raises:
           SonewError: the file cannot be read or written.
         """
         self.path = directory / METRICS_FILE
-        kept = [json.dumps(row) + "\n" for row in read_metrics(source) if row["step"] <= step] if step else []
-        write_atomically(self.path, ["".join(kept).encode()])
+        self._held = [json.dumps(row) + "\n" for row in read_metrics(source) if row["step"] <= step] if step else []
+        self._holds = True
+        if not hold:
+            self.release()
+
+    def release(self) -> None:
+        """Lets the lines so far, if they were held, take the place of those in the file.
+
+        Raises:
+          SonewError: it cannot be written.
+        """
+        if self._holds:
+            write_atomically(self.path, ["".join(self._held).encode()])
+            self._held, self._holds = [], False
 
     def append(self, metrics: EpochMetrics) -> None:
         """Adds a line.
@@ -57,9 +70,13 @@ class MetricsFile:
         Raises:
           SonewError: it cannot be written.
         """
+        line = json.dumps(asdict(metrics)) + "\n"
+        if self._holds:
+            self._held.append(line)
+            return
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(metrics)) + "\n")
+                stream.write(line)
         except OSError as error:
             raise SonewError(f"{self.path} cannot be written ({error.strerror or error}): free space") from None
 

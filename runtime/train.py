@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import shlex
-import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def train(
     output: str | Path,
     resume: str | Path | None = None,
     overwrite: bool = False,
-    replaces: Path | None = None,
+    replaced: Callable[[], None] | None = None,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
 ) -> TrainResult:
@@ -92,7 +92,7 @@ def train(
       output: the run's directory; made if need be.
       resume: a checkpoint to go on from, or a directory for the latest one in it.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
-      replaces: a folder that goes with that run.
+      replaced: is called when that checkpoint is there, before the other run's are removed.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
 
@@ -112,7 +112,7 @@ def train(
         Path(output),
         resume,
         overwrite,
-        replaces,
+        replaced,
         reporter or Reporter(),
         resume_command,
     )
@@ -133,7 +133,7 @@ class _Run:
         output: Path,
         resume: str | Path | None,
         overwrite: bool,
-        replaces: Path | None,
+        replaced: Callable[[], None] | None,
         reporter: Reporter,
         resume_command: str,
     ) -> None:
@@ -168,11 +168,11 @@ class _Run:
                 f"{output} holds another run up to {found[-1][1].name}: go on with it by --resume "
                 f"{shlex.quote(str(output))}, replace it by --overwrite, or choose another --output"
             )
-        # The checkpoints of the run that this one replaces, or of the steps that it does again: they are removed only
-        # when there is one to take their place.
+        # The checkpoints of the run that this one replaces, or of the steps that it does again: they and their metrics
+        # are removed only when there is one to take their place.
         goes_on_after = checkpoint.step if checkpoint and goes_on_here else -1
         self.stale = [path for step, path in found if step > goes_on_after]
-        self.replaces = replaces
+        self.replaced = replaced
         self.program = Program.load(bundle, device)
         if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed)
@@ -182,7 +182,9 @@ class _Run:
             self.loss_sum = float(checkpoint.settings.get("epoch_loss_sum", "0"))
             self.last_good = resumed
         self.first_step = self.step
-        self.metrics = MetricsFile(output, step=self.step, source=resumed.parent if resumed else output)
+        self.metrics = MetricsFile(
+            output, step=self.step, source=resumed.parent if resumed else output, hold=bool(self.stale)
+        )
         self.seconds = 0.0
 
     def _check_resumed(self, path: Path, checkpoint: Checkpoint) -> None:
@@ -302,13 +304,15 @@ class _Run:
             self.last_good = save_checkpoint(self.output, checkpoint, self.program.manifest)
         except SonewError as error:
             raise SonewError(f"{error}; {self._way_back()}") from None
+        self.metrics.release()
+        if self.replaced:
+            self.replaced()
+            self.replaced = None
         for path in self.stale:
             if path != self.last_good:
                 with contextlib.suppress(OSError):
                     path.unlink()
         self.stale = []
-        if self.replaces:
-            shutil.rmtree(self.replaces, ignore_errors=True)
         prune(self.output, self.settings.keep)
 
     def _diverged(self, what: str) -> DivergedError:

@@ -22,7 +22,7 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.kernels import ptxas_version
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
-from sonew_compiled.runtime.bundle import is_replaceable
+from sonew_compiled.runtime.bundle import writable_bundle
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.runtime.schedule import SCHEDULES
@@ -115,7 +115,7 @@ def compile_training(
     resolved = [pin_host(target) for target in chosen]
     policy = passes.precision_policy(precision)
     _check_batch(batch)
-    destination = _writable_bundle(Path(output))
+    destination = writable_bundle(Path(output))
 
     progress(f"trace {model} with {described['name']}")
     with statistics_dtype(policy.state_dtype):
@@ -181,22 +181,6 @@ def _versions(targets: Sequence[Target]) -> dict[str, str]:
     if ptxas is not None:
         versions["ptxas"] = ptxas_version(ptxas)
     return versions | {"stablehlo": passes.stablehlo_version()}
-
-
-def _writable_bundle(path: Path) -> Path:
-    """`path`, once it is clear that writing a bundle there destroys nothing but an older bundle."""
-    if path.is_file():
-        raise UsageError(f"{path} is a file; give a new directory, or an older bundle to replace")
-    if path.is_dir() and not is_replaceable(path):
-        raise UsageError(
-            f"{path} is a directory that is not a bundle, or holds more than one; give a new directory, or an older "
-            "bundle"
-        )
-    # Looked at here, before minutes go into compiling.
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
-    return path
 
 
 def _write(destination: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:

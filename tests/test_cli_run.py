@@ -166,6 +166,28 @@ def test_overwrite_replaces_a_run_once_there_is_another(sonew: Run) -> None:
     assert both.err.startswith("sonew: --overwrite replaces a run and --resume goes on with one; ")
 
 
+def test_overwrite_keeps_a_run_s_own_bundle_until_there_is_another(sonew: Run, small: Any) -> None:
+    shutil.copy(small.path / "small_model.py", ".")
+
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()}
+
+    compiled = ("run", "--model", "small_model:model", "--batch-size", 20, "--data", "data.npz", "-o", "out", "--json")
+    assert sonew(*compiled, "--max-steps", 12).code == 0
+    before = files()
+    wild = ("--learning-rate", 1e30, "--schedule", "constant")
+    diverged = sonew(*compiled, "--overwrite", "--optimizer", "sgd", *wild)
+    assert diverged.code == 1, diverged.err
+    assert files() == before
+    again = sonew(*compiled, "--overwrite", "--optimizer", "sgd", "--max-steps", 5)
+    assert again.json["bundle"] == "out/bundle"
+    assert json.loads(Path("out/bundle/manifest.json").read_text())["optimizer"]["name"] == "sgd"
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        *("bundle", "metrics.jsonl", "step-00000005.safetensors"),
+    ]
+    assert sonew("run", "--resume", "out", "--data", "data.npz", "--max-steps", 9).code == 0
+
+
 def test_eval_gives_the_losses_of_the_run(sonew: Run) -> None:
     trained = sonew(*TRAIN, "--json").json
     for checkpoint in ("sonew-run", "sonew-run/step-00000036.safetensors"):

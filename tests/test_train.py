@@ -210,6 +210,16 @@ def test_another_run_is_replaced_when_asked(run: Callable[..., TrainResult], tmp
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [10]
 
 
+def test_a_run_stays_until_another_has_a_checkpoint(
+    run: Callable[..., TrainResult], tmp_path: Path, refusal: Any
+) -> None:
+    run()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    wild = dataclasses.replace(SETTINGS, learning_rate=1e30, schedule="constant")
+    refusal(DivergedError, lambda: run(wild, overwrite=True))
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+
 def test_what_a_resumed_run_must_share_is_checked(
     run: Callable[..., TrainResult], bundle: Bundle, tiny_data: Dataset, cpu: Device, tmp_path: Path, refusal: Any
 ) -> None:

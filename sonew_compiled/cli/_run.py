@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_EPOCHS = 20
 DEFAULT_OUTPUT = Path("sonew-run")
 _BUNDLE = "bundle"
+_NEW_BUNDLE = ".bundle-new"
 
 # What is compiled in, and so cannot be asked for beside a bundle.
 _COMPILED_IN = ("model", "optimizer", *SETTINGS, "batch_size", "precision", "targets", "params")
@@ -90,23 +92,31 @@ def run_command(
     if path is not None:
         _check_nothing_compiled_in(path, what)
     dataset = options.dataset_of(data, data_dir, read_checkpoint_metadata(checkpoint) if checkpoint else {})
-    opened = open_bundle(path or _compile_into(output, what, overwrite=overwrite))
-    settings = _settings(opened, checkpoint, what)
-    resume_command = _resume_command(
-        opened.path, output, {"--data": dataset.name, "--data-dir": data_dir, "--device": opened_device.name}, settings
-    )
-    result = train(
-        opened,
-        dataset,
-        settings,
-        opened_device,
-        output=output,
-        resume=checkpoint,
-        overwrite=overwrite,
-        replaces=_other_bundle(output, opened.path) if overwrite else None,
-        reporter=make_reporter(),
-        resume_command=resume_command,
-    )
+    # Where the run's bundle will be, and where it is until there is a checkpoint.
+    place = path or output / _BUNDLE
+    source = path or _compile_into(output, what, overwrite=overwrite)
+    try:
+        opened = open_bundle(source)
+        settings = _settings(opened, checkpoint, what)
+        resume_command = _resume_command(
+            place, output, {"--data": dataset.name, "--data-dir": data_dir, "--device": opened_device.name}, settings
+        )
+        result = train(
+            opened,
+            dataset,
+            settings,
+            opened_device,
+            output=output,
+            resume=checkpoint,
+            overwrite=overwrite,
+            replaced=(lambda: _replace_bundle(output, source, place)) if overwrite else None,
+            reporter=make_reporter(),
+            resume_command=resume_command,
+        )
+    finally:
+        if source != place:
+            shutil.rmtree(source, ignore_errors=True)
+    result = dataclasses.replace(result, bundle=place)
     if as_json:
         options.print_json(dataclasses.asdict(result) | {"output": output})
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
@@ -140,6 +150,7 @@ def _bundle_beside(checkpoint: Path) -> Path:
 
 def _compile_into(output: Path, what: dict[str, Any], *, overwrite: bool) -> Path:
     from sonew_compiled.cli._compile import compile_bundle
+    from sonew_compiled.runtime.bundle import writable_bundle
     from sonew_compiled.targets import has_compiler
 
     if not has_compiler():
@@ -148,23 +159,30 @@ def _compile_into(output: Path, what: dict[str, Any], *, overwrite: bool) -> Pat
             "pip install 'sonew-compiled[compile]'"
         )
     path = output / _BUNDLE
-    if any(output.glob("step-*.safetensors")) and not overwrite:
-        folder = shlex.quote(str(output))
-        raise UsageError(
-            f"{output} holds the checkpoints of another run; go on with it by --resume {folder}, replace it by "
-            "--overwrite, or give another --output"
-        )
-    options.say(f"no bundle given: compiling one into {path}")
+    if any(output.glob("step-*.safetensors")):
+        if not overwrite:
+            folder = shlex.quote(str(output))
+            raise UsageError(
+                f"{output} holds the checkpoints of another run; go on with it by --resume {folder}, replace it by "
+                "--overwrite, or give another --output"
+            )
+        writable_bundle(path)
+        # The other run keeps its bundle until there is a checkpoint of this one.
+        path = output / _NEW_BUNDLE
+    options.say(f"no bundle given: compiling one into {output / _BUNDLE}")
     compile_bundle(path, what)
     return path
 
 
-def _other_bundle(output: Path, bundle: Path) -> Path | None:
-    """The bundle of the run that is replaced: beside the new run's checkpoints it would be taken for theirs."""
+def _replace_bundle(output: Path, source: Path, place: Path) -> None:
+    """Remove the bundle of the run that is replaced, or it would be taken for the new one's, and put that there."""
     from sonew_compiled.runtime.bundle import is_replaceable
 
     old = output / _BUNDLE
-    return old if old.is_dir() and old.resolve() != bundle.resolve() and is_replaceable(old) else None
+    if old.is_dir() and old.resolve() != source.resolve() and is_replaceable(old):
+        shutil.rmtree(old)
+    if source != place:
+        source.rename(place)
 
 
 def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:
