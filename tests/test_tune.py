@@ -90,6 +90,22 @@ def test_the_first_trials_have_what_ships(folder: Path) -> None:
     )
 
 
+def test_a_stopped_trial_is_begun_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(_trial.Trainer, "losses", stop)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                tune(settings(epochs=1), folder / "study", trials=4)
+    result = tune(settings(epochs=1), folder / "study", trials=4)
+    shipped = optimizer_settings("adam").learning_rate
+    rates = [float(f"{shipped * factor:.6g}") for factor in (1, 3, 1 / 3)]
+    assert sorted(each["learning_rate"] for each in result.each if each["learning_rate"] in rates) == sorted(rates)
+    assert result.trials == 4
+
+
 def test_the_command_compiles(folder: Path, sonew: Sonew) -> None:
     ended = sonew(
         *("tune", "--optimizer", "adam", "--model", "small_model:model", "--batch-size", 20, "--data", "data.npz"),

@@ -130,6 +130,8 @@ def tune(
         if not study.trials:
             for factor in _FIRST_RATES:
                 study.enqueue_trial(objective.shipped(factor))
+        for asked in _stopped(study):
+            study.enqueue_trial(asked)
         study.optimize(objective, n_trials=left, timeout=None if minutes is None else 60 * minutes, callbacks=[report])
     result = _result(study, settings)
     (folder / BEST_FILE).write_text(json.dumps(asdict(settings) | asdict(result), indent=1) + "\n", encoding="utf-8")
@@ -238,6 +240,22 @@ def _sampler(optuna: Any, name: str, seed: int) -> Any:
 
 def _finished(study: Any) -> list[Any]:
     return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
+
+
+def _stopped(study: Any) -> list[dict[str, float]]:
+    """The settings that trials were told to have and did not finish with: those of one that was stopped."""
+
+    def told(*states: str) -> list[dict[str, float]]:
+        given = [trial.system_attrs.get("fixed_params") for trial in study.trials if trial.state.name in states]
+        return [each for each in given if each]
+
+    there = told("COMPLETE", "PRUNED", "WAITING")
+    stopped = []
+    for asked in told("FAIL", "RUNNING"):
+        if asked not in there:
+            there.append(asked)
+            stopped.append(asked)
+    return stopped
 
 
 def _result(study: Any, settings: TuneSettings) -> TuneResult:
