@@ -84,6 +84,16 @@ def reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
     return ir.Operation.create("stablehlo.reshape", results=[kind], operands=[value]).result
 
 
+def transpose(value: ir.Value, order: Sequence[int]) -> ir.Value:
+    """The tensor whose axis `k` is the value's axis `order[k]`; the tensor itself if none moves."""
+    if list(order) == sorted(order):
+        return value
+    shape = shape_of(value)
+    kind = ir.RankedTensorType.get([shape[dim] for dim in order], element_type(value))
+    attributes = {"permutation": ir.DenseI64ArrayAttr.get(list(order))}
+    return ir.Operation.create("stablehlo.transpose", results=[kind], operands=[value], attributes=attributes).result
+
+
 def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
     """The tensors one after the other along an axis; the tensor itself if it is one."""
     if len(parts) == 1:

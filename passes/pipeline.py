@@ -31,6 +31,7 @@ from sonew_compiled.passes import (
     stochastic_rounding,
     stream_rows,
     strip_locations,
+    transpose_scatters,
     use_stored,
     widen_booleans,
     wire_donation,
@@ -39,7 +40,7 @@ from sonew_compiled.passes._mlir import first_diagnostic, ir, to_text
 from sonew_compiled.passes._pass import Pass
 from sonew_compiled.passes.precision import Policy
 
-_BEFORE_PRECISION: Sequence[Pass] = (merge_exports.PASS, legalize_chlo.PASS)
+_BEFORE_PRECISION: Sequence[Pass] = (merge_exports.PASS, legalize_chlo.PASS, transpose_scatters.PASS)
 _AFTER_PRECISION: Sequence[Pass] = (split_reductions.PASS, wire_donation.PASS, strip_locations.PASS)
 
 PIPELINE: Sequence[Pass] = (*_BEFORE_PRECISION, *_AFTER_PRECISION)

@@ -280,6 +280,42 @@ def test_a_convolution_has_a_natural_gradient() -> None:
     assert signals.shape == (3, 20490)
 
 
+def test_the_natural_gradient_of_labels_compiles(cpu: Device, tmp_path: Path) -> None:
+    """The gradient of a label's score is a scatter, and that of each example one of a batch with windows."""
+
+    def labels_loss(params: Any, batch: Any) -> jax.Array:
+        scores = batch["x"] @ params["kernel"] + params["bias"]
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
+
+    batch = {"x": jax.ShapeDtypeStruct((12, 5), jnp.float32), "label": jax.ShapeDtypeStruct((12,), jnp.int32)}
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(12, 5)).astype(np.float32), "label": rng.integers(0, 4, 12, np.int32)}
+    start = {"kernel": jnp.zeros((5, 4)), "bias": jnp.zeros(4)}
+    settings = optimizer_settings("natural-gradient")
+    compile_training(labels_loss, lambda key: start, settings, batch, output=tmp_path / "bundle")
+    state = TrainingState.initial(Program.load(open_bundle(tmp_path / "bundle"), cpu), seed=0)
+    rate, upload = np.array(0.5, np.float32), state.program.upload_batch
+    losses = [state.step(upload(data), state.program.device.upload(rate)) for _ in range(8)]
+
+    def direction(params: Any) -> Any:
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+        def of_one(x: jax.Array, label: jax.Array) -> jax.Array:
+            one = {"x": x[None], "label": label[None]}
+            return jax.grad(lambda flat: labels_loss(unravel(flat), one))(flat)
+
+        J = np.asarray(jax.vmap(of_one)(data["x"], data["label"]), np.float64)
+        fisher = J.T @ J / len(J) + settings.eps * np.eye(J.shape[1])
+        return unravel(jnp.asarray(np.linalg.solve(fisher, J.mean(0)), jnp.float32))
+
+    expected, params = [], start
+    for _ in range(8):
+        expected.append(float(labels_loss(params, data)))
+        params = jax.tree.map(lambda p, u: p - 0.5 * u, params, direction(params))
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert losses[-1] < losses[0] / 2
+
+
 @each_name
 def test_the_model_must_be_given(refusal: Callable[..., str], name: str) -> None:
     message = refusal(UsageError, lambda: optimizer_factory(optimizer_settings(name)))
