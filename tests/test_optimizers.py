@@ -366,6 +366,15 @@ def test_a_root_of_any_spectrum_within_the_damping_converges(p: int, ridge: floa
     assert error < 1e-4
 
 
+@pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-20, 1e20, 1e30])
+def test_the_damping_of_a_root_is_relative_for_every_size(size: float) -> None:
+    """In float32, where the squares of the entries would be zero or infinite."""
+    matrix = jnp.asarray(positive(7, seed=0), jnp.float32)
+    root, error = inverse_root(size * matrix, 4, 1e-4)
+    np.testing.assert_allclose(root * size**0.25, inverse_root(matrix, 4, 1e-4)[0], rtol=1e-4, atol=1e-4)
+    assert error < 1e-3
+
+
 def test_a_fourth_root_takes_eleven_steps() -> None:
     """Unscaled, it takes 21, and each is four products of matrices: most of Shampoo's time."""
     text = str(jax.make_jaxpr(lambda a: inverse_root(a, 4, 1e-6))(jnp.eye(3)))

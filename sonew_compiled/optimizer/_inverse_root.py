@@ -81,8 +81,10 @@ def _of_order(
     # A function a root: matrices of one shape share it in the traced module.
     def inverse_root(a: jax.Array, ridge: float | jax.Array) -> tuple[jax.Array, jax.Array]:
         identity = jnp.eye(a.shape[0], dtype=a.dtype)
-        norm = jnp.sqrt(jnp.sum(jnp.square(a)))
-        norm = jnp.where(norm > 0, norm, jnp.ones_like(norm))
+        # Divided by the largest entry first, or the squares of small ones underflow.
+        largest = _or_one(jnp.max(jnp.abs(a)))
+        a = a / largest
+        norm = _or_one(jnp.sqrt(jnp.sum(jnp.square(a))))
         top = 1 + jnp.asarray(ridge, a.dtype)
 
         m = (a / norm + jnp.asarray(ridge, a.dtype) * identity) / top
@@ -94,9 +96,13 @@ def _of_order(
             m = before * (_power(t, p) @ m)
             t = _factor(identity, m, p, scale)
             x = x @ t
-        return x * (math.prod(scales) / (norm * top)) ** (1 / p), jnp.max(jnp.abs(m - identity))
+        return x * (math.prod(scales) / (largest * norm * top)) ** (1 / p), jnp.max(jnp.abs(m - identity))
 
     return in_float32(inverse_root)
+
+
+def _or_one(number: jax.Array) -> jax.Array:
+    return jnp.where(number > 0, number, jnp.ones_like(number))
 
 
 def _factor(identity: jax.Array, m: jax.Array, p: int, scale: float) -> jax.Array:
