@@ -88,8 +88,8 @@ def _preset(
     return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
 
 
-# docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw and kfac were found, most by
-# `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting points for
+# docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw, kfac and kbfgs were found, most
+# by `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting points for
 # the autoencoder, with the decays that the papers use.
 _PRESETS = {
     preset.name: preset
@@ -113,7 +113,7 @@ _PRESETS = {
         _preset("ons", 1.0, eps=1.0),
         _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
         _preset("kfac", 1.0, 0.9, 0.95, 0.1, precond_interval=20),
-        _preset("kbfgs", 5e-2, 0.9, 0.9, 0.3),
+        _preset("kbfgs", 0.48, 0.967, 0.83, 0.58),
         _preset("natural-gradient", 1e-1, eps=1e-2),
         _preset("locoprop", 1e-3, 0.9, 0.9, 1e-5, local_steps=10, activation_rate=1e-2),
     )
