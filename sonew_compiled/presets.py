@@ -89,8 +89,8 @@ def _preset(
 
 
 # docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw, kfac and kbfgs were found, most
-# by `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting points for
-# the autoencoder, with the decays that the papers use.
+# by `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting points
+# for the autoencoder, with the decays that the papers use.
 _PRESETS = {
     preset.name: preset
     for preset in (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,26 @@ def test_a_stopped_trial_is_begun_again(folder: Path, monkeypatch: pytest.Monkey
     rates = [float(f"{shipped * factor:.6g}") for factor in (1, 3, 1 / 3)]
     assert sorted(each["learning_rate"] for each in result.each if each["learning_rate"] in rates) == sorted(rates)
     assert result.trials == 4
+
+
+def test_no_trial_finds_the_state_of_another_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[weakref.ref[Any]] = []
+    initial = _trial.TrainingState.initial
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        assert not [each for each in states if each() is not None]
+        state = initial(*arguments, **options)
+        states.append(weakref.ref(state))
+        return state
+
+    monkeypatch.setattr(_trial.TrainingState, "initial", noted)
+    gc.disable()
+    try:
+        result = tune(settings(epochs=4, sampler="random"), folder / "study", trials=10)
+    finally:
+        gc.enable()
+    assert len(states) == 10
+    assert any(each["epochs"] < 4 for each in result.each), "some were pruned"
 
 
 def test_the_command_compiles(folder: Path, sonew: Sonew) -> None:

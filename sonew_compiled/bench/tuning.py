@@ -132,7 +132,14 @@ def tune(
                 study.enqueue_trial(objective.shipped(factor))
         for asked in _stopped(study):
             study.enqueue_trial(asked)
-        study.optimize(objective, n_trials=left, timeout=None if minutes is None else 60 * minutes, callbacks=[report])
+        # A pruned trial's state is in a cycle with the exception that ended it, and stays until the cycle is collected.
+        study.optimize(
+            objective,
+            n_trials=left,
+            timeout=None if minutes is None else 60 * minutes,
+            callbacks=[report],
+            gc_after_trial=True,
+        )
     result = _result(study, settings)
     (folder / BEST_FILE).write_text(json.dumps(asdict(settings) | asdict(result), indent=1) + "\n", encoding="utf-8")
     return result
