@@ -88,9 +88,9 @@ def _preset(
     return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
 
 
-# docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw, kfac and kbfgs were found, most
-# by `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting points
-# for the autoencoder, with the decays that the papers use.
+# docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw, kfac and kbfgs were found,
+# most by `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting
+# points for the autoencoder, with the decays that the papers use.
 _PRESETS = {
     preset.name: preset
     for preset in (
