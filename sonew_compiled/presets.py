@@ -88,9 +88,8 @@ def _preset(
     return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
 
 
-# docs/results.md says how those of the paper's systems and of muon, schedule-free-adamw, kfac and kbfgs were found,
-# most by `sonew tune` for 20 epochs; diag-sonew and band-sonew have tridiag-sonew's. All others are untuned starting
-# points for the autoencoder, with the decays that the papers use.
+# docs/results.md says how these were found for the autoencoder, most by `sonew tune` for 20 epochs; diag-sonew and
+# band-sonew have tridiag-sonew's. Those for small models, ons, full-adagrad and natural-gradient, are untuned.
 _PRESETS = {
     preset.name: preset
     for preset in (
@@ -107,7 +106,7 @@ _PRESETS = {
         _preset("adam-8bit", 2e-3, 0.9, 0.99, 1e-6),
         _preset("schedule-free-adamw", 6.7e-4, 0.9, 0.99, 1e-6, weight_decay=0.0),
         _preset("muon", 6e-3, 0.95, 0.99, 1e-6),
-        _preset("soap", 2e-3, 0.95, 0.95, 1e-8, precond_interval=10),
+        _preset("soap", 6e-3, 0.95, 0.95, 1e-8, precond_interval=10),
         _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
         _preset("rfdson", 7.9e-4, 0.76, 0.989, 0.91, rank=4),
         _preset("ons", 1.0, eps=1.0),
@@ -115,7 +114,7 @@ _PRESETS = {
         _preset("kfac", 1.0, 0.9, 0.95, 0.1, precond_interval=20),
         _preset("kbfgs", 0.48, 0.967, 0.83, 0.58),
         _preset("natural-gradient", 1e-1, eps=1e-2),
-        _preset("locoprop", 1e-3, 0.9, 0.9, 1e-5, local_steps=10, activation_rate=1e-2),
+        _preset("locoprop", 5e-5, 0.999, 0.9, 3e-6, local_steps=10, activation_rate=1e-2),
     )
 }
 

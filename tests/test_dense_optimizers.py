@@ -105,6 +105,7 @@ GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("natural-gradient", "rosenbrock"): {"eps": 1},
     # Far from the minimum a target as near as the preset's is soon reached.
     ("locoprop", "regression"): {"activation_rate": 1},
+    ("locoprop", "rosenbrock"): {"b1": 0.9},
     ("locoprop", "logistic"): {"activation_rate": 1},
     ("kbfgs", "logistic"): {"eps": 0.01},
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
@@ -124,20 +123,6 @@ def test_the_best_of_every_study_is_quoted(document: str, file: str, precision: 
             *losses(row),
         ]
         assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
-
-
-def test_every_run_with_shipped_settings_is_quoted() -> None:
-    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 5}
-    found = rows("shipped-20.jsonl")
-    for row in found:
-        settings, optimizer = row["settings"], row["settings"]["optimizer"]
-        assert (settings["epochs"], settings["data"], settings["precision"], row["error"]) == (20, "mnist", "f32", None)
-        assert optimizer == dataclasses.asdict(optimizer_settings(optimizer["name"]))
-        rate, memory = f"{optimizer['learning_rate']:g}", f"{row['peak_resident_bytes'] / 1e6:.0f} MB"
-        assert table[optimizer["name"]] == [rate, *losses(row), memory]
-    assert {row["settings"]["optimizer"]["name"] for row in found}.isdisjoint(
-        row["optimizer"] for row in rows("tuned-20.jsonl")
-    )
 
 
 def best_of(trials: list[dict[str, Any]]) -> dict[str, float]:
