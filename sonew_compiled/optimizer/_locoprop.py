@@ -74,8 +74,8 @@ def locoprop(
 
     Of the paper's choices this leaves out the regulariser, in place of which there are few local steps as in the
     authors' code, and the variant LocoProp-M. The target there is a step by the derivatives of the mean loss:
-    `activation_rate` 0.01 here is 10 there for a batch of 1000. Local gradients are sums over the batch there, and `eps`
-    is under the root: 3e-6 here is 1e-5 there.
+    `activation_rate` 0.01 here is 10 there for a batch of 1000. There, local gradients are sums over the batch, and
+    `eps` is under the root: 3e-6 here is 1e-5 there.
 
     Args:
       learning_rate: of the local steps, a float or an optax schedule.
