@@ -114,7 +114,7 @@ _PRESETS = {
         _preset("kfac", 1.0, 0.9, 0.95, 0.1, precond_interval=20),
         _preset("kbfgs", 0.48, 0.967, 0.83, 0.58),
         _preset("natural-gradient", 1e-1, eps=1e-2),
-        _preset("locoprop", 5e-5, 0.999, 0.9, 3e-6, local_steps=10, activation_rate=1e-2),
+        _preset("locoprop", 1.5e-4, 0.999, 0.9, 3e-6, local_steps=10, activation_rate=1e-2),
     )
 }
 
