@@ -49,8 +49,8 @@ class MetricsFile:
           SonewError: the file cannot be read or written.
         """
         self.path = directory / METRICS_FILE
-        self._held = [json.dumps(row) + "\n" for row in read_metrics(source) if row["step"] <= step] if step else []
-        self._holds = True
+        kept = [json.dumps(row) + "\n" for row in read_metrics(source) if row["step"] <= step] if step else []
+        self._held: list[str] | None = kept
         if not hold:
             self.release()
 
@@ -60,9 +60,9 @@ class MetricsFile:
         Raises:
           SonewError: it cannot be written.
         """
-        if self._holds:
+        if self._held is not None:
             write_atomically(self.path, ["".join(self._held).encode()])
-            self._held, self._holds = [], False
+            self._held = None
 
     def append(self, metrics: EpochMetrics) -> None:
         """Adds a line.
@@ -71,7 +71,7 @@ class MetricsFile:
           SonewError: it cannot be written.
         """
         line = json.dumps(asdict(metrics)) + "\n"
-        if self._holds:
+        if self._held is not None:
             self._held.append(line)
             return
         try:

@@ -1,7 +1,7 @@
 """The settings that ship for each optimizer. Imports nothing, so that a device's command line can show them.
 
-Those in `docs/results.md` were found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py`; the runs are in
-`docs/results/`.
+They were found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py` and, most, by `sonew tune` for 20
+epochs: `docs/results.md` says how, and the runs are in `docs/results/`.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _preset(
     return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
 
 
-# docs/results.md says how these were found for the autoencoder, most by `sonew tune` for 20 epochs; diag-sonew and
-# band-sonew have tridiag-sonew's. Those for small models, ons, full-adagrad and natural-gradient, are untuned.
+# diag-sonew and band-sonew have tridiag-sonew's. Those for small models, ons, full-adagrad and natural-gradient, are
+# untuned.
 _PRESETS = {
     preset.name: preset
     for preset in (
