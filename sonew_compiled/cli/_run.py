@@ -180,7 +180,7 @@ def _replace_bundle(output: Path, source: Path, place: Path) -> None:
 
     old = output / _BUNDLE
     if old.is_dir() and old.resolve() != source.resolve() and is_replaceable(old):
-        shutil.rmtree(old)
+        shutil.rmtree(old, ignore_errors=True)
     if source != place:
         source.rename(place)
 
