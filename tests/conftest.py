@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,15 @@ def _open_or_skip(name: str) -> Device:
         return open_device(name)
     except SonewError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """JAX computes in float64 what is given so, as an oracle needs it."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
-"""The optimizers that look into the model: the layers they find, their backward passes, and dense float64 algebra."""
+"""The optimizers that look into the model: shared problems, what is refused, and through the compiler."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,10 @@ from sonew_compiled.backward import loss_and_signals
 from sonew_compiled.bench._jax import JaxTraining
 from sonew_compiled.bench._update import CompiledUpdate
 from sonew_compiled.models import Model, classifier
-from sonew_compiled.optimizer import kbfgs, kfac, locoprop, natural_gradient, optimizer_factory
-from sonew_compiled.optimizer._kbfgs import bfgs, double_damped
-from sonew_compiled.optimizer._tapped import layers_of, tapped_backward
+from sonew_compiled.optimizer import kfac, natural_gradient, optimizer_factory
 from sonew_compiled.passes import POLICIES
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import Device, Program, TrainingState, open_bundle
-from sonew_compiled.trace import trace_training
 
 NAMES = ("kfac", "kbfgs", "natural-gradient", "locoprop")
 each_name = pytest.mark.parametrize("name", NAMES)
@@ -139,86 +134,7 @@ def test_converges(name: str, on: str) -> None:
     assert float(run(start)) - least < 0.02 * (float(loss(start, batch)) - least)
 
 
-# ----- the layers of a model
-
-
-def layer(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return jnp.tanh(x @ kernel + bias)
-
-
-def loss(params: Params, batch: Any) -> jax.Array:
-    """Two layers by one jitted function, one with a bias that is reshaped and one without any."""
-    h = batch["x"]
-    for name in ("in", "middle"):
-        h = jax.jit(layer)(h, params[name]["kernel"], params[name]["bias"])
-    h = h @ params["head"]["kernel"] + jnp.reshape(params["head"]["bias"], (1, -1))
-    return jnp.mean(jnp.sum((h @ params["out"] - batch["y"]) ** 2, axis=-1))
-
-
-SIZES = {"in": (5, 4), "middle": (4, 4), "head": (4, 3)}
-
-
-def init(key: jax.Array) -> Params:
-    keys = iter(jax.random.split(key, 7))
-    layers = {
-        name: {"kernel": jax.random.normal(next(keys), shape) / 2, "bias": jax.random.normal(next(keys), shape[1:]) / 4}
-        for name, shape in SIZES.items()
-    }
-    return layers | {"out": jax.random.normal(next(keys), (3, 2)) / 2}
-
-
-def data(step: int, examples: int = 16, dtype: Any = np.float32) -> dict[str, Any]:
-    rng = np.random.default_rng(step)
-    x = rng.normal(size=(examples, 5))
-    y = np.tanh(x @ np.random.default_rng(7).normal(size=(5, 2)))
-    return {"x": jnp.asarray(x, dtype), "y": jnp.asarray(y, dtype)}
-
-
-BATCH = spec(data(0))
-
-
-@pytest.fixture
-def _float64() -> Iterator[None]:
-    with jax.enable_x64(True):
-        yield
-
-
-def start(seed: int = 0) -> Params:
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), init(jax.random.key(seed)))
-
-
-@pytest.mark.usefixtures("_float64")
-def test_the_tapped_pass_gives_gradients_inputs_and_derivatives() -> None:
-    params, batch = start(), data(0, dtype=np.float64)
-    value, signals = tapped_backward(loss, "kfac")(params, batch, 3.0)
-    expected, gradients = jax.value_and_grad(loss)(params, batch)
-    assert value == expected
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 3 * b, rtol=1e-12), signals.gradients, gradients)
-
-    def example(one: Any) -> Params:
-        return jax.grad(loss)(params, jax.tree.map(lambda x: x[None], one))
-
-    each = jax.tree.leaves(jax.vmap(example)(batch))
-    layers = layers_of(loss, params, batch, "kfac")
-    assert [layer.name for layer in layers] == ["head/kernel", "in/kernel", "middle/kernel", "out"]
-    assert [layer.bias is None for layer in layers] == [False, False, False, True]
-    for found in layers:
-        a, g = signals.inputs[found.name], 16 / 3 * signals.derivatives[found.name]
-        np.testing.assert_allclose(a[:, :, None] * g[:, None, :], each[found.kernel], rtol=1e-12)
-        if found.bias is not None:
-            np.testing.assert_allclose(g, each[found.bias], rtol=1e-12)
-
-
-def test_the_tapped_pass_has_no_product_more() -> None:
-    params, batch = init(jax.random.key(0)), data(0)
-
-    def products(function: Callable[..., Any], *arguments: Any) -> int:
-        # As XLA leaves them: that of the inputs of the first layer with their transposed kernel is nobody's.
-        return jax.jit(function).lower(*arguments).compile().as_text().count(" dot(")
-
-    assert products(tapped_backward(loss, "kfac"), params, batch, 1.0) == products(
-        jax.value_and_grad(loss), params, batch
-    )
+# ----- what they take
 
 
 X = jnp.ones((3, 4))
@@ -281,256 +197,16 @@ def test_a_convolution_has_a_natural_gradient() -> None:
     assert signals.shape == (3, 20490)
 
 
-def test_the_natural_gradient_of_labels_compiles(cpu: Device, tmp_path: Path) -> None:
-    """The gradient of a label's score is a scatter, and that of each example one of a batch with windows."""
-
-    def labels_loss(params: Any, batch: Any) -> jax.Array:
-        scores = batch["x"] @ params["kernel"] + params["bias"]
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
-
-    batch = {"x": jax.ShapeDtypeStruct((12, 5), jnp.float32), "label": jax.ShapeDtypeStruct((12,), jnp.int32)}
-    rng = np.random.default_rng(0)
-    data = {"x": rng.normal(size=(12, 5)).astype(np.float32), "label": rng.integers(0, 4, 12, np.int32)}
-    start = {"kernel": jnp.zeros((5, 4)), "bias": jnp.zeros(4)}
-    settings = optimizer_settings("natural-gradient")
-    compile_training(labels_loss, lambda key: start, settings, batch, output=tmp_path / "bundle")
-    state = TrainingState.initial(Program.load(open_bundle(tmp_path / "bundle"), cpu), seed=0)
-    rate, upload = np.array(0.5, np.float32), state.program.upload_batch
-    losses = [state.step(upload(data), state.program.device.upload(rate)) for _ in range(8)]
-
-    def direction(params: Any) -> Any:
-        flat, unravel = jax.flatten_util.ravel_pytree(params)
-
-        def of_one(x: jax.Array, label: jax.Array) -> jax.Array:
-            one = {"x": x[None], "label": label[None]}
-            return jax.grad(lambda flat: labels_loss(unravel(flat), one))(flat)
-
-        J = np.asarray(jax.vmap(of_one)(data["x"], data["label"]), np.float64)
-        fisher = J.T @ J / len(J) + settings.eps * np.eye(J.shape[1])
-        return unravel(jnp.asarray(np.linalg.solve(fisher, J.mean(0)), jnp.float32))
-
-    expected, params = [], start
-    for _ in range(8):
-        expected.append(float(labels_loss(params, data)))
-        params = jax.tree.map(lambda p, u: p - 0.5 * u, params, direction(params))
-    np.testing.assert_allclose(losses, expected, rtol=1e-3)
-    assert losses[-1] < losses[0] / 2
-
-
 @each_name
 def test_the_model_must_be_given(refusal: Callable[..., str], name: str) -> None:
     message = refusal(UsageError, lambda: optimizer_factory(optimizer_settings(name)))
     assert message.startswith(f"{name} looks into the model; give optimizer_factory")
 
 
-# ----- float64 oracles
+# ----- through the compiler
 
 
-def joined(tree: Any) -> dict[str, np.ndarray]:
-    """The matrices of the layers, the bias for a last row."""
-    matrices = {f"{name}/kernel": np.vstack([tree[name]["kernel"], tree[name]["bias"]]) for name in SIZES}
-    return matrices | {"out": np.asarray(tree["out"])}
-
-
-def with_ones(name: str, inputs: Any) -> np.ndarray:
-    a = np.asarray(inputs)
-    return a if name == "out" else np.hstack([a, np.ones((len(a), 1))])
-
-
-@pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize(("interval", "eps"), [(1, 1e-3), (2, 1e-3), (2, 10.0)])
-def test_kfac_against_the_dense_kronecker_inverse(interval: int, eps: float) -> None:
-    b1, b2 = 0.8, 0.9
-    tx = kfac(0.1, loss=loss, batch=BATCH, b1=b1, b2=b2, eps=eps, precond_interval=interval)
-    params = start()
-    state, update = tx.init(params), jax.jit(tx.update)
-    mean = {name: np.zeros_like(w) for name, w in joined(params).items()}
-    factors = {name: (np.zeros((len(w),) * 2), np.zeros((w.shape[1],) * 2)) for name, w in mean.items()}
-    dense: dict[str, np.ndarray] = {}
-    lengths = []
-    for t in range(4):
-        _, signals = tx.backward(params, data(t, dtype=np.float64), 1.0)
-        updates, state = update(signals, state, params)
-        moved = joined(updates)
-        wanted = {}
-        for name, gradient in joined(signals.gradients).items():
-            a, g = with_ones(name, signals.inputs[name]), 16 * np.asarray(signals.derivatives[name])
-            left, right = factors[name]
-            left, right = b2 * left + (1 - b2) * a.T @ a / 16, b2 * right + (1 - b2) * g.T @ g / 16
-            factors[name] = left, right
-            mean[name] = b1 * mean[name] + (1 - b1) * gradient
-            if t % interval == 0:
-                left, right = left / (1 - b2 ** (t + 1)), right / (1 - b2 ** (t + 1))
-                pi = np.sqrt(np.trace(left) / len(left) / (np.trace(right) / len(right)))
-                left = left + pi * np.sqrt(eps) * np.eye(len(left))
-                right = right + np.sqrt(eps) / pi * np.eye(len(right))
-                dense[name] = np.linalg.inv(np.kron(left, right))
-                for kept, damped in zip(state[0].inverses[name], (left, right), strict=True):
-                    np.testing.assert_allclose(kept, np.linalg.inv(damped), rtol=1e-8, atol=1e-9)
-            wanted[name] = dense[name] @ mean[name].reshape(-1) / (1 - b1 ** (t + 1))
-        square = sum(step @ mean[name].reshape(-1) / (1 - b1 ** (t + 1)) for name, step in wanted.items())
-        lengths.append(np.sqrt(square))
-        for name, step in wanted.items():
-            limited = step / max(1, lengths[-1])
-            np.testing.assert_allclose(moved[name].reshape(-1), -0.1 * limited, rtol=1e-7, atol=1e-12)
-        params = optax.apply_updates(params, updates)
-    # Where the damping is strong, no step is as long as the limit.
-    assert min(lengths) > 1 if eps < 1 else max(lengths) < 1, lengths
-
-
-def test_kfac_pays_for_inverses_in_a_branch() -> None:
-    tx = kfac(0.1, loss=loss, batch=BATCH, precond_interval=3)
-    params = init(jax.random.key(0))
-    state, update, kept = tx.init(params), jax.jit(tx.update), []
-    for t in range(7):
-        _, signals = tx.backward(params, data(t), 1.0)
-        names = [equation.primitive.name for equation in jax.make_jaxpr(tx.update)(signals, state, params).jaxpr.eqns]
-        assert "cond" in names
-        assert not {"while", "scan"} & set(names)
-        _, state = update(signals, state, params)
-        kept.append(np.concatenate([np.ravel(x) for x in jax.tree.leaves(state[0].inverses)]))
-    changed = [not np.array_equal(a, b) for a, b in itertools.pairwise(kept)]
-    assert changed == [False, False, True, False, False, True]
-
-
-@pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("examples", [7, 90])
-def test_the_natural_gradient_against_a_dense_solve(examples: int) -> None:
-    def loss(params: Params, x: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.sin(x[:, 0] * params["a"]) ** 2 + jnp.exp(x @ params["b"]))
-
-    params = {"a": jnp.asarray(0.7), "b": jnp.asarray(np.linspace(-1, 1, 20))}
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(examples, 20)))
-    tx = natural_gradient(0.1, loss=loss, eps=1e-3)
-    value, signals = tx.backward(params, x, 1.0)
-    assert value == pytest.approx(float(loss(params, x)), rel=1e-12)
-    updates, _ = jax.jit(tx.update)(signals, tx.init(params), params)
-    one = jax.vmap(lambda row: jax.grad(loss)(params, row[None]))(x)
-    jacobian = np.hstack([one["a"][:, None], one["b"]])
-    wanted = np.linalg.solve(jacobian.T @ jacobian / examples + 1e-3 * np.eye(21), jacobian.mean(axis=0))
-    np.testing.assert_allclose([updates["a"], *updates["b"]], -0.1 * wanted, rtol=1e-6)
-
-
-def test_a_direction_that_cannot_be_solved_for_is_no_step() -> None:
-    tx = natural_gradient(0.1, loss=loss)
-    params = init(jax.random.key(0))
-    _, signals = tx.backward(params, data(0), 1.0)
-    updates, _ = tx.update(signals.at[0, 0].set(jnp.nan), tx.init(params), params)
-    assert all((np.asarray(leaf) == 0).all() for leaf in jax.tree.leaves(updates))
-
-
-def formula(h: np.ndarray, s: np.ndarray, y: np.ndarray) -> np.ndarray:
-    rho, identity = 1 / (s @ y), np.eye(len(s))
-    return (identity - rho * np.outer(s, y)) @ h @ (identity - rho * np.outer(y, s)) + rho * np.outer(s, s)
-
-
-def damped_pair(h: np.ndarray, s: np.ndarray, y: np.ndarray, mu: float) -> tuple[np.ndarray, np.ndarray]:
-    whole = y @ h @ y
-    if s @ y < 0.2 * whole:
-        theta = 0.8 * whole / (whole - s @ y)
-        s = theta * s + (1 - theta) * h @ y
-    if s @ y < mu * (s @ s):
-        theta = (1 - mu) * (s @ s) / (s @ s - s @ y)
-        y = theta * y + (1 - theta) * s
-    return s, y
-
-
-@pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("seed", range(6))
-def test_bfgs_of_damped_pairs(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    h = np.eye(5)
-    for _ in range(20):
-        s, y = rng.normal(size=(2, 5)) * rng.uniform(0.01, 10, size=(2, 1))
-        safe, turned = map(np.asarray, double_damped(jnp.asarray(h), jnp.asarray(s), jnp.asarray(y), jnp.asarray(0.3)))
-        np.testing.assert_allclose((safe, turned), damped_pair(h, s, y, 0.3), rtol=1e-9, atol=1e-12)
-        assert safe @ turned >= 0.3 * (safe @ safe) * (1 - 1e-9)
-        updated = np.asarray(bfgs(jnp.asarray(h), jnp.asarray(safe), jnp.asarray(turned)))
-        np.testing.assert_allclose(updated, formula(h, safe, turned), rtol=1e-7, atol=1e-9 * np.abs(updated).max())
-        np.testing.assert_allclose(updated @ turned, safe, rtol=1e-7, atol=1e-9)
-        assert np.linalg.eigvalsh(updated).min() > 0
-        h = updated
-    np.testing.assert_array_equal(bfgs(jnp.asarray(h), jnp.zeros(5), jnp.zeros(5)), h)
-
-
-def test_bfgs_of_a_tiny_pair_is_finite() -> None:
-    tiny = jnp.full(4, 1e-10, jnp.float32)
-    np.testing.assert_allclose(bfgs(jnp.eye(4), tiny, tiny), np.eye(4), atol=1e-6)
-
-
-@pytest.mark.usefixtures("_float64")
-def test_kbfgs_against_numpy() -> None:
-    b1, b2, eps, rate = 0.8, 0.7, 0.04, 0.1
-    root = np.sqrt(eps)
-    tx = kbfgs(rate, loss=loss, batch=BATCH, b1=b1, b2=b2, eps=eps)
-    params = start()
-    state, update = tx.init(params), jax.jit(tx.update)
-    mean = {name: np.zeros_like(w) for name, w in joined(params).items()}
-    a_of: dict[str, np.ndarray] = {}
-    h_a: dict[str, np.ndarray] = {}
-    h_g = {name: np.eye(w.shape[1]) for name, w in mean.items()}
-    pairs = {name: np.zeros((2, w.shape[1])) for name, w in mean.items()}
-    for t in range(4):
-        batch = data(t, dtype=np.float64)
-        _, signals = tx.backward(params, batch, 1.0)
-        updates, state = update(signals, state, params)
-        moved = optax.apply_updates(params, updates)
-        before, (_, after) = signals.layers, tapped_backward(loss, "kbfgs")(moved, batch, 16.0)
-        for name, gradient in joined(before.gradients).items():
-            a, later = with_ones(name, before.inputs[name]), with_ones(name, after.inputs[name])
-            a_of[name] = a.T @ a / 16 if t == 0 else b2 * a_of[name] + (1 - b2) * a.T @ a / 16
-            damped = a_of[name] + root * np.eye(len(a_of[name]))
-            if t == 0:
-                h_a[name] = np.linalg.inv(damped)
-            mean[name] = b1 * mean[name] + (1 - b1) * gradient
-            step = h_a[name] @ mean[name] / (1 - b1 ** (t + 1)) @ h_g[name]
-            np.testing.assert_allclose(joined(updates)[name], -rate * step, rtol=1e-6, atol=1e-10)
-            s = (later @ joined(moved)[name] - a @ joined(params)[name]).mean(axis=0)
-            y = (np.asarray(after.derivatives[name]) - 16 * np.asarray(before.derivatives[name])).mean(axis=0)
-            pairs[name] = b1 * pairs[name] + (1 - b1) * np.stack([s, y])
-            h_g[name] = formula(h_g[name], *damped_pair(h_g[name], *pairs[name], root))
-            along = h_a[name] @ a.mean(axis=0)
-            h_a[name] = formula(h_a[name], along, damped @ along)
-            kept = state.layers[name]
-            np.testing.assert_allclose(kept.inverse_g, h_g[name], rtol=1e-6, atol=1e-9)
-            np.testing.assert_allclose(kept.inverse_a, h_a[name], rtol=1e-6, atol=1e-9)
-            assert np.linalg.eigvalsh(kept.inverse_g).min() > 0
-            assert np.linalg.eigvalsh(kept.inverse_a).min() > 0
-        params = moved
-
-
-@pytest.mark.usefixtures("_float64")
-@pytest.mark.parametrize("examples", [2, 16])
-def test_locoprop_against_residuals(examples: int) -> None:
-    """The gradient of the local loss is that of its residuals, whichever way it is computed."""
-    b1, b2, eps, rate, gamma, count = 0.8, 0.9, 1e-3, 0.02, 0.3, 5
-    batch = spec(data(0, examples))
-    tx = locoprop(rate, loss=loss, batch=batch, b1=b1, b2=b2, eps=eps, local_steps=count, activation_rate=gamma)
-    params = start()
-    state, update = tx.init(params), jax.jit(tx.update)
-    m = {name: np.zeros_like(w) for name, w in joined(params).items()}
-    v = {name: np.zeros_like(w) for name, w in joined(params).items()}
-    for t in range(3):
-        fields = data(t, examples, np.float64)
-        _, signals = tx.backward(params, fields, 1.0)
-        _, layers = tapped_backward(loss, "locoprop")(params, fields, 1.0)
-        updates, state = update(signals, state, params)
-        for name, w in joined(params).items():
-            a, g = with_ones(name, layers.inputs[name]), examples * np.asarray(layers.derivatives[name])
-            target, new = a @ w - gamma * g, w.copy()
-            for k in range(count):
-                local = a.T @ (a @ new - target) / examples
-                v[name] = b2 * v[name] + (1 - b2) * local**2
-                m[name] = b1 * m[name] + rate * max(1 - k / count, 0.25) * local / (np.sqrt(v[name]) + eps)
-                new -= m[name]
-            np.testing.assert_allclose(joined(updates)[name], new - w, rtol=1e-5, atol=1e-8)
-        params = optax.apply_updates(params, updates)
-
-
-# ----- through the compiler, a smaller model
-
-
-def small_init(key: jax.Array) -> Params:
+def init(key: jax.Array) -> Params:
     kernel, out = jax.random.split(key)
     return {
         "kernel": jax.random.normal(kernel, (5, 4)) / 2,
@@ -539,37 +215,38 @@ def small_init(key: jax.Array) -> Params:
     }
 
 
-def small_loss(params: Params, batch: Any) -> jax.Array:
-    hidden = layer(batch["x"], params["kernel"], params["bias"])
+def loss(params: Params, batch: Any) -> jax.Array:
+    hidden = jnp.tanh(batch["x"] @ params["kernel"] + params["bias"])
     return jnp.mean(jnp.sum((hidden @ params["out"] - batch["y"]) ** 2, axis=-1))
 
 
-def test_both_passes_of_kbfgs_are_one_function() -> None:
-    """So that a precision policy rounds in both what it rounds in one."""
-    make = optimizer_factory(optimizer_settings("kbfgs"), loss=loss, batch=BATCH)
-    text = trace_training(init=init, loss=loss, optimizer=make, batch=BATCH)
-    step = text[text.index("module @train_step") : text.index("module @eval_step")]
-    assert len(re.findall(r"func\.func private @layers_backward\w*\(", step)) == 1
-    assert len(re.findall(r"call @layers_backward\(", step)) == 2
+def data(step: int, examples: int = 16) -> dict[str, Any]:
+    rng = np.random.default_rng(step)
+    x = rng.normal(size=(examples, 5))
+    y = np.tanh(x @ np.random.default_rng(7).normal(size=(5, 2)))
+    return {"x": jnp.asarray(x, jnp.float32), "y": jnp.asarray(y, jnp.float32)}
+
+
+BATCH = spec(data(0))
 
 
 @pytest.mark.parametrize("precision", [name for name in POLICIES if name not in ("f32", "bf16")])
 def test_kfac_under_every_policy(cpu: Device, precision: str, tmp_path: Path) -> None:
     """Those in f32 and bf16 are in tests/test_optimizers.py."""
     settings = optimizer_settings("kfac", eps=0.1, precond_interval=4)
-    compile_training(small_loss, small_init, settings, BATCH, output=tmp_path / "bundle", precision=precision)
+    compile_training(loss, init, settings, BATCH, output=tmp_path / "bundle", precision=precision)
     state = TrainingState.initial(Program.load(open_bundle(tmp_path / "bundle"), cpu), seed=0)
-    params = small_init(jax.random.key(0, impl="threefry2x32"))
+    params = init(jax.random.key(0, impl="threefry2x32"))
     rate = cpu.upload(np.array(0.05, np.float32))
     fields = [{key: np.asarray(value) for key, value in data(t).items()} for t in range(30)]
     found = [state.step(state.program.upload_batch(batch), rate) for batch in fields]
 
-    tx = optimizer_factory(settings, loss=small_loss, batch=BATCH)(0.05)
+    tx = optimizer_factory(settings, loss=loss, batch=BATCH)(0.05)
     inner = tx.init(params)
 
     @jax.jit
     def step(params: Params, inner: Any, batch: Any) -> tuple[Params, Any, jax.Array]:
-        value, signals = loss_and_signals(tx, small_loss, params, inner, batch)
+        value, signals = loss_and_signals(tx, loss, params, inner, batch)
         updates, inner = tx.update(signals, inner, params)
         return optax.apply_updates(params, updates), inner, value
 
@@ -596,7 +273,7 @@ def test_an_update_alone_takes_what_the_backward_pass_gives(cpu: Device) -> None
 @each_name
 def test_it_trains_under_jit(name: str) -> None:
     """What `--vs jax` compares the compiled step with."""
-    model = Model(init=small_init, loss=small_loss, batch=lambda size: spec(data(0, size)))
+    model = Model(init=init, loss=loss, batch=lambda size: spec(data(0, size)))
 
     def losses(training: JaxTraining) -> list[float]:
         state, found = training.init(0), []
@@ -607,3 +284,39 @@ def test_it_trains_under_jit(name: str) -> None:
 
     mixed = losses(JaxTraining(model, optimizer_settings(name), precision="bf16-mixed"))
     assert mixed == pytest.approx(losses(JaxTraining(model, optimizer_settings(name))), rel=0.05)
+
+
+def test_the_natural_gradient_of_labels_compiles(cpu: Device, tmp_path: Path) -> None:
+    """The gradient of a label's score is a scatter, and that of each example one of a batch with windows."""
+
+    def labels_loss(params: Any, batch: Any) -> jax.Array:
+        scores = batch["x"] @ params["kernel"] + params["bias"]
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
+
+    batch = {"x": jax.ShapeDtypeStruct((12, 5), jnp.float32), "label": jax.ShapeDtypeStruct((12,), jnp.int32)}
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(12, 5)).astype(np.float32), "label": rng.integers(0, 4, 12, np.int32)}
+    start = {"kernel": jnp.zeros((5, 4)), "bias": jnp.zeros(4)}
+    settings = optimizer_settings("natural-gradient", eps=1e-2)
+    compile_training(labels_loss, lambda key: start, settings, batch, output=tmp_path / "bundle")
+    state = TrainingState.initial(Program.load(open_bundle(tmp_path / "bundle"), cpu), seed=0)
+    rate, upload = np.array(0.5, np.float32), state.program.upload_batch
+    losses = [state.step(upload(data), state.program.device.upload(rate)) for _ in range(8)]
+
+    def direction(params: Any) -> Any:
+        flat, unravel = jax.flatten_util.ravel_pytree(params)
+
+        def of_one(x: jax.Array, label: jax.Array) -> jax.Array:
+            one = {"x": x[None], "label": label[None]}
+            return jax.grad(lambda flat: labels_loss(unravel(flat), one))(flat)
+
+        J = np.asarray(jax.vmap(of_one)(data["x"], data["label"]), np.float64)
+        fisher = J.T @ J / len(J) + settings.eps * np.eye(J.shape[1])
+        return unravel(jnp.asarray(np.linalg.solve(fisher, J.mean(0)), jnp.float32))
+
+    expected, params = [], start
+    for _ in range(8):
+        expected.append(float(labels_loss(params, data)))
+        params = jax.tree.map(lambda p, u: p - 0.5 * u, params, direction(params))
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+    assert losses[-1] < losses[0] / 2

@@ -23,11 +23,7 @@ SIZES = st.sampled_from([1, 3, 17])  # few, so that a compiled problem serves ma
 
 preconditioner = jax.jit(sonew_compiled.preconditioner, static_argnames="tolerance")
 
-
-@pytest.fixture(autouse=True)
-def _float64():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def bands_of(h: np.ndarray, band: int) -> np.ndarray:

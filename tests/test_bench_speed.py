@@ -1,0 +1,98 @@
+"""`sonew bench --preset speed`: the table of ratios, and the command that prints it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sonew_compiled.bench._machine import threads
+from sonew_compiled.bench.speed import GOALS, SpeedSettings, _start_seconds, measure_speed
+from sonew_compiled.errors import SonewError
+
+Sonew = Callable[..., Any]
+KEYS = (
+    *("step_f32", "step_bf16", "step_bf16_over_f32", "step_over_adam", "shampoo_step_over_adam"),
+    *("update_f32", "update_bandwidth_share", "update_bf16_over_f32", "band4_over_tridiag"),
+    *("tridiag_over_adam", "loop_overhead", "growth", "compile_seconds", "start_seconds"),
+)
+
+
+@pytest.fixture
+def folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The working directory, with data in it."""
+    shutil.copy(small.data, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# One matrix, so that its ten compilations are short.
+ONE_MATRIX = """
+import jax
+import jax.numpy as jnp
+
+from sonew_compiled import Model
+
+
+def loss(params, batch):
+    return jnp.mean(jnp.sum((batch["image"] @ params["w"] - batch["image"]) ** 2, axis=-1))
+
+
+def batch(size):
+    return {"image": jax.ShapeDtypeStruct((size, 36), jnp.float32)}
+
+
+model = Model(init=lambda key: {"w": jnp.zeros((36, 36))}, loss=loss, batch=batch)
+"""
+
+
+def test_the_speed_table(folder: Path) -> None:
+    (folder / "one_matrix.py").write_text(ONE_MATRIX)
+    result = measure_speed(
+        SpeedSettings(
+            model="one_matrix:model", batch_size=20, pairs=1, growth_sides=(4, 8), compiles=2, starts=1, data="data.npz"
+        )
+    )
+    assert tuple(result["ratios"]) == KEYS == tuple(goal.key for goal in GOALS)
+    assert all(math.isfinite(value) for value in result["ratios"].values())
+    assert all(value > 0 for key, value in result["ratios"].items() if key != "loop_overhead")
+    assert len(result["measurements"]["step_f32"]["per_pair"]) == 1
+    assert len(result["measurements"]["loop_overhead"]["per_pair"]) == 4
+    apart = result["measurements"]["growth"]["core_round_trip_ns"]
+    assert apart == [None, None] if threads() < 2 else all(10 < ns < 1e7 for ns in apart)
+    assert len(result["measurements"]["compile_seconds"]["each"]) == 2
+    assert result["measurements"]["update_bandwidth_share"]["update_bytes"] == 48 * 36 * 36 + 12
+
+
+def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[SpeedSettings] = []
+
+    def measured(settings: SpeedSettings, *, say: Any) -> dict[str, Any]:
+        asked.append(settings)
+        return {
+            "ratios": {goal.key: 2.5 if goal.must is None else goal.must for goal in GOALS},
+            "measurements": {
+                "step_f32": {"core_round_trip_ns": [300, 1000]},
+                "growth": {"core_round_trip_ns": [None] * 2},
+            },
+        }
+
+    monkeypatch.setattr("sonew_compiled.bench.speed.measure_speed", measured)
+    ended = sonew("bench", "--preset", "speed", "-o", "speed", "--json")
+    assert tuple(ended.json["ratios"]) == KEYS
+    assert asked == [SpeedSettings()]
+    assert asked[0].pairs >= 20
+    ended = sonew("bench", "--preset", "speed", "-o", "speed", "--pairs", 3)
+    assert ended.out.count("| yes |") == len(KEYS) - 1
+    assert "Shampoo every 20 steps ÷ Adam, both IREE | 2.5 |  |  |  |" in ended.out
+    assert ended.out.endswith("The first two processors answered each other in 300 to 1000 ns.\n")
+    assert (folder / "speed/speed.md").read_text(encoding="utf-8") == ended.out
+
+
+def test_start_says_why_it_did_not(folder: Path) -> None:
+    with pytest.raises(SonewError, match="no bundle"):
+        _start_seconds(folder / "nowhere", "data.npz")
