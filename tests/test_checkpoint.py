@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -48,17 +47,6 @@ def checkpoint(step: int = 12) -> Checkpoint:
         },
         settings={"seed": "3", "learning_rate": "0.1"},
     )
-
-
-@contextmanager
-def full_disk(after: int) -> Iterator[None]:
-    """No file can grow beyond `after` bytes, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (after, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_checkpoint_comes_back_bit_for_bit(manifest: Manifest, tmp_path: Path) -> None:
@@ -210,7 +198,7 @@ def test_values_that_are_not_finite_are_never_saved(
 
 @pytest.mark.parametrize("room", [0, 100, 600])
 def test_a_full_disk_leaves_the_last_good_one(
-    manifest: Manifest, tmp_path: Path, room: int, refusal: Callable[..., str]
+    manifest: Manifest, tmp_path: Path, room: int, refusal: Callable[..., str], full_disk: Callable[..., Any]
 ) -> None:
     good = save_checkpoint(tmp_path, checkpoint(12), manifest)
     content = good.read_bytes()
@@ -239,6 +227,7 @@ def test_a_killed_process_leaves_the_last_good_one(manifest: Manifest, tmp_path:
     script = f"""
 import resource, signal, numpy as np
 from pathlib import Path
+from typing import Any
 from sonew_compiled.runtime.tensorfile import write_tensors
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +11,6 @@ import pytest
 
 Refused = Callable[..., str]
 TRAIN = ("run", "small.bundle", "--data", "data.npz", "--epochs", 4)
-
-
-@contextlib.contextmanager
-def full_disk(after: int) -> Iterator[None]:
-    """No file can grow beyond `after` bytes, as on a disk that is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (after, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +62,7 @@ def test_plots_of_what_was_not_trained(refused: Refused) -> None:
     assert "odd/metrics.jsonl line 1 is not a line of metrics" in refused(1, "plot", "odd")
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(refused: Refused, trained: Path) -> None:
+def test_a_full_disk_keeps_the_last_checkpoint(refused: Refused, trained: Path, full_disk: Callable[..., Any]) -> None:
     before = trained.read_bytes()
     with full_disk(after=2000):
         message = refused(1, "run", "small.bundle", "--resume", trained, "--epochs", 8)
@@ -86,7 +73,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(refused: Refused, trained: Path) 
     assert not list(Path("sonew-run").glob(".*"))
 
 
-def test_a_full_disk_while_compiling(refused: Refused, small: Any) -> None:
+def test_a_full_disk_while_compiling(refused: Refused, small: Any, full_disk: Callable[..., Any]) -> None:
     shutil.copy(small.path / "small_model.py", ".")
     shutil.copytree("small.bundle", "out")
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
