@@ -88,8 +88,8 @@ def _preset(
     return OptimizerSettings(name=name, learning_rate=rate, b1=b1, b2=b2, eps=eps, **others)
 
 
-# diag-sonew and band-sonew have tridiag-sonew's. Those for small models, ons, full-adagrad and natural-gradient, are
-# untuned.
+# diag-sonew and band-sonew have tridiag-sonew's. Those for small models, ons, full-adagrad and natural-gradient, were
+# found on docs/examples/perceptron.py.
 _PRESETS = {
     preset.name: preset
     for preset in (
@@ -109,11 +109,11 @@ _PRESETS = {
         _preset("soap", 6e-3, 0.95, 0.95, 1e-8, precond_interval=10),
         _preset("shampoo", 3.7e-3, 0.9, 0.95, 1e-6, precond_interval=20, block_size=2048),
         _preset("rfdson", 7.9e-4, 0.76, 0.989, 0.91, rank=4),
-        _preset("ons", 1.0, eps=1.0),
-        _preset("full-adagrad", 1e-2, eps=1e-6, precond_interval=1),
+        _preset("ons", 6.2, eps=1.0),
+        _preset("full-adagrad", 3.0, eps=1e-6, precond_interval=1),
         _preset("kfac", 1.0, 0.9, 0.95, 0.1, precond_interval=20),
         _preset("kbfgs", 0.48, 0.967, 0.83, 0.58),
-        _preset("natural-gradient", 1e-1, eps=1e-2),
+        _preset("natural-gradient", 1.0, eps=1e-2),
         _preset("locoprop", 1.5e-4, 0.999, 0.9, 3e-6, local_steps=10, activation_rate=1e-2),
     )
 }

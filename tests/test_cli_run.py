@@ -17,7 +17,7 @@ from PIL import Image
 from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors
 
 Run = Callable[..., Any]
-EXAMPLE = Path(__file__).parent.parent / "docs/examples/softmax.py"
+EXAMPLE = Path(__file__).parent.parent / "docs/examples/perceptron.py"
 
 
 @pytest.fixture(autouse=True)
@@ -237,6 +237,6 @@ def test_what_only_reads_leaves_nothing_behind(sonew: Run, tmp_path: Path) -> No
 def test_the_example_of_a_model_trains(sonew: Run) -> None:
     """With an optimizer for small models, on the digits that come with the package."""
     shutil.copy(EXAMPLE, ".")
-    result = sonew("run", "--model", "softmax:model", "--optimizer", "natural-gradient", "--epochs", 6, "--json")
+    result = sonew("run", "--model", "perceptron:model", "--optimizer", "natural-gradient", "--epochs", 6, "--json")
     assert result.code == 0, result.err
     assert result.json["test_loss"] < 1.2  # nats; 2.3 of what knows nothing

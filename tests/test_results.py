@@ -125,6 +125,25 @@ def test_the_best_of_every_study_is_quoted(document: str, file: str, precision: 
         assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
 
 
+def test_the_best_of_every_small_study_is_quoted() -> None:
+    table = {tuple(cells[:2]): cells[2:] for cells in table_rows("docs/results.md") if len(cells) == 7}
+    studies = rows("tuned-small-20.jsonl")
+    assert {(row["model"], row["epochs"], row["data"]) for row in studies} == {("perceptron:model", 20, "mnist-10k")}
+    full = ("ons", "full-adagrad", "natural-gradient")
+    assert {(row["optimizer"], row["precision"]) for row in studies} == {
+        *itertools.product(full, ("f32",)),
+        *itertools.product(full[1:], ("bf16",)),
+    }
+    for row in studies:
+        assert len(row["each"]) == row["trials"] == (12 if row["precision"] == "f32" else 6)
+        best = [row["best"].get(key) for key in ("learning_rate", "eps")]
+        assert table[row["optimizer"], f"`{row['precision']}`"] == [
+            str(row["trials"]),
+            *("" if x is None else f"{x:.3g}" for x in best),
+            *(f"{row[key]:.4f}" for key in ("train_loss", "test_loss")),
+        ]
+
+
 def best_of(trials: list[dict[str, Any]]) -> dict[str, float]:
     """The settings of the trial with the least loss."""
     best = min((each for each in trials if each["train_loss"] is not None), key=lambda each: each["train_loss"])

@@ -1,8 +1,8 @@
-"""A model of one's own: softmax regression of MNIST's digits, each the means of 4 by 4 pixels; 500 parameters.
+"""A model of one's own: a perceptron for MNIST's digits, each the means of 4 by 4 pixels; 730 parameters.
 
 In the folder of this file, with an optimizer that is only for small models:
 
-    sonew run --model softmax:model --optimizer natural-gradient
+    sonew run --model perceptron:model --optimizer natural-gradient
 """
 
 from __future__ import annotations
@@ -13,22 +13,28 @@ import optax
 
 from sonew_compiled import Model
 
-SIDE, POOL, CLASSES = 28, 4, 10
+SIDE, POOL, HIDDEN, CLASSES = 28, 4, 12, 10
 FEATURES = (SIDE // POOL) ** 2
 
-Params = dict[str, jax.Array]
+Params = dict[str, dict[str, jax.Array]]
 Batch = dict[str, jax.Array]
 
 
 def init(key: jax.Array) -> Params:
-    """Zeros; a convex problem needs no random start."""
-    return {"kernel": jnp.zeros((FEATURES, CLASSES)), "bias": jnp.zeros(CLASSES)}
+    """Two dense layers, kernels of variance 1 / inputs."""
+    normal = jax.nn.initializers.lecun_normal()
+    hidden, out = jax.random.split(key)
+    return {
+        "hidden": {"kernel": normal(hidden, (FEATURES, HIDDEN)), "bias": jnp.zeros(HIDDEN)},
+        "out": {"kernel": normal(out, (HIDDEN, CLASSES)), "bias": jnp.zeros(CLASSES)},
+    }
 
 
 def logits(params: Params, image: jax.Array) -> jax.Array:
     """A score for each class, (batch, 10), of images of (batch, 28, 28)."""
     pooled = image.reshape(-1, SIDE // POOL, POOL, SIDE // POOL, POOL).mean((2, 4))
-    return pooled.reshape(-1, FEATURES) @ params["kernel"] + params["bias"]
+    hidden = jnp.tanh(pooled.reshape(-1, FEATURES) @ params["hidden"]["kernel"] + params["hidden"]["bias"])
+    return hidden @ params["out"]["kernel"] + params["out"]["bias"]
 
 
 def loss(params: Params, batch: Batch) -> jax.Array:
