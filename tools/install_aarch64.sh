@@ -40,11 +40,14 @@ apt_of "$(dpkg --print-architecture)" update || give_up "apt-get update fails"
 apt_of "$(dpkg --print-architecture)" install -y --no-install-recommends --download-only qemu-user-static ||
   give_up "there is no qemu-user-static"
 unpack "$stage/tools" || give_up "dpkg fails"
-find "$stage/tools" -name 'qemu-*' -type f ! -name qemu-aarch64-static -delete
+# From Debian 13 on the name that ends in -static is a link to the other.
+find "$stage/tools/usr/bin" -name 'qemu-*' ! -name qemu-aarch64 ! -name qemu-aarch64-static -delete
 apt_of arm64 update || give_up "the package sources have no arm64"
 apt_of arm64 install -y --no-install-recommends --download-only python3-minimal libpython3-stdlib libstdc++6 ||
   give_up "the package sources have no arm64 Python"
 unpack "$stage/root" || give_up "dpkg fails"
+# There /lib is a link as well, which no package of these brings.
+[ -e "$stage/root/lib" ] || ln -s usr/lib "$stage/root/lib"
 
 python=$(basename "$(ls "$stage"/root/usr/bin/python3.[0-9]* | head -n 1)")
 dependencies=$("$host_python" -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"])')
@@ -61,5 +64,6 @@ export PYTHONPATH="\$here/site\${PYTHONPATH:+:\$PYTHONPATH}"
 exec "\$here/tools/usr/bin/qemu-aarch64-static" -L "\$here/root" "\$here/root/usr/bin/$python" "\$@"
 END
 chmod +x "$stage/python"
+"$stage/python" -c 'import numpy' >"$stage/log" 2>&1 || give_up "$(tail -n 1 "$stage/log")"
 rm -rf "$stage/apt" "$stage/log" "$folder"
 mv "$stage" "$folder"
