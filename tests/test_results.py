@@ -22,8 +22,16 @@ def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
 
 
-def losses(row: dict[str, Any]) -> tuple[str, str]:
-    return f"{row['train_loss']:.2f}", f"{row['test_loss']:.2f}"
+def losses(row: dict[str, Any], digits: int = 2) -> tuple[str, str]:
+    return f"{row['train_loss']:.{digits}f}", f"{row['test_loss']:.{digits}f}"
+
+
+def cells_of_study(row: dict[str, Any], settings: tuple[str, ...], *, digits: int) -> list[str]:
+    """What a table says of a study: how many trials it had, the settings of the best of them, and its losses."""
+    assert len(row["each"]) == row["trials"]
+    assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
+    best = [row["best"].get(key) for key in settings]
+    return [str(row["trials"]), *("" if x is None else f"{x:.3g}" for x in best), *losses(row, digits)]
 
 
 def table_rows(document: str) -> list[list[str]]:
@@ -115,14 +123,7 @@ def test_the_best_of_every_study_is_quoted(document: str, file: str, precision: 
     assert {(row["epochs"], row["data"], row["precision"]) for row in studies} == {(20, "mnist", precision)}
     assert {row["trials"] for row in studies} == {12 if precision == "f32" else 6}
     for row in studies:
-        assert len(row["each"]) == row["trials"]
-        best = [row["best"].get(key) for key in ("learning_rate", "b1", "b2", "eps")]
-        assert table[row["optimizer"]] == [
-            str(row["trials"]),
-            *("" if x is None else f"{x:.3g}" for x in best),
-            *losses(row),
-        ]
-        assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
+        assert table[row["optimizer"]] == cells_of_study(row, ("learning_rate", "b1", "b2", "eps"), digits=2)
 
 
 def test_the_best_of_every_small_study_is_quoted() -> None:
@@ -135,13 +136,9 @@ def test_the_best_of_every_small_study_is_quoted() -> None:
         *itertools.product(full[1:], ("bf16",)),
     }
     for row in studies:
-        assert len(row["each"]) == row["trials"] == (12 if row["precision"] == "f32" else 6)
-        best = [row["best"].get(key) for key in ("learning_rate", "eps")]
-        assert table[row["optimizer"], f"`{row['precision']}`"] == [
-            str(row["trials"]),
-            *("" if x is None else f"{x:.3g}" for x in best),
-            *(f"{row[key]:.4f}" for key in ("train_loss", "test_loss")),
-        ]
+        assert row["trials"] == (12 if row["precision"] == "f32" else 6)
+        quoted = table[row["optimizer"], f"`{row['precision']}`"]
+        assert quoted == cells_of_study(row, ("learning_rate", "eps"), digits=4)
 
 
 def best_of(trials: list[dict[str, Any]]) -> dict[str, float]:

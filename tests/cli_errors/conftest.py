@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+TRAIN = ("run", "small.bundle", "--data", "data.npz", "--epochs", 4)
+
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,9 +37,15 @@ def refused(sonew: Callable[..., Any]) -> Callable[..., str]:
 
 
 @pytest.fixture
+def train_line() -> tuple[object, ...]:
+    """The command line of the run that `trained` has done."""
+    return TRAIN
+
+
+@pytest.fixture
 def trained(sonew: Callable[..., Any]) -> Path:
     """The last checkpoint of a run in `sonew-run`."""
-    assert sonew("run", "small.bundle", "--data", "data.npz", "--epochs", 4).code == 0
+    assert sonew(*TRAIN).code == 0
     return Path("sonew-run/step-00000036.safetensors")
 
 

@@ -13,8 +13,8 @@ import pytest
 
 Run = Callable[..., Any]
 Refused = Callable[..., str]
+Line = tuple[object, ...]
 Change = Callable[[Callable[[dict[str, Any]], object]], None]
-TRAIN = ("run", "small.bundle", "--data", "data.npz", "--epochs", 4)
 
 
 @pytest.mark.parametrize("line", ["run X", "eval X --checkpoint c", "reconstruct X --checkpoint c", "inspect X"])
@@ -27,7 +27,7 @@ def test_what_is_not_a_bundle(refused: Refused, line: str, name: str) -> None:
     assert "sonew compile" in message
 
 
-def test_damaged_executables(refused: Refused) -> None:
+def test_damaged_executables(refused: Refused, train_line: Line) -> None:
     path = Path("small.bundle/cpu.vmfb")
     content = path.read_bytes()
     damages: dict[str, Callable[[], object]] = {
@@ -37,25 +37,25 @@ def test_damaged_executables(refused: Refused) -> None:
     }
     for said, damage in damages.items():
         damage()
-        for line in (TRAIN, ("inspect", "small.bundle")):
+        for line in (train_line, ("inspect", "small.bundle")):
             message = refused(1, *line)
             assert "small.bundle/cpu.vmfb" in message
             assert said in message
             assert "compile the bundle again" in message
 
 
-def test_an_executable_that_is_none(refused: Refused, change_manifest: Change) -> None:
+def test_an_executable_that_is_none(refused: Refused, change_manifest: Change, train_line: Line) -> None:
     """With a hash that fits, so that it is IREE that finds out."""
     content = b"not an executable" * 100
     Path("small.bundle/cpu.vmfb").write_bytes(content)
     spec = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     change_manifest(lambda manifest: manifest["files"].update({"cpu.vmfb": spec}))
-    message = refused(1, *TRAIN)
+    message = refused(1, *train_line)
     assert "small.bundle/cpu.vmfb cannot be loaded on device local-task" in message
     assert "compile the bundle again" in message
 
 
-def test_damaged_manifests(refused: Refused) -> None:
+def test_damaged_manifests(refused: Refused, train_line: Line) -> None:
     path = Path("small.bundle/manifest.json")
     text = path.read_text()
     for content, said in (
@@ -65,7 +65,7 @@ def test_damaged_manifests(refused: Refused) -> None:
         ("{}", "no format_version"),
     ):
         path.write_text(content)
-        for line in (TRAIN, ("inspect", "small.bundle")):
+        for line in (train_line, ("inspect", "small.bundle")):
             message = refused(1, *line)
             assert "small.bundle/manifest.json" in message
             assert said in message
@@ -118,47 +118,49 @@ def test_manifests_that_lack_something_or_hold_something_else(sonew: Run) -> Non
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "schedule"])
-def test_a_manifest_without_defaults_to_train_by(refused: Refused, key: str, change_manifest: Change) -> None:
+def test_a_manifest_without_defaults_to_train_by(
+    refused: Refused, key: str, change_manifest: Change, train_line: Line
+) -> None:
     change_manifest(lambda manifest: manifest["defaults"].pop(key))
-    message = refused(1, *TRAIN)
+    message = refused(1, *train_line)
     assert "small.bundle/manifest.json" in message
     assert key in message
 
 
-def test_learning_rates_that_a_bundle_cannot_have(sonew: Run, change_manifest: Change) -> None:
+def test_learning_rates_that_a_bundle_cannot_have(sonew: Run, change_manifest: Change, train_line: Line) -> None:
     for rate in (-1.0, math.nan, "fast", None):
         change_manifest(lambda manifest, rate=rate: manifest["defaults"].update(learning_rate=rate))
-        result = sonew(*TRAIN)
+        result = sonew(*train_line)
         assert result.code in (1, 2)
         assert result.err.count("\n") == 1
         assert "learning" in result.err
 
 
-def test_a_newer_bundle(refused: Refused, change_manifest: Change) -> None:
+def test_a_newer_bundle(refused: Refused, change_manifest: Change, train_line: Line) -> None:
     change_manifest(lambda manifest: manifest.update(format_version=99))
-    for line in (TRAIN, ("inspect", "small.bundle")):
+    for line in (train_line, ("inspect", "small.bundle")):
         message = refused(1, *line)
         assert "format version 99; this runtime reads 1 to " in message
         assert "upgrade sonew-compiled" in message
 
 
-def test_a_dtype_that_there_is_not(refused: Refused, change_manifest: Change) -> None:
+def test_a_dtype_that_there_is_not(refused: Refused, change_manifest: Change, train_line: Line) -> None:
     change_manifest(lambda manifest: manifest["functions"]["train_step"]["inputs"][-1].update(dtype="float12"))
-    message = refused(1, *TRAIN)
+    message = refused(1, *train_line)
     assert "float12" in message
     assert "compile the bundle again" in message
 
 
-def test_a_bundle_without_code_for_the_device(refused: Refused, change_manifest: Change) -> None:
+def test_a_bundle_without_code_for_the_device(refused: Refused, change_manifest: Change, train_line: Line) -> None:
     change_manifest(lambda manifest: manifest["targets"][0].update(name="cuda:sm_80", driver="cuda"))
-    message = refused(1, *TRAIN)
+    message = refused(1, *train_line)
     assert "no code for device local-task: it holds cuda:sm_80" in message
     assert "sonew compile --target cpu" in message
 
 
-def test_a_bundle_for_another_processor(refused: Refused, change_manifest: Change) -> None:
+def test_a_bundle_for_another_processor(refused: Refused, change_manifest: Change, train_line: Line) -> None:
     change_manifest(lambda manifest: manifest["targets"][0].update(cpu="future", cpu_features=["avx9000"]))
-    message = refused(1, *TRAIN)
+    message = refused(1, *train_line)
     assert "for future, this one lacks avx9000" in message
     assert "sonew compile --target cpu" in message
 

@@ -12,8 +12,8 @@ from sonew_compiled.runtime import load_checkpoint, open_bundle
 from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors, write_tensors
 
 Refused = Callable[..., str]
+Line = tuple[object, ...]
 Change = Callable[[Callable[[dict[str, Any]], object]], None]
-TRAIN = ("run", "small.bundle", "--data", "data.npz", "--epochs", 4)
 
 
 def test_damaged_checkpoints(refused: Refused, trained: Path) -> None:
@@ -81,21 +81,21 @@ def test_going_on_with_other_data(refused: Refused, trained: Path) -> None:
     assert "no file `data.npz`" in message
 
 
-def test_going_on_where_the_run_is_no_more(refused: Refused, trained: Path) -> None:
+def test_going_on_where_the_run_is_no_more(refused: Refused, trained: Path, train_line: Line) -> None:
     message = refused(2, "run", "--resume", "sonew-run")
     assert f"no bundle beside {trained}" in message
     assert message.endswith("sonew run BUNDLE --resume sonew-run")
     message = refused(2, "run", "small.bundle", "--resume", "sonew-run", "--epochs", 2)
     assert "is at step 36, beyond the 18 steps of 2 epochs: choose more --epochs" in message
-    message = refused(2, *TRAIN)
+    message = refused(2, *train_line)
     assert "sonew-run holds another run" in message
     assert "--resume sonew-run" in message
     assert "--overwrite" in message
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(refused: Refused, trained: Path) -> None:
+def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(refused: Refused, trained: Path, train_line: Line) -> None:
     # The compiled optimizer bounds its steps: only a rate at the end of float32's range makes it diverge.
-    message = refused(1, *TRAIN, "-o", "wild", "--learning-rate", "1e38", "--schedule", "constant")
+    message = refused(1, *train_line, "-o", "wild", "--learning-rate", "1e38", "--schedule", "constant")
     assert "of 36: lower --learning-rate, now 1e+38; there is no checkpoint yet" in message
     message = refused(
         *(1, "run", "small.bundle", "--resume", trained, "--epochs", 8, "--warmup-epochs", 0),

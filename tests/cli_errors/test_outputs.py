@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 Refused = Callable[..., str]
-TRAIN = ("run", "small.bundle", "--data", "data.npz", "--epochs", 4)
+Line = tuple[object, ...]
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ def test_bundles_go_where_they_destroy_nothing(refused: Refused, small: Any, out
     assert Path("extension/script.js").exists()
 
 
-def test_output_that_cannot_be_written(refused: Refused, trained: Path) -> None:
+def test_output_that_cannot_be_written(refused: Refused, trained: Path, train_line: Line) -> None:
     Path("file").write_text("")
-    message = refused(1, *TRAIN, "-o", "file/run")
+    message = refused(1, *train_line, "-o", "file/run")
     assert "file/run" in message
     assert "choose another --output" in message
     message = refused(1, "reconstruct", "small.bundle", "--checkpoint", trained, "-o", "file/x.png")
