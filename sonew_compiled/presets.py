@@ -1,7 +1,7 @@
 """The settings that ship for each optimizer. Imports nothing, so that a device's command line can show them.
 
 They were found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py` and, most, by `sonew tune` for 20
-epochs: `docs/results.md` says how, and the runs are in `docs/results/`.
+epochs: `docs/lab-notes.md` says how, and the runs are in `docs/results/`.
 """
 
 from __future__ import annotations
