@@ -9,7 +9,26 @@ from types import MappingProxyType
 from typing import TextIO
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes import (
+from sonew_compiled.passes.ir.mlir import first_diagnostic, ir, to_text
+from sonew_compiled.passes.precision import (
+    loss_scaling,
+    lower_contractions,
+    lower_storage,
+    retype,
+    stochastic_rounding,
+    use_stored,
+)
+from sonew_compiled.passes.precision.policies import Policy
+from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.shared import (
+    legalize_chlo,
+    merge_exports,
+    split_reductions,
+    strip_locations,
+    transpose_scatters,
+    wire_donation,
+)
+from sonew_compiled.passes.target import (
     emulate_arithmetic,
     emulate_bf16,
     emulate_contractions,
@@ -20,25 +39,10 @@ from sonew_compiled.passes import (
     fence_scatters,
     fork_stored,
     gather_shifts,
-    legalize_chlo,
-    loss_scaling,
-    lower_contractions,
-    lower_storage,
-    merge_exports,
-    retype,
     select_export,
-    split_reductions,
-    stochastic_rounding,
     stream_rows,
-    strip_locations,
-    transpose_scatters,
-    use_stored,
     widen_booleans,
-    wire_donation,
 )
-from sonew_compiled.passes._mlir import first_diagnostic, ir, to_text
-from sonew_compiled.passes._pass import Pass
-from sonew_compiled.passes.precision import Policy
 
 _BEFORE_PRECISION: Sequence[Pass] = (merge_exports.PASS, legalize_chlo.PASS, transpose_scatters.PASS)
 _AFTER_PRECISION: Sequence[Pass] = (split_reductions.PASS, wire_donation.PASS, strip_locations.PASS)

@@ -33,6 +33,16 @@ ALLOWED = {
     "tpu_program": ("errors", "runtime", "targets"),
 }
 LOWERING = ("errors", "passes", "runtime.manifest")
+
+# What a room of `passes/` may import of the others; `pipeline`, on top of them, imports all.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "ir": (),
+    "record": ("ir",),
+    "rows": ("ir",),
+    "shared": ("ir", "record"),
+    "precision": ("ir", "record"),
+    "target": ("ir", "record", "rows"),
+}
 # These put the parts together.
 FREE = ("", "compile", "cli", "bench")
 
@@ -88,6 +98,21 @@ def test_imports_follow_the_arrows(module: str) -> None:
         if name.split(".")[0] == "sonew_compiled":
             inner = name.partition(".")[2]
             assert any(f"{inner}.".startswith(f"{each}.") for each in allowed), f"{module} imports {name}"
+
+
+ROOM_MODULES = [name for name in MODULES if part_of(name) == "passes" and len(name.split(".")) > 2]
+
+
+@pytest.mark.parametrize("module", [name for name in ROOM_MODULES if name.split(".")[2] != "pipeline"])
+def test_a_room_imports_only_those_below_it(module: str) -> None:
+    room = module.split(".")[2]
+    of_passes = {name for name in imports(module) if part_of(name) == "passes"}
+    for name in of_passes:
+        assert len(name.split(".")) > 2, f"{module} imports what is on top of it"
+        other = name.split(".")[2]
+        if other == room and room in ("shared", "precision", "target"):
+            raise AssertionError(f"{module} imports the pass {name}: what they share belongs in ir")
+        assert other in (room, *ROOMS[room]), f"{module} imports {name}"
 
 
 def test_compile_does_not_know_the_command_line() -> None:

@@ -22,7 +22,7 @@ from jaxlib.mlir.dialects import stablehlo
 from sonew_compiled import passes
 from sonew_compiled.errors import UsageError
 from sonew_compiled.optimizer._chain import Chain
-from sonew_compiled.passes.split_reductions import _factors
+from sonew_compiled.passes.shared.split_reductions import _factors
 
 ADD = """
 func.func public @main(%x: tensor<4xf32>) -> tensor<4xf32> {

@@ -21,7 +21,7 @@ from sonew_compiled.compile import compile_training
 from sonew_compiled.lower import lower
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._chain import Chain
-from sonew_compiled.passes._function import operations_in
+from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import open_device
 from sonew_compiled.targets import pin_host, resolve_target, resolve_targets
@@ -278,7 +278,7 @@ def test_many_partial_results_are_combined_once(monkeypatch: pytest.MonkeyPatch)
         return y / jnp.sqrt(jnp.sum(y * y))
 
     for most, reductions in ((1, 0), (0, 1)):
-        monkeypatch.setattr("sonew_compiled.passes._row_numbers._MOST_PARTIAL", most)
+        monkeypatch.setattr("sonew_compiled.passes.rows.numbers._MOST_PARTIAL", most)
         module = streamed(program, x)
         assert len(operations(module, "flow.dispatch")) == 2
         assert len(operations(module, "stablehlo.reduce")) == reductions

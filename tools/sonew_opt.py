@@ -15,7 +15,7 @@ import click
 
 from sonew_compiled import passes
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.passes._mlir import ir
+from sonew_compiled.passes.ir.mlir import ir
 
 _BYTECODE = b"ML\xefR"  # what MLIR bytecode, and with it every portable artifact, starts with
 

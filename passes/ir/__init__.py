@@ -1,0 +1,1 @@
+"""What all passes need of MLIR: one concept a file."""

@@ -1,0 +1,204 @@
+"""Making StableHLO operations at the insertion point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type, shape_of, with_element
+from sonew_compiled.passes.ir.uses import owner
+
+
+def u32() -> ir.Type:
+    """The type of an unsigned 32-bit integer."""
+    return ir.IntegerType.get_unsigned(32)
+
+
+def constant(value: float, element: ir.Type, shape: Sequence[int] = ()) -> ir.Value:
+    """A tensor of one value."""
+    kind = ir.RankedTensorType.get(shape, element)
+    whole = isinstance(element, ir.IntegerType)
+    one = ir.IntegerAttr.get(element, int(value)) if whole else ir.FloatAttr.get(element, value)
+    attributes = {"value": ir.DenseElementsAttr.get_splat(kind, one)}
+    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
+
+
+def mask(where: np.ndarray) -> ir.Value:
+    """A constant of booleans."""
+    kind = ir.RankedTensorType.get(where.shape, ir.IntegerType.get_signless(1))
+    # Not of packed bits: jaxlib 0.10 takes one byte of them for a splat.
+    attributes = {"value": ir.DenseElementsAttr.get([ir.BoolAttr.get(bool(each)) for each in where.flat], type=kind)}
+    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
+
+
+def elementwise(name: str, first: ir.Value, *others: ir.Value | int) -> ir.Value:
+    """`stablehlo.<name>` of tensors of one type, which the result has too; a number stands for a tensor of it."""
+    operands = [first, *(like(other, first) if isinstance(other, int) else other for other in others)]
+    return ir.Operation.create(f"stablehlo.{name}", results=[first.type], operands=operands).result
+
+
+def like(value: float, tensor: ir.Value) -> ir.Value:
+    """A tensor of one value, of the type that another has."""
+    return constant(value, element_type(tensor), shape_of(tensor))
+
+
+def compare(direction: str, left: ir.Value, right: ir.Value, kind: str) -> ir.Value:
+    """Whether `left` is `LT`, `GE`, ... `right`, compared as `FLOAT`, `SIGNED` or `UNSIGNED`."""
+    attributes = {
+        "comparison_direction": ir.Attribute.parse(f"#stablehlo<comparison_direction {direction}>"),
+        "compare_type": ir.Attribute.parse(f"#stablehlo<comparison_type {kind}>"),
+    }
+    into = with_element(left, ir.IntegerType.get_signless(1))
+    return ir.Operation.create(
+        "stablehlo.compare", results=[into], operands=[left, right], attributes=attributes
+    ).result
+
+
+def select(condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+    """`yes` where the condition, a tensor of the same shape or a scalar, holds, else `no`."""
+    return ir.Operation.create("stablehlo.select", results=[yes.type], operands=[condition, yes, no]).result
+
+
+def bitcast(value: ir.Value, into: ir.Type) -> ir.Value:
+    """The same bits as another element type of the same width."""
+    kind = with_element(value, into)
+    return ir.Operation.create("stablehlo.bitcast_convert", results=[kind], operands=[value]).result
+
+
+def broadcast(value: ir.Value, shape: Sequence[int], dims: Sequence[int] = ()) -> ir.Value:
+    """A tensor that repeats the value, whose axes become those at `dims`; a scalar has none."""
+    kind = ir.RankedTensorType.get(shape, element_type(value))
+    attributes = {"broadcast_dimensions": ir.DenseI64ArrayAttr.get(list(dims))}
+    return ir.Operation.create(
+        "stablehlo.broadcast_in_dim", results=[kind], operands=[value], attributes=attributes
+    ).result
+
+
+def reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
+    """The same elements in another shape; the tensor itself if it has it."""
+    if shape_of(value) == list(shape):
+        return value
+    kind = ir.RankedTensorType.get(shape, element_type(value))
+    return ir.Operation.create("stablehlo.reshape", results=[kind], operands=[value]).result
+
+
+def transpose(value: ir.Value, order: Sequence[int]) -> ir.Value:
+    """The tensor whose axis `k` is the value's axis `order[k]`; the tensor itself if none moves."""
+    if list(order) == sorted(order):
+        return value
+    shape = shape_of(value)
+    kind = ir.RankedTensorType.get([shape[dim] for dim in order], element_type(value))
+    attributes = {"permutation": ir.DenseI64ArrayAttr.get(list(order))}
+    return ir.Operation.create("stablehlo.transpose", results=[kind], operands=[value], attributes=attributes).result
+
+
+def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
+    """The tensors one after the other along an axis; the tensor itself if it is one."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = shape_of(parts[0])
+    shape[dim] = sum(ir.ShapedType(part.type).shape[dim] for part in parts)
+    kind = ir.RankedTensorType.get(shape, element_type(parts[0]))
+    attributes = {"dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
+    return ir.Operation.create(
+        "stablehlo.concatenate", results=[kind], operands=list(parts), attributes=attributes
+    ).result
+
+
+def slice_of(value: ir.Value, starts: Sequence[int], limits: Sequence[int]) -> ir.Value:
+    """The elements from `starts` up to `limits`; the tensor itself if these are all."""
+    shape = shape_of(value)
+    if not any(starts) and list(limits) == shape:
+        return value
+    kind = ir.RankedTensorType.get(
+        [end - start for start, end in zip(starts, limits, strict=True)], element_type(value)
+    )
+    attributes = {
+        "start_indices": ir.DenseI64ArrayAttr.get(list(starts)),
+        "limit_indices": ir.DenseI64ArrayAttr.get(list(limits)),
+        "strides": ir.DenseI64ArrayAttr.get([1] * len(shape)),
+    }
+    return ir.Operation.create("stablehlo.slice", results=[kind], operands=[value], attributes=attributes).result
+
+
+def rows(value: ir.Value, start: int, end: int) -> ir.Value:
+    """Rows `start` up to `end`: a slice along the leading axis."""
+    shape = shape_of(value)
+    return slice_of(value, [start, *[0] * (len(shape) - 1)], [end, *shape[1:]])
+
+
+def iota(shape: Sequence[int], dim: int, element: ir.Type | None = None) -> ir.Value:
+    """The index of every element along an axis, as integers, unsigned ones of 32 bits if not said otherwise."""
+    kind = ir.RankedTensorType.get(shape, element or u32())
+    attributes = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
+    return ir.Operation.create("stablehlo.iota", results=[kind], attributes=attributes).result
+
+
+def linear_index(shape: Sequence[int]) -> ir.Value:
+    """The row-major index of every element, as unsigned 32-bit integers."""
+    total = constant(0, u32(), shape)
+    for dim, size in enumerate(shape):
+        if size > 1:
+            total = elementwise("add", total, elementwise("multiply", iota(shape, dim), math.prod(shape[dim + 1 :])))
+    return total
+
+
+def reduce_all(name: str, value: ir.Value, init: ir.Value) -> ir.Value:
+    """Reduce every element into a scalar with `stablehlo.<name>`, of which `init` is the identity."""
+    return reduce(name, value, init, range(len(shape_of(value))))
+
+
+def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> ir.Value:
+    """Reduce these axes with `stablehlo.<name>`, of which `init` is the identity."""
+    if not dims:
+        return value
+    left = [size for dim, size in enumerate(shape_of(value)) if dim not in dims]
+    kind = ir.RankedTensorType.get(left, element_type(value))
+    attributes = {"dimensions": ir.DenseI64ArrayAttr.get(list(dims))}
+    op = ir.Operation.create(
+        "stablehlo.reduce", results=[kind], operands=[value, init], attributes=attributes, regions=1
+    )
+    body = op.regions[0].blocks.append(init.type, init.type)
+    with ir.InsertionPoint(body):
+        result = elementwise(name, *body.arguments)
+        ir.Operation.create("stablehlo.return", operands=[result])
+    return op.result
+
+
+def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int]) -> list[ir.Value]:
+    """Reduce these axes of other tensors as a `stablehlo.reduce` does its own, with its body and initial values."""
+    copy = op.clone()
+    for index, value in enumerate(values):
+        copy.operands[index] = value
+    copy.attributes["dimensions"] = ir.DenseI64ArrayAttr.get(list(dims))
+    left = [size for dim, size in enumerate(shape_of(values[0])) if dim not in dims]
+    for result in copy.results:
+        result.set_type(ir.RankedTensorType.get(left, element_type(result)))
+    return list(copy.results)
+
+
+def add_zero(value: ir.Value, *, but: Sequence[ir.Operation] = ()) -> None:
+    """Have all that reads the value, but these operations, read a sum of it and zero, which changes no number."""
+    maker = owner(value)
+    assert maker is not None, value
+    with ir.InsertionPoint.after(maker):
+        added = elementwise("add", value, like(0, value))
+    value.replace_all_uses_except(added, [added.owner.operation, *but])
+
+
+def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The same values, behind a barrier that nothing is fused across."""
+    kinds = [value.type for value in values]
+    return list(ir.Operation.create("stablehlo.optimization_barrier", results=kinds, operands=list(values)).results)
+
+
+def clone(value: ir.Value) -> ir.Value:
+    """A copy, which keeps IREE from fusing what makes the value with what reads it, and which IREE then leaves out.
+
+    Of IREE's own dialect, which jaxlib does not know.
+    """
+    value.type.context.allow_unregistered_dialects = True
+    return ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value]).result

@@ -1,0 +1,67 @@
+"""Elementwise operations, and those of MLIR's `arith` and `math` that compute them."""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type, is_float, is_half, shape_of, width_of
+
+ARITHMETIC = {  # of floating point, of integers
+    "add": ("arith.addf", "arith.addi"),
+    "subtract": ("arith.subf", "arith.subi"),
+    "multiply": ("arith.mulf", "arith.muli"),
+    "divide": ("arith.divf", ""),
+    "maximum": ("arith.maximumf", ""),
+    "minimum": ("arith.minimumf", ""),
+    "abs": ("math.absf", ""),
+    "negate": ("arith.negf", ""),
+    "sqrt": ("math.sqrt", ""),
+    "rsqrt": ("math.rsqrt", ""),
+    "and": ("", "arith.andi"),
+    "or": ("", "arith.ori"),
+    "xor": ("", "arith.xori"),
+    "shift_left": ("", "arith.shli"),
+    "shift_right_logical": ("", "arith.shrui"),
+    "shift_right_arithmetic": ("", "arith.shrsi"),
+}
+
+
+_OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
+
+
+def is_vectorised(op: ir.Operation) -> bool:
+    """Whether `Vectors.elementwise` knows the operation on its element types."""
+    name = op.name.removeprefix("stablehlo.")
+    kinds = [element_type(each) for each in (*op.operands, *op.results)]
+    if name == "convert":
+        return kinds[0] == kinds[1] or conversion_of(kinds[0], kinds[1]) is not None
+    if name == "bitcast_convert":
+        return width_of(kinds[0]) == width_of(kinds[1])
+    if name in _OTHERS:
+        return True
+    if name not in ARITHMETIC:
+        return False
+    floating, integer = ARITHMETIC[name]
+    return bool(floating if is_float(kinds[0]) or is_half(kinds[0]) else integer)
+
+
+def conversion_of(source: ir.Type, into: ir.Type) -> str | None:
+    """The operation that converts numbers of one type to another, None for those that no kernel needs."""
+    floats = isinstance(source, ir.FloatType), isinstance(into, ir.FloatType)
+    narrower = width_of(into) < width_of(source)
+    if floats == (True, True):
+        return "arith.truncf" if narrower else "arith.extf" if width_of(into) > width_of(source) else None
+    if floats == (False, True):
+        unsigned = ir.IntegerType(source).is_unsigned or width_of(source) == 1
+        return None if is_half(into) else "arith.uitofp" if unsigned else "arith.sitofp"
+    if floats == (False, False) and width_of(into) > 1:
+        unsigned = ir.IntegerType(source).is_unsigned or width_of(source) == 1
+        return "arith.trunci" if narrower else "arith.extui" if unsigned else "arith.extsi"
+    return None
+
+
+def is_elementwise(op: ir.Operation) -> bool:
+    """Whether each element of the result depends on the same element of each operand alone, or on a scalar."""
+    if not is_vectorised(op):
+        return False
+    shape = shape_of(op.results[0])
+    return all(shape_of(operand) in (shape, []) for operand in op.operands)

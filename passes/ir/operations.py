@@ -1,0 +1,15 @@
+"""Kinds of operations."""
+
+from __future__ import annotations
+
+CONTRACTIONS = ("stablehlo.dot_general", "stablehlo.convolution")
+
+
+MOVES = frozenset((
+    "func.call", "func.return", "stablehlo.bitcast_convert", "stablehlo.broadcast_in_dim", "stablehlo.case",
+    "stablehlo.concatenate", "stablehlo.constant", "stablehlo.custom_call", "stablehlo.dynamic_slice",
+    "stablehlo.dynamic_update_slice", "stablehlo.gather", "stablehlo.if", "stablehlo.pad", "stablehlo.reshape",
+    "stablehlo.return", "stablehlo.reverse", "stablehlo.select", "stablehlo.slice", "stablehlo.transpose",
+    "stablehlo.while",
+))  # fmt: skip
+"""Operations that compute nothing, or have no types to change."""

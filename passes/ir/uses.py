@@ -1,0 +1,57 @@
+"""From a value to the operation that makes it and to those that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from sonew_compiled.passes.ir.mlir import ir
+
+
+def owner(value: ir.Value) -> ir.Operation | None:
+    """The operation that makes a value; none makes an argument."""
+    return None if isinstance(value.owner, ir.Block) else value.owner.operation
+
+
+def at_top(op: ir.Operation) -> ir.Operation:
+    """The operation of a function's own block that this one is, or is in a region of."""
+    while (parent := op.parent) is not None and parent.name != "func.func":
+        op = parent
+    return op
+
+
+def operations_in(root: ir.Operation) -> list[ir.Operation]:
+    """Every operation inside, within regions as well, in order."""
+    found: list[ir.Operation] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op != root:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    root.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return found
+
+
+def readers_beyond(op: ir.Operation, goes_on: Callable[[ir.Operation], bool]) -> Iterator[ir.Operation]:
+    """Every operation, once, that reads the result of this one or of a reader that `goes_on`; these have one result."""
+    seen, waiting = {op}, [op]
+    while waiting:
+        for use in waiting.pop().results[0].uses:
+            user = use.owner.operation
+            if user not in seen:
+                seen.add(user)
+                if goes_on(user):
+                    waiting.append(user)
+                yield user
+
+
+class Readers:
+    """The operations that read a value now, to be told apart from those that will."""
+
+    def __init__(self, value: ir.Value) -> None:
+        self._uses = [(use.owner.operation, use.operand_number) for use in value.uses]
+
+    def redirect(self, value: ir.Value) -> None:
+        """Make them read another value."""
+        for operation, operand in self._uses:
+            operation.operands[operand] = value

@@ -1,0 +1,1 @@
+"""The passes of precision policies, and the policies."""

@@ -1,0 +1,129 @@
+"""Scale the loss while it is differentiated, so that small gradients do not vanish in float16.
+
+float16 has no number below 6e-8: the gradients that flow backward through products rounded to it are lost there. They
+are proportional to the cotangent with which the backward pass starts, 1.0 in the traced step: it becomes a scale, by
+which the gradients are divided before the update, and so is whatever else depends on the cotangent, such as derivatives
+by pre-activations; what does not, such as activations, stays. The scale is kept in the state and found by trial:
+
+- if any gradient is infinite or NaN, the step leaves the whole state as it was, and halves the scale (down to 1);
+- after `interval` steps in a row in which none was, it doubles the scale (up to 2^24).
+
+Every scale is a power of two, so scaling alone rounds nothing. The loss that the step reports is not scaled.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.attributes import ROLES, role_indices, text_attribute
+from sonew_compiled.passes.ir.calls import callee
+from sonew_compiled.passes.ir.dependence import dependent_results
+from sonew_compiled.passes.ir.function import Function, functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.state import add_state, state_attributes
+from sonew_compiled.passes.ir.types import has_element, shape_of
+from sonew_compiled.passes.ir.uses import Readers
+from sonew_compiled.passes.record import Pass
+
+SCALE = "precision/loss_scale"
+GOOD_STEPS = "precision/good_steps"
+"""How many steps in a row had finite gradients since the scale last changed."""
+
+GRADIENTS = "train_step__gradients"
+SMALLEST_SCALE = 1.0
+LARGEST_SCALE = 2.0**24
+
+
+def loss_scaling(module: ir.Module, *, initial: int = 2**15, interval: int = 200) -> None:
+    """Scale the gradients of `train_step`, and keep the scale in its state.
+
+    Raises:
+        UsageError: there is no `init` or no `train_step` that calls the gradients with a constant cotangent, or an
+            option is out of range.
+    """
+    if not 1 <= initial <= LARGEST_SCALE or initial & (initial - 1):
+        raise UsageError(f"loss-scaling: the initial scale is {initial}; give a power of two up to {LARGEST_SCALE:.0f}")
+    if interval < 1:
+        raise UsageError(f"loss-scaling: the interval is {interval}; give a positive number of steps")
+    by_name = {function.name: function for function in functions(module)}
+    if not {"init", "train_step"} <= by_name.keys():
+        raise UsageError("loss-scaling wants the functions init and train_step")
+    init, step = by_name["init"], by_name["train_step"]
+    call = _gradients_call(step)
+    scale = add_state(init, step, SCALE, initial, ir.F32Type.get())
+    good = add_state(init, step, GOOD_STEPS, 0, ir.IntegerType.get_signless(32))
+    call.operands[len(call.operands) - 1] = scale
+    scaled = dependent_results(by_name[GRADIENTS], frozenset({len(call.operands) - 1}), by_name)
+    gradients = [
+        each for i, each in enumerate(call.results) if i > 0 and i in scaled and has_element(each, ir.F32Type.get())
+    ]
+    readers = [Readers(gradient) for gradient in gradients]
+    with ir.InsertionPoint.after(call):
+        finite = _all_finite(gradients)
+        inverse = build.elementwise("divide", build.constant(1.0, ir.F32Type.get()), scale)
+        for gradient, update in zip(gradients, readers, strict=True):
+            factor = build.broadcast(inverse, shape_of(gradient))
+            update.redirect(build.elementwise("multiply", gradient, factor))
+    with ir.InsertionPoint(step.terminator):
+        _keep_state_unless(finite, step)
+        new_scale, new_good = _next_scale(finite, scale, good, interval)
+    step.add_result(new_scale, state_attributes(SCALE))
+    step.add_result(new_good, state_attributes(GOOD_STEPS))
+    init.finish()
+    step.finish()
+
+
+def _gradients_call(step: Function) -> ir.Operation:
+    for op in step.block.operations:
+        call = op.operation
+        if call.name == "func.call" and callee(call) == GRADIENTS:
+            cotangent = call.operands[len(call.operands) - 1]
+            constant = (
+                not isinstance(cotangent.owner, ir.Block) and cotangent.owner.operation.name == "stablehlo.constant"
+            )
+            if constant and cotangent.type == ir.RankedTensorType.get((), ir.F32Type.get()):
+                return call
+    raise UsageError(
+        f"loss-scaling: train_step does not call @{GRADIENTS} with a constant float32 cotangent as its last"
+    )
+
+
+def _all_finite(gradients: list[ir.Value]) -> ir.Value:
+    """Whether no element has an exponent of ones, which infinities and NaN have; by integers, exact on every target."""
+    zero = build.constant(0, build.u32())
+    largest = zero
+    for gradient in gradients:
+        magnitude = build.elementwise("and", build.bitcast(gradient, build.u32()), 0x7FFFFFFF)
+        largest = build.elementwise("maximum", largest, build.reduce_all("maximum", magnitude, zero))
+    return build.compare("LT", largest, build.like(0x7F800000, largest), "UNSIGNED")
+
+
+def _keep_state_unless(finite: ir.Value, step: Function) -> None:
+    """Return the state as it came where `finite` does not hold."""
+    names = [text_attribute(each, "sonew.name") for each in step.argument_attributes]
+    for index in role_indices(step.result_attributes, ROLES):
+        old = step.arguments[names.index(text_attribute(step.result_attributes[index], "sonew.name"))]
+        step.terminator.operands[index] = build.select(finite, step.returned[index], old)
+
+
+def _next_scale(finite: ir.Value, scale: ir.Value, good: ir.Value, interval: int) -> tuple[ir.Value, ir.Value]:
+    """The scale and the count of good steps after this one."""
+    f32 = ir.F32Type.get()
+    one_more = build.elementwise("add", good, 1)
+    enough = build.compare("GE", one_more, build.like(interval, one_more), "SIGNED")
+    doubled = build.elementwise("multiply", scale, build.constant(2.0, f32))
+    doubled = build.elementwise("minimum", doubled, build.constant(LARGEST_SCALE, f32))
+    halved = build.elementwise("multiply", scale, build.constant(0.5, f32))
+    halved = build.elementwise("maximum", halved, build.constant(SMALLEST_SCALE, f32))
+    zero = build.like(0, good)
+    new_scale = build.select(finite, build.select(enough, doubled, scale), halved)
+    new_good = build.select(finite, build.select(enough, zero, one_more), zero)
+    return new_scale, new_good
+
+
+PASS = Pass(
+    name="loss-scaling",
+    summary="scale the loss while it is differentiated",
+    run=loss_scaling,
+    options={"initial": int, "interval": int},
+)

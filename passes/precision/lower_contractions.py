@@ -1,0 +1,50 @@
+"""Round the operands of matrix products and convolutions to 16 bits; products and sums stay in float32.
+
+The contractions of the model are rounded, forward and backward. Those that only the optimizer's update does are not: an
+optimizer's own linear algebra, such as the iterations for an inverse root, does not bear it. The update is found by its
+name, `train_step__update`, one side of the seam that the tracer leaves. Nor are those of `init`, which runs once.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir.calls import callee, calls, reachable
+from sonew_compiled.passes.ir.convert import narrowed
+from sonew_compiled.passes.ir.function import functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.operations import CONTRACTIONS
+from sonew_compiled.passes.ir.types import has_element
+from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.passes.record import Pass, read_half
+
+UPDATE = "train_step__update"
+
+
+def lower_contractions(module: ir.Module, *, dtype: str = "bf16") -> None:
+    """Give every float32 contraction outside the update and `init` operands of `dtype`; its result stays float32."""
+    narrow, wide = ir.Type.parse(dtype), ir.F32Type.get()
+    kept = _of_the_update_alone(module) | reachable(module, ["init"])
+    for function in functions(module):
+        if function.name in kept:
+            continue
+        for op in operations_in(function.op):
+            if op.name in CONTRACTIONS and all(has_element(v, wide) for v in (*op.operands, op.results[0])):
+                with ir.InsertionPoint(op):
+                    op.operands[0] = narrowed(op.operands[0], narrow)
+                    op.operands[1] = narrowed(op.operands[1], narrow)
+
+
+def _of_the_update_alone(module: ir.Module) -> set[str]:
+    """The functions that only the update leads to."""
+    names = {function.name for function in functions(module)} & {UPDATE}
+    inside = reachable(module, names)
+    others = [function for function in functions(module) if function.name not in inside]
+    from_outside = {callee(call) for function in others for call in calls(function)} - names
+    return inside - reachable(module, from_outside)
+
+
+PASS = Pass(
+    name="lower-contractions",
+    summary="round the operands of matrix products to 16 bits",
+    run=lower_contractions,
+    options={"dtype": read_half},
+)

@@ -1,0 +1,39 @@
+"""Keep the training state in 16 bits, and compute with it as before.
+
+Tensors of the state (those with a `sonew.role`) enter and leave every export in the narrow type: each is widened as it
+enters, which is exact, and rounded to nearest, ties to even, as it leaves. In between the computation has the type it
+had. So a value that a step computes and also stores is used unrounded in that step, and rounded from the next one on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sonew_compiled.passes.ir.attributes import ROLES, role_indices
+from sonew_compiled.passes.ir.function import functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import has_element
+from sonew_compiled.passes.record import Pass, read_half, read_roles
+
+
+def lower_storage(module: ir.Module, *, dtype: str = "bf16", roles: Collection[str] = ROLES) -> None:
+    """Make the float32 arguments and results of these roles, in every export, tensors of `dtype`."""
+    narrow, wide = ir.Type.parse(dtype), ir.F32Type.get()
+    for function in functions(module):
+        if not function.is_public:
+            continue
+        for index in role_indices(function.argument_attributes, roles):
+            if has_element(function.arguments[index], wide):
+                function.retype_argument(index, narrow)
+        for index in role_indices(function.result_attributes, roles):
+            if has_element(function.returned[index], wide):
+                function.retype_result(index, narrow)
+        function.finish()
+
+
+PASS = Pass(
+    name="lower-storage",
+    summary="keep the training state in 16 bits",
+    run=lower_storage,
+    options={"dtype": read_half, "roles": read_roles},
+)

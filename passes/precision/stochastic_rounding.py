@@ -1,0 +1,108 @@
+r"""Round tensors of the state to bfloat16 stochastically, by a rule that every target computes to the same bit.
+
+Rounded to nearest, a bfloat16 weight does not move at all when the update is less than half its last place. Rounded up
+with a probability of the part cut off, it moves by the update in the mean: the rounding is unbiased.
+
+The noise is a hash of counters, in unsigned 32-bit arithmetic that wraps around: no generator's state, the same on
+every target and after a resume. With `mix(x)` being
+
+    x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;  x *= 0x846ca68b;  x ^= x >> 16
+
+and `step` the number of steps done before this one, `tensor` the position of the tensor among those of its roles in
+`train_step`'s results, and `index` the row-major index of the element, each from 0 on,
+
+    noise = mix(mix(index) ^ mix(mix(step + 0x9e3779b9) ^ tensor)) >> 16                     (16 bits)
+    |bfloat16| = min(|float32 as an integer| + noise, 0x7f7fffff) >> 16                      (the sign stays)
+
+so a value that bfloat16 has stays what it is, and a finite one stays finite. Infinities and NaN stay too.
+`mix` is a finalizer of C. Wellons' hash-prospector ("lowbias32").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.attributes import role_indices
+from sonew_compiled.passes.ir.convert import widened_from
+from sonew_compiled.passes.ir.function import Function, functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.rounding import bf16_of
+from sonew_compiled.passes.ir.state import add_state, state_attributes
+from sonew_compiled.passes.ir.types import has_element, shape_of
+from sonew_compiled.passes.record import Pass, read_roles
+
+STEP = "precision/step"
+"""The tensor that counts the steps."""
+
+
+def stochastic_rounding(module: ir.Module, *, roles: Collection[str] = ("parameter",)) -> None:
+    """Make the roundings to nearest with which tensors of these roles leave `train_step` stochastic.
+
+    Raises:
+        UsageError: there is no `init` or `train_step`, or no such rounding: `lower-storage` makes them.
+    """
+    by_name = {function.name: function for function in functions(module)}
+    if not {"init", "train_step"} <= by_name.keys():
+        raise UsageError("stochastic-rounding wants the functions init and train_step")
+    init, step = by_name["init"], by_name["train_step"]
+    found = list(_roundings(step, roles))
+    if not found:
+        raise UsageError("stochastic-rounding: no result of train_step is rounded to bf16; run lower-storage before")
+    count = add_state(init, step, STEP, 0, ir.IntegerType.get_signless(32))
+    with ir.InsertionPoint(step.terminator):
+        first = _mix(build.elementwise("add", build.bitcast(count, build.u32()), 0x9E3779B9))
+        for tensor, result, value in found:
+            key = _mix(build.elementwise("xor", first, tensor))
+            old = step.terminator.operands[result].owner.operation
+            step.terminator.operands[result] = _rounded(value, key)
+            if not list(old.results[0].uses):
+                old.erase()
+        after = build.elementwise("add", count, 1)
+    step.add_result(after, state_attributes(STEP))
+    init.finish()
+    step.finish()
+
+
+def _roundings(step: Function, roles: Collection[str]) -> list[tuple[int, int, ir.Value]]:
+    """The tensor's number, the result's index and the float32 value of each rounding to nearest."""
+    found = []
+    for tensor, result in enumerate(role_indices(step.result_attributes, roles)):
+        rounded = step.returned[result]
+        value = widened_from(rounded)
+        if has_element(rounded, ir.BF16Type.get()) and value is not None and has_element(value, ir.F32Type.get()):
+            found.append((tensor, result, value))
+    return found
+
+
+def _mix(x: ir.Value) -> ir.Value:
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = build.elementwise("xor", x, build.elementwise("shift_right_logical", x, shift))
+        x = build.elementwise("multiply", x, factor)
+    return build.elementwise("xor", x, build.elementwise("shift_right_logical", x, 16))
+
+
+def _rounded(value: ir.Value, key: ir.Value) -> ir.Value:
+    shape = shape_of(value)
+    index = build.linear_index(shape)
+    mixed = _mix(build.elementwise("xor", _mix(index), build.broadcast(key, shape)))
+    noise = build.elementwise("shift_right_logical", mixed, 16)
+    bits = build.bitcast(value, build.u32())
+    sign = build.elementwise("and", bits, 0x80000000)
+    magnitude = build.elementwise("and", bits, 0x7FFFFFFF)
+    infinity = build.like(0x7F800000, magnitude)
+    finite = build.elementwise("minimum", build.elementwise("add", magnitude, noise), 0x7F7FFFFF)
+    # A NaN may have bits only where they are cut off, and would become an infinity: it becomes the usual NaN.
+    nan = build.compare("GT", magnitude, infinity, "UNSIGNED")
+    special = build.select(nan, build.like(0x7FC00000, magnitude), infinity)
+    kept = build.select(build.compare("LT", magnitude, infinity, "UNSIGNED"), finite, special)
+    return bf16_of(build.elementwise("or", kept, sign))
+
+
+PASS = Pass(
+    name="stochastic-rounding",
+    summary="round tensors of the state to bf16 without bias",
+    run=stochastic_rounding,
+    options={"roles": read_roles},
+)

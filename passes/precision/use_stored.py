@@ -1,0 +1,52 @@
+"""Have a step use of the optimizer's state what it stores of it.
+
+After `lower-storage` a new statistic is rounded as it leaves, and the step that made it goes on with the unrounded
+number, which only the next step finds rounded. Here the step goes on with the rounded one:
+
+    s = f(...);  u = g(s);  return convert(s)       becomes       s' = convert(f(...));  u = g(convert(s'));  return s'
+
+So what reads the statistic can read it back from memory, in half the bytes, and nothing computes it a second time.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir.attributes import role_indices
+from sonew_compiled.passes.ir.calls import inline_calls
+from sonew_compiled.passes.ir.convert import convert, widened_from
+from sonew_compiled.passes.ir.function import functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import has_element
+from sonew_compiled.passes.ir.uses import owner
+from sonew_compiled.passes.record import Pass
+
+
+def use_stored(module: ir.Module) -> None:
+    """Round each new tensor of the optimizer's state where it is made, for all that reads it.
+
+    Functions are inlined into the exports.
+    """
+    inline_calls(module)
+    for function in functions(module):
+        if function.is_public:
+            for index in role_indices(function.result_attributes, ("optimizer",)):
+                _round_early(function.returned[index])
+
+
+def _round_early(stored: ir.Value) -> None:
+    """Make what reads the float32 value that is rounded to `stored` read that instead."""
+    value = widened_from(stored)
+    maker = None if value is None else owner(value)
+    if value is None or maker is None or not has_element(value, ir.F32Type.get()):
+        return
+    rounding = owner(stored)
+    assert rounding is not None
+    readers = [(use.owner.operation, use.operand_number) for use in value.uses if use.owner.operation != rounding]
+    if readers:
+        rounding.move_after(maker)
+        with ir.InsertionPoint.after(rounding):
+            widened = convert(stored, ir.F32Type.get())
+        for operation, operand in readers:
+            operation.operands[operand] = widened
+
+
+PASS = Pass(name="use-stored", summary="use of the optimizer's state what is stored of it", run=use_stored)

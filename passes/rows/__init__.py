@@ -1,0 +1,1 @@
+"""The kernel generator behind `stream-rows`."""

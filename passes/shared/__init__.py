@@ -1,0 +1,1 @@
+"""The passes that every target and every precision share."""

@@ -1,0 +1,18 @@
+"""Replace the chlo operations that JAX emits by StableHLO ones.
+
+JAX lowers some functions (`square`, `erf_inv`, `top_k`, ...) to the chlo dialect, for which StableHLO promises no
+compatibility: the portable artifact cannot hold them. Each is decomposed as StableHLO defines it.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
+from sonew_compiled.passes.record import Pass
+
+
+def legalize_chlo(module: ir.Module) -> None:
+    """Decompose every chlo operation of the module's functions."""
+    run_mlir_passes(module, "builtin.module(func.func(chlo-legalize-to-stablehlo))")
+
+
+PASS = Pass(name="legalize-chlo", summary="replace chlo operations by StableHLO ones", run=legalize_chlo)

@@ -1,0 +1,86 @@
+"""Merge the traced functions into one flat module.
+
+The tracer gives a container with one inner module per function, each a whole lowering by JAX: a public `@main` and
+private helpers (`@clip`, `@_uniform`, ...), whose names repeat from one inner module to the next. A compiler wants one
+flat module: each `@main` takes the name of its inner module, each helper gets it as a prefix (`@init__clip`).
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.record import Pass
+
+MODULE_NAME = "sonew"
+
+# What JAX says of a program for several devices. One device is the only case there is, and so it goes unsaid.
+_DEVICE_COUNTS = ("mhlo.num_partitions", "mhlo.num_replicas")
+
+
+def merge_exports(module: ir.Module) -> None:
+    """Turn the container into `module @sonew` with one public function per inner module.
+
+    Raises:
+        UsageError: the module is no such container, or an inner module is for more than one device.
+    """
+    inner = [op.operation for op in module.body.operations]
+    names = [_symbol(op) for op in inner if op.name == "builtin.module"]
+    if not names or len(names) != len(inner) or "" in names:
+        raise UsageError("merge-exports wants a module that holds named modules and nothing else")
+    taken = set(names)
+    for op, name in zip(inner, names, strict=True):
+        _check_device_count(op, name)
+        functions = list(_block(op).operations)
+        _rename(op, functions, name, taken)
+        for function in functions:
+            module.body.append(function)
+        op.erase()
+    module.operation.attributes["sym_name"] = ir.StringAttr.get(MODULE_NAME)
+
+
+def _rename(inner: ir.Operation, functions: list[ir.OpView], name: str, taken: set[str]) -> None:
+    """Give an inner module's functions their final names; `taken` has those given so far, and gets these."""
+    strangers = [f.operation.name for f in functions if f.operation.name != "func.func"]
+    if strangers:
+        raise UsageError(f"merge-exports: module @{name} holds {strangers[0]}, but only func.func can be merged")
+    public = [f for f in functions if not _is_private(f)]
+    if len(public) != 1:
+        raise UsageError(f"merge-exports: module @{name} has {len(public)} public functions, but must have one")
+    # Helpers first: one of them may have the name that the public function is to get. And no new name may be the old
+    # name of a function to come, or renaming would catch that function's uses as well.
+    here = {_symbol(f) for f in functions}
+    for function in sorted(functions, key=lambda f: f is public[0]):
+        old = _symbol(function)
+        new = name if function is public[0] else _unique(f"{name}__{old}", taken | here)
+        taken.add(new)
+        ir.SymbolTable.set_symbol_name(function, new)
+        ir.SymbolTable.replace_all_symbol_uses(old, new, inner)
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, count = name, 0
+    while candidate in taken:
+        candidate, count = f"{name}_{count}", count + 1
+    return candidate
+
+
+def _check_device_count(op: ir.Operation, name: str) -> None:
+    for attribute in _DEVICE_COUNTS:
+        if attribute in op.attributes and ir.IntegerAttr(op.attributes[attribute]).value != 1:
+            raise UsageError(f"merge-exports: module @{name} has {attribute} {op.attributes[attribute]}, not 1")
+
+
+def _symbol(op: ir.Operation | ir.OpView) -> str:
+    return str(ir.StringAttr(op.attributes["sym_name"]).value) if "sym_name" in op.attributes else ""
+
+
+def _is_private(function: ir.OpView) -> bool:
+    attributes = function.attributes
+    return "sym_visibility" in attributes and ir.StringAttr(attributes["sym_visibility"]).value == "private"
+
+
+def _block(op: ir.Operation) -> ir.Block:
+    return op.regions[0].blocks[0]
+
+
+PASS = Pass(name="merge-exports", summary="merge the traced functions into one flat module", run=merge_exports)

@@ -1,0 +1,18 @@
+"""Remove source locations.
+
+Locations name the files and lines that were traced. Without them the same program gives the same bytes wherever its
+source lies, and nothing in a bundle tells of the machine that made it.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
+from sonew_compiled.passes.record import Pass
+
+
+def strip_locations(module: ir.Module) -> None:
+    """Make every location in the module unknown."""
+    run_mlir_passes(module, "builtin.module(strip-debuginfo)")
+
+
+PASS = Pass(name="strip-locations", summary="remove source locations", run=strip_locations)

@@ -1,0 +1,41 @@
+"""Do 16-bit matrix products and convolutions in float32, for a machine that has no units for them.
+
+The operands, rounded to 16 bits before, are widened, and the product runs in float32. That loses nothing: the product
+of two such numbers is exact in float32 (bfloat16 has 8 significant bits, float16 has 11), and the sums are float32
+either way. It is as fast as a float32 product, which native code for 16-bit operands is not where there are no units.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.operations import CONTRACTIONS
+from sonew_compiled.passes.ir.types import element_type, with_element
+from sonew_compiled.passes.ir.uses import Readers, operations_in
+from sonew_compiled.passes.record import Pass
+
+
+def emulate_contractions(module: ir.Module) -> None:
+    """Widen the operands of every contraction with 16-bit ones; a 16-bit result is rounded from the float32 one."""
+    wide = ir.F32Type.get()
+    halves = (ir.BF16Type.get(), ir.F16Type.get())
+    for op in operations_in(module.operation):
+        if op.name not in CONTRACTIONS or all(element_type(v) not in halves for v in op.operands):
+            continue
+        with ir.InsertionPoint(op):
+            for index, operand in enumerate(op.operands):
+                if element_type(operand) in halves:
+                    op.operands[index] = convert(operand, wide)
+        had = element_type(op.results[0])
+        if had in halves:
+            op.results[0].set_type(with_element(op.results[0], wide))
+            readers = Readers(op.results[0])
+            with ir.InsertionPoint.after(op):
+                readers.redirect(convert(op.results[0], had))
+
+
+PASS = Pass(
+    name="emulate-contractions",
+    summary="do 16-bit matrix products in float32",
+    run=emulate_contractions,
+)

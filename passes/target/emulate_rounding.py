@@ -1,0 +1,71 @@
+"""Round to 16 bits by integer arithmetic, for a target that cannot be trusted with it.
+
+A value is often rounded to 16 bits and widened again at once: the operand of an emulated contraction, the result of
+emulated arithmetic. IREE 3.13 drops such a pair on CPUs in some fusions (those with `tanh`, for one), and its bytecode
+has no float16 at all. Here the rounding, to nearest with ties to even, is done on the bits of the float32, which no
+compiler takes for superfluous. Subnormal numbers, infinities and the sign of zero come out as in a conversion.
+
+IREE makes one conversion of that of an integer or a boolean to float32 and a rounding of it to bfloat16, wherever the
+two meet, and LLVM makes that a call of a library that IREE does not link. So something is done in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import source_in
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.rounding import bf16_of, rounded
+from sonew_compiled.passes.ir.types import element_type, has_element
+from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.passes.record import Pass
+
+
+def emulate_rounding(module: ir.Module) -> None:
+    """Round before each conversion from float32 to 16 bits that the computation reads, and drop those straight back.
+
+    Conversions whose result only leaves its function are left alone. One whose result leaves it and is read besides is
+    done on the bits from end to end, and what reads it still widens it: it may be read back from memory. What was
+    widened before has nothing to round: it is copied, since a product that IREE fuses with the widening takes twice as
+    long.
+    """
+    wide, halves = ir.F32Type.get(), (ir.BF16Type.get(), ir.F16Type.get())
+    conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
+    if any(has_element(op.results[0], ir.BF16Type.get()) for op in conversions):
+        _keep_apart_from_integers(conversions)
+    for op in [each for each in conversions if has_element(each.operands[0], wide)]:
+        into = element_type(op.results[0])
+        readers = [use.owner.operation for use in op.results[0].uses]
+        leaves = [each.name == "func.return" for each in readers]
+        if into not in halves or all(leaves):
+            continue
+        with ir.InsertionPoint(op):
+            exact = source_in(op.operands[0], into) is not None
+            value = build.clone(op.operands[0]) if exact else rounded(op.operands[0], into)
+            if any(leaves) and into == ir.BF16Type.get():
+                op.results[0].replace_all_uses_with(bf16_of(build.bitcast(value, build.u32())))
+                op.erase()
+                continue
+        op.operands[0] = value
+        for reader in readers:
+            if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
+                reader.results[0].replace_all_uses_with(value)
+                reader.erase()
+        if not list(op.results[0].uses):
+            op.erase()
+
+
+def _keep_apart_from_integers(conversions: Sequence[ir.Operation]) -> None:
+    """Add zero, which changes none of them, to each float32 that is made of an integer or a boolean."""
+    for op in conversions:
+        number = op.results[0]
+        if has_element(number, ir.F32Type.get()) and isinstance(element_type(op.operands[0]), ir.IntegerType):
+            build.add_zero(number)
+
+
+PASS = Pass(
+    name="emulate-rounding",
+    summary="round to 16 bits by integer arithmetic",
+    run=emulate_rounding,
+)

@@ -1,0 +1,101 @@
+"""Keep matrix products apart from the tensors that elementwise operations combine them with, such as a bias.
+
+IREE 3.13 fuses elementwise operations into the product before them, for little or no gain in the step's time and much
+more code, and its compiler crashes where the product is transposed and what follows numbers the elements. Where the
+product's tiles are laid out for the registers of one processor (`--iree-llvmcpu-enable-inner-tiled`), it has no such
+layout for a tensor of fewer axes, or of none, and does not compile. A tensor of the product's shape is first copied to
+that layout, by code of many thousand instructions, which takes as long to run as what the fusion saves. Elementwise
+operations on a copy are loops of their own. IREE leaves the copying itself out later on.
+(`stablehlo.optimization_barrier` does as well, but the step then waits there for all that was begun.)
+
+Likewise an activation that one product alone reads. IREE fuses it with the packing of the product's operand, and writes
+it out for each row of a tile, 2,500 lines of LLVM's code for a tanh; one that is stored first is the kernel that the
+training step has anyway, where the backward pass reads it too.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.constants import splat_of
+from sonew_compiled.passes.ir.elementwise import is_vectorised
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.uses import operations_in, owner, readers_beyond
+from sonew_compiled.passes.record import Pass
+
+_MOVES = ("stablehlo.transpose", "stablehlo.reshape")
+_ROUNDINGS = ("stablehlo.convert", "stablehlo.reduce_precision")
+# What is not an instruction or a few.
+_FUNCTIONS = (
+    "stablehlo.cosine",
+    "stablehlo.exponential",
+    "stablehlo.exponential_minus_one",
+    "stablehlo.log",
+    "stablehlo.log_plus_one",
+    "stablehlo.logistic",
+    "stablehlo.sine",
+    "stablehlo.tanh",
+)
+
+
+def fence_contractions(module: ir.Module) -> None:
+    """Let what a `stablehlo.dot_general` is not to be fused with read a `flow.tensor.clone`, and the product likewise.
+
+    A transposition of the product, which IREE writes it in, stays before that.
+    """
+    for product in operations_in(module.operation):
+        if product.name != "stablehlo.dot_general":
+            continue
+        for value in product.operands:
+            function = _function_before(value)
+            if function is not None:
+                _fence(function)
+        op = product
+        while len(readers := [use.owner.operation for use in op.results[0].uses]) == 1 and readers[0].name in _MOVES:
+            (op,) = readers
+        if _is_combined(op):
+            _fence(op)
+
+
+def _fence(op: ir.Operation) -> None:
+    """Let all that reads the result read a copy."""
+    (value,) = op.results
+    with ir.InsertionPoint.after(op):
+        copy = build.clone(value)
+    value.replace_all_uses_except(copy, owner(copy))
+
+
+def _function_before(value: ir.Value) -> ir.Operation | None:
+    """The function whose result this is, rounded or not, if nothing else reads it."""
+    while (op := owner(value)) is not None and len(list(value.uses)) == 1:
+        if op.name in _FUNCTIONS:
+            return op
+        if op.name not in _ROUNDINGS:
+            return None
+        value = op.operands[0]
+    return None
+
+
+def _is_combined(product: ir.Operation) -> bool:
+    """Whether elementwise operations on the result, or on what they make of it, read another tensor."""
+
+    def is_elementwise(user: ir.Operation) -> bool:
+        return len(user.results) == 1 and is_vectorised(user)
+
+    users = [each for each in readers_beyond(product, is_elementwise) if is_elementwise(each)]
+    made = {product, *users}
+    return any(owner(each) not in made and not _is_number(each) for user in users for each in user.operands)
+
+
+def _is_number(value: ir.Value) -> bool:
+    """Whether the tensor is a constant number, or one that is broadcast."""
+    op = owner(value)
+    if op is not None and op.name == "stablehlo.broadcast_in_dim":
+        value = op.operands[0]
+    return splat_of(value) is not None
+
+
+PASS = Pass(
+    name="fence-contractions",
+    summary="keep matrix products apart from the tensors that they are combined with",
+    run=fence_contractions,
+)

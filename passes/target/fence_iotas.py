@@ -1,0 +1,37 @@
+"""Keep numbered elements apart from the reductions that they lead to.
+
+IREE 3.13 computes the numbers of elements within the kernel that reduces what depends on them, such as the entries of a
+matrix less the identity. Its code for Vulkan and Metal shares them between threads as indices, a type that a shader
+cannot store, and does not compile. Read from memory, behind a barrier, they are integers.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.elementwise import is_vectorised
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.uses import operations_in, readers_beyond
+from sonew_compiled.passes.record import Pass
+
+_MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.transpose", "stablehlo.slice")
+
+
+def fence_iotas(module: ir.Module) -> None:
+    """Put a barrier behind every `stablehlo.iota` that elementwise operations lead to a reduction."""
+    for op in operations_in(module.operation):
+        if op.name == "stablehlo.iota" and _is_reduced(op):
+            with ir.InsertionPoint.after(op):
+                (apart,) = build.apart(list(op.results))
+            op.results[0].replace_all_uses_except(apart, apart.owner.operation)
+
+
+def _is_reduced(op: ir.Operation) -> bool:
+    def goes_on(user: ir.Operation) -> bool:
+        return user.name in _MOVES or (len(user.results) == 1 and is_vectorised(user))
+
+    return any(user.name == "stablehlo.reduce" for user in readers_beyond(op, goes_on))
+
+
+PASS = Pass(
+    name="fence-iotas", summary="keep numbered elements apart from the reductions that they lead to", run=fence_iotas
+)

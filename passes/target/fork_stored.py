@@ -1,0 +1,47 @@
+"""Give what a step stores in the place of its argument, and reads again, in two copies: one to store, one to read.
+
+A result that takes the buffer of a donated argument may be written there by the dispatch that computes it. IREE 3.13
+does so where nothing else reads the result. Where a later dispatch does, it computes the result in memory of its own,
+and copies it to the buffer in the end: each number is moved twice more. Adding zero to it, which the same dispatch
+does, and which changes no number (but the sign of a zero), makes what is read another value:
+
+    s = f(...);  u = g(s);  return s       becomes       s = f(...);  s' = s + 0;  u = g(s');  return s
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.attributes import ALIASED
+from sonew_compiled.passes.ir.calls import inline_calls
+from sonew_compiled.passes.ir.function import functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type
+from sonew_compiled.passes.ir.uses import owner
+from sonew_compiled.passes.record import Pass
+
+
+def fork_stored(module: ir.Module) -> None:
+    """Fork each result of floating point that takes an argument's buffer and has other readers.
+
+    Functions are inlined into the exports.
+    """
+    inline_calls(module)
+    for function in functions(module):
+        returned = function.returned
+        for attributes in function.argument_attributes:
+            if ALIASED not in attributes:
+                continue
+            stored, leaves = returned[ir.IntegerAttr(attributes[ALIASED]).value], function.terminator
+            while (maker := owner(stored)) is not None and maker.name == "stablehlo.reshape":
+                stored, leaves = maker.operands[0], maker
+            is_read = any(use.owner.operation != leaves for use in stored.uses)
+            if maker is None or not is_read or not isinstance(element_type(stored), ir.FloatType):
+                continue
+            build.add_zero(stored, but=[leaves])
+
+
+PASS = Pass(
+    name="fork-stored",
+    summary="give what is stored in place and read again in two copies",
+    run=fork_stored,
+)

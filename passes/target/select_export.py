@@ -1,0 +1,46 @@
+"""Keep one exported function, as the `@main` of a module of its own.
+
+XLA compiles a module into one executable with one entry, `@main`, where IREE compiles all the exports of a module.
+The attributes of arguments and results go: which are donated is for the caller to say, who calls `@main` from a
+module of its own.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.passes.ir.function import functions
+from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
+from sonew_compiled.passes.record import Pass
+
+_MAIN = "main"
+
+
+def select_export(module: ir.Module, *, name: str = _MAIN) -> None:
+    """Make the public function `name` the module's only one, `@main`, and remove what it does not reach.
+
+    Raises:
+        UsageError: there is no such public function, or another function is called `@main`.
+    """
+    found = functions(module)
+    exports = {function.name: function.op for function in found if function.is_public}
+    if name not in exports:
+        raise UsageError(f"select-export: no export {name!r}; the exports are: {', '.join(exports) or 'none'}")
+    if name != _MAIN and _MAIN in {function.name for function in found}:
+        raise UsageError(f"select-export: @{name} is to be called @{_MAIN}, but another function is")
+    for export, op in exports.items():
+        op.attributes["sym_visibility"] = ir.StringAttr.get("public" if export == name else "private")
+    chosen = exports[name]
+    for key in ("arg_attrs", "res_attrs"):
+        if key in chosen.attributes:
+            del chosen.attributes[key]
+    ir.SymbolTable.replace_all_symbol_uses(name, _MAIN, module.operation)
+    ir.SymbolTable.set_symbol_name(chosen, _MAIN)
+    run_mlir_passes(module, "builtin.module(symbol-dce)")
+
+
+PASS = Pass(
+    name="select-export",
+    summary="keep one exported function, as @main",
+    run=select_export,
+    options={"name": str},
+)

@@ -1,0 +1,60 @@
+"""Hand booleans on as 32-bit integers, for a target whose code stores them wrongly.
+
+IREE 3.13 keeps booleans as bytes. For Vulkan, where a device may have no storage of less than 32 bits, its code writes
+several of them at once, and neighbours are lost: in a concatenation, as a shifted mask is, and where one kernel writes
+booleans that others read. So what moves booleans moves integers here, and what is read more than once is an integer
+behind a barrier, which keeps a compiler from writing it as what it was.
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.function import functions
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type, has_element, shape_of
+from sonew_compiled.passes.ir.uses import operations_in, owner
+from sonew_compiled.passes.record import Pass
+
+_MOVES = ("stablehlo.concatenate", "stablehlo.slice", "stablehlo.pad")
+
+
+def widen_booleans(module: ir.Module) -> None:
+    """Make integers, 0 and 1, of the booleans that are moved or read more than once; a scalar stays."""
+    boolean, wide = ir.IntegerType.get_signless(1), ir.IntegerType.get_signless(32)
+    for function in functions(module):
+        integers: dict[ir.Value, ir.Value] = {}
+        for op in operations_in(function.op):
+            if op.name not in _MOVES or element_type(op.results[0]) != boolean:
+                continue
+            with ir.InsertionPoint(op):
+                operands = [integers[each] if each in integers else convert(each, wide) for each in op.operands]
+                moved = op.clone()
+                for index, operand in enumerate(operands):
+                    moved.operands[index] = operand
+                moved.results[0].set_type(ir.RankedTensorType.get(ir.ShapedType(op.results[0].type).shape, wide))
+                back = build.compare("NE", moved.results[0], build.like(0, moved.results[0]), "SIGNED")
+            op.results[0].replace_all_uses_with(back)
+            integers[back] = moved.results[0]
+            op.erase()
+        for op in operations_in(function.op):
+            for value in op.results:
+                uses = list(value.uses)
+                if value in integers or len(uses) < 2 or op.parent != function.op or not _is_boolean(value):
+                    continue
+                with ir.InsertionPoint.after(op):
+                    (number,) = build.apart([convert(value, wide)])
+                    back = build.compare("NE", number, build.like(0, number), "SIGNED")
+                for use in uses:
+                    use.owner.operation.operands[use.operand_number] = back
+        for back in reversed(integers):
+            made = owner(back)
+            if made is not None and not list(back.uses):
+                made.erase()
+
+
+def _is_boolean(value: ir.Value) -> bool:
+    return has_element(value, ir.IntegerType.get_signless(1)) and bool(shape_of(value))
+
+
+PASS = Pass(name="widen-booleans", summary="hand booleans on as 32-bit integers", run=widen_booleans)
