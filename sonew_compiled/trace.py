@@ -14,6 +14,7 @@ from jaxlib.mlir import ir
 
 from sonew_compiled.backward import Loss, backward_pass, gradient_point
 from sonew_compiled.errors import UsageError
+from sonew_compiled.rules import lowering_parameters
 
 # The tensors of the training state, by the first part of their names.
 _ROLES = {"params": "parameter", "optimizer": "optimizer"}
@@ -198,7 +199,8 @@ def _trace(
     inputs = [inputs[index] for index in kept]
 
     # For processors, whatever device JAX would take here: what is special to one is the targets' to add.
-    lowered = jax.jit(flat, keep_unused=True).trace(*kept_leaves).lower(lowering_platforms=("cpu",))
+    traced = jax.jit(flat, keep_unused=True).trace(*kept_leaves)
+    lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
     out = jax.tree.leaves(lowered.out_info)
     assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
     module = lowered.compiler_ir("stablehlo")

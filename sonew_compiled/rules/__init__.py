@@ -1,0 +1,25 @@
+"""How a traced program is written in StableHLO where JAX's own way is for XLA alone.
+
+JAX lowers some of its primitives for processors to calls of LAPACK, or to forms that IREE gets wrong. `RULES` replaces
+these for our trace alone: each is a JAX function of products, elementwise arithmetic and loops that computes the same.
+Derivatives and `vmap` are JAX's, which come before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.interpreters import mlir
+
+from sonew_compiled.rules._rule import Rule
+from sonew_compiled.rules._threefry import RULES as _THREEFRY
+
+RULES: tuple[Rule, ...] = (*_THREEFRY,)
+"""All replaced primitives, each once."""
+
+
+def lowering_parameters() -> mlir.LoweringParameters:
+    """What `jax.stages.Traced.lower` takes as `_private_parameters` to lower by our rules."""
+    # JAX means a tuple of any length, and annotates one of length 1.
+    rules: Any = tuple((rule.primitive, rule.lowering) for rule in RULES)
+    return mlir.LoweringParameters(override_lowering_rules=rules)
