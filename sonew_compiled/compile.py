@@ -17,16 +17,16 @@ import jax
 
 from sonew_compiled import passes
 from sonew_compiled.backward import Loss
-from sonew_compiled.build import adapt, build
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.kernels import ptxas_version
+from sonew_compiled.lowering.lower import adapt, lower
+from sonew_compiled.lowering.registers import ptxas_version
+from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
 from sonew_compiled.runtime.bundle import writable_bundle
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.runtime.schedule import SCHEDULES
-from sonew_compiled.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.trace import OptimizerFactory, trace_training
 
 STABLEHLO_FILE = "module.stablehlo"
@@ -145,7 +145,7 @@ def compile_training(
     built = []
     for target, source in zip(resolved, adapted, strict=True):
         progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
-        files[target.file], spec = build(source, target, shared=stablehlo, what=what)
+        files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
         built.append(spec)
     return _write(destination, replace(manifest, targets=tuple(built)), files)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.runtime.bundle import Bundle, open_bundle
 from sonew_compiled.runtime.manifest import TargetSpec
-from sonew_compiled.targets import resolve_target
 
 if TYPE_CHECKING:
     import jax

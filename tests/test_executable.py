@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.executable import Code, read_code
-from sonew_compiled.kernels import amd_kernels, assemble, kernel_figures
-from sonew_compiled.lower import lower
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.registers import amd_kernels, assemble, kernel_figures
+from sonew_compiled.lowering.targets import find_ptxas, resolve_target, target_names
+from sonew_compiled.lowering.vmfb import Code, read_code
 from sonew_compiled.runtime import cpu_flags, open_device
-from sonew_compiled.targets import find_ptxas, resolve_target, target_names
 
 # A product and a reduction of what it gives: two dispatches on every target.
 MODULE = b"""
@@ -34,7 +34,7 @@ TARGETS = [name for name in target_names() if name.partition(":")[0] in FORMATS]
 
 
 def codes(name: str) -> tuple[bytes, tuple[Code, ...]]:
-    executable = lower(MODULE, resolve_target(name), what="two dispatches")
+    executable = lower_iree(MODULE, resolve_target(name), what="two dispatches")
     return executable, read_code(executable)
 
 

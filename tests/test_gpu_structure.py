@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import pytest
 
 from sonew_compiled import passes
-from sonew_compiled.build import adapt, build
+from sonew_compiled.lowering.lower import adapt, lower
+from sonew_compiled.lowering.targets import find_ptxas, iree_compile, resolve_target
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.targets import find_ptxas, iree_compile, resolve_target
 from sonew_compiled.trace import trace_update
 
 SHAPE = (1000, 784)
@@ -61,6 +61,6 @@ def test_no_register_is_spilled(name: str, target: str) -> None:
     if target.startswith("cuda") and find_ptxas() is None:
         pytest.skip("there is no ptxas: pip install 'sonew-compiled[cuda]'")
     shared, resolved = update(name), resolve_target(target)
-    _, spec = build(adapt(shared, resolved, what=name), resolved, shared=shared, what=name)
+    _, spec = lower(adapt(shared, resolved, what=name), resolved, shared=shared, what=name)
     assert spec.kernels
     assert all(0 < kernel.registers <= 255 and kernel.spilled_bytes == 0 for kernel in spec.kernels)

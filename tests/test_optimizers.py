@@ -20,7 +20,8 @@ from jaxlib.mlir import ir
 
 from sonew_compiled import UsageError, compile_training, passes
 from sonew_compiled.backward import gradient_point, loss_and_signals
-from sonew_compiled.lower import lower
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.models import load_model
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.presets import OPTIMIZERS, SETTINGS, optimizer_settings, settings_of
@@ -33,7 +34,6 @@ from sonew_compiled.runtime import (
     open_bundle,
     save_checkpoint,
 )
-from sonew_compiled.targets import resolve_target
 from sonew_compiled.trace import trace_update
 
 # Those that look into the model need one that is trained on a batch: tests/test_dense_optimizers.py.
@@ -340,4 +340,4 @@ def test_rfdson_compiles_where_its_direction_is_rounded(precision: str) -> None:
     pipeline = [each for each in passes.pipeline(passes.precision_policy(precision)) if each.name != "loss-scaling"]
     target = resolve_target("cpu")
     passes.run_pipeline(module, [*pipeline, *map(passes.parse_pass, target.passes)])
-    assert lower(passes.to_bytes(module), target, what="an update")
+    assert lower_iree(passes.to_bytes(module), target, what="an update")

@@ -18,7 +18,8 @@ from jaxlib.mlir.dialects import stablehlo
 from sonew_compiled import passes
 from sonew_compiled.compile import compile_training
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.lower import lower
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.optimizer import preconditioner, statistics_dtype
 from sonew_compiled.passes import POLICIES
 from sonew_compiled.presets import PRECISIONS, optimizer_settings
@@ -26,7 +27,6 @@ from sonew_compiled.runtime import Device, open_bundle
 from sonew_compiled.runtime.manifest import Manifest
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
-from sonew_compiled.targets import resolve_target
 
 TARGETS = ("cpu", "vmvx")
 # Not all of them on both targets: compiling is most of the time that these tests take. They all do train on both.
@@ -278,7 +278,7 @@ def rounding(request: pytest.FixtureRequest) -> Callable[[np.ndarray, int], np.n
     passes.run_pipeline(module, [passes.parse_pass(each) for each in chosen])
     config = rt.Config("local-sync")
     context = rt.SystemContext(config=config)
-    code = lower(passes.to_portable_artifact(module), resolve_target(request.param), what="rounding")
+    code = lower_iree(passes.to_portable_artifact(module), resolve_target(request.param), what="rounding")
     context.add_vm_module(rt.VmModule.copy_buffer(context.instance, code))
 
     def rounded(x: np.ndarray, step: int) -> np.ndarray:
@@ -360,7 +360,7 @@ def test_rounded_integers_link_for_processors_without_the_instruction(source: st
       }}""")
     target = resolve_target("cpu:x86-64-v2")
     passes.run_pipeline(module, list(map(passes.parse_pass, target.passes)))
-    assert lower(passes.to_bytes(module), target, what="a rounding")
+    assert lower_iree(passes.to_bytes(module), target, what="a rounding")
 
 
 def _evaluate(module: ir.Module, *arguments: np.ndarray) -> list[np.ndarray]:

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from jaxlib.mlir import ir
 
 from sonew_compiled import passes
-from sonew_compiled.build import adapt
 from sonew_compiled.compile import compile_training
-from sonew_compiled.lower import lower
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.lower import adapt
+from sonew_compiled.lowering.targets import pin_host, resolve_target, resolve_targets
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import open_device
-from sonew_compiled.targets import pin_host, resolve_target, resolve_targets
 from sonew_compiled.trace import trace_update
 
 SHAPE = (200, 96)
@@ -38,7 +38,7 @@ def run(
     module: ir.Module, function: str, arguments: Sequence[np.ndarray], device_name: str = "local-task"
 ) -> list[np.ndarray]:
     """What this processor's code for the module gives."""
-    code = lower(passes.to_bytes(module), resolve_target("cpu"), what="a test")
+    code = lower_iree(passes.to_bytes(module), resolve_target("cpu"), what="a test")
     device = open_device(device_name)
     instance = rt.VmInstance()
     loaded = rt.VmModule.copy_buffer(instance, code)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from sonew_compiled.targets import target_names
+from sonew_compiled.lowering.targets import target_names
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT, ROWS = ROOT / "docs" / "targets.md", ROOT / "docs" / "results" / "targets.jsonl"

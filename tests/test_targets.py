@@ -10,12 +10,21 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sonew_compiled import build, compile_training, lower, passes
+from sonew_compiled import compile_training, passes
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.lowering import iree, lower
+from sonew_compiled.lowering.targets import (
+    _cpu,
+    _table,
+    find_ptxas,
+    pin_host,
+    resolve_target,
+    resolve_targets,
+    target_names,
+)
 from sonew_compiled.models.classifier import classifier
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import cpu_flags
-from sonew_compiled.targets import _cpu, _table, find_ptxas, pin_host, resolve_target, resolve_targets, target_names
 
 Refusal = Callable[..., str]
 
@@ -168,7 +177,7 @@ def halved(w: jax.Array) -> jax.Array:
 def test_what_a_target_cannot_do_is_refused_before_compiling(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: Refusal, target: str, changes: Any, said: str
 ) -> None:
-    monkeypatch.setattr(build, "lower", lambda *args, **kwargs: pytest.fail("compiling takes minutes"))
+    monkeypatch.setattr(lower, "lower_iree", lambda *args, **kwargs: pytest.fail("compiling takes minutes"))
     arguments = model(**changes)
     message = (
         refusal(
@@ -223,7 +232,7 @@ def failure(module: bytes, target: str, *flags: str) -> list[str]:
     changed = dataclasses.replace(resolve_target(target), fallback_flags=())
     changed = dataclasses.replace(changed, flags=(*changed.flags, *flags))
     with pytest.raises(SonewError) as caught:
-        lower.lower(module, changed, what="tiny with adam")
+        iree.lower_iree(module, changed, what="tiny with adam")
     lines = str(caught.value).splitlines()
     assert len(lines) == 3, lines
     assert lines[0] == f"cannot compile tiny with adam for target {changed.name}"
@@ -254,7 +263,7 @@ def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> No
     assert "fence-contractions" in target.passes
     failure(module, "cpu:x86-64-v4")
     shared = passes.to_portable_artifact(passes.parse(module.decode()))
-    assert lower.lower(build.adapt(shared, target, what="products"), target, what="products")
+    assert iree.lower_iree(lower.adapt(shared, target, what="products"), target, what="products")
 
 
 def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> None:
@@ -273,9 +282,9 @@ def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> No
     }"""
     target = resolve_target("cpu:x86-64-v3")
     shared = passes.to_portable_artifact(passes.parse(module.decode()))
-    adapted = build.adapt(shared, target, what="products")
+    adapted = lower.adapt(shared, target, what="products")
     assert b"flow.tensor.clone" in adapted
-    assert lower.lower(adapted, target, what="products")
+    assert iree.lower_iree(adapted, target, what="products")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 100), (100, 1)])
@@ -286,7 +295,7 @@ def test_products_that_the_compiler_would_get_wrong_are_compiled_otherwise(rows:
         : (tensor<{rows}x30xf32>, tensor<30x{columns}xf32>) -> tensor<{rows}x{columns}xf32>
       return %z : tensor<{rows}x{columns}xf32>
     }}""".encode()
-    assert lower.lower(module, resolve_target("cpu:x86-64-v4"), what="a product")
+    assert iree.lower_iree(module, resolve_target("cpu:x86-64-v4"), what="a product")
     assert "inner_tiled" in failure(module, "cpu:x86-64-v4")[1]
 
 
@@ -344,22 +353,22 @@ def test_a_crash_of_the_compiler() -> None:
 def test_ways_in_which_a_compiler_ends(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, error: str, remedy: str
 ) -> None:
-    monkeypatch.setattr(lower, "iree_compile", lambda: program(tmp_path, script))
+    monkeypatch.setattr(iree, "iree_compile", lambda: program(tmp_path, script))
     lines = failure(ADD, "vulkan")
     assert error in lines[1]
     assert remedy in lines[2]
 
 
 def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
-    monkeypatch.setattr(lower, "iree_compile", lambda: "/no/such/compiler")
-    message = refusal(SonewError, lambda: lower.lower(ADD, resolve_target("vmvx"), what="tiny"))
+    monkeypatch.setattr(iree, "iree_compile", lambda: "/no/such/compiler")
+    message = refusal(SonewError, lambda: iree.lower_iree(ADD, resolve_target("vmvx"), what="tiny"))
     assert "/no/such/compiler does not start (No such file or directory)" in message
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    lower.lower(ADD, resolve_target("cpu"), what="tiny")
+    iree.lower_iree(ADD, resolve_target("cpu"), what="tiny")
     failure(b"func.func @f(", "cpu")
     assert not list(tmp_path.iterdir())
 

@@ -17,13 +17,14 @@ from jax.experimental import serialize_executable
 
 import sonew_compiled
 from sonew_compiled import compile as compile_module
-from sonew_compiled import compile_training, lower_tpu, passes
+from sonew_compiled import compile_training, passes
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.failure import first_error
+from sonew_compiled.lowering import tpu
+from sonew_compiled.lowering.diagnostics import first_error
+from sonew_compiled.lowering.targets import _tools, resolve_target, why_not_compiled
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import open_bundle
 from sonew_compiled.runtime.manifest import FileSpec, Manifest, ProgramSpec, TargetSpec
-from sonew_compiled.targets import _tools, resolve_target, why_not_compiled
 
 Refusal = Callable[..., str]
 Run = Callable[..., Any]
@@ -133,7 +134,7 @@ def loadable(tmp_path: Path) -> Path:
         .lower(jnp.zeros(3), jnp.zeros(2), jnp.float32(0))
         .compile()
     )
-    archive = lower_tpu._archive({"train_step.xla": serialize_executable.serialize(compiled)[0]})
+    archive = tpu._archive({"train_step.xla": serialize_executable.serialize(compiled)[0]})
     (tmp_path / "tpu-v5e.zip").write_bytes(archive)
     files = {"tpu-v5e.zip": FileSpec(sha256=hashlib.sha256(archive).hexdigest(), size=len(archive))}
     (tmp_path / "manifest.json").write_text(dataclasses.replace(described(), files=files).to_json())
@@ -179,7 +180,7 @@ def test_code_that_the_device_refuses(loadable: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(jax, "devices", lambda kind: devices)
     message = refusal(SonewError, lambda: sonew_compiled.load_tpu_program(loadable, "init"))
     assert "has no executable of init" in message
-    archive = lower_tpu._archive({"train_step.xla": b"nonsense"})
+    archive = tpu._archive({"train_step.xla": b"nonsense"})
     (loadable / "tpu-v5e.zip").write_bytes(archive)
     files = {"tpu-v5e.zip": FileSpec(sha256=hashlib.sha256(archive).hexdigest(), size=len(archive))}
     (loadable / "manifest.json").write_text(dataclasses.replace(described(), files=files).to_json())
@@ -237,7 +238,7 @@ def failure(module: str, **changes: str) -> list[str]:
     target = dataclasses.replace(resolve_target("tpu"), **changes)
     artifact = passes.to_portable_artifact(passes.parse(module))
     with pytest.raises(SonewError) as caught:
-        lower_tpu.lower_tpu(artifact, target, what="tiny with adam")
+        tpu.lower_tpu(artifact, target, what="tiny with adam")
     lines = str(caught.value).splitlines()
     assert len(lines) == 3, lines
     assert lines[0] == "cannot compile tiny with adam for target tpu:v5e"
@@ -245,14 +246,14 @@ def failure(module: str, **changes: str) -> list[str]:
     log = Path(lines[2].partition("the compiler's log is ")[2])
     text = log.read_text()
     log.unlink()
-    assert "sonew_compiled._xla_worker" in text.splitlines()[0]
+    assert "sonew_compiled.lowering._tpu_worker" in text.splitlines()[0]
     return [*lines, text]
 
 
 @needs_libtpu
 def test_the_same_module_gives_the_same_bytes() -> None:
     artifact = passes.to_portable_artifact(passes.parse(STEP))
-    first, second = (lower_tpu.lower_tpu(artifact, resolve_target("tpu:v4"), what="line") for _ in range(2))
+    first, second = (tpu.lower_tpu(artifact, resolve_target("tpu:v4"), what="line") for _ in range(2))
     assert first == second
     assert first[1][0].aliased_bytes > 0
 
@@ -283,7 +284,7 @@ def test_libtpu_may_end_its_process(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_the_signature_is_that_of_the_module(tmp_path: Path) -> None:
     """What the worker is asked for: the donated argument, shapes and dtypes, one public function."""
     artifact = passes.to_portable_artifact(passes.parse(STEP))
-    assert lower_tpu._write_request(tmp_path, artifact, resolve_target("tpu:v4")) == ["train_step"]
+    assert tpu._write_request(tmp_path, artifact, resolve_target("tpu:v4")) == ["train_step"]
     request = json.loads((tmp_path / "request.json").read_text())
     assert (request["topology"], request["chip_config"]) == ("v4:2x2x1", "megacore")
     assert request["programs"]["train_step"]["inputs"] == [

@@ -32,13 +32,13 @@ import numpy as np
 from sonew_compiled import models
 from sonew_compiled.compile import compile_training
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.lowering.targets import resolve_targets, target_names
 from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, optimizer_settings
 from sonew_compiled.runtime import open_bundle, open_device, why_not_here
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import TargetSpec
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
-from sonew_compiled.targets import resolve_targets, target_names
 
 # The batch that each is compiled for.
 MODELS = {"autoencoder": 1000, "classifier": 100, "dense": 32}

@@ -161,8 +161,8 @@ def places_of(targets: Sequence[str], device: str | None) -> tuple[tuple[str, st
       UsageError: there is no such target or device, or the device cannot run a target that was asked for by name.
     """
     from sonew_compiled.bench.presets import HERE
+    from sonew_compiled.lowering.targets import pin_host, resolve_targets
     from sonew_compiled.runtime import list_devices, open_device, why_not_here
-    from sonew_compiled.targets import pin_host, resolve_targets
 
     everything = tuple(targets) == (HERE,)
     devices = list_devices()

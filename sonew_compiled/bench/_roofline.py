@@ -91,11 +91,11 @@ def measure_roofline(device: Device, target: str) -> Roofline:
 
 
 def _measure_device(device: Device, target: str, *, elements: int, side: int) -> Roofline:
-    from sonew_compiled.lower import lower
-    from sonew_compiled.targets import resolve_target
+    from sonew_compiled.lowering.iree import lower_iree
+    from sonew_compiled.lowering.targets import resolve_target
 
     resolved = resolve_target(target)
-    executable = lower(_MODULE.format(n=elements, m=side).encode(), resolved, what="the roofline's module")
+    executable = lower_iree(_MODULE.format(n=elements, m=side).encode(), resolved, what="the roofline's module")
     vector, matrix = (
         TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in (("x", (elements,)), ("a", (side, side)))
     )

@@ -40,7 +40,7 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
 
     from sonew_compiled.bench._flops import step_flops
     from sonew_compiled.compile import compile_training
-    from sonew_compiled.executable import read_code
+    from sonew_compiled.lowering.vmfb import read_code
     from sonew_compiled.models import load_model, user_code
 
     asked = Run.from_settings(run)

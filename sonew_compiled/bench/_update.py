@@ -18,13 +18,13 @@ from sonew_compiled import passes
 from sonew_compiled.backward import Loss
 from sonew_compiled.bench._roofline import load_executable
 from sonew_compiled.bench._traffic import role, update_function_bytes
-from sonew_compiled.build import adapt, build
+from sonew_compiled.lowering.lower import adapt, lower
+from sonew_compiled.lowering.targets import pin_host, resolve_target
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Device, Program, TrainingState
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
-from sonew_compiled.targets import pin_host, resolve_target
 from sonew_compiled.trace import trace_update
 
 _PARAMETER_SCALE = 0.05
@@ -82,7 +82,7 @@ class CompiledUpdate:
             for name, signature in passes.signatures(module).items()
         }
         shared = passes.to_portable_artifact(module)
-        executable, spec = build(adapt(shared, resolved, what=what), resolved, shared=shared, what=what)
+        executable, spec = lower(adapt(shared, resolved, what=what), resolved, shared=shared, what=what)
         self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
         self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
         self._step = functions["train_step"]

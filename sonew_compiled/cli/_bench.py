@@ -189,7 +189,7 @@ def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _require_compiler() -> None:
-    from sonew_compiled.targets import has_compiler
+    from sonew_compiled.lowering.targets import has_compiler
 
     if not has_compiler():
         raise SonewError("this needs the compiler, which is not installed here: pip install 'sonew-compiled[bench]'")

@@ -181,8 +181,8 @@ def targets_command(as_json: bool) -> None:
 
 def _target_rows() -> list[dict[str, Any]]:
     """One row a target: `name`, `compile`, `run`, the `devices` that run it, the `reason` why one cannot be done."""
+    from sonew_compiled.lowering.targets import resolve_target, target_names, why_not_compiled
     from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
-    from sonew_compiled.targets import resolve_target, target_names, why_not_compiled
 
     here = list_devices()
     missing = missing_drivers()

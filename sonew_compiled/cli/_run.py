@@ -150,8 +150,8 @@ def _bundle_beside(checkpoint: Path) -> Path:
 
 def _compile_into(output: Path, what: dict[str, Any], *, overwrite: bool) -> Path:
     from sonew_compiled.cli._compile import compile_bundle
+    from sonew_compiled.lowering.targets import has_compiler
     from sonew_compiled.runtime.bundle import writable_bundle
-    from sonew_compiled.targets import has_compiler
 
     if not has_compiler():
         raise SonewError(

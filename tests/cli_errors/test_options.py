@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from sonew_compiled.lowering.targets import target_names
 from sonew_compiled.presets import OPTIMIZERS
-from sonew_compiled.targets import target_names
 
 Refused = Callable[..., str]
 

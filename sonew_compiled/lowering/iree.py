@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.failure import compile_error
-from sonew_compiled.targets import Target, iree_compile
+from sonew_compiled.lowering.diagnostics import compile_error
+from sonew_compiled.lowering.targets import Target, iree_compile
 
 _GENERATED = "generated"
 
 
-def lower(stablehlo: bytes, target: Target, *, what: str) -> bytes:
+def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     """Compiles a StableHLO portable artifact, or MLIR text, for one target of IREE.
 
     Args:

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.targets._target import NO_CONST_EVAL, Target
-from sonew_compiled.targets._tools import iree_compile
+from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, Target
+from sonew_compiled.lowering.targets._tools import iree_compile
 
 # The levels of the x86-64 psABI, as flags of /proc/cpuinfo; each level includes those before it.
 _X86_64_LEVELS = {

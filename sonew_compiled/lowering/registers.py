@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.executable import Code, amd_metadata, read_code
+from sonew_compiled.lowering.targets import find_ptxas
+from sonew_compiled.lowering.vmfb import Code, amd_metadata, read_code
 from sonew_compiled.runtime.manifest import KernelSpec
-from sonew_compiled.targets import find_ptxas
 
 _PTXAS_KERNEL = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for '\w+'\n"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from jaxlib.mlir import ir
 
-from sonew_compiled.targets import Target
+from sonew_compiled.lowering.targets import Target
 
 # Element types that a target's code generator fails on, by MLIR's names, for a family or one of its models.
 _ELEMENT_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(

@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sonew_compiled.targets._target import Target
+from sonew_compiled.lowering.targets._target import Target
 
 
 def has_compiler() -> bool:

@@ -9,7 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from typing import Any
 
-from sonew_compiled._msgpack import unpack
+from sonew_compiled.lowering._msgpack import unpack
 
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 224: "amdgpu", 243: "riscv64"}
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.targets import _cpu
-from sonew_compiled.targets._target import NO_CONST_EVAL, Target
-from sonew_compiled.targets._tools import has_libtpu
+from sonew_compiled.lowering.targets import _cpu
+from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, Target
+from sonew_compiled.lowering.targets._tools import has_libtpu
 
 ALL = "all"
 

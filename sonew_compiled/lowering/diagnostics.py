@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.targets import Target
+from sonew_compiled.lowering.targets import Target
 
 # The errors are cut to this many characters: the compiler prints whole function signatures.
 _LONGEST_ERROR = 240

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sonew_compiled import passes
-from sonew_compiled.failure import compile_error
+from sonew_compiled.lowering.diagnostics import compile_error
+from sonew_compiled.lowering.targets import Target
 from sonew_compiled.runtime.manifest import ProgramSpec
-from sonew_compiled.targets import Target
 
 # The machine has no TPU, and libtpu is not to look for one, nor for the service that describes Google's machines.
 _ENVIRONMENT = {
@@ -49,7 +49,7 @@ def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tu
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         folder = Path(scratch)
         names = _write_request(folder, stablehlo, target)
-        command = [sys.executable, "-m", "sonew_compiled._xla_worker", scratch]
+        command = [sys.executable, "-m", "sonew_compiled.lowering._tpu_worker", scratch]
         environment = os.environ | _ENVIRONMENT | {"TMPDIR": scratch, "TPU_LOG_DIR": scratch}
         process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
         if process.returncode == 0:

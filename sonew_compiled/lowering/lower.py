@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sonew_compiled import passes
 from sonew_compiled.errors import UsageError
-from sonew_compiled.kernels import kernel_figures
-from sonew_compiled.limits import why_not_computed
-from sonew_compiled.lower import lower
-from sonew_compiled.lower_tpu import lower_tpu
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.limits import why_not_computed
+from sonew_compiled.lowering.registers import kernel_figures
+from sonew_compiled.lowering.targets import Target, resolve_target, target_names
+from sonew_compiled.lowering.tpu import lower_tpu
 from sonew_compiled.runtime.manifest import KernelSpec, ProgramSpec, TargetSpec
-from sonew_compiled.targets import Target, resolve_target, target_names
 
 
 def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
@@ -33,7 +33,7 @@ def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     raise UsageError(f"target {target.name} cannot do {what}: {reason}; no target can")
 
 
-def build(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tuple[bytes, TargetSpec]:
+def lower(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tuple[bytes, TargetSpec]:
     """Compiles what `adapt` made, and says what the executable is.
 
     Args:
@@ -50,7 +50,7 @@ def build(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
     if target.compiler == "libtpu":
         executable, programs = lower_tpu(stablehlo, target, what=what)
     else:
-        executable = lower(stablehlo, target, what=what)
+        executable = lower_iree(stablehlo, target, what=what)
         kernels = kernel_figures(executable)
     spec = TargetSpec(
         name=target.name,

@@ -1,8 +1,8 @@
-"""XLA's compiler for TPUs, in a process of its own: `python -m sonew_compiled._xla_worker FOLDER`.
+"""XLA's compiler for TPUs, in a process of its own: `python -m sonew_compiled.lowering._tpu_worker FOLDER`.
 
 `libtpu` logs to stderr, may end its process, and takes its settings from the environment, as `iree-compile` does not.
 
-FOLDER holds `request.json`, whose fields are those of `lower_tpu.py`, and `NAME.stablehlo` for every
+FOLDER holds `request.json`, whose fields are those of `lowering/tpu.py`, and `NAME.stablehlo` for every
 program: a portable artifact with the one public function `@main`. The worker writes `NAME.xla`, what
 `jax.experimental.serialize_executable.serialize` makes of the executable, and `report.json`: XLA's figures by program.
 An error is a last line `error: ...` on stderr.
