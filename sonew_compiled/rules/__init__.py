@@ -11,10 +11,12 @@ from typing import Any
 
 from jax.interpreters import mlir
 
+from sonew_compiled.rules._approx_top_k import RULES as _APPROX_TOP_K
+from sonew_compiled.rules._pooling import RULES as _POOLING
 from sonew_compiled.rules._rule import Rule
 from sonew_compiled.rules._threefry import RULES as _THREEFRY
 
-RULES: tuple[Rule, ...] = (*_THREEFRY,)
+RULES: tuple[Rule, ...] = (*_APPROX_TOP_K, *_POOLING, *_THREEFRY)
 """All replaced primitives, each once."""
 
 
