@@ -1,14 +1,40 @@
-"""What a pass is."""
+"""What a pass is: a rewrite of a module, and all that the command line and the documents say of it."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir.attributes import ROLES
 from sonew_compiled.passes.ir.mlir import ir
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Option(Generic[T_co]):
+    """A setting of a pass.
+
+    Attributes:
+        name: the keyword argument of the pass's function.
+        default: the value where none is given.
+        help: what it sets, as a phrase without a full stop.
+        read: makes the value from text; a `ValueError` says what is accepted.
+    """
+
+    name: str
+    default: T_co
+    help: str
+    read: Callable[[str], T_co]
+
+    @property
+    def default_text(self) -> str:
+        """The default as the command line takes it."""
+        if isinstance(self.default, tuple):
+            return "+".join(self.default)
+        return str(int(self.default) if isinstance(self.default, bool) else self.default)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,33 +42,53 @@ class Pass:
     """A rewrite of a module in place.
 
     Attributes:
-        name: what the command line and the dumps call it, in kebab case.
-        summary: one line for `--list`.
-        run: rewrites the module in place; called inside the module's context with an unknown location current.
-        options: the keyword arguments of `run` that may be set, each with the function that reads it from text.
+        name: what the command line and the dumps call it, in kebab case: the name of its file.
+        summary: what it does, as a phrase; the row of the tables and of `--list`.
+        description: what it does in detail and why: the docstring of its file.
+        run: rewrites the module in place; called inside the module's context with an unknown location current, with a
+            keyword argument for each option.
+        options: what can be set.
+        values: the values of the options that `bind` has set.
     """
 
     name: str
     summary: str
+    description: str
     run: Callable[..., None]
-    options: Mapping[str, Callable[[str], object]] = dataclasses.field(default_factory=dict)
+    options: Sequence[Option[object]] = ()
+    values: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
-    def bind(self, **options: object) -> Pass:
+    def bind(self, **values: object) -> Pass:
         """Return the pass with these options set.
 
         Raises:
             UsageError: the pass has no such option.
         """
-        for option in options:
-            if option not in self.options:
-                accepted = ", ".join(self.options) or "none"
-                raise UsageError(f"pass {self.name} has no option {option!r}; it has: {accepted}")
-        return dataclasses.replace(self, run=functools.partial(self.run, **options))
+        names = [each.name for each in self.options]
+        for name in values:
+            if name not in names:
+                accepted = ", ".join(names) or "none"
+                raise UsageError(f"pass {self.name} has no option {name!r}; it has: {accepted}")
+        return dataclasses.replace(self, values={**self.values, **values})
 
     def __call__(self, module: ir.Module) -> None:
         """Run the pass on the module, without verification: `run_pipeline` is what verifies."""
         with module.context, ir.Location.unknown():
-            self.run(module)
+            self.run(module, **{each.name: self.values.get(each.name, each.default) for each in self.options})
+
+
+def read_flag(text: str) -> bool:
+    """A flag from text: 0 or 1."""
+    if text not in ("0", "1"):
+        raise ValueError("give 0 or 1")
+    return text == "1"
+
+
+def read_half(text: str) -> str:
+    """A 16-bit floating-point type from text."""
+    if text not in ("bf16", "f16"):
+        raise ValueError("give bf16 or f16")
+    return text
 
 
 def read_roles(text: str) -> tuple[str, ...]:
@@ -51,10 +97,3 @@ def read_roles(text: str) -> tuple[str, ...]:
     if set(roles) - set(ROLES):
         raise ValueError(f"give {'+'.join(ROLES)} or one of them")
     return roles
-
-
-def read_half(text: str) -> str:
-    """A 16-bit floating-point type from text."""
-    if text not in ("bf16", "f16"):
-        raise ValueError("give bf16 or f16")
-    return text

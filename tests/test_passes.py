@@ -90,7 +90,7 @@ def test_an_invalid_module_is_the_fault_of_the_pass() -> None:
     def drop_return(module: ir.Module) -> None:
         list(module.body.operations[0].operation.regions[0].blocks[0].operations)[-1].operation.erase()
 
-    broken = passes.Pass(name="drop-return", summary="", run=drop_return)
+    broken = passes.Pass(name="drop-return", summary="", description="", run=drop_return)
     with pytest.raises(AssertionError, match="pass drop-return made an invalid module"):
         passes.run_pipeline(passes.parse(ADD), [broken])
 

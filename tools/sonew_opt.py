@@ -17,15 +17,15 @@ from sonew_compiled import passes
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.passes.ir.mlir import ir
 
-_BYTECODE = b"ML\xefR"  # what MLIR bytecode, and with it every portable artifact, starts with
-
 
 def _list_passes(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
         width = max(map(len, passes.REGISTRY))
         for each in passes.REGISTRY.values():
-            options = "".join(f" ({option})" for option in each.options)
+            options = "".join(f" ({option.name})" for option in each.options)
             click.echo(f"{each.name:{width}}  {each.summary}{options}")
+            for option in each.options:
+                click.echo(f"{'':{width}}    {option.name}={option.default_text}: {option.help}")
         context.exit()
 
 
@@ -71,7 +71,7 @@ def main(
 
 
 def _read(data: bytes) -> ir.Module:
-    if data.startswith(_BYTECODE):
+    if passes.is_bytecode(data):
         return passes.from_portable_artifact(data)
     try:
         return passes.parse(data.decode())

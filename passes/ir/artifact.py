@@ -26,6 +26,11 @@ def stablehlo_version() -> str:
     return ARTIFACT_VERSION
 
 
+def is_bytecode(content: bytes) -> bool:
+    """Whether these bytes are MLIR bytecode, as every portable artifact is."""
+    return content.startswith(_BYTECODE)
+
+
 def to_portable_artifact(module: ir.Module) -> bytes:
     """Return the module as a portable artifact of version `ARTIFACT_VERSION`; the module is left as it is.
 
@@ -64,7 +69,7 @@ def to_bytes(module: ir.Module) -> bytes:
 
 def from_bytes(content: bytes) -> ir.Module:
     """Return the module that `to_bytes` gave."""
-    if content.startswith(_BYTECODE):
+    if is_bytecode(content):
         return from_portable_artifact(content)
     context = make_context()
     context.allow_unregistered_dialects = True

@@ -23,7 +23,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.state import add_state, state_attributes
 from sonew_compiled.passes.ir.types import has_element, shape_of
 from sonew_compiled.passes.ir.uses import Readers
-from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.record import Option, Pass
 
 SCALE = "precision/loss_scale"
 GOOD_STEPS = "precision/good_steps"
@@ -34,7 +34,7 @@ SMALLEST_SCALE = 1.0
 LARGEST_SCALE = 2.0**24
 
 
-def loss_scaling(module: ir.Module, *, initial: int = 2**15, interval: int = 200) -> None:
+def loss_scaling(module: ir.Module, *, initial: int, interval: int) -> None:
     """Scale the gradients of `train_step`, and keep the scale in its state.
 
     Raises:
@@ -124,6 +124,20 @@ def _next_scale(finite: ir.Value, scale: ir.Value, good: ir.Value, interval: int
 PASS = Pass(
     name="loss-scaling",
     summary="scale the loss while it is differentiated",
+    description=__doc__,
     run=loss_scaling,
-    options={"initial": int, "interval": int},
+    options=(
+        Option(
+            name="initial",
+            default=2**15,
+            help="the scale of the first step, a power of two",
+            read=int,
+        ),
+        Option(
+            name="interval",
+            default=200,
+            help="steps in a row with finite gradients after which the scale doubles",
+            read=int,
+        ),
+    ),
 )

@@ -14,12 +14,12 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
 from sonew_compiled.passes.ir.types import has_element
 from sonew_compiled.passes.ir.uses import operations_in
-from sonew_compiled.passes.record import Pass, read_half
+from sonew_compiled.passes.record import Option, Pass, read_half
 
 UPDATE = "train_step__update"
 
 
-def lower_contractions(module: ir.Module, *, dtype: str = "bf16") -> None:
+def lower_contractions(module: ir.Module, *, dtype: str) -> None:
     """Give every float32 contraction outside the update and `init` operands of `dtype`; its result stays float32."""
     narrow, wide = ir.Type.parse(dtype), ir.F32Type.get()
     kept = _of_the_update_alone(module) | reachable(module, ["init"])
@@ -45,6 +45,14 @@ def _of_the_update_alone(module: ir.Module) -> set[str]:
 PASS = Pass(
     name="lower-contractions",
     summary="round the operands of matrix products to 16 bits",
+    description=__doc__,
     run=lower_contractions,
-    options={"dtype": read_half},
+    options=(
+        Option(
+            name="dtype",
+            default="bf16",
+            help="the type that operands are rounded to, bf16 or f16",
+            read=read_half,
+        ),
+    ),
 )

@@ -13,10 +13,10 @@ from sonew_compiled.passes.ir.attributes import ROLES, role_indices
 from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import has_element
-from sonew_compiled.passes.record import Pass, read_half, read_roles
+from sonew_compiled.passes.record import Option, Pass, read_half, read_roles
 
 
-def lower_storage(module: ir.Module, *, dtype: str = "bf16", roles: Collection[str] = ROLES) -> None:
+def lower_storage(module: ir.Module, *, dtype: str, roles: Collection[str]) -> None:
     """Make the float32 arguments and results of these roles, in every export, tensors of `dtype`."""
     narrow, wide = ir.Type.parse(dtype), ir.F32Type.get()
     for function in functions(module):
@@ -34,6 +34,20 @@ def lower_storage(module: ir.Module, *, dtype: str = "bf16", roles: Collection[s
 PASS = Pass(
     name="lower-storage",
     summary="keep the training state in 16 bits",
+    description=__doc__,
     run=lower_storage,
-    options={"dtype": read_half, "roles": read_roles},
+    options=(
+        Option(
+            name="dtype",
+            default="bf16",
+            help="the type of the stored state, bf16 or f16",
+            read=read_half,
+        ),
+        Option(
+            name="roles",
+            default=ROLES,
+            help="which tensors of the state, by their `sonew.role`",
+            read=read_roles,
+        ),
+    ),
 )

@@ -27,7 +27,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
 from sonew_compiled.passes.ir.types import element_type, has_element, with_element
 from sonew_compiled.passes.ir.uses import Readers, operations_in
-from sonew_compiled.passes.record import Pass, read_half
+from sonew_compiled.passes.record import Option, Pass, read_half
 
 IN_FLOAT32 = "__in_float32_"
 """What the name of a function says that computes in float32."""
@@ -47,7 +47,7 @@ _WIDE = frozenset((
 ))  # fmt: skip
 
 
-def retype(module: ir.Module, *, dtype: str = "bf16") -> None:
+def retype(module: ir.Module, *, dtype: str) -> None:
     """Make float32 tensors of rank 1 and more tensors of `dtype`."""
     narrow = ir.Type.parse(dtype)
     wide = [f.name for f in functions(module) if IN_FLOAT32 in f.name]
@@ -164,4 +164,17 @@ def _fold_conversions(function: Function) -> None:
             op.erase()
 
 
-PASS = Pass(name="retype", summary="compute in 16 bits", run=retype, options={"dtype": read_half})
+PASS = Pass(
+    name="retype",
+    summary="compute in 16 bits",
+    description=__doc__,
+    run=retype,
+    options=(
+        Option(
+            name="dtype",
+            default="bf16",
+            help="the type that is computed in, bf16 or f16",
+            read=read_half,
+        ),
+    ),
+)

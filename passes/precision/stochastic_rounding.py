@@ -31,13 +31,13 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.rounding import bf16_of
 from sonew_compiled.passes.ir.state import add_state, state_attributes
 from sonew_compiled.passes.ir.types import has_element, shape_of
-from sonew_compiled.passes.record import Pass, read_roles
+from sonew_compiled.passes.record import Option, Pass, read_roles
 
 STEP = "precision/step"
 """The tensor that counts the steps."""
 
 
-def stochastic_rounding(module: ir.Module, *, roles: Collection[str] = ("parameter",)) -> None:
+def stochastic_rounding(module: ir.Module, *, roles: Collection[str]) -> None:
     """Make the roundings to nearest with which tensors of these roles leave `train_step` stochastic.
 
     Raises:
@@ -103,6 +103,14 @@ def _rounded(value: ir.Value, key: ir.Value) -> ir.Value:
 PASS = Pass(
     name="stochastic-rounding",
     summary="round tensors of the state to bf16 without bias",
+    description=__doc__,
     run=stochastic_rounding,
-    options={"roles": read_roles},
+    options=(
+        Option(
+            name="roles",
+            default=("parameter",),
+            help="which tensors of the state, by their `sonew.role`",
+            read=read_roles,
+        ),
+    ),
 )

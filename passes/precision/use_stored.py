@@ -49,4 +49,9 @@ def _round_early(stored: ir.Value) -> None:
             operation.operands[operand] = widened
 
 
-PASS = Pass(name="use-stored", summary="use of the optimizer's state what is stored of it", run=use_stored)
+PASS = Pass(
+    name="use-stored",
+    summary="use of the optimizer's state what is stored of it",
+    description=__doc__,
+    run=use_stored,
+)

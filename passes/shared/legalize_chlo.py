@@ -15,4 +15,9 @@ def legalize_chlo(module: ir.Module) -> None:
     run_mlir_passes(module, "builtin.module(func.func(chlo-legalize-to-stablehlo))")
 
 
-PASS = Pass(name="legalize-chlo", summary="replace chlo operations by StableHLO ones", run=legalize_chlo)
+PASS = Pass(
+    name="legalize-chlo",
+    summary="replace chlo operations by StableHLO ones",
+    description=__doc__,
+    run=legalize_chlo,
+)

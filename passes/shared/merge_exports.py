@@ -83,4 +83,9 @@ def _block(op: ir.Operation) -> ir.Block:
     return op.regions[0].blocks[0]
 
 
-PASS = Pass(name="merge-exports", summary="merge the traced functions into one flat module", run=merge_exports)
+PASS = Pass(
+    name="merge-exports",
+    summary="merge the traced functions into one flat module",
+    description=__doc__,
+    run=merge_exports,
+)

@@ -2,7 +2,8 @@
 
 Compilers differ in what they make of one reduction over a whole weight: some run out of stack or of shared memory, some
 crash, and those that do neither use a single core or workgroup. In stages of a few thousand elements, each with many
-results but the last, every backend lowers it and runs it in parallel.
+results but the last, every backend lowers it and runs it in parallel. Stages of 4096 elements are small enough for
+every backend, and two of them cover 16.7 million elements.
 
 StableHLO leaves the order of a reduction to the implementation and therefore wants the initial value to be an identity
 of the body. So each stage may start from it, and a dimension that does not divide may be padded with it. In floating
@@ -18,14 +19,10 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
-from sonew_compiled.passes.record import Pass
-
-LIMIT = 4096
-"""Elements reduced into one result by one stage, at most: small enough for every backend, and two stages of it cover
-16.7 million elements."""
+from sonew_compiled.passes.record import Option, Pass
 
 
-def split_reductions(module: ir.Module, *, limit: int = LIMIT) -> None:
+def split_reductions(module: ir.Module, *, limit: int) -> None:
     """Split every `stablehlo.reduce` that reduces more than `limit` elements into one result.
 
     Left alone are reductions of dynamic shape, whose size is not known, and those whose body computes in another
@@ -136,4 +133,17 @@ def _pad(value: ir.Value, padding: ir.Value, dim: int, count: int) -> ir.Value:
     return ir.Operation.create("stablehlo.pad", results=[into], operands=[value, padding], attributes=attributes).result
 
 
-PASS = Pass(name="split-reductions", summary="reduce in bounded stages", run=split_reductions, options={"limit": int})
+PASS = Pass(
+    name="split-reductions",
+    summary="reduce in bounded stages",
+    description=__doc__,
+    run=split_reductions,
+    options=(
+        Option(
+            name="limit",
+            default=4096,
+            help="elements that one stage reduces into one result, at most",
+            read=int,
+        ),
+    ),
+)

@@ -15,4 +15,9 @@ def strip_locations(module: ir.Module) -> None:
     run_mlir_passes(module, "builtin.module(strip-debuginfo)")
 
 
-PASS = Pass(name="strip-locations", summary="remove source locations", run=strip_locations)
+PASS = Pass(
+    name="strip-locations",
+    summary="remove source locations",
+    description=__doc__,
+    run=strip_locations,
+)

@@ -52,5 +52,6 @@ def _transpose(op: ir.Operation) -> None:
 PASS = Pass(
     name="transpose-scatters",
     summary="put the axes that a scatter indexes before those of its windows",
+    description=__doc__,
     run=transpose_scatters,
 )

@@ -167,4 +167,9 @@ def _symbol(op: ir.OpView) -> str:
     return str(ir.StringAttr(op.attributes["sym_name"]).value)
 
 
-PASS = Pass(name="wire-donation", summary="give results the buffers of donated arguments", run=wire_donation)
+PASS = Pass(
+    name="wire-donation",
+    summary="give results the buffers of donated arguments",
+    description=__doc__,
+    run=wire_donation,
+)

@@ -62,5 +62,6 @@ def _widen(op: ir.Operation, halves: tuple[ir.Type, ...]) -> None:
 PASS = Pass(
     name="emulate-arithmetic",
     summary="do 16-bit arithmetic in float32",
+    description=__doc__,
     run=emulate_arithmetic,
 )

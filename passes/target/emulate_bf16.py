@@ -155,5 +155,6 @@ def _u16() -> ir.Type:
 PASS = Pass(
     name="emulate-bf16",
     summary="do without bfloat16: rounded float32 inside, pairs in integers outside",
+    description=__doc__,
     run=emulate_bf16,
 )

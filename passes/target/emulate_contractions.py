@@ -37,5 +37,6 @@ def emulate_contractions(module: ir.Module) -> None:
 PASS = Pass(
     name="emulate-contractions",
     summary="do 16-bit matrix products in float32",
+    description=__doc__,
     run=emulate_contractions,
 )

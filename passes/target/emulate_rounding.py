@@ -67,5 +67,6 @@ def _keep_apart_from_integers(conversions: Sequence[ir.Operation]) -> None:
 PASS = Pass(
     name="emulate-rounding",
     summary="round to 16 bits by integer arithmetic",
+    description=__doc__,
     run=emulate_rounding,
 )

@@ -28,5 +28,6 @@ def exact_contractions(module: ir.Module) -> None:
 PASS = Pass(
     name="exact-contractions",
     summary="ask for every digit of the operands of products and convolutions",
+    description=__doc__,
     run=exact_contractions,
 )

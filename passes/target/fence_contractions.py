@@ -97,5 +97,6 @@ def _is_number(value: ir.Value) -> bool:
 PASS = Pass(
     name="fence-contractions",
     summary="keep matrix products apart from the tensors that they are combined with",
+    description=__doc__,
     run=fence_contractions,
 )

@@ -33,5 +33,8 @@ def _is_reduced(op: ir.Operation) -> bool:
 
 
 PASS = Pass(
-    name="fence-iotas", summary="keep numbered elements apart from the reductions that they lead to", run=fence_iotas
+    name="fence-iotas",
+    summary="keep numbered elements apart from the reductions that they lead to",
+    description=__doc__,
+    run=fence_iotas,
 )

@@ -25,5 +25,6 @@ def fence_scatters(module: ir.Module) -> None:
 PASS = Pass(
     name="fence-scatters",
     summary="keep what a scatter adds apart from the operations that make it",
+    description=__doc__,
     run=fence_scatters,
 )

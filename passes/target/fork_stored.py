@@ -43,5 +43,6 @@ def fork_stored(module: ir.Module) -> None:
 PASS = Pass(
     name="fork-stored",
     summary="give what is stored in place and read again in two copies",
+    description=__doc__,
     run=fork_stored,
 )

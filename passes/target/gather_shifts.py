@@ -16,16 +16,13 @@ from sonew_compiled.passes.ir.function import erase_unused, functions
 from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
 from sonew_compiled.passes.ir.shifts import Shift, shift_of
 from sonew_compiled.passes.ir.types import element_type, shape_of
-from sonew_compiled.passes.record import Pass
-
-ELEMENTS = 1 << 10
-"""Matrices of fewer elements are left alone."""
+from sonew_compiled.passes.record import Option, Pass
 
 # Beyond, an index does not fit 32 bits on its way.
 _MOST = 1 << 30
 
 
-def gather_shifts(module: ir.Module, *, elements: int = ELEMENTS) -> None:
+def gather_shifts(module: ir.Module, *, elements: int) -> None:
     """Replace the shifts of matrices of at least `elements` elements, at the top level of the exports."""
     inline_calls(module)
     for function in functions(module):
@@ -83,6 +80,14 @@ def _scalar(fill: ir.Value) -> ir.Value:
 PASS = Pass(
     name="gather-shifts",
     summary="read the elements of shifted matrices where they lie",
+    description=__doc__,
     run=gather_shifts,
-    options={"elements": int},
+    options=(
+        Option(
+            name="elements",
+            default=1024,
+            help="elements of the smallest matrix whose shifts are gathered",
+            read=int,
+        ),
+    ),
 )

@@ -10,12 +10,12 @@ from __future__ import annotations
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
-from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.record import Option, Pass
 
 _MAIN = "main"
 
 
-def select_export(module: ir.Module, *, name: str = _MAIN) -> None:
+def select_export(module: ir.Module, *, name: str) -> None:
     """Make the public function `name` the module's only one, `@main`, and remove what it does not reach.
 
     Raises:
@@ -41,6 +41,14 @@ def select_export(module: ir.Module, *, name: str = _MAIN) -> None:
 PASS = Pass(
     name="select-export",
     summary="keep one exported function, as @main",
+    description=__doc__,
     run=select_export,
-    options={"name": str},
+    options=(
+        Option(
+            name="name",
+            default="main",
+            help="the export that is kept",
+            read=str,
+        ),
+    ),
 )

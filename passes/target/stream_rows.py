@@ -32,7 +32,7 @@ from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
 from sonew_compiled.passes.ir.shifts import is_concatenation
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import at_top, owner
-from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.record import Option, Pass, read_flag
 from sonew_compiled.passes.rows.executable import Executable
 from sonew_compiled.passes.rows.group import RowGroup
 from sonew_compiled.passes.rows.kernel import Kernel, fits
@@ -41,26 +41,17 @@ from sonew_compiled.passes.rows.phases import Phase, phases_of
 from sonew_compiled.passes.rows.reductions import FullReduction
 from sonew_compiled.passes.rows.vectors import Vectors
 
-ELEMENTS = 1 << 10
-"""Tensors of fewer elements are left alone."""
-
-RECOMPUTE = 32
-"""Operations that may be done again for the further shifts of a value."""
-
-LANES = 16
-"""Elements of a vector: of float32 in 512 bits."""
-
 _EXECUTABLE = "rows"
 
 
 def stream_rows(
     module: ir.Module,
     *,
-    elements: int = ELEMENTS,
-    recompute: int = RECOMPUTE,
-    lanes: int = LANES,
-    native_bf16: int = 0,
-    bypass: int = 0,
+    elements: int,
+    recompute: int,
+    lanes: int,
+    native_bf16: bool,
+    bypass: int,
 ) -> None:
     """Make kernels of matrices of at least `elements` elements that are shifted, or given in 16 bits by twos or more.
 
@@ -69,19 +60,17 @@ def stream_rows(
 
     Args:
       module: is changed in place.
-      elements: see `ELEMENTS`.
-      recompute: see `RECOMPUTE`.
-      lanes: see `LANES`.
-      native_bf16: 1 for a processor that rounds to bfloat16 in one instruction, for which numbers smaller than the
-        least normal one are zeros; 0 for others.
-      bypass: bytes of a result, that no operand's memory is overwritten with, from which on it is written past the
-        caches; 0 for never.
+      elements: of the smallest tensor that is not left alone.
+      recompute: operations that may be done again for each further shift at which a value is read.
+      lanes: elements of a vector.
+      native_bf16: whether the processor rounds to bfloat16 in one instruction, which takes subnormal numbers for zeros.
+      bypass: bytes of the smallest result that is stored past the caches, if it overwrites no operand; 0 for none.
     """
     module.context.allow_unregistered_dialects = True
     inline_calls(module)
     # What is computed twice would be read twice.
     run_mlir_passes(module, "builtin.module(func.func(cse))")
-    vectors = Vectors(lanes, native_bf16=bool(native_bf16))
+    vectors = Vectors(lanes, native_bf16=native_bf16)
     with ir.InsertionPoint.at_block_begin(module.body):
         executable = Executable(_EXECUTABLE)
     count = 0
@@ -263,6 +252,38 @@ def _overwrite(function: Function, dispatches: Mapping[ir.Operation, Kernel]) ->
 PASS = Pass(
     name="stream-rows",
     summary="compute what reads shifted rows in loops over the rows",
+    description=__doc__,
     run=stream_rows,
-    options={"elements": int, "recompute": int, "lanes": int, "native_bf16": int, "bypass": int},
+    options=(
+        Option(
+            name="elements",
+            default=1024,
+            help="elements of the smallest matrix that a kernel computes",
+            read=int,
+        ),
+        Option(
+            name="recompute",
+            default=32,
+            help="operations that may be done again for each further shift at which a value is read",
+            read=int,
+        ),
+        Option(
+            name="lanes",
+            default=16,
+            help="elements of a vector",
+            read=int,
+        ),
+        Option(
+            name="native_bf16",
+            default=False,
+            help="1 for a processor that rounds to bfloat16 in one instruction, and takes subnormal numbers for zeros",
+            read=read_flag,
+        ),
+        Option(
+            name="bypass",
+            default=0,
+            help="bytes of the smallest result that is stored past the caches; 0 for none",
+            read=int,
+        ),
+    ),
 )

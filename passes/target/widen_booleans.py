@@ -57,4 +57,9 @@ def _is_boolean(value: ir.Value) -> bool:
     return has_element(value, ir.IntegerType.get_signless(1)) and bool(shape_of(value))
 
 
-PASS = Pass(name="widen-booleans", summary="hand booleans on as 32-bit integers", run=widen_booleans)
+PASS = Pass(
+    name="widen-booleans",
+    summary="hand booleans on as 32-bit integers",
+    description=__doc__,
+    run=widen_booleans,
+)

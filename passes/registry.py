@@ -1,0 +1,102 @@
+"""Every pass by name, and how one is named with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.passes.precision import (
+    loss_scaling,
+    lower_contractions,
+    lower_storage,
+    retype,
+    stochastic_rounding,
+    use_stored,
+)
+from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.shared import (
+    legalize_chlo,
+    merge_exports,
+    split_reductions,
+    strip_locations,
+    transpose_scatters,
+    wire_donation,
+)
+from sonew_compiled.passes.target import (
+    emulate_arithmetic,
+    emulate_bf16,
+    emulate_contractions,
+    emulate_rounding,
+    exact_contractions,
+    fence_contractions,
+    fence_iotas,
+    fence_scatters,
+    fork_stored,
+    gather_shifts,
+    select_export,
+    stream_rows,
+    widen_booleans,
+)
+
+ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
+    {
+        "shared": (
+            merge_exports.PASS,
+            legalize_chlo.PASS,
+            transpose_scatters.PASS,
+            split_reductions.PASS,
+            wire_donation.PASS,
+            strip_locations.PASS,
+        ),
+        "precision": (
+            lower_storage.PASS,
+            lower_contractions.PASS,
+            use_stored.PASS,
+            retype.PASS,
+            stochastic_rounding.PASS,
+            loss_scaling.PASS,
+        ),
+        "target": (
+            emulate_contractions.PASS,
+            emulate_arithmetic.PASS,
+            emulate_rounding.PASS,
+            emulate_bf16.PASS,
+            stream_rows.PASS,
+            fence_contractions.PASS,
+            widen_booleans.PASS,
+            fence_iotas.PASS,
+            gather_shifts.PASS,
+            fork_stored.PASS,
+            fence_scatters.PASS,
+            exact_contractions.PASS,
+            select_export.PASS,
+        ),
+    }
+)
+"""The passes of each folder of passes, in the order of their documentation."""
+
+REGISTRY: Mapping[str, Pass] = MappingProxyType({each.name: each for room in ROOMS.values() for each in room})
+"""Every pass by name."""
+
+
+def parse_pass(text: str) -> Pass:
+    """Return the pass that `name` or `name:option=value,option=value` means.
+
+    Raises:
+        UsageError: no such pass or option, or a value that the option does not take.
+    """
+    name, _, rest = text.partition(":")
+    if name not in REGISTRY:
+        raise UsageError(f"no pass {name!r}; the passes are: {', '.join(REGISTRY)}")
+    chosen = REGISTRY[name]
+    readers = {each.name: each.read for each in chosen.options}
+    values: dict[str, object] = {}
+    for part in filter(None, rest.split(",")):
+        option, _, value = part.partition("=")
+        read = readers.get(option, str)  # an unknown option is refused by bind, with the ones there are
+        try:
+            values[option] = read(value)
+        except ValueError as error:
+            raise UsageError(f"pass {name}: {value!r} is no value for {option}: {error}") from error
+    return chosen.bind(**values)

@@ -1,0 +1,108 @@
+"""Writes what docs/passes.md says of each pass: the tables, and the descriptions below them.
+
+All of it comes from the passes' own records, and from the policies and the targets that name them.
+
+    python tools/pass_tables.py --write docs/passes.md
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import click
+
+from sonew_compiled import passes
+from sonew_compiled.lowering.targets import resolve_target, target_names
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    return "\n".join([_row(*head), _row(*["---"] * len(head)).replace(" ", ""), *(_row(*each) for each in rows)])
+
+
+def pass_table(room: str) -> str:
+    """The passes of a room: what each does, and its options with their defaults."""
+    rows = (
+        (
+            f"[`{each.name}`](#{each.name})",
+            each.summary,
+            ", ".join(f"`{option.name}={option.default_text}`" for option in each.options),
+        )
+        for each in passes.ROOMS[room]
+    )
+    return _table(("pass", "what it does", "options"), rows)
+
+
+def policy_table() -> str:
+    """The passes of each precision policy, in order."""
+    return _table(
+        ("policy", "its passes"), ((f"`{each.name}`", _names(each.passes)) for each in passes.POLICIES.values())
+    )
+
+
+def target_table() -> str:
+    """The passes of each family of targets, in order; options, which differ between processors, left out."""
+    lists: dict[str, tuple[str, ...]] = {}
+    for name in target_names():
+        target = resolve_target(name)
+        chosen = tuple(each.partition(":")[0] for each in target.passes)
+        assert lists.setdefault(target.family, chosen) == chosen, f"{name} has other passes than {target.family}"
+    families: dict[tuple[str, ...], list[str]] = {}
+    for family, chosen in lists.items():
+        families.setdefault(chosen, []).append(f"`{family}`")
+    return _table(("targets", "their passes"), ((", ".join(each), _names(chosen)) for chosen, each in families.items()))
+
+
+def _names(chosen: Iterable[str]) -> str:
+    return ", ".join(f"`{each}`" for each in chosen) or "none"
+
+
+def reference() -> str:
+    """What each pass does, why, and what its options mean."""
+    return "\n\n".join(_section(each) for room in passes.ROOMS.values() for each in room)
+
+
+def _section(each: passes.Pass) -> str:
+    options = "\n".join(f"- `{option.name}` ({option.default_text}): {option.help}." for option in each.options)
+    return "\n\n".join(part for part in (f"### {each.name}", each.description.strip(), options) if part)
+
+
+def regions() -> Mapping[str, str]:
+    """What is generated, by the name that the document's markers have."""
+    tables = {room: pass_table(room) for room in passes.ROOMS}
+    return {**tables, "policies": policy_table(), "targets": target_table(), "reference": reference()}
+
+
+def insert(document: str) -> str:
+    """The document with all of its regions as they should be.
+
+    Raises:
+      ValueError: the document lacks a region.
+    """
+    for name, text in regions().items():
+        begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        if len(pattern.findall(document)) != 1:
+            raise ValueError(f"the document must have {begin} and {end} once")
+        document = pattern.sub(lambda _, text=f"{begin}\n\n{text}\n\n{end}": text, document)
+    return document
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--write", type=click.Path(path_type=Path, exists=True), help="The document whose regions are replaced.")
+def main(write: Path | None) -> None:
+    """Print what the documents say of the passes, or write it into one."""
+    if write is None:
+        click.echo("\n\n".join(regions().values()))
+    else:
+        write.write_text(insert(write.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
