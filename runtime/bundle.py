@@ -32,8 +32,10 @@ class Bundle:
     path: Path
     manifest: Manifest
 
-    def file(self, name: str) -> Path:
-        """The path of a file of the bundle, after its size and SHA-256 were checked.
+    def read(self, name: str) -> bytes:
+        """The content of a file of the bundle, whose size and SHA-256 are those of the manifest.
+
+        What is checked is what is given: nobody can exchange the file in between.
 
         Raises:
           SonewError: the file is missing, or is not the one that the bundle was written with.
@@ -51,16 +53,21 @@ class Bundle:
                     f"{path} has {size:,} bytes where the manifest says {spec.size:,}; it is "
                     f"{'truncated' if size < spec.size else 'of another bundle'}: {_REMEDY}"
                 )
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            content = path.read_bytes()
         except OSError as error:
             raise SonewError(f"{path} cannot be read ({error.strerror}): check its permissions") from None
+        digest = hashlib.sha256(content).hexdigest()
         if digest != spec.sha256:
             raise SonewError(
                 f"{path} has SHA-256 {digest[:12]}... where the manifest says {spec.sha256[:12]}...; "
                 f"it is corrupt or from another bundle: {_REMEDY}"
             )
-        return path
+        return content
+
+    def file(self, name: str) -> Path:
+        """The path of a file of the bundle, after `read` has checked it."""
+        self.read(name)
+        return self.path / name
 
     def executable(self, target: TargetSpec) -> Path:
         """The path of the target's executable, checked as `file` does."""
@@ -73,7 +80,7 @@ class Bundle:
           SonewError: naming the first one that is missing or differs.
         """
         for name in self.manifest.files:
-            self.file(name)
+            self.read(name)
 
 
 _REMEDY = "compile the bundle again with `sonew compile`"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import iree.runtime as rt
 import numpy as np
+from iree.runtime import _binding
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime._memory import keep_freed_memory
@@ -20,7 +23,24 @@ Buffer: TypeAlias = rt.HalBufferView
 _KINDS = {"local-task": "local", "local-sync": "local"}
 # Never closed: a buffer does not keep its device open, and Vulkan's crashes the process if it is freed after it.
 _OPEN: dict[str, Any] = {}
+_DRIVERS: dict[str, Any] = {}
+# Of the process: a child that `fork` makes has the parent's devices, but none of the threads that serve them.
+_generation = 0
 _LOCAL = {"local-task": "the CPU, on all cores", "local-sync": "the CPU, on one core"}
+
+
+def _leave_devices_to_the_parent() -> None:
+    global _generation
+    _generation += 1
+    for left in (*_OPEN.values(), *_DRIVERS.values()):
+        # Destroying them would wait for those threads for ever.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(left))
+    _OPEN.clear()
+    _DRIVERS.clear()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_leave_devices_to_the_parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +102,15 @@ def _scan() -> tuple[list[DeviceInfo], dict[str, str]]:
 
 
 def _query(driver: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = rt.get_driver(driver).query_available_devices()
+    found: list[dict[str, Any]] = _driver(driver).query_available_devices()
     return found
+
+
+def _driver(name: str) -> Any:
+    """The driver, made once a process: IREE's own cache of them would hand a child of `fork` the parent's."""
+    if name not in _DRIVERS:
+        _DRIVERS[name] = _binding.create_hal_driver(name)
+    return _DRIVERS[name]
 
 
 def open_device(name: str | None = None) -> Device:
@@ -124,10 +151,10 @@ def _create(name: str, found: list[dict[str, Any]]) -> Any:
         keep_freed_memory()
     try:
         if not path or (path.isdecimal() and int(path) == 0 and len(found) == 1):
-            return rt.get_driver(driver).create_default_device()
+            return _driver(driver).create_default_device()
         if path.isdecimal():
-            return rt.get_driver(driver).create_device(found[int(path)])
-        return rt.get_driver(driver).create_device_by_uri(name)
+            return _driver(driver).create_device(found[int(path)])
+        return _driver(driver).create_device_by_uri(name)
     except (RuntimeError, ValueError, OSError) as error:
         if path and not path.isdecimal():
             raise _absent(name, first_error(error)) from None
@@ -155,6 +182,19 @@ class Device:
         self.description = description
         self.hal = hal
         self._allocator = hal.allocator
+        self._generation = _generation
+
+    def check_process(self) -> None:
+        """Checks that this process opened the device, where any use would otherwise wait for ever.
+
+        Raises:
+          SonewError: it was opened before a `fork`.
+        """
+        if self._generation != _generation:
+            raise SonewError(
+                f"device {self.name} was opened before this process was forked, and cannot be used here: open it "
+                'again in the child, or start the child by the method "spawn" of multiprocessing'
+            )
 
     def upload(self, array: np.ndarray) -> Buffer:
         """Copies an array to the device.
@@ -162,6 +202,7 @@ class Device:
         Raises:
           SonewError: the device is out of memory.
         """
+        self.check_process()
         # Always a copy: compiled code may assume an alignment that NumPy does not give.
         array = np.asarray(array, order="C")
         element_type = rt.array_interop.map_dtype_to_element_type(array.dtype)
@@ -187,6 +228,7 @@ class Device:
         Raises:
           SonewError: the device failed.
         """
+        self.check_process()
         dtype = as_dtype(dtype) if isinstance(dtype, str) else dtype
         result = np.empty(shape, dtype)
         if result.nbytes == 0:

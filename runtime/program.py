@@ -61,10 +61,13 @@ class Program:
         """
         check_versions(bundle)
         target = choose_target(bundle, device.name, device.driver, device.description)
-        path = bundle.executable(target)
+        path = bundle.path / target.file
+        # Read, not mapped: a mapped file that somebody writes to or truncates ends the process, and IREE's `mmap` opens
+        # the file for writing.
+        content = bundle.read(target.file)
         try:
             instance = rt.VmInstance()
-            module = rt.VmModule.mmap(instance, str(path))
+            module = rt.VmModule.copy_buffer(instance, content)
             context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), module])
         except (RuntimeError, ValueError, MemoryError) as error:
             raise SonewError(
@@ -87,6 +90,7 @@ class Program:
         Raises:
           SonewError: the device failed.
         """
+        self.device.check_process()
         function = self._functions[name]
         arguments = rt.VmVariantList(len(function.inputs))
         for key in function.inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -92,11 +93,12 @@ def _first_tpu() -> jax.Device:
 
 
 def _payload(bundle: Bundle, target: TargetSpec, function: str) -> bytes:
-    path = bundle.executable(target)
+    content = bundle.read(target.file)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return archive.read(f"{function}.xla")
     except (zipfile.BadZipFile, KeyError) as error:
+        path = bundle.path / target.file
         raise SonewError(f"{path} has no executable of {function} ({error}); compile the bundle again") from None
 
 

@@ -98,6 +98,22 @@ def test_labels_become_int32(dtype: type) -> None:
 
 
 @pytest.mark.parametrize(
+    ("array", "dtype"),
+    [
+        (np.array([0, 1, 1], np.uint8), "bool"),
+        (np.array([1, 0, 1]), "bool"),
+        (np.array([True, False]), "bool"),
+        (np.array([True, False]), "float32"),
+        (np.array([True, False]), "int32"),
+        (np.array([65504, -0.1, 2**-24], np.float16), "float32"),
+        (np.array([3e38, -0.1], ml_dtypes.bfloat16), "float32"),
+    ],
+)
+def test_dtypes_that_hold_the_values_exactly(array: np.ndarray, dtype: str) -> None:
+    np.testing.assert_array_equal(convert(array, dtype), array.astype(dtype), strict=True)
+
+
+@pytest.mark.parametrize(
     ("array", "dtype", "said"),
     [
         (np.array([0, 2**31]), "int32", "its values 0 to 2147483648 do not fit"),
@@ -105,7 +121,8 @@ def test_labels_become_int32(dtype: type) -> None:
         (np.array([2**64 - 1], np.uint64), "int32", "do not fit"),
         (np.array([1e39, 0]), "float32", "do not fit"),
         (np.zeros(3, np.float32), "bfloat16", "of float32 (), the bundle's `image` asks for bfloat16 ()"),
-        (np.zeros(3, np.float16), "float32", "accepted are the same dtype"),
+        (np.zeros(3, np.float16), "int32", "accepted are the same dtype"),
+        (np.array([0, 2]), "bool", "its values 0 to 2 do not fit"),
         (np.zeros(3, np.float64), "bfloat16", "accepted are the same dtype"),
         (np.zeros(3, np.int32), "float32", "accepted are the same dtype"),
         (np.zeros(3, np.float32), "int32", "accepted are the same dtype"),

@@ -162,7 +162,7 @@ def test_another_kind_of_file(tmp_path: Path) -> None:
         ({"image": np.array(3.0)}, "single value"),
         ({"image": IMAGES.astype(np.complex64)}, "dtype complex64"),
         ({"image": np.array(["a", "b"])}, "dtype <U1"),
-        ({"image": IMAGES > 3}, "dtype bool"),
+        ({"image": IMAGES, "label": LABELS > 3}, "dtype bool"),
         ({"train_image": IMAGES, "test_image": IMAGES, "label": LABELS}, "holds train_image, test_image, label"),
         ({"train_image": IMAGES, "test_label": LABELS}, "has image, label in only one"),
         ({"train_": IMAGES, "test_": IMAGES}, "accepted are train_<field>"),

@@ -31,6 +31,7 @@ ALLOWED = {
     "passes": ("errors",),
     "runtime": ("errors",),
     "lowering": ("errors", "passes", "runtime.manifest"),
+    "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
 }
 

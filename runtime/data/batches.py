@@ -23,8 +23,8 @@ _FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dty
 _LARGEST_SEED = 2**63 - 1
 
 _ACCEPTED = (
-    "accepted are the same dtype, uint8 for a floating-point field (scaled by 1/255), float64 for float32, and any "
-    "integer for int32"
+    "accepted are the same dtype, uint8 for a floating-point field (scaled by 1/255), float16 and float64 for float32, "
+    "any integer for int32, zeros and ones for a boolean field, and booleans for any"
 )
 
 _Convert = Callable[[np.ndarray], np.ndarray]
@@ -156,7 +156,10 @@ def bind(arrays: Mapping[str, np.ndarray], batch: tuple[TensorSpec, ...]) -> Bou
     | any | the same | none |
     | uint8 (not `label`) | float16, bfloat16, float32, float64 | float32(x) / float32(255), then rounded to the dtype |
     | float64 | float32 | rounded |
+    | float16, bfloat16 | float32 | exact |
     | any integer | int32 | exact |
+    | integers that are 0 or 1 | bool | exact |
+    | bool | any | 0 or 1 |
 
     Raises:
       UsageError: a field is missing, or its shape, dtype or values do not fit.
@@ -203,20 +206,26 @@ def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -
     if array.dtype == np.uint8 and dtype in _FLOATS and scale:
         # In float32 whatever the dtype: its rounding is part of the definition.
         return lambda rows: np.divide(rows, np.float32(255), dtype=np.float32).astype(dtype, copy=False)
-    limits: np.finfo[np.float32] | np.iinfo[np.int32]
-    if array.dtype == np.float64 and dtype == np.float32:
-        limits = np.finfo(np.float32)
-    elif array.dtype.kind in "iu" and dtype == np.int32:
-        limits = np.iinfo(np.int32)
-    else:
+    limits = _limits(array.dtype, dtype)
+    if limits is None:
         raise UsageError(f"{what}; {_ACCEPTED}: convert the data, or compile with another dtype")
     if array.size:
-        low, high = array.min(), array.max()
-        if low < limits.min or high > limits.max:
-            raise UsageError(
-                f"{what}; its values {low} to {high} do not fit: accepted are {limits.min} to {limits.max}"
-            )
+        least, most = limits
+        low, high = array.min().item(), array.max().item()
+        if low < least or high > most:
+            raise UsageError(f"{what}; its values {low} to {high} do not fit: accepted are {least} to {most}")
     return lambda rows: rows.astype(dtype)
+
+
+def _limits(had: np.dtype, dtype: np.dtype) -> tuple[float, float] | None:
+    """The values of dtype `had` that are converted to `dtype`, from the least to the greatest; None if none are."""
+    if dtype == np.float32 and had in _FLOATS:
+        return float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
+    if had == np.bool_ and (dtype in _FLOATS or dtype.kind in "iu"):
+        return 0, 1
+    if had.kind in "iu" and dtype == np.int32:
+        return int(np.iinfo(np.int32).min), int(np.iinfo(np.int32).max)
+    return (0, 1) if had.kind in "iu" and dtype == np.bool_ else None
 
 
 def _listed(batch: tuple[TensorSpec, ...]) -> str:

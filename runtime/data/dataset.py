@@ -43,7 +43,7 @@ def checked(field: str, array: np.ndarray, *, source: str) -> np.ndarray:
 
     Args:
       field: the field's name; `label` must be integer.
-      array: any shape with the examples on axis 0, of an integer or floating-point dtype.
+      array: any shape with the examples on axis 0, of a boolean, integer or floating-point dtype.
       source: names the array in errors.
 
     Raises:
@@ -51,9 +51,10 @@ def checked(field: str, array: np.ndarray, *, source: str) -> np.ndarray:
     """
     if array.ndim == 0:
         raise UsageError(f"{source} is a single value; a field needs the examples on its first axis")
-    accepted = "iu" if field == "label" else "iuf"
+    accepted = "iu" if field == "label" else "biuf"
     if array.dtype.kind not in accepted:
-        kinds = "an integer dtype" if field == "label" else "an integer or floating-point dtype (float16, 32, 64)"
+        others = "an integer or floating-point dtype (float16, 32, 64), or booleans"
+        kinds = "an integer dtype" if field == "label" else others
         raise UsageError(f"{source} has dtype {array.dtype}; `{field}` needs {kinds}: convert it before saving")
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     if array.dtype.kind == "f":

@@ -82,9 +82,17 @@ def load_embedded() -> Dataset:
 
 
 def default_directory() -> Path:
-    """Where `sonew data fetch` puts the files: `$SONEW_DATA` if set, else the user's cache."""
-    configured = os.environ.get(DIRECTORY_VARIABLE)
-    return Path(configured).expanduser() if configured else _cache_directory()
+    """Where `sonew data fetch` puts the files: `$SONEW_DATA` if set, else the user's cache.
+
+    Raises:
+      SonewError: neither is known.
+    """
+    base = _configured_directory() or _cache_directory()
+    if base is None:
+        raise SonewError(
+            f"this user has no home folder to keep the data in; set {DIRECTORY_VARIABLE}, or give --data-dir"
+        )
+    return base
 
 
 def find(data_dir: Path | None, *, complete: bool = True) -> Path:
@@ -114,8 +122,8 @@ def find(data_dir: Path | None, *, complete: bool = True) -> Path:
         return partial
     fetch = f"sonew data fetch{f' --data-dir {shlex.quote(str(data_dir))}' if data_dir else ''}"
     raise SonewError(
-        f"the data set `{FULL}` is not in {', '.join(looked)}; get it with `{fetch}`, or put its four files "
-        "(train- and t10k-, images-idx3-ubyte and labels-idx1-ubyte, plain or .gz) in such a folder"
+        f"the data set `{FULL}` is not in {', '.join(looked) or 'a folder known here'}; get it with `{fetch}`, or put "
+        "its four files (train- and t10k-, images-idx3-ubyte and labels-idx1-ubyte, plain or .gz) in such a folder"
     )
 
 
@@ -188,14 +196,28 @@ def _parse(directory: Path, name: str, ndim: int) -> np.ndarray:
 
 
 def _bases(data_dir: Path | None) -> list[Path]:
+    bases = (data_dir, _configured_directory(), _cache_directory())
+    return list(dict.fromkeys(base for base in bases if base is not None))
+
+
+def _configured_directory() -> Path | None:
     configured = os.environ.get(DIRECTORY_VARIABLE)
-    bases = [data_dir] if data_dir else []
-    bases += [Path(configured).expanduser()] if configured else []
-    return list(dict.fromkeys([*bases, _cache_directory()]))
+    if not configured:
+        return None
+    try:
+        return Path(configured).expanduser()
+    except RuntimeError:
+        raise SonewError(
+            f"{DIRECTORY_VARIABLE} is {configured!r}, and nobody knows that home folder; set it to a full path"
+        ) from None
 
 
-def _cache_directory() -> Path:
-    return platformdirs.user_cache_path("sonew-compiled") / "mnist"
+def _cache_directory() -> Path | None:
+    """The folder in the user's cache, None for a user without a home folder, as containers have."""
+    try:
+        return platformdirs.user_cache_path("sonew-compiled") / "mnist"
+    except RuntimeError:
+        return None
 
 
 def _remedy(path: Path) -> str:

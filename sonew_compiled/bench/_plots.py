@@ -9,22 +9,19 @@ from typing import Any
 
 from sonew_compiled.bench._table import Line, lines_of
 from sonew_compiled.bench.rows import Row
+from sonew_compiled.figures import legend_text, pyplot
 
 Drawing = Callable[[Any, list[Line]], bool]
 
 
 def draw(rows: Sequence[Row]) -> dict[str, tuple[bytes, str]]:
     """Every plot that the rows have something for: by name, a PNG and the text of an SVG."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
+    plt = pyplot()
     lines = [line for line in lines_of(rows) if line.good]
     plots = {}
     for name, drawing in PLOTS.items():
         # The hash and the date would make two plots of the same rows differ.
-        with mpl.rc_context({"svg.hashsalt": "sonew"}):
+        with plt.rc_context({"svg.hashsalt": "sonew"}):
             figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
             if drawing(axes, lines):
                 axes.spines[["top", "right"]].set_visible(False)
@@ -42,7 +39,8 @@ def _loss_against(key: str, label: str) -> Drawing:
         for line in trained:
             curve = next(row["curve"] for row in line.good if row.get("curve"))
             points = [(point[key], point["loss"]) for point in curve if point["loss"] is not None]
-            axes.plot(*zip(*points, strict=True), label=line.label, marker="o" if len(points) == 1 else None)
+            marker = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), label=legend_text(line.label), marker=marker)
         if trained:
             axes.set(xlabel=label, ylabel="training loss (mean over the epoch)", yscale="log")
             axes.xaxis.get_major_locator().set_params(integer=True)
@@ -82,7 +80,7 @@ def _roofline(axes: Any, lines: list[Line]) -> bool:
         axes.scatter(
             row["step_flops"] / row["step_bytes"],
             row["gflops"],
-            label=None if line.label in labels else line.label,
+            label=None if line.label in labels else legend_text(line.label),
             color=f"C{lines.index(line) % 10}",
         )
         labels.add(line.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import NoReturn
 
@@ -68,6 +69,7 @@ for command in (
 
 def main() -> NoReturn:
     """The console script: exit codes 0 done, 1 the work failed, 2 the command line was wrong."""
+    _open_missing_streams()
     try:
         sonew.main(prog_name="sonew", standalone_mode=False)
     except click.ClickException as error:
@@ -92,6 +94,13 @@ def main() -> NoReturn:
         click.echo(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space", err=True)
         sys.exit(1)
     sys.exit(0)
+
+
+def _open_missing_streams() -> None:
+    """Sends to nowhere what a daemon or `2>&-` left no stream for: Python has None there, which no code expects."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (open to the end)
 
 
 def _show(error: click.ClickException) -> None:

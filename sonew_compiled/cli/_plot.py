@@ -25,6 +25,7 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
     """
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
+    from sonew_compiled import figures
     from sonew_compiled.runtime import read_metrics
     from sonew_compiled.runtime.metrics import METRICS_FILE
 
@@ -35,24 +36,21 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
         if not rows:
             raise SonewError(f"{run} holds no {METRICS_FILE} with a finished epoch; give the --output of a `sonew run`")
 
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for run, rows in curves.items():
-        label = f"{run.name or run} ({rows[-1]['loss']:.2f})"
-        axes.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=label)
-    axes.set(xlabel="epoch", ylabel="training loss (nats an image)", yscale="log")
+    figure, axes = figures.pyplot().subplots(figsize=(6.4, 3.6), layout="constrained")
+    for name, rows in zip(figures.distinct_names(list(curves)), curves.values(), strict=True):
+        label = figures.legend_text(f"{name} ({rows[-1]['loss']:.2f})")
+        marker = "o" if len(rows) == 1 else None
+        (line,) = axes.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=label, marker=marker)
+        if marker:  # one epoch is a point: its level can be compared with other curves
+            axes.axhline(rows[0]["loss"], color=line.get_color(), linestyle="--")
+    axes.set(xlabel="epoch", ylabel="training loss (nats an image)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if all(row["loss"] > 0 for rows in curves.values() for row in rows):
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
     axes.grid(which="both", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(output, dpi=150)
-    except OSError as error:
-        raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
+    figures.save(figure, output)
     options.say(f"wrote {output}")

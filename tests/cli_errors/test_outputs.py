@@ -45,7 +45,7 @@ def test_output_that_cannot_be_written(refused: Refused, trained: Path, train_li
     message = refused(1, "reconstruct", "small.bundle", "--checkpoint", trained, "-o", "file/x.png")
     assert "file/x.png cannot be written" in message
     message = refused(1, "plot", "sonew-run", "-o", "file/x.png")
-    assert "cannot write file/x.png" in message
+    assert "file/x.png cannot be written" in message
     message = refused(2, "plot", "sonew-run", "-o", "x.bmp")
     assert "cannot draw x.bmp; give a name that ends in .png, .svg or .pdf" in message
     message = refused(1, "data", "fetch", "--data-dir", "file/data")
