@@ -140,6 +140,23 @@ def trace_update(
     return "module {\n" + _inner("init", start) + "\n" + _inner("train_step", step) + "\n}\n"
 
 
+def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
+    """Traces one function of arrays as the `predict` of a module, which is no part of a bundle: for trying it alone.
+
+    Args:
+      function: gives a tree of arrays.
+      arguments: arrays, or their shapes and dtypes.
+
+    Returns:
+      MLIR text as `trace_training` gives it; arguments and results are named `argument/0`, `result/0` and so on.
+    """
+    given = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arguments]
+    results = jax.tree.leaves(jax.eval_shape(function, *given))
+    names = [[f"argument/{index}"] for index in range(len(given))]
+    text = _trace(function, given, names=names, results=[[f"result/{index}" for index in range(len(results))]])
+    return "module {\n" + _inner("predict", text) + "\n}\n"
+
+
 def _init_state(init: Callable[[jax.Array], Any], optimizer: OptimizerFactory) -> Callable[[Any], dict[str, Any]]:
     def init_state(seed: Any) -> dict[str, Any]:
         params = init(jax.random.key(seed, impl="threefry2x32"))

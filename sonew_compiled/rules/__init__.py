@@ -12,11 +12,23 @@ from typing import Any
 from jax.interpreters import mlir
 
 from sonew_compiled.rules._approx_top_k import RULES as _APPROX_TOP_K
+from sonew_compiled.rules._cholesky import RULES as _CHOLESKY
+from sonew_compiled.rules._householder import RULES as _HOUSEHOLDER
+from sonew_compiled.rules._lu import RULES as _LU
 from sonew_compiled.rules._pooling import RULES as _POOLING
 from sonew_compiled.rules._rule import Rule
 from sonew_compiled.rules._threefry import RULES as _THREEFRY
+from sonew_compiled.rules._triangular import RULES as _TRIANGULAR
 
-RULES: tuple[Rule, ...] = (*_APPROX_TOP_K, *_POOLING, *_THREEFRY)
+RULES: tuple[Rule, ...] = (
+    *_APPROX_TOP_K,
+    *_CHOLESKY,
+    *_HOUSEHOLDER,
+    *_LU,
+    *_POOLING,
+    *_THREEFRY,
+    *_TRIANGULAR,
+)
 """All replaced primitives, each once."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
@@ -41,3 +42,17 @@ def rule(primitive: Primitive, function: Callable[..., Any], *, name: str = "") 
         return jax.jit(called)(*operands)
 
     return Rule(primitive, mlir.lower_fun(apart, multiple_results=multiple))
+
+
+def in_float32(primitive: Primitive, function: Callable[..., Any]) -> Rule:
+    """The rule of a function that computes in float32 also where its operands are of 16 bits, whatever the policy."""
+
+    @functools.wraps(function)
+    def widened(*operands: jax.Array, **parameters: Any) -> Any:
+        narrow = [x.dtype for x in operands if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4]
+        if not narrow:
+            return function(*operands, **parameters)
+        results = function(*(x.astype(jnp.float32) if x.dtype in narrow else x for x in operands), **parameters)
+        return jax.tree.map(lambda x: x.astype(narrow[0]) if x.dtype == jnp.float32 else x, results)
+
+    return rule(primitive, widened, name=f"in_float32_{function.__name__}")
