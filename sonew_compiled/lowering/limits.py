@@ -37,7 +37,10 @@ def why_not_computed(module: ir.Module, target: Target) -> str:
     for operation in _operations(module):
         if operation.name == "stablehlo.custom_call":
             callee = ir.StringAttr(operation.attributes["call_target_name"]).value
-            return f"it has no {_readable(callee)}, which only XLA can call; write it with products and loops"
+            return (
+                f"it has no {_readable(callee)}, which only XLA can call; write it with products and loops, or with "
+                "QR, Cholesky, LU, triangular solves and what is made of them"
+            )
         if operation.name == "stablehlo.convolution":
             element = _element_type(operation.operands[0].type)
             if element in _CONVOLVED_TYPES.get(target.name, ()):
