@@ -9,15 +9,19 @@ from typing import Any, Self
 
 from sonew_compiled.errors import SonewError
 
+# Windows has no such signal.
+_HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+
 
 class Interrupted(SonewError):  # noqa: N818 - it is no error
     """The user stopped the work; the message says how to go on."""
 
 
 class Interruption:
-    """While entered, SIGINT and SIGTERM set `requested` instead of ending the process; a second one ends it.
+    """While entered, SIGINT, SIGTERM and SIGHUP set `requested` instead of ending the process; a second one ends it.
 
-    Does nothing outside the main thread, where Python lets no one handle signals.
+    A SIGHUP that is ignored, as under `nohup`, stays so. Does nothing outside the main thread, where Python lets no one
+    handle signals.
     """
 
     def __init__(self) -> None:
@@ -26,8 +30,9 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM, *_HANGUP):
+                if number not in _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

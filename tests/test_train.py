@@ -262,7 +262,7 @@ def test_what_a_resumed_run_must_share_is_checked(
     assert "batch size 8, this run has 4" in message
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_go_on(
     run: Callable[..., TrainResult], bundle: Bundle, number: signal.Signals, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:

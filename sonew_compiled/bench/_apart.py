@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.process import run_to_end
+from sonew_compiled.lowering.scratch import scratch_folder
 
 _LONGEST_REASON = 300
 
@@ -33,23 +32,14 @@ def call_apart(task: str, **request: Any) -> dict[str, Any]:
     Raises:
       RunError: it raised, or the process died.
     """
-    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
-        asked, answered, log = (Path(scratch, name) for name in ("request.json", "result.json", "log"))
+    with scratch_folder() as scratch:
+        asked, answered, log = (scratch / name for name in ("request.json", "result.json", "log"))
         asked.write_text(json.dumps({"task": task, "arguments": request}), encoding="utf-8")
         command = [sys.executable, "-m", "sonew_compiled.bench._tasks", str(asked), str(answered)]
         with log.open("wb") as stream:
             # What the task leaves behind when it is killed, files and a compiler, goes with it.
-            environment = os.environ | {"TMPDIR": scratch}
-            process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment, start_new_session=True)
-            try:
-                code = process.wait()
-            except BaseException:
-                if hasattr(os, "killpg"):
-                    os.killpg(process.pid, signal.SIGKILL)
-                else:
-                    process.kill()
-                process.wait()
-                raise
+            environment = os.environ | {"TMPDIR": str(scratch)}
+            code = run_to_end(command, output=stream, environment=environment).returncode
         if answered.exists():
             result: dict[str, Any] = json.loads(answered.read_text(encoding="utf-8"))
             if "error" in result:

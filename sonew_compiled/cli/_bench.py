@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -131,7 +130,6 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         versus=what["versus"],
         pairs=what["pairs"],
     )
-    signal.signal(signal.SIGTERM, _stop)
     try:
         rows = run_plan(plan, output, resume=what["resume"], say=options.say)
     except KeyboardInterrupt:
@@ -193,7 +191,3 @@ def _require_compiler() -> None:
 
     if not has_compiler():
         raise SonewError("this needs the compiler, which is not installed here: pip install 'sonew-compiled[bench]'")
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt

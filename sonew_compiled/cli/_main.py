@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -71,7 +75,8 @@ def main() -> NoReturn:
     """The console script: exit codes 0 done, 1 the work failed, 2 the command line was wrong."""
     _open_missing_streams()
     try:
-        sonew.main(prog_name="sonew", standalone_mode=False)
+        with _termination_unwinds():
+            sonew.main(prog_name="sonew", standalone_mode=False)
     except click.ClickException as error:
         _show(error)
         sys.exit(error.exit_code)
@@ -94,6 +99,27 @@ def main() -> NoReturn:
         click.echo(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space", err=True)
         sys.exit(1)
     sys.exit(0)
+
+
+@contextmanager
+def _termination_unwinds() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP what Ctrl-C is, so that compilers end with us and their folders go.
+
+    A SIGHUP that is ignored, as under `nohup`, stays so.
+    """
+    handled = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    if threading.current_thread() is not threading.main_thread():
+        handled = []
+    previous = {number: signal.getsignal(number) for number in handled}
+    try:
+        for number, handler in previous.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+        yield
+    finally:
+        for number, handler in previous.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
 
 
 def _open_missing_streams() -> None:

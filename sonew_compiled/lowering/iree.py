@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import tempfile
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.diagnostics import compile_error
+from sonew_compiled.lowering.process import run_to_end
+from sonew_compiled.lowering.scratch import is_full, no_space, scratch_folder
 from sonew_compiled.lowering.targets import Target, iree_compile
 
 _GENERATED = "generated"
@@ -28,8 +28,8 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     Raises:
       SonewError: the compiler refused it; see `compile_error`.
     """
-    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
-        source, result = Path(scratch, "module.mlir"), Path(scratch, "module.vmfb")
+    with scratch_folder() as scratch:
+        source, result = scratch / "module.mlir", scratch / "module.vmfb"
         source.write_bytes(stablehlo)
         # By names without the folder's, which would be in the result.
         command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags, "-o", result.name]
@@ -39,15 +39,16 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         if target.verified_operation:
             hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         # A crash is reported at once: naming the functions of the backtrace takes half a minute and is of no use to us.
-        environment = os.environ | {"TMPDIR": scratch, "LLVM_DISABLE_SYMBOLIZATION": "1"}
+        # Its temporary files go to its own folder under a name without spaces, at which its linker splits paths.
+        environment = os.environ | {"TMPDIR": ".", "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:
-            process = subprocess.run(hurried, capture_output=True, check=False, cwd=scratch, env=environment)
+            process = run_to_end(hurried, folder=scratch, environment=environment)
             refused = process.returncode != 0
             if target.verified_operation and not refused:
-                refused = not _is_verified(Path(scratch, _GENERATED), target.verified_operation)
+                refused = not _is_verified(scratch / _GENERATED, target.verified_operation)
             if refused:
                 command += target.fallback_flags
-                process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
+                process = run_to_end(command, folder=scratch, environment=environment)
         except OSError as error:
             raise SonewError(
                 f"cannot compile {what} for target {target.name}: {command[0]} does not start ({error.strerror}); "
@@ -55,6 +56,8 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
             ) from None
         if process.returncode == 0:
             return result.read_bytes()
+        if is_full(scratch):
+            raise no_space(scratch.parent)
     raise compile_error(
         compiler="iree-compile",
         command=command,

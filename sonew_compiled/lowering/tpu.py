@@ -5,15 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from sonew_compiled import passes
 from sonew_compiled.lowering.diagnostics import compile_error
+from sonew_compiled.lowering.process import run_to_end
+from sonew_compiled.lowering.scratch import is_full, no_space, scratch_folder
 from sonew_compiled.lowering.targets import Target
 from sonew_compiled.runtime.manifest import ProgramSpec
 
@@ -46,16 +46,17 @@ def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tu
     Raises:
       SonewError: the compiler refused it; see `compile_error`.
     """
-    with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as folder:
         names = _write_request(folder, stablehlo, target)
-        command = [sys.executable, "-m", "sonew_compiled.lowering._tpu_worker", scratch]
-        environment = os.environ | _ENVIRONMENT | {"TMPDIR": scratch, "TPU_LOG_DIR": scratch}
-        process = subprocess.run(command, capture_output=True, check=False, cwd=scratch, env=environment)
+        command = [sys.executable, "-m", "sonew_compiled.lowering._tpu_worker", str(folder)]
+        environment = os.environ | _ENVIRONMENT | {"TMPDIR": str(folder), "TPU_LOG_DIR": str(folder)}
+        process = run_to_end(command, folder=folder, environment=environment)
         if process.returncode == 0:
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
             programs = tuple(ProgramSpec(function=name, **report[name]) for name in names)
             return _archive({f"{name}.xla": (folder / f"{name}.xla").read_bytes() for name in names}), programs
+        if is_full(folder):
+            raise no_space(folder.parent)
     raise compile_error(
         compiler="libtpu",
         command=command,
