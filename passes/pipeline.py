@@ -19,6 +19,8 @@ PRECISION = "(precision)"
 ORDER = (
     "merge-exports",
     "legalize-chlo",
+    "clamp-gathers",
+    "bound-scatters",
     "transpose-scatters",
     PRECISION,  # before split-reductions, which cuts the stages with the types that they will have
     "split-reductions",

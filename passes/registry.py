@@ -16,6 +16,8 @@ from sonew_compiled.passes.precision import (
 )
 from sonew_compiled.passes.record import Pass
 from sonew_compiled.passes.shared import (
+    bound_scatters,
+    clamp_gathers,
     legalize_chlo,
     merge_exports,
     split_reductions,
@@ -36,7 +38,9 @@ from sonew_compiled.passes.target import (
     gather_shifts,
     select_export,
     stream_rows,
+    truncate_conversions,
     widen_booleans,
+    widen_operands,
 )
 
 ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
@@ -44,6 +48,8 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
         "shared": (
             merge_exports.PASS,
             legalize_chlo.PASS,
+            clamp_gathers.PASS,
+            bound_scatters.PASS,
             transpose_scatters.PASS,
             split_reductions.PASS,
             wire_donation.PASS,
@@ -62,6 +68,8 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             emulate_arithmetic.PASS,
             emulate_rounding.PASS,
             emulate_bf16.PASS,
+            widen_operands.PASS,
+            truncate_conversions.PASS,
             stream_rows.PASS,
             fence_contractions.PASS,
             widen_booleans.PASS,

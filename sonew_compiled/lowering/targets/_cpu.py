@@ -126,7 +126,14 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         kernels += ",native_bf16=1"
     if _BYPASSING in features:
         kernels += f",bypass={_BYPASS}"
-    return ("emulate-contractions", "emulate-arithmetic", kernels, "fence-contractions", "emulate-rounding")
+    return (
+        "widen-operands",
+        "emulate-contractions",
+        "emulate-arithmetic",
+        kernels,
+        "fence-contractions",
+        "emulate-rounding",
+    )
 
 
 MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)

@@ -35,11 +35,13 @@ def _vmvx(model: str) -> Target:
     """IREE's portable bytecode: any processor, no native code, slow."""
     assert not model
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
-    return Target(name="vmvx", flags=flags, passes=_cpu.EMULATION, driver="local")
+    passes = ("widen-operands", "truncate-conversions", *_cpu.EMULATION)
+    return Target(name="vmvx", flags=flags, passes=passes, driver="local")
 
 
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
 _SPIRV_PASSES = (
+    "widen-operands",
     "emulate-contractions",
     "emulate-arithmetic",
     "emulate-bf16",
@@ -75,7 +77,7 @@ def _vulkan(model: str) -> Target:
     )
 
 
-_GPU_PASSES = ("fork-stored", "gather-shifts", "fence-scatters")
+_GPU_PASSES = ("widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
 
 
 def _cuda(model: str) -> Target:
