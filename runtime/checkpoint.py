@@ -183,6 +183,8 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
     difference = first_difference(parameters, specs)
     if difference:
         raise SonewError(f"{path} does not hold this model's parameters: {difference}; give a file made for the model")
+    if name := first_not_finite(parameters):
+        raise SonewError(f"{path} has NaN or infinity in {name!r}; give parameters that are finite")
     return parameters
 
 

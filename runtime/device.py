@@ -1,4 +1,7 @@
-"""IREE devices: which there are, and arrays to and from them."""
+"""IREE devices: which there are, and arrays to and from them.
+
+IREE's bindings raise nearly anything: whatever comes of them is an error of the device.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +88,7 @@ def _scan() -> tuple[list[DeviceInfo], dict[str, str]]:
     for driver in sorted(rt.query_available_drivers(), key=lambda name: (name != DEFAULT_DEVICE, name)):
         try:
             found = _query(driver)
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:
             missing[driver] = first_error(error)
             continue
         if not found:
@@ -130,7 +133,7 @@ def open_device(name: str | None = None) -> Device:
         raise _absent(name, "IREE has no such driver")
     try:
         found = _query(driver)
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
         raise _absent(name, first_error(error)) from None
     if not found or (path.isdecimal() and int(path) >= len(found)):
         raise _absent(name, f"the driver finds {len(found) or 'no'} device{'s' if len(found) > 1 else ''}")
@@ -155,7 +158,7 @@ def _create(name: str, found: list[dict[str, Any]]) -> Any:
         if path.isdecimal():
             return _driver(driver).create_device(found[int(path)])
         return _driver(driver).create_device_by_uri(name)
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:
         if path and not path.isdecimal():
             raise _absent(name, first_error(error)) from None
         raise SonewError(f"device {name} cannot be opened: {first_error(error)}; choose another --device") from None
@@ -216,7 +219,7 @@ class Device:
                 buffer=array,
                 element_type=element_type,
             )
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:
             raise SonewError(
                 f"{array.nbytes:,} bytes cannot be put on device {self.name}: {first_error(error)}; "
                 "free memory there or take a smaller --batch-size"
@@ -241,7 +244,7 @@ class Device:
             # asarray is a view of memory that the next step overwrites, or that dies with the mapping: copy.
             mapped = source.map()
             result[...] = mapped.asarray(list(shape), dtype)
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:
             raise SonewError(f"device {self.name} failed in copying a result: {first_error(error)}") from None
         return result
 

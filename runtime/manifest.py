@@ -19,6 +19,9 @@ FORMAT_VERSION = 1
 OLDEST_FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 
+# Fields that older bundles of this format version do not have.
+_LATER = ("classes", "setting_limits")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
@@ -145,6 +148,8 @@ class Manifest:
       functions: by name of export.
       targets: the executables.
       files: every file but the manifest, by name.
+      classes: of fields of the batch that are labels, the number of classes.
+      setting_limits: of runtime settings, values from which on a decay is too slow for what the state is stored in.
     """
 
     format_version: int = FORMAT_VERSION
@@ -156,6 +161,8 @@ class Manifest:
     functions: Mapping[str, FunctionSpec]
     targets: tuple[TargetSpec, ...]
     files: Mapping[str, FileSpec] = field(default_factory=dict)
+    classes: Mapping[str, int] = field(default_factory=dict)
+    setting_limits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> tuple[TensorSpec, ...]:
@@ -224,7 +231,7 @@ class Manifest:
         try:
             manifest = cls(
                 **{
-                    **{f.name: raw[f.name] for f in fields(cls)},
+                    **{f.name: raw[f.name] for f in fields(cls) if f.name not in _LATER or f.name in raw},
                     "functions": {name: _function(f) for name, f in raw["functions"].items()},
                     "targets": tuple(_target(t) for t in raw["targets"]),
                     "files": {name: FileSpec(**f) for name, f in raw["files"].items()},
@@ -277,7 +284,7 @@ def _inconsistency(manifest: Manifest) -> str:
         if not isinstance(manifest.optimizer[name], int | float):
             return f"train_step takes {name}, for which the optimizer has {manifest.optimizer[name]!r}"
     scalars = {"learning_rate", *manifest.runtime_settings}
-    takes = {"init": {"seed"}, "train_step": fed | scalars | {spec.name for spec in manifest.state}}
+    takes = {"init": {"seed", "learning_rate"}, "train_step": fed | scalars | {spec.name for spec in manifest.state}}
     for name, function in manifest.functions.items():
         unknown = {spec.name for spec in function.inputs} - takes.get(name, fed | {s.name for s in manifest.parameters})
         if unknown or not function.outputs:

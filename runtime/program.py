@@ -1,4 +1,8 @@
-"""A bundle's executable loaded on a device: functions called with buffers bound by name."""
+"""A bundle's executable loaded on a device: functions called with buffers bound by name.
+
+IREE's bindings raise nearly anything, an `IndexError` for a status of that name: whatever comes of them is an error of
+the device or of the bundle.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +73,7 @@ class Program:
             instance = rt.VmInstance()
             module = rt.VmModule.copy_buffer(instance, content)
             context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), module])
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:
             raise SonewError(
                 f"{path} cannot be loaded on device {device.name}: {first_error(error)}; compile the bundle again with "
                 "`sonew compile` or choose another --device"
@@ -98,7 +102,7 @@ class Program:
         results = rt.VmVariantList(len(function.outputs))
         try:
             self._context.invoke(function.handle, arguments, results)
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:
             raise SonewError(
                 f"{name} of {self.bundle.path} failed on device {self.device.name}: {first_error(error)}"
             ) from None

@@ -10,6 +10,7 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.bundle import PARAMETERS_FILE
 from sonew_compiled.runtime.checkpoint import first_difference, load_parameters
 from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.limits import check_setting
 from sonew_compiled.runtime.manifest import TensorSpec
 from sonew_compiled.runtime.program import Program
 
@@ -33,7 +34,12 @@ class TrainingState:
 
     @classmethod
     def initial(
-        cls, program: Program, *, seed: int, parameters: Mapping[str, np.ndarray] | None = None
+        cls,
+        program: Program,
+        *,
+        seed: int,
+        parameters: Mapping[str, np.ndarray] | None = None,
+        learning_rate: float | None = None,
     ) -> TrainingState:
         """The state at step 0.
 
@@ -41,13 +47,18 @@ class TrainingState:
           program: whose `init` to call.
           seed: 0 to 2³¹ - 1.
           parameters: replace those of `init`; by default the bundle's `params.safetensors` does, if it has one.
+          learning_rate: what an optimizer starts from that has the rate in its state: the schedule's peak; by default
+            the bundle's.
 
         Raises:
           UsageError: a seed out of range, or parameters that are not the model's.
         """
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
-        made = program.call("init", {"seed": program.device.upload(np.array(seed, np.int32))})
+        rate = program.manifest.defaults["learning_rate"] if learning_rate is None else learning_rate
+        upload = program.device.upload
+        fed = {"seed": upload(np.array(seed, np.int32)), "learning_rate": upload(np.array(rate, np.float32))}
+        made = program.call("init", fed)
         # The compiler gives equal results, such as zeros of one shape, one buffer; a step would update it twice.
         buffers = {
             spec.name: program.upload(spec, program.download(spec, made[spec.name])) for spec in program.manifest.state
@@ -70,8 +81,14 @@ class TrainingState:
         return cls(program, {spec.name: program.upload(spec, arrays[spec.name]) for spec in program.manifest.state})
 
     def use(self, settings: Mapping[str, float]) -> None:
-        """Sets runtime settings of the optimizer for the steps that follow; the manifest's are used before."""
+        """Sets runtime settings of the optimizer for the steps that follow; the manifest's are used before.
+
+        Raises:
+          UsageError: a decay is too slow for what the state is stored in.
+        """
         assert settings.keys() <= set(self.program.manifest.runtime_settings), settings
+        for name, value in settings.items():
+            check_setting(self.program.manifest, name, value)
         upload = self.program.device.upload
         self._settings |= {name: upload(np.array(value, np.float32)) for name, value in settings.items()}
 

@@ -142,8 +142,8 @@ class _Run:
         self.output = output
         self.reporter = reporter
         self.resume_command = resume_command
-        self.data = bind(dataset.train, manifest.batch)
-        self.test_data = bind(dataset.test, manifest.batch)
+        self.data = bind(dataset.train, manifest.batch, manifest.classes)
+        self.test_data = bind(dataset.test, manifest.batch, manifest.classes)
         self.steps_per_epoch = self.data.steps_per_epoch
         self.rates = settings.rates(self.steps_per_epoch)
         self.steps = settings.epochs * self.steps_per_epoch
@@ -175,7 +175,7 @@ class _Run:
         self.replaced = replaced
         self.program = Program.load(bundle, device)
         if checkpoint is None:
-            self.state = TrainingState.initial(self.program, seed=settings.seed)
+            self.state = TrainingState.initial(self.program, seed=settings.seed, learning_rate=settings.learning_rate)
         else:
             self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
             self.step = checkpoint.step

@@ -11,9 +11,11 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from sonew_compiled import passes
 from sonew_compiled.backward import Loss
@@ -23,8 +25,10 @@ from sonew_compiled.lowering.registers import ptxas_version
 from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
+from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.bundle import writable_bundle
 from sonew_compiled.runtime.checkpoint import load_parameters
+from sonew_compiled.runtime.limits import check_setting
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.runtime.schedule import SCHEDULES
 from sonew_compiled.trace import OptimizerFactory, trace_training
@@ -48,6 +52,7 @@ def compile_training(
     precision: str = "f32",
     runtime_settings: Collection[str] = (),
     params: str | Path | None = None,
+    classes: Mapping[str, int] = MappingProxyType({}),
     dump_ir: Path | None = None,
     print_ir_after: Collection[str] = (),
     progress: Callable[[str], None] = lambda step: None,
@@ -73,6 +78,8 @@ def compile_training(
       runtime_settings: which of `b1`, `b2` and `eps` the step takes at every call instead of having them compiled in;
         those of the optimizer's settings are the defaults.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
+      classes: of fields of the batch that are labels, the number of classes: the runtime refuses labels that are not
+        from 0 to one less.
       dump_ir: a directory for the module after each pass.
       print_ir_after: passes after which the module is printed on stderr, or "all".
       progress: called with a line for each step of the work.
@@ -120,10 +127,16 @@ def compile_training(
     progress(f"trace {model} with {described['name']}")
     with statistics_dtype(policy.state_dtype):
         traced = trace_training(
-            init=init, loss=loss, optimizer=factory, batch=batch, predict=predict, runtime_settings=runtime_settings
+            init=init,
+            loss=loss,
+            optimizer=factory,
+            batch=batch,
+            predict=predict,
+            runtime_settings=runtime_settings,
+            state_dtype=policy.state_dtype,
         )
     progress("run the passes")
-    module = passes.parse(traced)
+    module = passes.parse(traced.text)
     passes.run_pipeline(module, passes.pipeline(policy), dump_dir=dump_ir, print_ir_after=print_ir_after)
     stablehlo = passes.to_portable_artifact(module)
 
@@ -135,7 +148,11 @@ def compile_training(
         versions=_versions(resolved),
         functions=_functions(passes.signatures(module)),
         targets=(),
+        classes=_classes(classes, batch),
+        setting_limits=traced.setting_limits,
     )
+    for name in manifest.runtime_settings:
+        check_setting(manifest, name, manifest.optimizer[name])
     files = {STABLEHLO_FILE: stablehlo}
     if params is not None:
         load_parameters(Path(params), manifest.parameters)
@@ -157,6 +174,17 @@ def _check_runtime_settings(names: Collection[str], optimizer: OptimizerSettings
             raise UsageError(
                 f"{name} of {optimizer.name} cannot be a runtime setting; give {', '.join(accepted) or 'none'}"
             )
+
+
+def _classes(classes: Mapping[str, int], batch: Any) -> dict[str, int]:
+    names = [name.removeprefix("batch/") for name in names_of({"batch": batch})]
+    fields = dict(zip(names, jax.tree.leaves(batch), strict=True))
+    for name, count in classes.items():
+        if name not in fields or not jnp.issubdtype(fields[name].dtype, jnp.integer):
+            raise UsageError(f"classes has {name!r}; give integer fields of the batch, which has {', '.join(fields)}")
+        if count < 1:
+            raise UsageError(f"classes has {count} for {name!r}; give the number of classes, 1 or more")
+    return dict(classes)
 
 
 def _check_batch(batch: Any) -> None:

@@ -3,25 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Var
+from jax.extend.core import ClosedJaxpr, Var
 from jaxlib.mlir import ir
 
 from sonew_compiled.backward import Loss, backward_pass, gradient_point
 from sonew_compiled.errors import UsageError
+from sonew_compiled.jax_settings import pinned_settings
+from sonew_compiled.rate_in_state import RateInState, refuse_settings
+from sonew_compiled.recurrence import recurrences
+from sonew_compiled.requirements import (
+    check_batch,
+    check_decays,
+    check_loss,
+    check_parameters,
+    check_state,
+    check_update,
+    checked_parameters,
+    names_of,
+    slowest_decay,
+)
 from sonew_compiled.rules import lowering_parameters
 
 # The tensors of the training state, by the first part of their names.
 _ROLES = {"params": "parameter", "optimizer": "optimizer"}
 
+_SEED = jax.ShapeDtypeStruct((), jnp.int32)
+_SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
+
 OptimizerFactory = Callable[..., optax.GradientTransformation]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """What `trace_training` gives.
+
+    Attributes:
+      text: MLIR text of a module with one inner module a function.
+      references: by function, what JAX itself makes of it: compiled, they compute what a bundle must.
+      setting_limits: of runtime settings that are decays of what is stored in few bits, the values from which on it
+        would never fall.
+    """
+
+    text: str
+    references: Mapping[str, jax.stages.Lowered]
+    setting_limits: Mapping[str, float]
+
+
+@pinned_settings()
 def trace_training(
     *,
     init: Callable[[jax.Array], Any],
@@ -30,8 +65,9 @@ def trace_training(
     batch: Any,
     predict: Callable[[Any, Any], Any] | None = None,
     runtime_settings: Collection[str] = (),
-) -> str:
-    """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`.
+    state_dtype: str = "float32",
+) -> Traced:
+    """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, whatever JAX's settings are.
 
     Args:
       init: `init(key) -> params`.
@@ -42,17 +78,20 @@ def trace_training(
       predict: `predict(params, batch) -> array`.
       runtime_settings: names of further float32 scalars that `train_step` and, by keyword, `optimizer` take, such as
         "b1".
+      state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
 
     Returns:
-      MLIR text of a module with one inner module a function. Arguments and results carry `sonew.name`; the tensors of
-      the state `sonew.role`, "parameter" or "optimizer"; the arguments that the runtime gives up `sonew.donate`. In
-      `train_step` the gradients and the update are functions of their own, `gradients` and `update`.
+      The module: arguments and results carry `sonew.name`; the tensors of the state `sonew.role`, "parameter" or
+      "optimizer"; the arguments that the runtime gives up `sonew.donate`. In `train_step` the gradients and the update
+      are functions of their own, `gradients` and `update`. `init` takes `learning_rate` too where the state starts
+      from it (`sonew_compiled/rate_in_state.py`).
 
     Raises:
-      UsageError: the loss is not a scalar, the batch's leading axes differ, or the parameters are not arrays of floats.
+      UsageError: `sonew_compiled/requirements.py` has what must hold for the model and the optimizer.
     """
 
-    init_state = _init_state(init, optimizer)
+    def first_state(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        return _first_state(init, optimizer, seed, learning_rate, hyper)
 
     # Functions of their own in the module, so that passes find the seam between the gradients and the update.
     @jax.jit
@@ -64,6 +103,7 @@ def trace_training(
     def train_step(
         state: dict[str, Any], batch: Any, learning_rate: Any, hyper: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any]:
+        state = rates.refreshed(state, learning_rate)
         point = gradient_point(optimizer(learning_rate, **hyper), state["params"], state["optimizer"])
         value, signals = gradients(point, batch, jnp.ones((), jnp.float32), hyper)
         return update(signals, state, learning_rate, hyper), value.astype(jnp.float32)
@@ -74,39 +114,78 @@ def trace_training(
 
         return jax.vmap(example_loss)(batch).astype(jnp.float32)
 
-    seed = jax.ShapeDtypeStruct((), jnp.int32)
-    rate = jax.ShapeDtypeStruct((), jnp.float32)
-    state = jax.eval_shape(init_state, seed)
-    _check_batch(batch)
-    _check_loss(loss, state["params"], batch)
+    check_batch(batch)
+    state = jax.eval_shape(first_state, _SEED, _SCALAR)
+    check_parameters(state["params"])
+    check_state(state)
+    check_loss(loss, state["params"], batch)
+    names = names_of(state)
     params = {"params": state["params"]}
     fields = {"batch": batch}
-    hyper = dict.fromkeys(runtime_settings, rate)
+    hyper = dict.fromkeys(sorted(runtime_settings), _SCALAR)
+
+    signals = jax.eval_shape(gradients, state["params"], batch, _SCALAR, hyper)[1]
+    updating, updated = jax.make_jaxpr(update, return_shape=True)(signals, state, _SCALAR, hyper)
+    check_update(state, updated)
+    first = len(jax.tree.leaves(signals))
+    steps = recurrences(updating)
+    check_decays(state, steps, first=first, stored=state_dtype)
+    refuse_settings(first_state, list(hyper), names, _SCALAR)
+    rates = RateInState(first_state, names, steps, first=first, scalars=(_SEED, _SCALAR))
+    if rates.starts:
+        init_inputs, init_names = [_SEED, _SCALAR], [["seed"], ["learning_rate"]]
+        start: Callable[..., dict[str, Any]] = first_state
+    else:
+        init_inputs, init_names = [_SEED], [["seed"]]
+
+        def start(seed: Any) -> dict[str, Any]:
+            return first_state(seed, jnp.zeros((), jnp.float32))
 
     traces = {
-        "init": _trace(init_state, [seed], names=[["seed"]], results=[_names(state)]),
+        "init": _trace(start, init_inputs, names=init_names, results=[names]),
         "train_step": _trace(
             train_step,
-            [state, batch, rate, hyper],
-            names=[_names(state), _names(fields), ["learning_rate"], _names(hyper)],
-            results=[_names(state), ["loss"]],
-            donate=set(_names(state)),
+            [state, batch, _SCALAR, hyper],
+            names=[names, names_of(fields), ["learning_rate"], names_of(hyper)],
+            results=[names, ["loss"]],
+            donate=set(names),
         ),
         "eval_step": _trace(
-            eval_step, [params["params"], batch], names=[_names(params), _names(fields)], results=[["losses"]]
+            eval_step, [params["params"], batch], names=[names_of(params), names_of(fields)], results=[["losses"]]
         ),
     }
     if predict is not None:
         traces["predict"] = _trace(
             predict,
             [params["params"], batch],
-            names=[_names(params), _names(fields)],
+            names=[names_of(params), names_of(fields)],
             results=[["prediction"]],
             prune=True,
         )
-    return "module {\n" + "\n".join(_inner(name, text) for name, text in traces.items()) + "\n}\n"
+    inner = "\n".join(_inner(name, text) for name, (text, _) in traces.items())
+    return Traced(
+        text="module {\n" + inner + "\n}\n",
+        references={name: lowered for name, (_, lowered) in traces.items()},
+        setting_limits=_setting_limits(updating, state, list(hyper), first=first, stored=state_dtype),
+    )
 
 
+def _setting_limits(
+    updating: ClosedJaxpr, state: Any, settings: Sequence[str], *, first: int, stored: str
+) -> dict[str, float]:
+    """The runtime settings that are decays of what is stored in few bits, each with the least that is too slow."""
+    bound = slowest_decay(stored)
+    limits = {}
+    for index, name in enumerate(settings):
+        at = len(updating.jaxpr.invars) - len(settings) + index
+        try:
+            check_decays(state, recurrences(updating, {at: bound}), first=first, stored=stored)
+        except UsageError:
+            limits[name] = bound
+    return limits
+
+
+@pinned_settings()
 def trace_update(
     *, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, batch: Any = None, keep_gradients: bool = False
 ) -> str:
@@ -122,24 +201,27 @@ def trace_update(
       MLIR text as `trace_training` gives it, with `init` and a `train_step` that takes the gradients, or what the
       optimizer takes in place of them, named `gradients/...`, the state and the learning rate, and gives the state.
     """
-    init_state, update = _init_state(init, optimizer), _update(optimizer)
-    seed = jax.ShapeDtypeStruct((), jnp.int32)
-    rate = jax.ShapeDtypeStruct((), jnp.float32)
-    state = jax.eval_shape(init_state, seed)
+
+    def start(seed: Any) -> dict[str, Any]:
+        return _first_state(init, optimizer, seed, jnp.zeros((), jnp.float32), {})
+
+    update = _update(optimizer)
+    state = jax.eval_shape(start, _SEED)
     own = getattr(optimizer(jnp.zeros((), jnp.float32)), "backward", None)
-    signals = state["params"] if own is None else jax.eval_shape(own, state["params"], batch, rate)[1]
-    step = _trace(
+    signals = state["params"] if own is None else jax.eval_shape(own, state["params"], batch, _SCALAR)[1]
+    step, _ = _trace(
         update,
-        [signals, state, rate, {}],
-        names=[_names({"gradients": signals}), _names(state), ["learning_rate"], []],
-        results=[_names(state)],
-        donate=set(_names(state)),
+        [signals, state, _SCALAR, {}],
+        names=[names_of({"gradients": signals}), names_of(state), ["learning_rate"], []],
+        results=[names_of(state)],
+        donate=set(names_of(state)),
         roles={**_ROLES, "gradients": "optimizer"} if keep_gradients else _ROLES,
     )
-    start = _trace(init_state, [seed], names=[["seed"]], results=[_names(state)])
-    return "module {\n" + _inner("init", start) + "\n" + _inner("train_step", step) + "\n}\n"
+    made, _ = _trace(start, [_SEED], names=[["seed"]], results=[names_of(state)])
+    return "module {\n" + _inner("init", made) + "\n" + _inner("train_step", step) + "\n}\n"
 
 
+@pinned_settings()
 def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
     """Traces one function of arrays as the `predict` of a module, which is no part of a bundle: for trying it alone.
 
@@ -153,16 +235,19 @@ def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> st
     given = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arguments]
     results = jax.tree.leaves(jax.eval_shape(function, *given))
     names = [[f"argument/{index}"] for index in range(len(given))]
-    text = _trace(function, given, names=names, results=[[f"result/{index}" for index in range(len(results))]])
+    text, _ = _trace(function, given, names=names, results=[[f"result/{index}" for index in range(len(results))]])
     return "module {\n" + _inner("predict", text) + "\n}\n"
 
 
-def _init_state(init: Callable[[jax.Array], Any], optimizer: OptimizerFactory) -> Callable[[Any], dict[str, Any]]:
-    def init_state(seed: Any) -> dict[str, Any]:
-        params = init(jax.random.key(seed, impl="threefry2x32"))
-        return {"params": params, "optimizer": optimizer(jnp.zeros((), jnp.float32)).init(params)}
-
-    return init_state
+def _first_state(
+    init: Callable[[jax.Array], Any],
+    optimizer: OptimizerFactory,
+    seed: Any,
+    learning_rate: Any,
+    hyper: Mapping[str, Any],
+) -> dict[str, Any]:
+    params = checked_parameters(init(jax.random.key(seed, impl="threefry2x32")))
+    return {"params": params, "optimizer": optimizer(learning_rate, **hyper).init(params)}
 
 
 def _update(
@@ -177,11 +262,6 @@ def _update(
     return update
 
 
-def _names(tree: Any) -> list[str]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
-
-
 def _trace(
     function: Callable[..., Any],
     args: Sequence[Any],
@@ -191,8 +271,8 @@ def _trace(
     donate: Collection[str] = (),
     prune: bool = False,
     roles: Mapping[str, str] = MappingProxyType(_ROLES),
-) -> str:
-    """The function over its flat list of arguments, as MLIR text with named arguments and results."""
+) -> tuple[str, jax.stages.Lowered]:
+    """The function over its flat list of arguments: as MLIR text with named arguments and results, and as JAX's."""
     tree: Any
     leaves, tree = jax.tree.flatten(tuple(args))
     inputs = [name for group in names for name in group]
@@ -222,7 +302,7 @@ def _trace(
     assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
     module = lowered.compiler_ir("stablehlo")
     _name_values(module, inputs, outputs, donate, roles)
-    return str(module)
+    return str(module), lowered
 
 
 def _name_values(
@@ -261,20 +341,3 @@ def _inner(name: str, text: str) -> str:
     _, at, attributes = head.partition(" attributes ")
     # `module @jit_flat attributes {...} {` or `module @jit_flat {`: only the symbol changes.
     return f"module @{name}{at}{attributes}{{{rest}"
-
-
-def _check_batch(batch: Any) -> None:
-    leaves = jax.tree.leaves(batch)
-    sizes = {leaf.shape[0] if leaf.shape else None for leaf in leaves}
-    if not leaves or len(sizes) != 1 or None in sizes:
-        shapes = {name: leaf.shape for name, leaf in zip(_names({"batch": batch}), leaves, strict=True)}
-        raise UsageError(f"the batch has shapes {shapes}; every field needs the batch size as its leading axis")
-
-
-def _check_loss(loss: Loss, params: Any, batch: Any) -> None:
-    for name, leaf in zip(_names({"params": params}), jax.tree.leaves(params), strict=True):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise UsageError(f"{name} is of dtype {leaf.dtype}; a parameter must be a floating-point array")
-    value = jax.eval_shape(loss, params, batch)
-    if not isinstance(value, jax.ShapeDtypeStruct) or value.shape != ():
-        raise UsageError(f"the loss returned {value}; it must be a scalar, the mean over the batch's examples")

@@ -268,3 +268,16 @@ def test_the_embedded_digits_as_the_autoencoder_reads_them() -> None:
     np.testing.assert_array_equal(batch, (rows.astype(np.float32) / np.float32(255)).astype(ml_dtypes.bfloat16))
     ((_, valid),) = bind(digits.test, (spec("image", (1000, 784), "float32"),)).evaluation_batches()
     assert valid == 1000
+
+
+@pytest.mark.parametrize(("labels", "said"), [((0, 10), "0 to 10"), ((-1, 8), "-1 to 8"), ((1, 1000), "1 to 1000")])
+def test_labels_beyond_the_classes_are_refused(labels: tuple[int, int], said: str) -> None:
+    array = np.array([labels[0], 3, labels[1]])
+    fields = (spec("label", (2,), "int32"),)
+    with pytest.raises(UsageError) as caught:
+        bind({"label": array}, fields, {"label": 10})
+    assert str(caught.value) == (
+        f"the data's `label` has labels from {said}; the model has 10 classes, whose labels are 0 to 9: number them so"
+    )
+    bound = bind({"label": np.array([0, 9, 3])}, fields, {"label": 10})
+    assert [batch["label"].tolist() for batch, _ in bound.evaluation_batches()] == [[0, 9], [3, 3]]

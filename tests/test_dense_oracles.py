@@ -105,7 +105,7 @@ def test_the_tapped_pass_has_no_product_more() -> None:
 def test_both_passes_of_kbfgs_are_one_function() -> None:
     """So that a precision policy rounds in both what it rounds in one."""
     make = optimizer_factory(optimizer_settings("kbfgs"), loss=loss, batch=BATCH)
-    text = trace_training(init=init, loss=loss, optimizer=make, batch=BATCH)
+    text = trace_training(init=init, loss=loss, optimizer=make, batch=BATCH).text
     step = text[text.index("module @train_step") : text.index("module @eval_step")]
     assert len(re.findall(r"func\.func private @layers_backward\w*\(", step)) == 1
     assert len(re.findall(r"call @layers_backward\(", step)) == 2

@@ -206,3 +206,18 @@ def test_memory_stays_the_same(program: Program, data: BoundData) -> None:
         if step in (100, 2000):
             sizes[step] = resident_bytes()
     assert sizes[2000] - sizes[100] < 2 << 20
+
+
+@pytest.mark.parametrize("kind", [IndexError, TypeError, OSError, KeyError])
+def test_whatever_the_bindings_raise_is_an_error_of_the_device(
+    tiny_bundle: Path, cpu: Device, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    class Failing:
+        def invoke(self, *_: object) -> None:
+            raise kind("slot 0 is out of range")
+
+    program = Program.load(open_bundle(tiny_bundle), cpu)
+    monkeypatch.setattr(program, "_context", Failing())
+    message = refusal(SonewError, lambda: TrainingState.initial(program, seed=0))
+    assert message.startswith(f"init of {tiny_bundle} failed on device local-sync: ")
+    assert "slot 0 is out of range" in message

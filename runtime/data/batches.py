@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 import ml_dtypes  # Registers bfloat16 with NumPy.
@@ -141,12 +142,15 @@ class BoundData:
         return {field.name: field.convert(field.source[indices]) for field in self._fields}
 
 
-def bind(arrays: Mapping[str, np.ndarray], batch: tuple[TensorSpec, ...]) -> BoundData:
+def bind(
+    arrays: Mapping[str, np.ndarray], batch: tuple[TensorSpec, ...], classes: Mapping[str, int] = MappingProxyType({})
+) -> BoundData:
     """Matches the fields of a data set to those of a bundle's batch.
 
     Args:
       arrays: by field name, the examples on axis 0; `Dataset.train` or `Dataset.test`.
       batch: the fields of the batch, `Manifest.batch`; each shape starts with the batch size.
+      classes: of the batch's fields that are labels, the number of classes, `Manifest.classes`.
 
     Fields are matched by name; a batch of a single field that the data does not have takes `image`. An example may
     have another shape than the batch asks for as long as it has as many elements: (28, 28) for 784. The dtype may be
@@ -179,7 +183,18 @@ def bind(arrays: Mapping[str, np.ndarray], batch: tuple[TensorSpec, ...]) -> Bou
             f"the data has no field {', '.join(missing)}; the bundle's batch has {_listed(batch)}, the data "
             f"{', '.join(arrays)}: name the data's fields like the bundle's"
         )
+    for field, count in classes.items():
+        if field in names:
+            _check_labels(names[field], arrays[names[field]], count)
     return BoundData(tuple(_field(spec, names[spec.name], arrays) for spec in batch), batch[0].shape[0])
+
+
+def _check_labels(name: str, array: np.ndarray, count: int) -> None:
+    if array.size and array.dtype.kind in "iu" and not 0 <= array.min() <= array.max() < count:
+        raise UsageError(
+            f"the data's `{name}` has labels from {array.min()} to {array.max()}; the model has {count} classes, "
+            f"whose labels are 0 to {count - 1}: number them so"
+        )
 
 
 def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray]) -> _Field:

@@ -129,9 +129,9 @@ def time_bundle(run: dict[str, Any], data_dir: str | None, bundle: str) -> dict[
     assert asked.steps is not None
     opened = open_bundle(bundle)
     dataset = load_dataset(asked.data, data_dir=None if data_dir is None else Path(data_dir))
-    data = bind(dataset.train, opened.manifest.batch)
+    data = bind(dataset.train, opened.manifest.batch, opened.manifest.classes)
     program = Program.load(opened, open_device(asked.device))
-    state = TrainingState.initial(program, seed=asked.seed)
+    state = TrainingState.initial(program, seed=asked.seed, learning_rate=asked.optimizer.learning_rate)
     rate = program.device.upload(np.array(asked.optimizer.learning_rate, np.float32))
     seconds = []
     for index in range(asked.steps + 1):

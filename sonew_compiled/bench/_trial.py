@@ -76,10 +76,15 @@ class Trainer:
                 model=model,
                 precision=precision,
                 runtime_settings=self.names,
+                classes=loaded.classes,
             )
         bundle = open_bundle(folder / "trial.bundle")
         self._program = Program.load(bundle, open_device("local-task"))
-        self._train, self._test = (bind(split, bundle.manifest.batch) for split in (dataset.train, dataset.test))
+        manifest = bundle.manifest
+        self.limits = manifest.setting_limits
+        self._train, self._test = (
+            bind(split, manifest.batch, manifest.classes) for split in (dataset.train, dataset.test)
+        )
 
     def epochs(
         self,
@@ -99,7 +104,7 @@ class Trainer:
         """
         steps = self._train.steps_per_epoch
         rate = learning_rates("paper", peak=learning_rate, epochs=epochs, steps_per_epoch=steps)
-        state = TrainingState.initial(self._program, seed=seed)
+        state = TrainingState.initial(self._program, seed=seed, learning_rate=learning_rate)
         state.use(settings)
         upload = self._program.device.upload
         with contextlib.closing(self._train.training_batches(seed, 0, self._program.upload_batch)) as batches:

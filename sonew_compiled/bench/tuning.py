@@ -177,6 +177,8 @@ class _Objective:
             least, most = center / FACTORS[name], center * FACTORS[name]
             if name in _ONE_MINUS:
                 most = min(most, 1.0)  # a decay is not negative
+                # Nor so slow that what is stored never falls; a little less, since settings are rounded.
+                least = max(least, 1.001 * (1 - self._trainer.limits.get(name, 1.0)))
             elif (self._settings.optimizer, name) == ("kbfgs", "eps"):
                 most = min(most, 0.99 * KBFGS_LARGEST_EPS)
             asked[name] = trial.suggest_float(name, least, most, log=True)

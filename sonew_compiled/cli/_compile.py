@@ -70,11 +70,15 @@ def compile_bundle(
     """Compiles what the compile options in `what` ask for."""
     optimizer = options.optimizer_of(what)
     name = what["model"] or "autoencoder"
-    # Tracing needs no accelerator. JAX would look for one, and libtpu fills stderr where there is none.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # Tracing needs no accelerator, whatever the user has set for programs of theirs. JAX would look for one, and libtpu
+    # fills stderr where there is none.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.pop("JAX_PLATFORM_NAME", None)
     from sonew_compiled.compile import compile_training
+    from sonew_compiled.jax_settings import pinned_settings
 
-    model = options.load_model(name)
+    with pinned_settings():
+        model = options.load_model(name)
     with options.user_code(name):
         return compile_training(
             model.loss,
@@ -89,6 +93,7 @@ def compile_bundle(
             schedule=what["schedule"] or "paper",
             precision=what["precision"] or "f32",
             params=what["params"],
+            classes=model.classes,
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
             progress=options.say,

@@ -38,7 +38,7 @@ def eval_command(
     program, state, path, loaded = _load(bundle, checkpoint, device)
     dataset = options.dataset_of(data, data_dir, loaded.settings)
     losses = {
-        f"{name}_loss": evaluate(program, state.buffers, bind(arrays, program.manifest.batch))
+        f"{name}_loss": evaluate(program, state.buffers, bind(arrays, program.manifest.batch, program.manifest.classes))
         for name, arrays in (("train", dataset.train), ("test", dataset.test))
     }
     if as_json:
@@ -78,7 +78,8 @@ def reconstruct_command(
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
     program, state, _, loaded = _load(bundle, checkpoint, device)
-    bound = bind(options.dataset_of(data, data_dir, loaded.settings).test, program.manifest.batch)
+    examples = options.dataset_of(data, data_dir, loaded.settings).test
+    bound = bind(examples, program.manifest.batch, program.manifest.classes)
     inputs: list[Any] = []
     outputs: list[Any] = []
     field = next((spec.name for spec in program.manifest.batch if spec.name == "image"), program.manifest.batch[0].name)

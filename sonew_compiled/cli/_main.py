@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -31,6 +33,10 @@ _EXTRAS = {
     "matplotlib": "plot",
     "optuna": "tune",
 }
+
+
+# Of an error that nobody foresaw, characters that are shown.
+_LONGEST_FAULT = 200
 
 
 class _Group(click.Group):
@@ -87,7 +93,7 @@ def main() -> NoReturn:
         name = error.name or ""
         extra = next((extra for package, extra in _EXTRAS.items() if (name + ".").startswith(package + ".")), None)
         if extra is None:
-            raise
+            _end_by_fault(error)
         click.echo(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
@@ -98,6 +104,8 @@ def main() -> NoReturn:
         reason = error.strerror or error
         click.echo(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space", err=True)
         sys.exit(1)
+    except Exception as error:
+        _end_by_fault(error)
     sys.exit(0)
 
 
@@ -127,6 +135,22 @@ def _open_missing_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (open to the end)
+
+
+def _end_by_fault(error: Exception) -> NoReturn:
+    """Ends with one line on what nobody foresaw; the traceback, which only we can read, goes to a file."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = f"{type(error).__name__}: {lines[0][:_LONGEST_FAULT]}" if lines else type(error).__name__
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="sonew-fault-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+        where = f"please report it with {file.name}"
+    except OSError:
+        where = "please report it with the command line"
+    click.echo(f"sonew: unforeseen {what}; {where}", err=True)
+    sys.exit(1)
 
 
 def _show(error: click.ClickException) -> None:

@@ -64,4 +64,4 @@ def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-classifier = Model(init=init, loss=loss, predict=predict, batch=batch)
+classifier = Model(init=init, loss=loss, predict=predict, batch=batch, classes={"label": CLASSES})

@@ -95,3 +95,19 @@ def test_a_pass_that_there_is_not(refused: Refused, small: Any) -> None:
     assert "'inline'" in message
     assert "merge-exports" in message
     assert "all" in message
+
+
+def test_what_nobody_foresaw_is_one_line(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from sonew_compiled.runtime import Program
+
+    def fails(*_: object) -> None:
+        raise IndexError("first line\nsecond line")
+
+    monkeypatch.setattr(Program, "load", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    message = refused(1, "run", "small.bundle", "--data", "data.npz", "--epochs", 1)
+    (log,) = tmp_path.glob("sonew-fault-*.log")
+    assert message == f"sonew: unforeseen IndexError: first line; please report it with {log}"
+    assert "in fails" in log.read_text()

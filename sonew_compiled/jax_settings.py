@@ -1,0 +1,84 @@
+"""JAX as this project traces with it, whatever the user has set in the environment or in `jax.config`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+
+# Those without a context manager of JAX's own; some are not in every release.
+_OTHERS: Mapping[str, Any] = MappingProxyType(
+    {
+        "jax_check_static_indices": False,
+        "jax_check_tracer_leaks": False,
+        "jax_custom_vjp3": False,
+        "jax_error_checking_behavior_divide": "ignore",
+        "jax_error_checking_behavior_nan": "ignore",
+        "jax_error_checking_behavior_oob": "ignore",
+        "jax_explicit_x64_dtypes": 1,
+        "jax_high_dynamic_range_gumbel": False,
+        "jax_no_tracing": False,
+        "jax_random_seed_offset": 0,
+        "jax_softmax_custom_jvp": False,
+        "jax_use_direct_linearize": True,
+    }
+)
+
+
+@contextlib.contextmanager
+def pinned_settings() -> Iterator[None]:
+    """Traces to the same module whatever JAX's settings are: in float32, for the processor, with JAX's own defaults.
+
+    Afterwards the user's settings are what they were. Where JAX cannot start the platforms that the user asks for, such
+    as `JAX_PLATFORMS=cuda` on a machine without a GPU, it starts on the processor: tracing needs no other device.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in _OTHERS.items():
+            if hasattr(jax.config, name) and (had := getattr(jax.config, name)) != value:
+                jax.config.update(name, value)
+                stack.callback(jax.config.update, name, had)
+        stack.enter_context(_some_platform())
+        for manager in (
+            jax.enable_x64(False),
+            jax.numpy_rank_promotion("allow"),
+            jax.numpy_dtype_promotion("standard"),
+            jax.disable_jit(False),
+            jax.threefry_partitionable(True),
+            jax.default_prng_impl("threefry2x32"),
+            jax.enable_custom_prng(False),
+            jax.legacy_prng_key("allow"),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+            jax.debug_key_reuse(False),
+            jax.default_matmul_precision(None),
+            jax.default_device(_processor()),
+        ):
+            stack.enter_context(manager)
+        yield
+
+
+@contextlib.contextmanager
+def _some_platform() -> Iterator[None]:
+    """A platform on which JAX can keep the constants of a trace."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):  # the latter where it is asked for two ways
+        had = jax.config.values["jax_platforms"]
+        jax.config.update("jax_platforms", "cpu")
+        try:
+            yield
+        finally:
+            jax.config.update("jax_platforms", had)
+    else:
+        yield
+
+
+def _processor() -> jax.Device | None:
+    """JAX's device for the processor, which it has beside others unless the user leaves it out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None

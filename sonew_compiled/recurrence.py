@@ -1,0 +1,183 @@
+"""What an optimizer does to each tensor of its state from one step to the next, read from its jaxpr.
+
+Every value of the jaxpr is looked at as a linear function of the tensors of the state: `nu' = 0.99 nu + 0.01 g^2` has
+the factor 0.99 of `nu`. What is not linear, or has a factor that is not known while it is traced, has none.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.interpreters import partial_eval
+
+# They give a value in another shape or dtype; a factor stays what it is.
+_MOVES = frozenset(
+    {
+        *("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "expand_dims", "reshape", "rev", "squeeze"),
+        *("transpose", "optimization_barrier", "reduce_precision"),
+    }
+)
+# Of these, those that give the very value if neither shape nor dtype changes.
+_COPIES = frozenset({"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "optimization_barrier"})
+# A value that is one of several in each of several choices could have any product of them.
+_MOST_FACTORS = 16
+
+
+@dataclass(frozen=True)
+class _Value:
+    """What is known of a value.
+
+    Attributes:
+      source: the input that it is, unchanged.
+      number: the constant that all of its elements are.
+      factors: of each input that it is linear in, those that it may have.
+    """
+
+    source: int | None = None
+    number: float | None = None
+    factors: Mapping[int, frozenset[float]] = field(default_factory=dict)
+
+
+_UNKNOWN = _Value()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrence:
+    """A result of a function as a linear function of its arguments.
+
+    Attributes:
+      handed_through: the argument that it is, unchanged; None if it is not one.
+      factors: by argument those that it is multiplied by, where they are known; several where a branch chooses.
+    """
+
+    handed_through: int | None
+    factors: Mapping[int, frozenset[float]]
+
+
+def recurrences(closed: ClosedJaxpr, numbers: Mapping[int, float] = MappingProxyType({})) -> list[Recurrence]:
+    """What each result of the jaxpr is of its arguments, some of which may be known to be numbers."""
+    inputs = [
+        _Value(source=index, number=numbers.get(index), factors={index: frozenset({1.0})})
+        for index in range(len(closed.jaxpr.invars))
+    ]
+    return [
+        Recurrence(handed_through=value.source, factors=value.factors)
+        for value in _results(closed.jaxpr, closed.consts, inputs)
+    ]
+
+
+def dependents(closed: ClosedJaxpr, arguments: Iterable[int]) -> list[bool]:
+    """Of each result of the jaxpr, whether the value of any of these arguments has a part in it."""
+    wanted = list(arguments)
+    count = len(closed.jaxpr.outvars)
+    _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * count)
+    if not any(used[argument] for argument in wanted):
+        return [False] * count
+    found = []
+    for index in range(count):
+        _, used = partial_eval.dce_jaxpr(closed.jaxpr, [index == other for other in range(count)])
+        found.append(any(used[argument] for argument in wanted))
+    return found
+
+
+def _results(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[_Value]) -> list[_Value]:
+    known: dict[Any, _Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+    known |= {var: _constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
+
+    def look(atom: Any) -> _Value:
+        return _constant(atom.val) if isinstance(atom, Literal) else known.get(atom, _UNKNOWN)
+
+    for equation in jaxpr.eqns:
+        given = [look(atom) for atom in equation.invars]
+        known.update(zip(equation.outvars, _applied(equation, given), strict=True))
+    return [look(atom) for atom in jaxpr.outvars]
+
+
+def _applied(equation: Any, given: list[_Value]) -> list[_Value]:
+    name = equation.primitive.name
+    if name == "cond":
+        branches = [_results(each.jaxpr, each.consts, given[1:]) for each in equation.params["branches"]]
+        return [_either(choice) for choice in zip(*branches, strict=True)]
+    if name == "select_n":
+        return [_either(given[1:])]
+    inner = next((equation.params[key] for key in ("jaxpr", "call_jaxpr") if key in equation.params), None)
+    if inner is not None and name not in ("scan", "while"):
+        jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
+        if len(jaxpr.invars) == len(given) and len(jaxpr.outvars) == len(equation.outvars):
+            return _results(jaxpr, consts, given)
+    if name in _MOVES:
+        return [
+            _moved(name, value, atom, out)
+            for value, atom, out in zip(given, equation.invars, equation.outvars, strict=False)
+        ]
+    if len(equation.outvars) == 1:
+        return [_computed(name, given)]
+    return [_UNKNOWN] * len(equation.outvars)
+
+
+def _moved(name: str, value: _Value, before: Any, after: Any) -> _Value:
+    same = name in _COPIES and before.aval.shape == after.aval.shape and before.aval.dtype == after.aval.dtype
+    return _Value(source=value.source if same else None, number=value.number, factors=value.factors)
+
+
+def _computed(name: str, given: list[_Value]) -> _Value:
+    if name in ("add", "add_any"):
+        return _sum(given[0], given[1], 1.0)
+    if name == "sub":
+        return _sum(given[0], given[1], -1.0)
+    if name == "neg":
+        return _scaled(given[0], -1.0)
+    if name == "mul":
+        if given[0].number is not None:
+            return _scaled(given[1], given[0].number)
+        if given[1].number is not None:
+            return _scaled(given[0], given[1].number)
+    if name == "div" and given[1].number:
+        return _scaled(given[0], 1.0 / given[1].number)
+    return _UNKNOWN
+
+
+def _constant(value: Any) -> _Value:
+    dtype = getattr(value, "dtype", np.dtype(type(value)) if isinstance(value, int | float) else None)
+    if dtype is None or np.ndim(value) or not jnp.issubdtype(dtype, np.number):
+        return _UNKNOWN
+    return _Value(number=float(value))
+
+
+def _scaled(value: _Value, by: float) -> _Value:
+    return _Value(
+        number=None if value.number is None else value.number * by,
+        factors={key: frozenset(factor * by for factor in factors) for key, factors in value.factors.items()},
+    )
+
+
+def _sum(first: _Value, second: _Value, sign: float) -> _Value:
+    second = _scaled(second, sign)
+    none = frozenset({0.0})
+    factors = {}
+    for key in first.factors.keys() | second.factors.keys():
+        pairs = itertools.product(first.factors.get(key, none), second.factors.get(key, none))
+        factors[key] = frozenset(itertools.islice({one + other for one, other in pairs}, _MOST_FACTORS))
+    numbers = (first.number, second.number)
+    return _Value(number=None if None in numbers else sum(filter(None, numbers)), factors=factors)
+
+
+def _either(choice: Sequence[_Value]) -> _Value:
+    sources = {value.source for value in choice}
+    numbers = {value.number for value in choice}
+    factors: dict[int, frozenset[float]] = {}
+    for value in choice:
+        for key, found in value.factors.items():
+            factors[key] = frozenset(itertools.islice(factors.get(key, frozenset()) | found, _MOST_FACTORS))
+    return _Value(
+        source=sources.pop() if len(sources) == 1 else None,
+        number=numbers.pop() if len(numbers) == 1 else None,
+        factors=factors,
+    )

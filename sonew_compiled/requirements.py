@@ -1,0 +1,204 @@
+"""What a model and an optimizer must be to be compiled, each refused by a line that names the tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sonew_compiled.backward import Loss
+from sonew_compiled.errors import UsageError
+from sonew_compiled.recurrence import Recurrence, dependents
+
+# What buffers hold here; of float8 and complex numbers there is no path through all targets.
+_DTYPES = frozenset(
+    {
+        *("float32", "float16", "bfloat16", "bool", "int8", "int16", "int32", "int64"),
+        *("uint8", "uint16", "uint32", "uint64", "float64"),  # those of 64 bits are the targets' to refuse
+    }
+)
+
+Tree = Any
+
+
+def names_of(tree: Tree) -> list[str]:
+    """The names of a tree's tensors: their paths, joined by `/`.
+
+    Raises:
+      UsageError: two tensors would have the same name, or a part of a name is empty or cannot be printed.
+    """
+    paths: dict[str, Any] = {}
+    flat: Any = jax.tree_util.tree_flatten_with_path(tree)[0]
+    for path, _ in flat:
+        parts = [jax.tree_util.keystr((part,), simple=True) for part in path]
+        name = "/".join(parts)
+        shown = ascii(name)
+        if not all(parts):
+            raise UsageError(f"the tensor {shown} has a part of its name that is empty; give every part a name")
+        if not name.isprintable():
+            raise UsageError(f"the name of the tensor {shown} has characters that cannot be printed; give another name")
+        if name in paths:
+            first, second = (_place(each) for each in (paths[name], path))
+            raise UsageError(f"{first} and {second} are both called {shown}; rename one of them")
+        paths[name] = path
+    return list(paths)
+
+
+def _place(path: Any) -> str:
+    """`params['a']['b']`: which of the trees, and where in it."""
+    return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])
+
+
+def checked_parameters(params: Tree) -> Tree:
+    """The parameters that a model's `init` gave, every leaf a JAX array: numbers and NumPy's arrays become such.
+
+    Raises:
+      UsageError: a leaf is of something else, or there is none.
+    """
+
+    def checked(path: Any, leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            return leaf
+        name = "/".join(["params", *(jax.tree_util.keystr((part,), simple=True) for part in path)])
+        if isinstance(leaf, np.ndarray | np.generic | float | int) and np.asarray(leaf).dtype.kind in "fiub":
+            return jnp.asarray(leaf)
+        what = getattr(leaf, "__name__", None) if callable(leaf) else None
+        raise UsageError(
+            f"{name!a} is {'the function ' + what if what else 'of type ' + type(leaf).__name__}, and a parameter "
+            "must be a floating-point array; keep it out of what init gives, as a part of the model's code"
+        )
+
+    if not jax.tree.leaves(params):
+        raise UsageError("init gives no parameters; a model needs at least one floating-point array to train")
+    return jax.tree_util.tree_map_with_path(checked, params)
+
+
+def check_batch(batch: Tree) -> None:
+    """Checks that the fields of a batch share their leading axis, and have dtypes that buffers hold.
+
+    Raises:
+      UsageError: they do not.
+    """
+    leaves = jax.tree.leaves(batch)
+    sizes = {leaf.shape[0] if leaf.shape else None for leaf in leaves}
+    names = names_of({"batch": batch})
+    if not leaves or len(sizes) != 1 or None in sizes:
+        shapes = {name: leaf.shape for name, leaf in zip(names, leaves, strict=True)}
+        raise UsageError(f"the batch has shapes {shapes}; every field needs the batch size as its leading axis")
+    for name, leaf in zip(names, leaves, strict=True):
+        _check_dtype(name, leaf, "a field of a batch")
+
+
+def check_parameters(params: Tree) -> None:
+    """Checks that parameters are floating-point arrays of dtypes that buffers hold.
+
+    Raises:
+      UsageError: one is not.
+    """
+    for name, leaf in zip(names_of({"params": params}), jax.tree.leaves(params), strict=True):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise UsageError(f"{name} is of dtype {leaf.dtype}; a parameter must be a floating-point array")
+        _check_dtype(name, leaf, "a parameter")
+
+
+def check_loss(loss: Loss, params: Tree, batch: Tree) -> None:
+    """Checks that the loss is a floating-point scalar that depends on some parameter.
+
+    Raises:
+      UsageError: it is not, or does not.
+    """
+    returned: list[Any] = []
+
+    def kept(params: Tree, batch: Tree) -> Any:
+        returned.append(loss(params, batch))
+        return returned[-1]
+
+    value = jax.eval_shape(kept, params, batch)
+    remedy = "it must be a scalar, the mean over the batch's examples"
+    if not isinstance(value, jax.ShapeDtypeStruct) or value.shape != ():
+        raise UsageError(f"the loss returned {value}; {remedy}")
+    if not isinstance(returned[-1], jax.Array):
+        raise UsageError(f"the loss returned {returned[-1]!r}, which is no array of JAX; {remedy}")
+    if not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UsageError(
+            f"the loss is of dtype {value.dtype}, which has no gradient; it must be a floating-point scalar"
+        )
+    if not any(dependents(jax.make_jaxpr(loss)(params, batch), range(len(jax.tree.leaves(params))))):
+        raise UsageError("the loss depends on no parameter, so that nothing would be trained; compute it of them")
+
+
+def check_state(state: Tree) -> None:
+    """Checks the dtypes of an optimizer's state.
+
+    Raises:
+      UsageError: a buffer cannot hold one.
+    """
+    for name, leaf in zip(names_of(state), jax.tree.leaves(state), strict=True):
+        _check_dtype(name, leaf, "a tensor of the optimizer's state")
+
+
+def check_update(before: Tree, after: Tree) -> None:
+    """Checks that a step gives a state of the same tensors as `init`.
+
+    Raises:
+      UsageError: naming the first tensor that comes, goes, or has another shape or dtype.
+    """
+    remedy = "a compiled step needs the same state at every step: let the optimizer's init give what its update gives"
+    had = dict(zip(names_of(before), jax.tree.leaves(before), strict=True))
+    has = dict(zip(names_of(after), jax.tree.leaves(after), strict=True))
+    for name in had.keys() | has.keys():
+        if name not in has or name not in had:
+            where = "init, and not after a step" if name in had else "a step, and not after init"
+            raise UsageError(f"{name} is in the state after {where}; {remedy}")
+    for name, leaf in had.items():
+        new = has[name]
+        if (leaf.shape, leaf.dtype) != (new.shape, new.dtype):
+            raise UsageError(
+                f"{name} is {leaf.dtype}{list(leaf.shape)} after init and {new.dtype}{list(new.shape)} after a step; "
+                f"{remedy}"
+            )
+
+
+def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored: str) -> None:
+    """Checks that no decaying average of the optimizer's state is kept in too few bits to fall.
+
+    A number of `p` bits a little above a power of two that is multiplied by more than `1 - 2^-p`, and rounded to
+    nearest, is the number again: there an average stops falling.
+
+    Args:
+      state: with `optimizer`, the tensors of which that are float32 will be stored as `stored`.
+      steps: what a step makes of each tensor.
+      first: the number of the state's first tensor among the arguments.
+      stored: a dtype's name.
+
+    Raises:
+      UsageError: one would rise and never fall.
+    """
+    bound = slowest_decay(stored)
+    for index, (name, leaf) in enumerate(zip(names_of(state), jax.tree.leaves(state), strict=True)):
+        if not name.startswith("optimizer") or leaf.dtype != jnp.float32:
+            continue
+        for factor in steps[index].factors.get(first + index, ()):
+            if bound <= factor < 1:
+                raise UsageError(
+                    f"{name} decays by {factor:.6g} a step; {stored}, which this precision stores it in, rounds decays "
+                    f"from {bound:.6g} on away, so that it would stop falling; give a smaller one, such as 0.99, or "
+                    "--precision bf16-mixed or f32"
+                )
+
+
+def slowest_decay(stored: str) -> float:
+    """The decay from which on an average that is stored in a dtype stops falling; above 1 for float32."""
+    return 2.0 if jnp.finfo(stored).bits >= 32 else 1 - float(jnp.finfo(stored).eps) / 2
+
+
+def _check_dtype(name: str, leaf: Any, what: str) -> None:
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or str(leaf.dtype) in _DTYPES:
+        return
+    raise UsageError(
+        f"{name} is of dtype {leaf.dtype}, which {what} cannot have here; give it as float32, or as bfloat16, float16, "
+        "an integer or boolean dtype"
+    )
