@@ -2,6 +2,7 @@
 
 import ast
 import fnmatch
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -120,6 +121,15 @@ def test_a_room_imports_only_those_below_it(module: str) -> None:
         if other == room and room in ("shared", "precision", "target"):
             raise AssertionError(f"{module} imports the pass {name}: what they share belongs in ir")
         assert other in (room, *ROOMS[room]), f"{module} imports {name}"
+
+
+def test_no_import_within_a_function_hides_a_circle() -> None:
+    """Each module of `passes/` imports all at its top, and the imports have an order."""
+    order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
+    for module in ROOM_MODULES:
+        assert imports(module) == imports(module, at_once=True), f"{module} imports within a function"
+        order.add(module, *(imports(module) & set(ROOM_MODULES)))
+    order.prepare()  # raises where there is a circle
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) != "passes"])

@@ -278,7 +278,7 @@ def test_many_partial_results_are_combined_once(monkeypatch: pytest.MonkeyPatch)
         return y / jnp.sqrt(jnp.sum(y * y))
 
     for most, reductions in ((1, 0), (0, 1)):
-        monkeypatch.setattr("sonew_compiled.passes.rows.numbers._MOST_PARTIAL", most)
+        monkeypatch.setattr("sonew_compiled.passes.rows.reductions._MOST_PARTIAL", most)
         module = streamed(program, x)
         assert len(operations(module, "flow.dispatch")) == 2
         assert len(operations(module, "stablehlo.reduce")) == reductions

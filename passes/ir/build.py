@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, shape_of, with_element
 from sonew_compiled.passes.ir.uses import owner
+
+
+def create(
+    name: str,
+    operands: Sequence[ir.Value] = (),
+    results: Sequence[ir.Type] = (),
+    attributes: Mapping[str, ir.Attribute] | None = None,
+    regions: int = 0,
+) -> ir.Operation:
+    """An operation at the insertion point."""
+    return ir.Operation.create(
+        name, results=list(results), operands=list(operands), attributes=dict(attributes or {}), regions=regions
+    )
 
 
 def u32() -> ir.Type:

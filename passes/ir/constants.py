@@ -1,10 +1,13 @@
-"""Tensors of which every element is one number."""
+"""Splats: tensors of which every element is one number."""
 
 from __future__ import annotations
 
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
+
+SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
+"""The operations that make splats, among other tensors."""
 
 
 def splat_of(value: ir.Value) -> ir.Attribute | None:

@@ -9,20 +9,23 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
 
-# A tensor is shifted by at most one row in so many.
-_SHIFTED_SHARE = 4
+# A matrix of so many times as many rows, or more, is taken for a shifted one.
+_ROWS_FOR_EACH_SHIFTED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
-    """A matrix whose rows are those of another, `by` rows on.
+    """A matrix whose rows are those of another one, `by` rows further on.
+
+    Row `r` of the result is row `r + by` of the source. Rows beyond the ends have the fill, or, if the shift wraps, the
+    rows of the neighbouring column: row -1 of a column is the last row of the column before it. Then only the ends
+    without a neighbour have the fill: those of the last column, or of the first.
 
     Attributes:
       source: the other matrix.
-      by: which row the first one is; negative for one that is before the first.
-      wraps: whether a column goes on with the next one's first rows, and begins after the last rows of the one before.
-        Then only the last column's end and the first one's beginning are filled, else the ends of all.
-      fill: a tensor of the scalar that is there in place of what there is not.
+      by: how many rows further on; negative for rows before.
+      wraps: whether rows beyond the ends are those of the neighbouring column.
+      fill: a splat of the number that stands where the source has none.
     """
 
     source: ir.Value
@@ -31,43 +34,73 @@ class Shift:
     fill: ir.Value
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Slice:
+    """A contiguous part of a tensor: where it starts on each axis, and its shape."""
+
+    source: ir.Value
+    starts: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
 def is_concatenation(op: ir.Operation, dim: int) -> bool:
     """Whether tensors are put one after the other along this axis."""
     return bool(op.name == "stablehlo.concatenate" and ir.IntegerAttr(op.attributes["dimension"]).value == dim)
 
 
+def is_part_of_shift(op: ir.Operation) -> bool:
+    """Whether it is one of the slices and concatenations that shifts are made of."""
+    return op.name in ("stablehlo.slice", "stablehlo.concatenate")
+
+
 def shift_of(op: ir.Operation) -> Shift | None:
-    """What the operation shifts and how, None if it is another."""
+    """What the operation shifts and how, None if it is no shift.
+
+    A shift by `k` rows is a concatenation of all rows of the source but `k` and of `k` rows at the edge.
+    """
     if not is_concatenation(op, 0) or len(op.operands) != 2 or len(shape_of(op.results[0])) != 2:
         return None
-    rows, columns = shape_of(op.results[0])
     first, second = op.operands
-    down = shape_of(first)[0] < shape_of(second)[0]
-    most, few = (second, first) if down else (first, second)
-    count = shape_of(few)[0]
-    source, (start, column), shape = _sliced(most)
-    if shape_of(source) != [rows, columns] or (start, column) != (0 if down else count, 0) or shape[1] != columns:
+    backward = shape_of(first)[0] < shape_of(second)[0]
+    kept, edge = (second, first) if backward else (first, second)
+    count = shape_of(edge)[0]
+    rows, columns = shape_of(op.results[0])
+    if not 0 < count * _ROWS_FOR_EACH_SHIFTED <= rows:
         return None
-    if not 0 < count * _SHIFTED_SHARE <= rows:
+    part = _slice_of(kept)
+    whole = _Slice(source=part.source, starts=(0 if backward else count, 0), shape=(rows - count, columns))
+    if shape_of(part.source) != [rows, columns] or part != whole:
         return None
-    by = -count if down else count
-    if is_splat(few):
-        return Shift(source=source, by=by, wraps=False, fill=few)
-    if (edge := owner(few)) is None or not is_concatenation(edge, 1):
-        return None
-    parts = [each for each in edge.operands if shape_of(each)[1]]
-    fills = parts[:1] if down else parts[-1:]
-    if not is_splat(fills[0]) or shape_of(fills[0])[1] != 1:
-        return None
-    rest = [each for each in parts if each != fills[0]]
-    wanted = (source, (rows - count, 0) if down else (0, 1), (count, columns - 1))
-    if [_sliced(each) for each in rest] != [wanted] * (columns > 1):
-        return None
-    return Shift(source=source, by=by, wraps=True, fill=fills[0])
+    by = -count if backward else count
+    if is_splat(edge):
+        return Shift(source=part.source, by=by, wraps=False, fill=edge)
+    fill = _fill_of_wrapped(edge, part.source, backward=backward)
+    return None if fill is None else Shift(source=part.source, by=by, wraps=True, fill=fill)
 
 
-def _sliced(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], tuple[int, ...]]:
-    """The tensor that elements without gaps are sliced from in the end, where they start in it, and how many."""
+def _fill_of_wrapped(edge: ir.Value, source: ir.Value, *, backward: bool) -> ir.Value | None:
+    """The fill of the edge of a shift that wraps, None if the edge is none.
+
+    The edge is the rows at the other end of the source, moved by one column, with the fill in the column that this
+    leaves free: the first column if the shift is backward, the last one otherwise.
+    """
+    op = owner(edge)
+    if op is None or not is_concatenation(op, 1):
+        return None
+    count = shape_of(edge)[0]
+    rows, columns = shape_of(source)
+    parts = [each for each in op.operands if shape_of(each)[1]]
+    fill = parts[0] if backward else parts[-1]
+    if not is_splat(fill) or shape_of(fill)[1] != 1:
+        return None
+    rest = [_slice_of(each) for each in parts if each != fill]
+    starts = (rows - count, 0) if backward else (0, 1)
+    wanted = _Slice(source=source, starts=starts, shape=(count, columns - 1))
+    return fill if rest == ([wanted] if columns > 1 else []) else None
+
+
+def _slice_of(value: ir.Value) -> _Slice:
+    """The tensor of which the value is a part in the end, through slices without strides, and which part it is."""
     shape = tuple(shape_of(value))
     starts = (0,) * len(shape)
     while (op := owner(value)) is not None and op.name == "stablehlo.slice":
@@ -75,4 +108,4 @@ def _sliced(value: ir.Value) -> tuple[ir.Value, tuple[int, ...], tuple[int, ...]
             break
         value = op.operands[0]
         starts = tuple(map(sum, zip(starts, ir.DenseI64ArrayAttr(op.attributes["start_indices"]), strict=True)))
-    return value, starts, shape
+    return _Slice(source=value, starts=starts, shape=shape)

@@ -5,9 +5,9 @@ One holds all the kernels of a module: IREE 3.13 builds its pipelines anew for e
 
 from __future__ import annotations
 
+from sonew_compiled.passes.ir.build import create
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.rows.loops import index
-from sonew_compiled.passes.rows.vectors import create
 
 
 class Executable:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sonew_compiled.passes.ir.build import create
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.rows.vectors import create
 
 
 class Loop:
-    """A loop over an index that carries values along."""
+    """An `scf.for` over an index that carries values along.
+
+    Attributes:
+      op: the loop.
+      body: its block.
+      variable: the index.
+      arguments: the carried values in the body.
+    """
 
     def __init__(self, first: ir.Value, end: ir.Value, step: ir.Value, values: Iterable[ir.Value]) -> None:
         values = list(values)
@@ -19,12 +26,12 @@ class Loop:
         self.variable, *self.arguments = self.body.arguments
 
     def finish(self, values: Iterable[ir.Value]) -> None:
-        """Hand values on to the next round."""
+        """End the body: hand values on to the next iteration."""
         create("scf.yield", list(values))
 
     @property
     def results(self) -> list[ir.Value]:
-        """The values in the end."""
+        """The carried values after the last iteration."""
         return list(self.op.results)
 
 
@@ -39,12 +46,12 @@ def index_attribute(value: int) -> ir.Attribute:
 
 
 def index(value: int) -> ir.Value:
-    """An index."""
+    """A constant index."""
     return create("arith.constant", results=[index_type()], attributes={"value": index_attribute(value)}).result
 
 
 def i32(value: int) -> ir.Value:
-    """An integer of 32 bits."""
+    """A constant integer of 32 bits."""
     i32 = ir.IntegerType.get_signless(32)
     return create("arith.constant", results=[i32], attributes={"value": ir.IntegerAttr.get(i32, value)}).result
 
@@ -60,5 +67,5 @@ def arith(name: str, left: ir.Value, right: ir.Value) -> ir.Value:
 
 
 def select(condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
-    """`yes` if the condition holds, else `no`."""
+    """`yes` where the condition, a boolean or a vector of them, holds, else `no`."""
     return create("arith.select", [condition, yes, no], [yes.type]).result

@@ -1,8 +1,8 @@
-"""Reductions of all of a matrix to one number, from the parts that the matrix is computed in."""
+"""Reductions of a whole matrix to one number, which kernels do in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sonew_compiled.passes.ir import build
@@ -11,14 +11,17 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
 
+# Every workgroup that reads a reduction combines its partial results again, unless there are more than this.
+_MOST_PARTIAL = 1024
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FullReduction:
-    """Operations that reduce all of a tensor to one number, in stages.
+    """Operations that reduce a whole tensor to one number, in stages.
 
     Attributes:
-      operations: in order, each of which alone reads the one before.
-      template: the first of them that reduces.
+      operations: in order; each alone reads the one before it.
+      template: the first `stablehlo.reduce` of them.
     """
 
     operations: Sequence[ir.Operation]
@@ -26,9 +29,9 @@ class FullReduction:
 
     @property
     def combine(self) -> str:
-        """The operation that reduces two numbers to one, empty if it takes several."""
+        """The operation that combines two numbers, such as `add`; empty if it takes more than one operation."""
         names = [each.operation.name for each in self.template.regions[0].blocks[0].operations]
-        return names[0].removeprefix("stablehlo.") if len(names) == 2 else ""  # and the return
+        return names[0].removeprefix("stablehlo.") if len(names) == 2 else ""  # the second is the return
 
     @property
     def result(self) -> ir.Value:
@@ -37,11 +40,11 @@ class FullReduction:
 
     @property
     def first_value(self) -> ir.Attribute | None:
-        """What the reduction starts from; None if it is no constant."""
+        """The initial value; None if it is no constant."""
         return splat_of(self.template.operands[1])
 
     def reduce_partial(self, partial: ir.Value) -> None:
-        """Reduce a vector of partial results in the place of the tensor, and erase the stages."""
+        """Reduce a vector of partial results in place of the tensor, and erase the stages."""
         with ir.InsertionPoint(self.template):
             (result,) = build.reduce_as(self.template, [partial], [0])
         self.result.replace_all_uses_with(result)
@@ -49,8 +52,21 @@ class FullReduction:
             op.erase()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Partial:
+    """A reduction that a kernel has left as partial results.
+
+    Attributes:
+      reduction: the reduction.
+      count: how many partial results there are: one for each workgroup.
+    """
+
+    reduction: FullReduction
+    count: int
+
+
 def full_reduction(op: ir.Operation) -> FullReduction | None:
-    """The stages in which the operation begins to reduce all of a tensor, None if it does not."""
+    """The stages in which the operation begins to reduce a whole tensor, None if it does not."""
     operations, template = [op], None
     while True:
         if op.name == "stablehlo.reduce" and len(op.results) == 1:
@@ -68,8 +84,16 @@ def full_reduction(op: ir.Operation) -> FullReduction | None:
         operations.append(op)
 
 
+def partials_of(reduced: Mapping[ir.Value, Iterable[FullReduction]], count: int) -> dict[ir.Value, Partial]:
+    """The reductions, by their results, that later kernels may combine from so many partial results each."""
+    if count > _MOST_PARTIAL:
+        return {}
+    all_of_them = (each for reductions in reduced.values() for each in reductions)
+    return {each.result: Partial(reduction=each, count=count) for each in all_of_them if each.first_value is not None}
+
+
 def _body(op: ir.Operation) -> list[object]:
-    """What a reduction's body does, and what it starts from; pads of `split-reductions` are that as well."""
+    """The initial value and the operations of a reduction's body; `split-reductions` pads with the initial value."""
     init = owner(op.operands[1])
     start = op.operands[1] if init is None else str(init.attributes["value"]) if "value" in init.attributes else init
     return [start, *(each.operation.name for each in op.regions[0].blocks[0].operations)]

@@ -9,80 +9,46 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-from sonew_compiled.passes.ir.constants import splat_of
+from sonew_compiled.passes.ir.build import create
 from sonew_compiled.passes.ir.elementwise import ARITHMETIC, conversion_of
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type, is_float, is_half, shape_of, width_of
-from sonew_compiled.passes.ir.uses import owner
+from sonew_compiled.passes.ir.types import element_type, is_float, is_half, width_of
+from sonew_compiled.passes.rows.loops import index, select
+from sonew_compiled.passes.rows.magnitude import is_magnitude
+from sonew_compiled.passes.rows.memory import lane_type, memory_type
 
-# MLIR's numbers of predicates: ordered comparisons of floating point, but for NE, which holds of a NaN.
+# MLIR's numbers of predicates. Comparisons of floating point are ordered, except NE, which holds of a NaN.
 _FLOAT_PREDICATES = {"EQ": 1, "GT": 2, "GE": 3, "LT": 4, "LE": 5, "NE": 13}
 _INTEGER_PREDICATES = {"EQ": 0, "NE": 1, "LT": 2, "LE": 3, "GT": 4, "GE": 5}
-_UNSIGNED = 4  # further on, for orders
+# The number of an unsigned comparison, less that of the signed one.
+_UNSIGNED = 4
 
-# Of MLIR's prefetches: to the second level of caches. A processor waits for far fewer lines at once that are to come to
-# the first.
+# Of MLIR's prefetches, the locality that means the second level of caches. Into the first level, a core fetches far
+# fewer lines at once.
 _SECOND_LEVEL = 2
-LINE = 64
-"""Bytes of a line of memory; what IREE aligns a dispatch's memory to."""
 
-# What two numbers are reduced to one by, how the lanes of a vector are, and what changes nothing.
-COMBINE: Mapping[str, tuple[str, str, float]] = {
-    "add": ("arith.addf", "add", 0.0),
-    "maximum": ("arith.maximumf", "maximumf", -math.inf),
-    "minimum": ("arith.minimumf", "minimumf", math.inf),
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """How a reduction combines numbers.
+
+    Attributes:
+      operation: combines two numbers, or two vectors lane by lane.
+      kind: the kind of `vector.reduction` that combines the lanes of a vector.
+      identity: what changes no number that it is combined with.
+    """
+
+    operation: str
+    kind: str
+    identity: float
+
+
+COMBINATIONS: Mapping[str, Combination] = {
+    "add": Combination(operation="arith.addf", kind="add", identity=0.0),
+    "maximum": Combination(operation="arith.maximumf", kind="maximumf", identity=-math.inf),
+    "minimum": Combination(operation="arith.minimumf", kind="minimumf", identity=math.inf),
 }
-
-
-def lane_type(element: ir.Type) -> ir.Type:
-    """What stands for an element in a register: numbers of 16 bits are their bits, integers have no sign."""
-    if isinstance(element, ir.F32Type | ir.F64Type):
-        return element
-    return ir.IntegerType.get_signless(width_of(element))
-
-
-def memory_type(element: ir.Type) -> ir.Type:
-    """What stands for it in memory: booleans are bytes."""
-    return ir.IntegerType.get_signless(8) if width_of(element) == 1 else lane_type(element)
-
-
-def size_of(element: ir.Type) -> int:
-    """The bytes of an element in memory."""
-    return max(width_of(element), 8) // 8
-
-
-def bytes_of(value: ir.Value) -> int:
-    """The bytes that a vector or a buffer takes in memory."""
-    return math.prod(shape_of(value)) * size_of(element_type(value))
-
-
-def bypass(store: ir.Operation) -> None:
-    """Has a store of whole vectors to aligned memory leave the caches out; others stay as they are."""
-    if store.name != "vector.store":
-        return
-    alignment = min(bytes_of(store.operands[0]), LINE)
-    i64 = ir.IntegerType.get_signless(64)
-    store.attributes["nontemporal"] = ir.BoolAttr.get(True)
-    # Without it, code for x86 would store numbers one by one.
-    store.attributes["alignment"] = ir.IntegerAttr.get(i64, alignment)
-
-
-def create(
-    name: str,
-    operands: Sequence[ir.Value] = (),
-    results: Sequence[ir.Type] = (),
-    attributes: Mapping[str, ir.Attribute] | None = None,
-    regions: int = 0,
-) -> ir.Operation:
-    """An operation at the insertion point."""
-    return ir.Operation.create(
-        name, results=list(results), operands=list(operands), attributes=dict(attributes or {}), regions=regions
-    )
-
-
-def attribute(text: str) -> ir.Attribute:
-    """An attribute from its text."""
-    return ir.Attribute.parse(text)
+"""The reductions that kernels know, by StableHLO's name of the operation in their body."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +89,7 @@ class Vectors:
 
     def scalar(self, memory: ir.Value, element: ir.Type) -> ir.Value:
         """A vector of the number in memory."""
-        zero = ir.IntegerAttr.get(ir.IndexType.get(), 0)
-        first = create("arith.constant", results=[zero.type], attributes={"value": zero}).result
-        number = create("memref.load", [memory, first], [memory_type(element)]).result
+        number = create("memref.load", [memory, index(0)], [memory_type(element)]).result
         every = self.broadcast(number)
         return self._cast("arith.trunci", every, element) if width_of(element) == 1 else every
 
@@ -169,20 +133,16 @@ class Vectors:
         """An operation of two vectors of one type, which the result has too."""
         return create(name, [left, right], [left.type]).result
 
-    def select(self, condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
-        """`yes` where the condition holds, else `no`."""
-        return create("arith.select", [condition, yes, no], [yes.type]).result
-
     def reduced(self, kind: str, value: ir.Value) -> ir.Value:
         """The number that the lanes are combined to by `kind` of MLIR's `vector` dialect, such as `add`."""
         into = ir.VectorType(value.type).element_type
-        return create("vector.reduction", [value], [into], {"kind": attribute(f"#vector.kind<{kind}>")}).result
+        return create("vector.reduction", [value], [into], {"kind": ir.Attribute.parse(f"#vector.kind<{kind}>")}).result
 
     def combine(self, kind: str, total: ir.Value, value: ir.Value, tensor: ir.Value) -> ir.Value:
         """A total with more of a float32 tensor in it, by a kind of `COMBINE`."""
-        if kind == "maximum" and _is_magnitude(tensor):
+        if kind == "maximum" and is_magnitude(tensor):
             return self._larger(total, value)
-        return self.binary(COMBINE[kind][0], total, value)
+        return self.binary(COMBINATIONS[kind].operation, total, value)
 
     def _larger(self, left: ir.Value, right: ir.Value) -> ir.Value:
         """The larger of float32 numbers without a sign, or of one and what a total starts from.
@@ -212,7 +172,7 @@ class Vectors:
         self, op: ir.Operation, name: str, operands: Sequence[ir.Value], source: ir.Type, into: ir.Type
     ) -> ir.Value:
         special: dict[str, Callable[..., ir.Value]] = {
-            "select": self.select,
+            "select": select,
             "clamp": lambda low, x, high: self.binary("arith.minimumf", self.binary("arith.maximumf", x, low), high),
             "not": lambda x: self.binary("arith.xori", x, self.constant(-1, source)),
             "compare": lambda left, right: self._compare(op, source, left, right),
@@ -224,7 +184,7 @@ class Vectors:
         }
         if name in special:
             return special[name](*operands)
-        if name == "maximum" and isinstance(source, ir.F32Type) and all(map(_is_magnitude, op.operands)):
+        if name == "maximum" and isinstance(source, ir.F32Type) and all(map(is_magnitude, op.operands)):
             return self._larger(*operands)
         floating, integer = ARITHMETIC[name]
         return create(floating if is_float(lane_type(source)) else integer, operands, [operands[0].type]).result
@@ -264,27 +224,6 @@ class Vectors:
     def _cast(self, name: str, value: ir.Value, into: ir.Type) -> ir.Value:
         kind = self.type(into)
         return value if value.type == kind else create(name, [value], [kind]).result
-
-
-def _is_magnitude(value: ir.Value) -> bool:
-    """Whether no number of the tensor has a sign: it consists of absolute values, or sums of them."""
-    # Each once: of sums of sums there may be far more ways to a value than values.
-    seen, waiting = {value}, [value]
-    while waiting:
-        value = waiting.pop()
-        op = owner(value)
-        if op is None:
-            return False
-        if op.name == "stablehlo.abs":
-            continue
-        if op.name.removeprefix("stablehlo.") in ("add", "broadcast_in_dim", "concatenate", "maximum", "slice"):
-            waiting += set(op.operands) - seen
-            seen.update(op.operands)
-            continue
-        constant = splat_of(value)
-        if constant is None or math.copysign(1, ir.FloatAttr(constant).value) < 0:
-            return False
-    return True
 
 
 def _zero(kind: ir.Type) -> ir.Attribute:

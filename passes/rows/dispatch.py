@@ -1,0 +1,145 @@
+"""The dispatches of a group's kernels: where they go, and what then reads their results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from sonew_compiled.passes.ir.attributes import ALIASED
+from sonew_compiled.passes.ir.build import create
+from sonew_compiled.passes.ir.function import Function
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.uses import at_top, owner
+from sonew_compiled.passes.rows.executable import Executable
+from sonew_compiled.passes.rows.kernel import Kernel
+from sonew_compiled.passes.rows.layout import Layout
+from sonew_compiled.passes.rows.reductions import FullReduction
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """A kernel that has a place in the function: after the operation `last`, or at the beginning."""
+
+    layout: Layout
+    last: ir.Operation | None
+
+
+def dispatch(
+    executable: Executable, function: Function, layouts: Sequence[Layout], *, after: ir.Operation | None
+) -> dict[ir.Operation, Kernel]:
+    """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
+
+    Args:
+      executable: gets the kernels.
+      function: gets the dispatches.
+      layouts: of the group's kernels, in order.
+      after: the dispatch that the first of these is to come after, if that is early enough: it takes a result of it.
+    """
+    placed = _places(function, layouts, after)
+    if not placed:
+        return {}
+    given: dict[ir.Value, ir.Value] = {}
+    partial: dict[FullReduction, ir.Value] = {}
+    made = {}
+    for each in placed:
+        parts = {reduction.result: result for reduction, result in partial.items()}
+        kernel = Kernel(each.layout, executable)
+        operands = [parts.get(value, given.get(value, value)) for value in each.layout.operands]
+        with _after([each.last, *map(owner, operands)], function):
+            op = _dispatch(executable, each.layout, operands)
+        made[op] = kernel
+        results = iter(op.results)
+        given |= {value: next(results) for value in each.layout.phase.stored}
+        partial |= zip(each.layout.reductions, results, strict=True)
+    for reduction, result in partial.items():
+        reduction.reduce_partial(result)
+    for value, result in given.items():
+        value.replace_all_uses_with(result)
+    for op in reversed(layouts[0].phase.group.inside):
+        if not list(op.results[0].uses):
+            op.erase()
+    return made
+
+
+def overwrite_arguments(function: Function, dispatches: Mapping[ir.Operation, Kernel]) -> None:
+    """Let kernels write results to the memory of donated arguments that nothing else reads, and at no other row.
+
+    The alias of other results that kernels write is taken away: they would be written before all is read.
+    """
+    tied: dict[ir.Operation, dict[int, int]] = {op: {} for op in dispatches}
+    for argument, attributes in zip(function.arguments, function.argument_attributes, strict=True):
+        if ALIASED not in attributes:
+            continue
+        value = function.returned[ir.IntegerAttr(attributes[ALIASED]).value]
+        op = owner(value)
+        if op is None or op not in tied:
+            continue
+        readers = {use.owner.operation for use in argument.uses}
+        if readers == {op} and argument in dispatches[op].layout.own:
+            tied[op][list(op.results).index(value)] = list(op.operands).index(argument)
+        else:
+            del attributes[ALIASED]
+    index = ir.IndexType.get()
+    for op, kernel in dispatches.items():
+        kernel.overwrite(tied[op])
+        operands = [tied[op].get(number, -1) for number in range(len(op.results))]
+        op.attributes["tied_operands"] = ir.ArrayAttr.get([ir.IntegerAttr.get(index, each) for each in operands])
+    function.finish()
+
+
+def _places(function: Function, layouts: Sequence[Layout], after: ir.Operation | None) -> list[_Placed]:
+    """Where the kernels go; empty if one of them has no place.
+
+    A dispatch goes where the last of what it reads is there. That must be before anything reads what it gives.
+    """
+    places: dict[ir.Operation, float] = {op.operation: place for place, op in enumerate(function.block.operations)}
+    first_reads = _first_reads(layouts, places)
+    if layouts and after is not None and places[after] < min(first_reads):
+        layouts = [replace(layouts[0], after=after.results[0]), *layouts[1:]]
+    # Where the results of the kernels before are.
+    given: dict[ir.Value, float] = {}
+    placed = []
+    for layout, first_read in zip(layouts, first_reads, strict=True):
+        operands = layout.operands
+        makers = [op for value in operands if value not in given and (op := owner(value)) is not None]
+        last = max(makers, key=places.__getitem__, default=None)
+        place = max([places[last] if last is not None else -1, *(given.get(each, -1) for each in operands)])
+        if first_read <= place:
+            return []
+        placed.append(_Placed(layout=layout, last=last))
+        given |= dict.fromkeys([*layout.phase.stored, *(each.result for each in layout.reductions)], place)
+    return placed
+
+
+def _first_reads(layouts: Iterable[Layout], places: Mapping[ir.Operation, float]) -> list[float]:
+    """For each kernel, where what it gives is first read by an operation that no kernel replaces."""
+    layouts = list(layouts)
+    replaced = {op for layout in layouts for op in layout.phase.operations()}
+    return [
+        min((places[op] for op in _readers(layout) - replaced - layout.phase.group.beside), default=math.inf)
+        for layout in layouts
+    ]
+
+
+def _readers(layout: Layout) -> set[ir.Operation]:
+    """The operations at the top level that read what the kernel is to give, in a region or not."""
+    return {at_top(use.owner.operation) for value in layout.phase.results for use in value.uses}
+
+
+def _dispatch(executable: Executable, layout: Layout, operands: Sequence[ir.Value]) -> ir.Operation:
+    attributes = {
+        "entry_points": ir.ArrayAttr.get([executable.entry(layout.symbol)]),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, len(operands), 0, 0]),
+    }
+    return create("flow.dispatch", operands, layout.results, attributes)
+
+
+def _after(ops: Iterable[ir.Operation | None], function: Function) -> ir.InsertionPoint:
+    """Behind the last of these operations, or at the beginning of the function."""
+    there = {op for op in ops if op is not None}
+    last = None
+    for op in function.block.operations:
+        if op.operation in there:
+            last = op.operation
+    return ir.InsertionPoint.at_block_begin(function.block) if last is None else ir.InsertionPoint.after(last)

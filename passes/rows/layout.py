@@ -1,0 +1,148 @@
+"""The layout of a kernel: everything that is decided before any of its code is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type
+from sonew_compiled.passes.rows.phase import Phase
+from sonew_compiled.passes.rows.reductions import FullReduction, Partial
+from sonew_compiled.passes.rows.scalars import Scalars, scalars_of
+from sonew_compiled.passes.rows.vectors import Vectors
+
+# A workgroup computes about so many elements.
+_ELEMENTS = 1 << 14
+# It has at least so many times as many rows as only warm up line buffers.
+_WARM_UP_SHARE = 12
+# The bytes that line buffers may take of a stack; targets allow 64 KiB.
+_BUFFER_BYTES = 48 << 10
+_LEAST_LANES = 4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a kernel takes and gives, and how its work is cut.
+
+    Attributes:
+      symbol: its name in the executable.
+      phase: what it computes.
+      vectors: its vectors.
+      inputs: the matrices that it loads.
+      own: of these, the matrices of which no workgroup reads other rows than those that it computes.
+      scalars: the loop-invariant scalars that it reads.
+      block: how many columns a workgroup computes.
+      count: how many rows a workgroup computes.
+      after: a value that it takes without reading it, so as to run after what makes the value.
+    """
+
+    symbol: str
+    phase: Phase
+    vectors: Vectors
+    inputs: Sequence[ir.Value]
+    own: Collection[ir.Value]
+    scalars: Scalars
+    block: int
+    count: int
+    after: ir.Value | None = None
+
+    @property
+    def rows(self) -> int:
+        """The rows of its matrices."""
+        return self.phase.group.rows
+
+    @property
+    def columns(self) -> int:
+        """The columns of its matrices."""
+        return self.phase.group.columns
+
+    @property
+    def blocks(self) -> int:
+        """How many workgroups compute a row together."""
+        return math.ceil(self.columns / self.block)
+
+    @property
+    def groups(self) -> int:
+        """How many workgroups there are: each writes one partial result of each reduction."""
+        return math.ceil(self.rows / self.count) * self.blocks
+
+    @property
+    def reductions(self) -> list[FullReduction]:
+        """What it reduces in parts."""
+        return [each for reductions in self.phase.reduced.values() for each in reductions]
+
+    @property
+    def operands(self) -> list[ir.Value]:
+        """What its dispatch takes; for a scalar in parts, the value that its partial results stand for."""
+        after = [] if self.after is None else [self.after]
+        return [*self.inputs, *self.scalars.given, *self.scalars.partials, *after]
+
+    @property
+    def results(self) -> list[ir.Type]:
+        """What its dispatch gives: the values stored, then a vector of partial results for each reduction."""
+        partial = [ir.RankedTensorType.get([self.groups], element_type(each.result)) for each in self.reductions]
+        return [*(value.type for value in self.phase.stored), *partial]
+
+
+def fits(phase: Phase, lanes: int) -> bool:
+    """Whether the matrix has enough rows and columns for a kernel, and a stack enough room for the line buffers."""
+    group = phase.group
+    return group.columns >= lanes // 2 and phase.reach() < group.rows and _lanes(phase, lanes) > 0
+
+
+def layout_of(symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.Value, Partial]) -> Layout:
+    """The layout of the kernel of a phase.
+
+    Args:
+      symbol: its name.
+      phase: what it computes; `fits` holds.
+      vectors: the vectors that it would have if line buffers took no memory.
+      partials: the reductions that kernels before it leave as partial results.
+    """
+    group = phase.group
+    vectors = dataclasses.replace(vectors, lanes=_lanes(phase, vectors.lanes))
+    inputs = phase.inputs()
+    block = _block(phase, vectors.lanes)
+    least = max(math.ceil(_ELEMENTS / block), _WARM_UP_SHARE * phase.warm_up, 1)
+    pieces = max(round(group.rows / least), 1)
+    return Layout(
+        symbol=symbol,
+        phase=phase,
+        vectors=vectors,
+        inputs=inputs,
+        own=_own(phase, inputs),
+        scalars=scalars_of(phase.scalars(), partials),
+        block=block,
+        count=padded(math.ceil(group.rows / pieces), phase.strip),
+    )
+
+
+def padded(count: int, unit: int) -> int:
+    """The least multiple of the unit that is no less than the count."""
+    return math.ceil(count / unit) * unit
+
+
+def _lanes(phase: Phase, lanes: int) -> int:
+    """So many lanes, or as many fewer as the line buffers of as many columns need to fit; 0 if four are too many."""
+    while lanes >= _LEAST_LANES and lanes * phase.kept_bytes() > _BUFFER_BYTES:
+        lanes //= 2
+    return lanes if lanes >= _LEAST_LANES else 0
+
+
+def _block(phase: Phase, lanes: int) -> int:
+    """The columns of a workgroup: all, or as many as line buffers have room for."""
+    columns = phase.group.columns
+    if not phase.kept_bytes():
+        return columns
+    most = _BUFFER_BYTES // phase.kept_bytes() // lanes * lanes
+    pieces = math.ceil(columns / most)
+    return min(padded(math.ceil(columns / pieces), lanes), columns)
+
+
+def _own(phase: Phase, inputs: Sequence[ir.Value]) -> set[ir.Value]:
+    """The inputs that are read at the row of the results alone, and not ahead of it."""
+    stencils = [phase.reads_of_result(value) for value in phase.results]
+    ahead = {each for value in phase.buffers for each in phase.reads(value)}
+    return {each for each in inputs if all(stencil.get(each, {0}) == {0} for stencil in stencils)} - ahead
