@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "passes").rglob("*.md")),
 ]
 SOURCES = [
     path for folder in ("sonew_compiled", "passes", "runtime", "tools") for path in (ROOT / folder).rglob("*.py")
