@@ -8,14 +8,20 @@ from sonew_compiled.passes.ir.mlir import ir
 
 Attributes = dict[str, ir.Attribute]
 
+NAME = "sonew.name"
+"""On an argument or result: the name of the tensor."""
+
+ROLE = "sonew.role"
+"""On a tensor of the training state: which of `ROLES` it has."""
+
+DONATED = "sonew.donate"
+"""On an argument: the caller gives its buffer up."""
 
 ROLES = ("parameter", "optimizer")
-"""What `sonew.role` says of a tensor of the training state."""
-
+"""The roles of tensors of the training state."""
 
 ALIASED = "tf.aliasing_output"
 """On an argument: the number of the result that takes its buffer."""
-
 
 GIVEN_UP = "jax.buffer_donor"
 """On an argument: the compiler may give its buffer to a result."""
@@ -29,4 +35,4 @@ def text_attribute(attributes: Mapping[str, ir.Attribute], key: str) -> str:
 def role_indices(attributes: Sequence[Attributes], roles: Iterable[str]) -> list[int]:
     """Which of the arguments or results are tensors of the state with one of these roles."""
     wanted = set(roles)
-    return [index for index, each in enumerate(attributes) if text_attribute(each, "sonew.role") in wanted]
+    return [index for index, each in enumerate(attributes) if text_attribute(each, ROLE) in wanted]

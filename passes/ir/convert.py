@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type, with_element
+from sonew_compiled.passes.ir.types import element_type, is_half, with_element
+from sonew_compiled.passes.ir.uses import Readers, owner
 
 
 def convert(value: ir.Value, into: ir.Type) -> ir.Value:
@@ -26,7 +27,25 @@ def source_in(value: ir.Value, kind: ir.Type) -> ir.Value | None:
 
 def widened_from(value: ir.Value) -> ir.Value | None:
     """The operand of the conversion that makes this value, if one does."""
-    owner = value.owner
-    if isinstance(owner, ir.Block) or owner.operation.name != "stablehlo.convert":
-        return None
-    return owner.operation.operands[0]
+    op = owner(value)
+    return op.operands[0] if op is not None and op.name == "stablehlo.convert" else None
+
+
+def compute_in_float32(op: ir.Operation) -> None:
+    """Widen the 16-bit operands of an operation, and what its regions compute, and round its 16-bit results."""
+    wide = ir.F32Type.get()
+    with ir.InsertionPoint(op):
+        for index, operand in enumerate(op.operands):
+            if is_half(element_type(operand)):
+                op.operands[index] = convert(operand, wide)
+    for block in (block for region in op.regions for block in region.blocks):
+        for value in (*block.arguments, *(result for inner in block.operations for result in inner.operation.results)):
+            if is_half(element_type(value)):
+                value.set_type(with_element(value, wide))
+    for result in op.results:
+        had = element_type(result)
+        if is_half(had):
+            result.set_type(with_element(result, wide))
+            readers = Readers(result)
+            with ir.InsertionPoint.after(op):
+                readers.redirect(convert(result, had))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sonew_compiled.passes.ir.attributes import ALIASED, GIVEN_UP
+from sonew_compiled.passes.ir.attributes import ALIASED, GIVEN_UP, NAME, Attributes
+from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type, shape_of
 
 _DTYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16", "i1": "bool"}
 
@@ -33,33 +36,26 @@ class Signature:
 
 def signatures(module: ir.Module) -> dict[str, Signature]:
     """The public functions of a flat module, every argument and result of which has a `sonew.name`."""
-    found = {}
-    for op in module.body.operations:
-        if op.operation.name != "func.func" or _visibility(op) == "private":
-            continue
-        kind = ir.FunctionType(ir.TypeAttr(op.attributes["function_type"]).value)
-        name = ir.StringAttr(op.attributes["sym_name"]).value
-        found[name] = Signature(
-            inputs=_values(op, "arg_attrs", kind.inputs), outputs=_values(op, "res_attrs", kind.results)
+    return {
+        function.name: Signature(
+            inputs=_values(function.arguments, function.argument_attributes),
+            outputs=_values(function.returned, function.result_attributes),
         )
-    return found
+        for function in functions(module)
+        if function.is_public
+    }
 
 
-def _visibility(op: ir.OpView) -> str:
-    return str(ir.StringAttr(op.attributes["sym_visibility"]).value) if "sym_visibility" in op.attributes else "public"
-
-
-def _values(op: ir.OpView, key: str, types: list[ir.Type]) -> tuple[Value, ...]:
-    if not types:
-        return ()
-    values = []
-    for attributes, kind in zip(ir.ArrayAttr(op.attributes[key]), types, strict=True):
-        tensor = ir.RankedTensorType(kind)
-        name = ir.StringAttr(ir.DictAttr(attributes)["sonew.name"]).value
-        donated = any(each in ir.DictAttr(attributes) for each in (ALIASED, GIVEN_UP))
-        shape, dtype = tuple(tensor.shape), _dtype(tensor.element_type)
-        values.append(Value(name=name, shape=shape, dtype=dtype, donated=donated))
-    return tuple(values)
+def _values(values: Sequence[ir.Value], attributes: Sequence[Attributes]) -> tuple[Value, ...]:
+    return tuple(
+        Value(
+            name=ir.StringAttr(each[NAME]).value,
+            shape=tuple(shape_of(value)),
+            dtype=_dtype(element_type(value)),
+            donated=any(attribute in each for attribute in (ALIASED, GIVEN_UP)),
+        )
+        for value, each in zip(values, attributes, strict=True)
+    )
 
 
 def _dtype(element: ir.Type) -> str:

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.attributes import ROLES, role_indices, text_attribute
+from sonew_compiled.passes.ir.attributes import NAME, ROLES, role_indices, text_attribute
 from sonew_compiled.passes.ir.calls import callee
 from sonew_compiled.passes.ir.dependence import dependent_results
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.state import add_state, state_attributes
+from sonew_compiled.passes.ir.state import add_state, functions_of_state, state_attributes
 from sonew_compiled.passes.ir.types import has_element, shape_of
-from sonew_compiled.passes.ir.uses import Readers
+from sonew_compiled.passes.ir.uses import Readers, owner
 from sonew_compiled.passes.record import Option, Pass
 
 SCALE = "precision/loss_scale"
@@ -45,14 +45,12 @@ def loss_scaling(module: ir.Module, *, initial: int, interval: int) -> None:
         raise UsageError(f"loss-scaling: the initial scale is {initial}; give a power of two up to {LARGEST_SCALE:.0f}")
     if interval < 1:
         raise UsageError(f"loss-scaling: the interval is {interval}; give a positive number of steps")
-    by_name = {function.name: function for function in functions(module)}
-    if not {"init", "train_step"} <= by_name.keys():
-        raise UsageError("loss-scaling wants the functions init and train_step")
-    init, step = by_name["init"], by_name["train_step"]
+    init, step = functions_of_state(module, "loss-scaling")
     call = _gradients_call(step)
     scale = add_state(init, step, SCALE, initial, ir.F32Type.get())
     good = add_state(init, step, GOOD_STEPS, 0, ir.IntegerType.get_signless(32))
     call.operands[len(call.operands) - 1] = scale
+    by_name = {function.name: function for function in functions(module)}
     scaled = dependent_results(by_name[GRADIENTS], frozenset({len(call.operands) - 1}), by_name)
     gradients = [
         each for i, each in enumerate(call.results) if i > 0 and i in scaled and has_element(each, ir.F32Type.get())
@@ -78,10 +76,9 @@ def _gradients_call(step: Function) -> ir.Operation:
         call = op.operation
         if call.name == "func.call" and callee(call) == GRADIENTS:
             cotangent = call.operands[len(call.operands) - 1]
-            constant = (
-                not isinstance(cotangent.owner, ir.Block) and cotangent.owner.operation.name == "stablehlo.constant"
-            )
-            if constant and cotangent.type == ir.RankedTensorType.get((), ir.F32Type.get()):
+            maker = owner(cotangent)
+            is_constant = maker is not None and maker.name == "stablehlo.constant"
+            if is_constant and cotangent.type == ir.RankedTensorType.get((), ir.F32Type.get()):
                 return call
     raise UsageError(
         f"loss-scaling: train_step does not call @{GRADIENTS} with a constant float32 cotangent as its last"
@@ -100,9 +97,9 @@ def _all_finite(gradients: list[ir.Value]) -> ir.Value:
 
 def _keep_state_unless(finite: ir.Value, step: Function) -> None:
     """Return the state as it came where `finite` does not hold."""
-    names = [text_attribute(each, "sonew.name") for each in step.argument_attributes]
+    names = [text_attribute(each, NAME) for each in step.argument_attributes]
     for index in role_indices(step.result_attributes, ROLES):
-        old = step.arguments[names.index(text_attribute(step.result_attributes[index], "sonew.name"))]
+        old = step.arguments[names.index(text_attribute(step.result_attributes[index], NAME))]
         step.terminator.operands[index] = build.select(finite, step.returned[index], old)
 
 

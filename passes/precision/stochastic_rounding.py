@@ -26,10 +26,10 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.attributes import role_indices
 from sonew_compiled.passes.ir.convert import widened_from
-from sonew_compiled.passes.ir.function import Function, functions
+from sonew_compiled.passes.ir.function import Function
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.rounding import bf16_of
-from sonew_compiled.passes.ir.state import add_state, state_attributes
+from sonew_compiled.passes.ir.state import add_state, functions_of_state, state_attributes
 from sonew_compiled.passes.ir.types import has_element, shape_of
 from sonew_compiled.passes.record import Option, Pass, read_roles
 
@@ -43,10 +43,7 @@ def stochastic_rounding(module: ir.Module, *, roles: Collection[str]) -> None:
     Raises:
         UsageError: there is no `init` or `train_step`, or no such rounding: `lower-storage` makes them.
     """
-    by_name = {function.name: function for function in functions(module)}
-    if not {"init", "train_step"} <= by_name.keys():
-        raise UsageError("stochastic-rounding wants the functions init and train_step")
-    init, step = by_name["init"], by_name["train_step"]
+    init, step = functions_of_state(module, "stochastic-rounding")
     found = list(_roundings(step, roles))
     if not found:
         raise UsageError("stochastic-rounding: no result of train_step is rounded to bf16; run lower-storage before")

@@ -8,6 +8,8 @@ flat module: each `@main` takes the name of its inner module, each helper gets i
 from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.passes.ir.attributes import text_attribute
+from sonew_compiled.passes.ir.function import Function, symbol
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.record import Pass
 
@@ -24,13 +26,13 @@ def merge_exports(module: ir.Module) -> None:
         UsageError: the module is no such container, or an inner module is for more than one device.
     """
     inner = [op.operation for op in module.body.operations]
-    names = [_symbol(op) for op in inner if op.name == "builtin.module"]
+    names = [text_attribute(op.attributes, "sym_name") for op in inner if op.name == "builtin.module"]
     if not names or len(names) != len(inner) or "" in names:
         raise UsageError("merge-exports wants a module that holds named modules and nothing else")
     taken = set(names)
     for op, name in zip(inner, names, strict=True):
         _check_device_count(op, name)
-        functions = list(_block(op).operations)
+        functions = list(op.regions[0].blocks[0].operations)
         _rename(op, functions, name, taken)
         for function in functions:
             module.body.append(function)
@@ -43,14 +45,14 @@ def _rename(inner: ir.Operation, functions: list[ir.OpView], name: str, taken: s
     strangers = [f.operation.name for f in functions if f.operation.name != "func.func"]
     if strangers:
         raise UsageError(f"merge-exports: module @{name} holds {strangers[0]}, but only func.func can be merged")
-    public = [f for f in functions if not _is_private(f)]
+    public = [f for f in functions if Function(f).is_public]
     if len(public) != 1:
         raise UsageError(f"merge-exports: module @{name} has {len(public)} public functions, but must have one")
     # Helpers first: one of them may have the name that the public function is to get. And no new name may be the old
     # name of a function to come, or renaming would catch that function's uses as well.
-    here = {_symbol(f) for f in functions}
+    here = {symbol(f) for f in functions}
     for function in sorted(functions, key=lambda f: f is public[0]):
-        old = _symbol(function)
+        old = symbol(function)
         new = name if function is public[0] else _unique(f"{name}__{old}", taken | here)
         taken.add(new)
         ir.SymbolTable.set_symbol_name(function, new)
@@ -68,19 +70,6 @@ def _check_device_count(op: ir.Operation, name: str) -> None:
     for attribute in _DEVICE_COUNTS:
         if attribute in op.attributes and ir.IntegerAttr(op.attributes[attribute]).value != 1:
             raise UsageError(f"merge-exports: module @{name} has {attribute} {op.attributes[attribute]}, not 1")
-
-
-def _symbol(op: ir.Operation | ir.OpView) -> str:
-    return str(ir.StringAttr(op.attributes["sym_name"]).value) if "sym_name" in op.attributes else ""
-
-
-def _is_private(function: ir.OpView) -> bool:
-    attributes = function.attributes
-    return "sym_visibility" in attributes and ir.StringAttr(attributes["sym_visibility"]).value == "private"
-
-
-def _block(op: ir.Operation) -> ir.Block:
-    return op.regions[0].blocks[0]
 
 
 PASS = Pass(

@@ -18,8 +18,11 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes.ir.attributes import ALIASED, GIVEN_UP
+from sonew_compiled.passes.ir.attributes import ALIASED, DONATED, GIVEN_UP, NAME, text_attribute
+from sonew_compiled.passes.ir.calls import callee
+from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.record import Pass
 
 # Operations whose every result element depends only on the elements of the operands at the same place, counted in
@@ -47,16 +50,10 @@ _Place: TypeAlias = tuple[tuple[ir.Operation, ...], ir.Value]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Body:
-    """Where values enter a function and leave it."""
+    """The values that enter a function and those that leave it."""
 
     arguments: Sequence[ir.Value]
     returned: Sequence[ir.Value]
-
-    @classmethod
-    def of(cls, function: ir.OpView) -> _Body:
-        block = function.operation.regions[0].blocks[0]
-        *_, last = block.operations
-        return cls(arguments=list(block.arguments), returned=list(last.operation.operands))
 
 
 def wire_donation(module: ir.Module) -> None:
@@ -65,42 +62,44 @@ def wire_donation(module: ir.Module) -> None:
     Raises:
         UsageError: a donated argument has no name, or no result of its name and type.
     """
-    functions = [f for f in module.body.operations if f.operation.name == "func.func"]
-    bodies = {_symbol(f): _Body.of(f) for f in functions}
-    for function in functions:
-        if "arg_attrs" in function.attributes:
+    found = functions(module)
+    bodies = {each.name: _Body(arguments=each.arguments, returned=each.returned) for each in found}
+    for function in found:
+        if any(DONATED in attributes for attributes in function.argument_attributes):
             _wire_function(function, bodies)
 
 
-def _wire_function(function: ir.OpView, bodies: Mapping[str, _Body]) -> None:
-    arguments = [dict(_items(each)) for each in function.attributes["arg_attrs"]]
-    donated = [index for index, attributes in enumerate(arguments) if "sonew.donate" in attributes]
-    if not donated:
-        return
-    function_type = ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value)
-    results = _result_names(function)
-    body = bodies[_symbol(function)]
+def _wire_function(function: Function, bodies: Mapping[str, _Body]) -> None:
+    body = bodies[function.name]
+    names = [text_attribute(each, NAME) for each in function.result_attributes]
     stored = [_origin(((), value), bodies) for value in body.returned]
-    for index in donated:
-        attributes = arguments[index]
-        del attributes["sonew.donate"]
-        where = f"wire-donation: argument {index} of @{_symbol(function)}"
-        if "sonew.name" not in attributes:
-            raise UsageError(f"{where} is donated but has no sonew.name")
-        name = ir.StringAttr(attributes["sonew.name"]).value
-        if name not in results:
-            raise UsageError(f"{where}, {name!r}, is donated but there is no result of that name")
-        result = results.index(name)
-        had, got = function_type.inputs[index], function_type.results[result]
-        if had != got:
-            raise UsageError(f"{where}, {name!r}, is donated as {had} but the result of that name is {got}")
+    for index, attributes in enumerate(function.argument_attributes):
+        if DONATED not in attributes:
+            continue
+        del attributes[DONATED]
+        result = _result_of(function, index, names)
         # Of two results from one value, the second would be read from the buffer of the first.
-        single = stored.count(stored[result]) == 1
-        if single and _leads_only_to(((), body.arguments[index]), stored[result], bodies):
+        is_single = stored.count(stored[result]) == 1
+        if is_single and _leads_only_to(((), body.arguments[index]), stored[result], bodies):
             attributes[ALIASED] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), result)
         else:
             attributes[GIVEN_UP] = ir.BoolAttr.get(True)
-    function.attributes["arg_attrs"] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in arguments])
+    function.finish()
+
+
+def _result_of(function: Function, index: int, names: Sequence[str]) -> int:
+    """The result that has the name of a donated argument, and must have its type."""
+    where = f"wire-donation: argument {index} of @{function.name}"
+    name = text_attribute(function.argument_attributes[index], NAME)
+    if not name:
+        raise UsageError(f"{where} is donated but has no {NAME}")
+    if name not in names:
+        raise UsageError(f"{where}, {name!r}, is donated but there is no result of that name")
+    result = names.index(name)
+    had, got = function.arguments[index].type, function.returned[result].type
+    if had != got:
+        raise UsageError(f"{where}, {name!r}, is donated as {had} but the result of that name is {got}")
+    return result
 
 
 def _leads_only_to(start: _Place, end: _Place, bodies: Mapping[str, _Body]) -> bool:
@@ -116,7 +115,7 @@ def _leads_only_to(start: _Place, end: _Place, bodies: Mapping[str, _Body]) -> b
         for use in value.uses:
             op = use.owner.operation
             if op.name == "func.call":
-                pending.append(((*calls, op), _callee(op, bodies).arguments[use.operand_number]))
+                pending.append(((*calls, op), bodies[callee(op)].arguments[use.operand_number]))
             elif op.name == "func.return" and calls:
                 pending.append((calls[:-1], calls[-1].results[use.operand_number]))
             elif op.name in _ELEMENTWISE and _size(op.results[0]) == _size(start[1]):
@@ -138,33 +137,14 @@ def _origin(place: _Place, bodies: Mapping[str, _Body]) -> _Place:
         elif owner.operation.name == "stablehlo.reshape":
             value = owner.operation.operands[0]
         elif owner.operation.name == "func.call":
-            callee = _callee(owner.operation, bodies)
-            calls, value = (*calls, owner.operation), callee.returned[ir.OpResult(value).result_number]
+            body = bodies[callee(owner.operation)]
+            calls, value = (*calls, owner.operation), body.returned[ir.OpResult(value).result_number]
         else:
             return calls, value
 
 
-def _callee(call: ir.Operation, bodies: Mapping[str, _Body]) -> _Body:
-    return bodies[ir.FlatSymbolRefAttr(call.attributes["callee"]).value]
-
-
 def _size(value: ir.Value) -> int:
-    return math.prod(ir.ShapedType(value.type).shape)
-
-
-def _result_names(function: ir.OpView) -> list[str | None]:
-    if "res_attrs" not in function.attributes:
-        return []
-    every = [dict(_items(each)) for each in function.attributes["res_attrs"]]
-    return [ir.StringAttr(each["sonew.name"]).value if "sonew.name" in each else None for each in every]
-
-
-def _items(attributes: ir.Attribute) -> list[tuple[str, ir.Attribute]]:
-    return [(each.name, each.attr) for each in ir.DictAttr(attributes)]
-
-
-def _symbol(op: ir.OpView) -> str:
-    return str(ir.StringAttr(op.attributes["sym_name"]).value)
+    return math.prod(shape_of(value))
 
 
 PASS = Pass(

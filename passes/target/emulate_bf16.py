@@ -29,27 +29,27 @@ from sonew_compiled.passes.record import Pass
 def emulate_bf16(module: ir.Module) -> None:
     """Leave no bfloat16 in the module; one that computes on them in other ways is left as it is."""
     operations = operations_in(module.operation)
-    touched = [op for op in operations if any(_is_half(value) for value in (*op.operands, *op.results))]
+    touched = [op for op in operations if any(_is_bf16(value) for value in (*op.operands, *op.results))]
     if not all(_is_understood(op) for op in touched):
         return
     exported = [function for function in functions(module) if function.is_public]
     outside = {
         function.name: (
-            [_is_half(value) for value in function.arguments],
-            [_is_half(value) for value in function.returned],
+            [_is_bf16(value) for value in function.arguments],
+            [_is_bf16(value) for value in function.returned],
         )
         for function in exported
     }
     wide = ir.F32Type.get()
-    widenings = [op for op in touched if op.name == "stablehlo.convert" and _is_half(op.operands[0])]
-    narrowings = [op for op in touched if op.name == "stablehlo.convert" and _is_half(op.results[0])]
+    widenings = [op for op in touched if op.name == "stablehlo.convert" and _is_bf16(op.operands[0])]
+    narrowings = [op for op in touched if op.name == "stablehlo.convert" and _is_bf16(op.results[0])]
     for op in operations:
-        if op.name == "stablehlo.constant" and _is_half(op.results[0]):
+        if op.name == "stablehlo.constant" and _is_bf16(op.results[0]):
             number = ir.FloatAttr(ir.DenseElementsAttr(op.attributes["value"]).get_splat_value()).value
             kind = with_element(op.results[0], wide)
             op.attributes["value"] = ir.DenseElementsAttr.get_splat(kind, ir.FloatAttr.get(wide, number))
         arguments = [value for region in op.regions for block in region.blocks for value in block.arguments]
-        for value in filter(_is_half, (*op.results, *arguments)):
+        for value in filter(_is_bf16, (*op.results, *arguments)):
             value.set_type(with_element(value, wide))
     for op in [op for op in touched if op.name == "stablehlo.bitcast_convert"]:
         _bitcast(op)
@@ -68,7 +68,7 @@ def _is_understood(op: ir.Operation) -> bool:
     if op.name == "stablehlo.constant":
         return bool(ir.DenseElementsAttr(op.attributes["value"]).is_splat)
     if op.name == "stablehlo.bitcast_convert":
-        return not any(_is_half(value) for value in op.operands)
+        return not any(_is_bf16(value) for value in op.operands)
     if op.name == "stablehlo.convert":
         return any(has_element(value, ir.F32Type.get()) for value in (*op.operands, *op.results))
     return op.name in MOVES
@@ -144,7 +144,7 @@ def _replace(op: ir.Operation, value: ir.Value) -> None:
     op.erase()
 
 
-def _is_half(value: ir.Value) -> bool:
+def _is_bf16(value: ir.Value) -> bool:
     return has_element(value, ir.BF16Type.get())
 
 

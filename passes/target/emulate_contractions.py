@@ -7,31 +7,19 @@ either way. It is as fast as a float32 product, which native code for 16-bit ope
 
 from __future__ import annotations
 
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import compute_in_float32
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
-from sonew_compiled.passes.ir.types import element_type, with_element
-from sonew_compiled.passes.ir.uses import Readers, operations_in
+from sonew_compiled.passes.ir.types import element_type, is_half
+from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
 
 def emulate_contractions(module: ir.Module) -> None:
     """Widen the operands of every contraction with 16-bit ones; a 16-bit result is rounded from the float32 one."""
-    wide = ir.F32Type.get()
-    halves = (ir.BF16Type.get(), ir.F16Type.get())
     for op in operations_in(module.operation):
-        if op.name not in CONTRACTIONS or all(element_type(v) not in halves for v in op.operands):
-            continue
-        with ir.InsertionPoint(op):
-            for index, operand in enumerate(op.operands):
-                if element_type(operand) in halves:
-                    op.operands[index] = convert(operand, wide)
-        had = element_type(op.results[0])
-        if had in halves:
-            op.results[0].set_type(with_element(op.results[0], wide))
-            readers = Readers(op.results[0])
-            with ir.InsertionPoint.after(op):
-                readers.redirect(convert(op.results[0], had))
+        if op.name in CONTRACTIONS and any(is_half(element_type(each)) for each in op.operands):
+            compute_in_float32(op)
 
 
 PASS = Pass(

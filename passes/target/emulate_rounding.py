@@ -17,7 +17,7 @@ from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.convert import source_in
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.rounding import bf16_of, rounded
-from sonew_compiled.passes.ir.types import element_type, has_element
+from sonew_compiled.passes.ir.types import element_type, has_element, is_half
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
@@ -30,7 +30,7 @@ def emulate_rounding(module: ir.Module) -> None:
     widened before has nothing to round: it is copied, since a product that IREE fuses with the widening takes twice as
     long.
     """
-    wide, halves = ir.F32Type.get(), (ir.BF16Type.get(), ir.F16Type.get())
+    wide = ir.F32Type.get()
     conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
     if any(has_element(op.results[0], ir.BF16Type.get()) for op in conversions):
         _keep_apart_from_integers(conversions)
@@ -38,7 +38,7 @@ def emulate_rounding(module: ir.Module) -> None:
         into = element_type(op.results[0])
         readers = [use.owner.operation for use in op.results[0].uses]
         leaves = [each.name == "func.return" for each in readers]
-        if into not in halves or all(leaves):
+        if not is_half(into) or all(leaves):
             continue
         with ir.InsertionPoint(op):
             exact = source_in(op.operands[0], into) is not None
