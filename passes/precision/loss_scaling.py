@@ -1,14 +1,16 @@
 """Scale the loss while it is differentiated, so that small gradients do not vanish in float16.
 
-float16 has no number below 6e-8: the gradients that flow backward through products rounded to it are lost there. They
-are proportional to the cotangent with which the backward pass starts, 1.0 in the traced step: it becomes a scale, by
-which the gradients are divided before the update, and so is whatever else depends on the cotangent, such as derivatives
-by pre-activations; what does not, such as activations, stays. The scale is kept in the state and found by trial:
+float16 has no number below 6e-8, so gradients that flow backward through products of float16 operands are lost there.
+All gradients are proportional to the cotangent that the backward pass starts with, 1.0 in the traced step. This pass
+makes the cotangent a scale, and divides what depends on it by the scale before the update: gradients, and derivatives
+by pre-activations where an optimizer takes them. What does not depend on it, such as activations, stays as it is.
 
-- if any gradient is infinite or NaN, the step leaves the whole state as it was, and halves the scale (down to 1);
-- after `interval` steps in a row in which none was, it doubles the scale (up to 2^24).
+The scale is part of the state, and is found by trial:
 
-Every scale is a power of two, so scaling alone rounds nothing. The loss that the step reports is not scaled.
+- If any gradient is infinite or NaN, the step leaves the whole state as it was and halves the scale, down to 1.
+- After `interval` steps in a row in which none was, the step doubles the scale, up to 2^24.
+
+Every scale is a power of two, so that scaling alone rounds nothing. The loss that the step reports is not scaled.
 """
 
 from __future__ import annotations

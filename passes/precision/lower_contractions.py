@@ -1,8 +1,8 @@
 """Round the operands of matrix products and convolutions to 16 bits; products and sums stay in float32.
 
-The contractions of the model are rounded, forward and backward. Those that only the optimizer's update does are not: an
-optimizer's own linear algebra, such as the iterations for an inverse root, does not bear it. The update is found by its
-name, `train_step__update`, one side of the seam that the tracer leaves. Nor are those of `init`, which runs once.
+The contractions of the model are rounded, forward and backward. Contractions that only the optimizer's update does are
+not: an optimizer's own linear algebra, such as the iterations for an inverse root, does not bear it. The update is
+found by its name, `train_step__update`. The contractions of `init`, which runs once, are not rounded either.
 """
 
 from __future__ import annotations

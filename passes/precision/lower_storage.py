@@ -1,8 +1,8 @@
 """Keep the training state in 16 bits, and compute with it as before.
 
-Tensors of the state (those with a `sonew.role`) enter and leave every export in the narrow type: each is widened as it
-enters, which is exact, and rounded to nearest, ties to even, as it leaves. In between the computation has the type it
-had. So a value that a step computes and also stores is used unrounded in that step, and rounded from the next one on.
+Tensors of the state, which have a `sonew.role`, enter and leave every export in the narrow type. Each is widened as it
+enters, which is exact, and rounded to nearest, ties to even, as it leaves. In between, the computation has the type
+that it had. So a step uses a value that it both computes and stores unrounded, and the next step finds it rounded.
 """
 
 from __future__ import annotations

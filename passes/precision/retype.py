@@ -1,17 +1,17 @@
 """Compute in 16 bits throughout: every operation on tensors rounds its result.
 
-Tensors of rank 1 and more are in the narrow type, in every function but two kinds; scalars stay float32, as they would
+Tensors of rank 1 and more are in the narrow type, in every function but two kinds. Scalars stay float32, as they would
 in a program written for the narrow type: the learning rate, corrections of bias, norms, the loss. In detail:
 
-- an operation takes narrow operands and gives a narrow result;
-- reductions accumulate in float32, matrix products and convolutions of narrow operands too, and round the result;
-- a constant is rounded to the nearest finite value;
-- exports keep the types of their arguments and results: `lower-storage` changes those of the state;
-- loops and branches hand values over in float32, rounded before;
-- a function with `__in_float32_` in its name, and what it calls, computes in float32, and its results are rounded: an
-  optimizer's iterations for an inverse root need it;
-- `init`, and any function that makes floats of random bits, computes in float32, and its results are rounded: a
-  uniform number in [0, 1) rounded on the way would often be 1, whose inverse error function is infinite.
+- An operation takes narrow operands and gives a narrow result.
+- Reductions accumulate in float32 and round the result. So do matrix products and convolutions of narrow operands.
+- A constant is rounded to the nearest finite value.
+- Exports keep the types of their arguments and results. `lower-storage` changes those of the state.
+- Loops and branches hand values over in float32, after rounding.
+- A function with `__in_float32_` in its name, and what it calls, computes in float32, and its results are rounded. An
+  optimizer's iterations for an inverse root need it.
+- `init`, and any function that makes floats of random bits, computes in float32, and its results are rounded. A uniform
+  number in [0, 1) that is rounded on the way is often 1, whose inverse error function is infinite.
 """
 
 from __future__ import annotations

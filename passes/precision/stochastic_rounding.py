@@ -1,10 +1,11 @@
 r"""Round tensors of the state to bfloat16 stochastically, by a rule that every target computes to the same bit.
 
-Rounded to nearest, a bfloat16 weight does not move at all when the update is less than half its last place. Rounded up
-with a probability of the part cut off, it moves by the update in the mean: the rounding is unbiased.
+Rounded to nearest, a bfloat16 weight does not move at all if the update is less than half its last place. Stochastic
+rounding goes up with the probability of the part that is cut off. In the mean, the weight then moves by the update: the
+rounding is unbiased.
 
-The noise is a hash of counters, in unsigned 32-bit arithmetic that wraps around: no generator's state, the same on
-every target and after a resume. With `mix(x)` being
+The noise is a hash of counters, in unsigned 32-bit arithmetic that wraps around. It needs no generator's state, and is
+the same on every target and after a resume. With `mix(x)` being
 
     x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;  x *= 0x846ca68b;  x ^= x >> 16
 
@@ -14,8 +15,8 @@ and `step` the number of steps done before this one, `tensor` the position of th
     noise = mix(mix(index) ^ mix(mix(step + 0x9e3779b9) ^ tensor)) >> 16                     (16 bits)
     |bfloat16| = min(|float32 as an integer| + noise, 0x7f7fffff) >> 16                      (the sign stays)
 
-so a value that bfloat16 has stays what it is, and a finite one stays finite. Infinities and NaN stay too.
-`mix` is a finalizer of C. Wellons' hash-prospector ("lowbias32").
+So a value that bfloat16 has stays what it is, and a finite one stays finite. Infinities and NaN stay too. `mix` is a
+finalizer of C. Wellons' hash-prospector ("lowbias32").
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Have a step use of the optimizer's state what it stores of it.
+"""Let a step read the optimizer's state as it is stored.
 
-After `lower-storage` a new statistic is rounded as it leaves, and the step that made it goes on with the unrounded
-number, which only the next step finds rounded. Here the step goes on with the rounded one:
+After `lower-storage`, a new statistic is rounded as it leaves. The step that made it goes on with the unrounded number,
+and only the next step finds the rounded one. This pass lets the step itself go on with the rounded number:
 
     s = f(...);  u = g(s);  return convert(s)       becomes       s' = convert(f(...));  u = g(convert(s'));  return s'
 
-So what reads the statistic can read it back from memory, in half the bytes, and nothing computes it a second time.
+What reads the statistic can then read it back from memory, in half the bytes, and nothing computes it a second time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _round_early(stored: ir.Value) -> None:
 
 PASS = Pass(
     name="use-stored",
-    summary="use of the optimizer's state what is stored of it",
+    summary="let a step read the optimizer's state as it is stored",
     description=__doc__,
     run=use_stored,
 )

@@ -1,7 +1,7 @@
 """Replace the chlo operations that JAX emits by StableHLO ones.
 
-JAX lowers some functions (`square`, `erf_inv`, `top_k`, ...) to the chlo dialect, for which StableHLO promises no
-compatibility: the portable artifact cannot hold them. Each is decomposed as StableHLO defines it.
+JAX lowers some functions (`square`, `erf_inv`, `top_k`, ...) to the chlo dialect. StableHLO promises no compatibility
+for that dialect, so the portable artifact cannot hold it. Each operation is decomposed as StableHLO defines it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Merge the traced functions into one flat module.
 
-The tracer gives a container with one inner module per function, each a whole lowering by JAX: a public `@main` and
+The tracer gives a container with one inner module per function. Each is a whole lowering by JAX: a public `@main` and
 private helpers (`@clip`, `@_uniform`, ...), whose names repeat from one inner module to the next. A compiler wants one
-flat module: each `@main` takes the name of its inner module, each helper gets it as a prefix (`@init__clip`).
+flat module. Each `@main` takes the name of its inner module, and each helper gets that name as a prefix
+(`@init__clip`).
 """
 
 from __future__ import annotations

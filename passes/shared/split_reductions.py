@@ -1,13 +1,13 @@
 """Split large reductions into stages that each reduce a bounded number of elements.
 
-Compilers differ in what they make of one reduction over a whole weight: some run out of stack or of shared memory, some
-crash, and those that do neither use a single core or workgroup. In stages of a few thousand elements, each with many
-results but the last, every backend lowers it and runs it in parallel. Stages of 4096 elements are small enough for
-every backend, and two of them cover 16.7 million elements.
+Compilers differ in what they make of one reduction over a whole weight. Some run out of stack or of shared memory, some
+crash, and the others use a single core or workgroup. A stage of a few thousand elements has many results, except the
+last one, and every backend compiles it and runs it in parallel. Stages of 4096 elements are small enough for every
+backend, and two of them cover 16.7 million elements.
 
-StableHLO leaves the order of a reduction to the implementation and therefore wants the initial value to be an identity
-of the body. So each stage may start from it, and a dimension that does not divide may be padded with it. In floating
-point the order changes the rounding; summing in stages rounds less than summing in sequence.
+StableHLO leaves the order of a reduction to the implementation, and therefore wants the initial value to be an identity
+of the body. So each stage may start from that value, and a dimension that does not divide may be padded with it. In
+floating point another order rounds differently. A sum in stages rounds less than a sum in sequence.
 """
 
 from __future__ import annotations

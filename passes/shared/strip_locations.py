@@ -1,6 +1,6 @@
 """Remove source locations.
 
-Locations name the files and lines that were traced. Without them the same program gives the same bytes wherever its
+Locations name the files and lines that were traced. Without them, the same program gives the same bytes wherever its
 source lies, and nothing in a bundle tells of the machine that made it.
 """
 

@@ -1,7 +1,8 @@
 """Put the axes that a scatter indexes before those of its windows.
 
-IREE 3.13 gives the updates a unit axis for each indexed axis behind a window, before it moves these, and then its own
-verifier refuses what it has made. `jax.vmap` makes such a scatter of the gradient of an integer label's score.
+IREE 3.13 gives the updates a unit axis for each indexed axis behind a window before it moves these axes to the front.
+Its own verifier then refuses the operation. `jax.vmap` makes such a scatter of the gradient of an integer label's
+score.
 
     scatter(x[N, 1, C], windows of axis 1)  becomes  transpose(scatter(transpose(x)[N, C, 1], windows of axis 2))
 """

@@ -1,13 +1,14 @@
 """Give results the buffers of donated arguments.
 
-`sonew.donate` on an argument says that its caller gives it up. The result of the same `sonew.name` may then take its
-buffer, which `tf.aliasing_output` says to XLA, and to IREE, which reads it as `iree.abi.output`.
+`sonew.donate` on an argument says that the caller gives its buffer up. The result of the same `sonew.name` may then
+take the buffer. `tf.aliasing_output` says so to XLA, and to IREE, which reads it as `iree.abi.output`.
 
-XLA copies where the argument is still needed. IREE 3.13 does not: it writes the result into the buffer whenever the
-result is ready, although another dispatch, perhaps a concurrent one, is still to read the argument, and the answer is
-wrong. So only those arguments are aliased that nothing reads but the element-wise computation of their own result: it
-reads an element, if at all, before it writes it. The moments of an optimizer are such. Weights are not, since the
-backward pass reads them: their results get buffers of their own, and `jax.buffer_donor` leaves XLA the choice.
+XLA copies an argument that is still needed when its buffer is overwritten. IREE 3.13 does not: it writes the result as
+soon as the result is ready, although another dispatch, perhaps a concurrent one, is still to read the argument. The
+answer is then wrong. So an argument is aliased only if nothing reads it but elementwise operations that lead to its own
+result: these read an element, if at all, before they write it. The moments of an optimizer are such arguments. Weights
+are not, since the backward pass reads them. Their results get buffers of their own, and `jax.buffer_donor` leaves the
+choice to XLA.
 """
 
 from __future__ import annotations

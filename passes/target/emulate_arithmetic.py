@@ -1,9 +1,12 @@
 """Do 16-bit arithmetic in float32, for a target that has none: widen the operands, round the result.
 
-The rounding is the one that the 16-bit operation has. An addition, subtraction, multiplication, division or square root
-gives the same bits, since float32 has more than twice the significant bits of either type and two; elementary functions
-are defined no more exactly than that anyway. A reduction accumulates in float32, which StableHLO allows. What only
-moves values about stays in 16 bits, and so does an operation whose body has constants, which a reduction's has not.
+IREE's code for processors leaves some roundings of 16-bit arithmetic out, and its bytecode has no such arithmetic. The
+rounding here is the one that the 16-bit operation has. Additions, subtractions, multiplications, divisions and square
+roots give the same bits, since float32 has more than twice the significant bits of either type, and two more.
+Elementary functions are defined no more exactly than that. A reduction accumulates in float32, which StableHLO allows.
+
+Operations that only move values stay in 16 bits. So does an operation with constants in its body; the body of a
+reduction has none.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Do without bfloat16, for a target that has no such type: rounded float32 inside, pairs in integers outside.
 
-IREE's code generators for SPIR-V fail on bfloat16. A bfloat16 is the upper half of a float32: inside a function it is
-that float32, rounded by integer arithmetic where it was rounded to bfloat16. An argument or result of an exported
-function is the same bytes as a vector of `ui32`, each of two numbers, the first in its lower half; an odd last one has
-zeros beside it. Run it after `emulate-contractions` and `emulate-arithmetic`, which leave nothing but moving and
-conversion from and to float32.
+IREE's code generators for SPIR-V fail on bfloat16. A bfloat16 is the upper half of a float32. Inside a function it
+becomes that float32, rounded by integer arithmetic wherever it was rounded to bfloat16. An argument or result of an
+export keeps its bytes, as a vector of `ui32`. Each integer holds two numbers, the first in its lower half; an odd last
+number has zeros beside it. The pass comes after `emulate-contractions` and `emulate-arithmetic`, which leave nothing
+but operations that move values and conversions from and to float32.
 
-Integers of 16 bits will not do: where the device has no storage of 16 bits, IREE 3.13 writes vectors of them as vectors
-of 32 bits. Pairs are taken apart and put together behind barriers, for a product is not to do that for each operand.
+Integers of 16 bits do not serve: where a device has no storage of 16 bits, IREE 3.13 writes vectors of them as vectors
+of 32 bits, over what lies behind. Pairs are split and joined behind barriers, so that a product does not do it again
+for each operand.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Do 16-bit matrix products and convolutions in float32, for a machine that has no units for them.
 
-The operands, rounded to 16 bits before, are widened, and the product runs in float32. That loses nothing: the product
-of two such numbers is exact in float32 (bfloat16 has 8 significant bits, float16 has 11), and the sums are float32
-either way. It is as fast as a float32 product, which native code for 16-bit operands is not where there are no units.
+The operands, which were rounded to 16 bits before, are widened, and the product runs in float32. That is exact: the
+product of two such numbers fits float32, since bfloat16 has 8 significant bits and float16 has 11, and the sums are
+float32 either way. It is as fast as a float32 product. Native code for 16-bit operands is not, where there are no
+units.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""Round to 16 bits by integer arithmetic, for a target that cannot be trusted with it.
+"""Round to 16 bits by integer arithmetic, for a target whose conversions cannot be relied on.
 
 A value is often rounded to 16 bits and widened again at once: the operand of an emulated contraction, the result of
-emulated arithmetic. IREE 3.13 drops such a pair on CPUs in some fusions (those with `tanh`, for one), and its bytecode
-has no float16 at all. Here the rounding, to nearest with ties to even, is done on the bits of the float32, which no
-compiler takes for superfluous. Subnormal numbers, infinities and the sign of zero come out as in a conversion.
+emulated arithmetic. IREE 3.13 drops such a pair on processors in some fusions, such as those with `tanh`, and its
+bytecode has no float16 at all. This pass rounds the bits of the float32, to nearest with ties to even, which no
+compiler takes for superfluous. Subnormal numbers, infinities and the sign of zero come out as in a conversion. What was
+widened before has nothing to round, and is copied: a product that IREE fuses with the widening takes twice as long.
 
-IREE makes one conversion of that of an integer or a boolean to float32 and a rounding of it to bfloat16, wherever the
-two meet, and LLVM makes that a call of a library that IREE does not link. So something is done in between.
+If an integer or a boolean is converted to float32 and then rounded to bfloat16, IREE makes one conversion of both, and
+LLVM a call to a library that IREE does not link. So zero is added in between.
 """
 
 from __future__ import annotations

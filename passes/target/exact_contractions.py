@@ -1,8 +1,8 @@
 """Ask for every digit of the operands of matrix products and convolutions.
 
-A product that names no precision leaves it to the compiler how much of its operands it uses. On a TPU that is what
-bfloat16 has of them, so that a float32 module would train in bfloat16. What is to be rounded a precision policy has
-rounded; nothing is lost in products of bfloat16 operands, and they are left as they are.
+A product that names no precision lets the compiler choose how much of its operands it uses. XLA for TPUs then uses only
+what bfloat16 holds of them, and a float32 module would train in bfloat16. What is to be rounded, a precision policy has
+rounded already. A product of bfloat16 operands loses nothing, and is left as it is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Keep numbered elements apart from the reductions that they lead to.
+"""Keep the indices of elements apart from the reductions that they lead to.
 
-IREE 3.13 computes the numbers of elements within the kernel that reduces what depends on them, such as the entries of a
-matrix less the identity. Its code for Vulkan and Metal shares them between threads as indices, a type that a shader
-cannot store, and does not compile. Read from memory, behind a barrier, they are integers.
+IREE 3.13 computes the indices of elements, such as those that tell a matrix's diagonal, in the kernel that reduces what
+depends on them. Its code for Vulkan and Metal shares them between threads in the type `index`, which a shader cannot
+store, and does not compile: Shampoo's roots, for one. Behind a barrier they are integers that are read from memory.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _is_reduced(op: ir.Operation) -> bool:
 
 PASS = Pass(
     name="fence-iotas",
-    summary="keep numbered elements apart from the reductions that they lead to",
+    summary="keep the indices of elements apart from the reductions that they lead to",
     description=__doc__,
     run=fence_iotas,
 )

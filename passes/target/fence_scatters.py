@@ -1,7 +1,7 @@
 """Keep what a scatter adds apart from the operations that make it.
 
-IREE 3.13 moves a widening of the added numbers, such as that of bfloat16, into the scatter's own kernel, and its code
-generator for GPUs then fails on it. Nothing is moved across a barrier.
+IREE 3.13 moves a widening of the added numbers, such as that of bfloat16, into the kernel of the scatter, and its code
+generator for GPUs then fails. Nothing is moved across a barrier.
 """
 
 from __future__ import annotations

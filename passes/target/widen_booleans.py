@@ -1,9 +1,10 @@
 """Hand booleans on as 32-bit integers, for a target whose code stores them wrongly.
 
-IREE 3.13 keeps booleans as bytes. For Vulkan, where a device may have no storage of less than 32 bits, its code writes
-several of them at once, and neighbours are lost: in a concatenation, as a shifted mask is, and where one kernel writes
-booleans that others read. So what moves booleans moves integers here, and what is read more than once is an integer
-behind a barrier, which keeps a compiler from writing it as what it was.
+IREE 3.13 keeps booleans as bytes. On Vulkan, where a device may have no storage of less than 32 bits, its code writes
+several booleans at once and loses neighbours: in a concatenation, as a shifted mask is, and wherever one kernel writes
+booleans that others read. Band SONew's direction was wrong for that reason. So operations that move booleans move
+integers here, and a boolean that is read more than once is an integer behind a barrier. Without the barrier, a compiler
+would store the boolean again.
 """
 
 from __future__ import annotations
