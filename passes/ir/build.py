@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, shape_of, with_element
 from sonew_compiled.passes.ir.uses import owner
@@ -39,16 +37,8 @@ def constant(value: float, element: ir.Type, shape: Sequence[int] = ()) -> ir.Va
     return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
 
 
-def mask(where: np.ndarray) -> ir.Value:
-    """A constant of booleans."""
-    kind = ir.RankedTensorType.get(where.shape, ir.IntegerType.get_signless(1))
-    # Not of packed bits: jaxlib 0.10 takes one byte of them for a splat.
-    attributes = {"value": ir.DenseElementsAttr.get([ir.BoolAttr.get(bool(each)) for each in where.flat], type=kind)}
-    return ir.Operation.create("stablehlo.constant", results=[kind], attributes=attributes).result
-
-
 def elementwise(name: str, first: ir.Value, *others: ir.Value | int) -> ir.Value:
-    """`stablehlo.<name>` of tensors of one type, which the result has too; a number stands for a tensor of it."""
+    """`stablehlo.<name>` of tensors of one type, which the result has too; a number stands for a splat."""
     operands = [first, *(like(other, first) if isinstance(other, int) else other for other in others)]
     return ir.Operation.create(f"stablehlo.{name}", results=[first.type], operands=operands).result
 
@@ -182,7 +172,7 @@ def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> i
 
 
 def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int]) -> list[ir.Value]:
-    """Reduce these axes of other tensors as a `stablehlo.reduce` does its own, with its body and initial values."""
+    """Reduce these axes of other tensors with the body and the initial values of a `stablehlo.reduce`."""
     copy = op.clone()
     for index, value in enumerate(values):
         copy.operands[index] = value
@@ -194,7 +184,7 @@ def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int])
 
 
 def add_zero(value: ir.Value, *, but: Sequence[ir.Operation] = ()) -> None:
-    """Have all that reads the value, but these operations, read a sum of it and zero, which changes no number."""
+    """Make the readers of the value, except these operations, read the sum of it and zero, which changes no number."""
     maker = owner(value)
     assert maker is not None, value
     with ir.InsertionPoint.after(maker):

@@ -1,11 +1,11 @@
-"""Elementwise operations, and those of MLIR's `arith` and `math` that compute them."""
+"""Elementwise operations of StableHLO, and the operations of `arith` and `math` that compute them."""
 
 from __future__ import annotations
 
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_float, is_half, shape_of, width_of
 
-ARITHMETIC = {  # of floating point, of integers
+ARITHMETIC = {
     "add": ("arith.addf", "arith.addi"),
     "subtract": ("arith.subf", "arith.subi"),
     "multiply": ("arith.mulf", "arith.muli"),
@@ -23,13 +23,14 @@ ARITHMETIC = {  # of floating point, of integers
     "shift_right_logical": ("", "arith.shrui"),
     "shift_right_arithmetic": ("", "arith.shrsi"),
 }
+"""For StableHLO's operations, the operation on floating point and the one on integers; empty if there is none."""
 
-
+# Operations that take more than one operation of `arith`, or whose types differ.
 _OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
 
 
 def is_vectorised(op: ir.Operation) -> bool:
-    """Whether `Vectors.elementwise` knows the operation on its element types."""
+    """Whether a kernel's vectors can compute the operation on its element types."""
     name = op.name.removeprefix("stablehlo.")
     kinds = [element_type(each) for each in (*op.operands, *op.results)]
     if name == "convert":

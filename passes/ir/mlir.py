@@ -1,4 +1,4 @@
-"""The one place where MLIR's Python bindings (those of jaxlib) are imported, and what every pass needs of them."""
+"""The one place where jaxlib's bindings of MLIR are imported, and what every pass needs of them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Kinds of operations."""
+"""Operations by what they do."""
 
 from __future__ import annotations
 
 CONTRACTIONS = ("stablehlo.dot_general", "stablehlo.convolution")
-
+"""Matrix products and convolutions."""
 
 MOVES = frozenset((
     "func.call", "func.return", "stablehlo.bitcast_convert", "stablehlo.broadcast_in_dim", "stablehlo.case",
@@ -12,4 +12,4 @@ MOVES = frozenset((
     "stablehlo.return", "stablehlo.reverse", "stablehlo.select", "stablehlo.slice", "stablehlo.transpose",
     "stablehlo.while",
 ))  # fmt: skip
-"""Operations that compute nothing, or have no types to change."""
+"""Operations that move values and compute nothing, or that have no types of their own."""

@@ -100,7 +100,7 @@ def _fill_of_wrapped(edge: ir.Value, source: ir.Value, *, backward: bool) -> ir.
 
 
 def _slice_of(value: ir.Value) -> _Slice:
-    """The tensor of which the value is a part in the end, through slices without strides, and which part it is."""
+    """The part of a tensor that the value is, through any number of slices without strides."""
     shape = tuple(shape_of(value))
     starts = (0,) * len(shape)
     while (op := owner(value)) is not None and op.name == "stablehlo.slice":

@@ -1,4 +1,4 @@
-"""Adding to the training state, which `init` gives and `train_step` takes and gives."""
+"""The training state: the functions that give and take it, and adding a scalar to it."""
 
 from __future__ import annotations
 

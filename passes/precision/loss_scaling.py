@@ -88,7 +88,7 @@ def _gradients_call(step: Function) -> ir.Operation:
 
 
 def _all_finite(gradients: list[ir.Value]) -> ir.Value:
-    """Whether no element has an exponent of ones, which infinities and NaN have; by integers, exact on every target."""
+    """Whether no element is infinite or NaN, told by the exponent's bits, alike on every target."""
     zero = build.constant(0, build.u32())
     largest = zero
     for gradient in gradients:
@@ -98,7 +98,7 @@ def _all_finite(gradients: list[ir.Value]) -> ir.Value:
 
 
 def _keep_state_unless(finite: ir.Value, step: Function) -> None:
-    """Return the state as it came where `finite` does not hold."""
+    """Return the state as it came unless `finite` holds."""
     names = [text_attribute(each, NAME) for each in step.argument_attributes]
     for index in role_indices(step.result_attributes, ROLES):
         old = step.arguments[names.index(text_attribute(step.result_attributes[index], NAME))]

@@ -34,7 +34,7 @@ def lower_contractions(module: ir.Module, *, dtype: str) -> None:
 
 
 def _of_the_update_alone(module: ir.Module) -> set[str]:
-    """The functions that only the update leads to."""
+    """The update, and the functions that nothing else calls."""
     names = {function.name for function in functions(module)} & {UPDATE}
     inside = reachable(module, names)
     others = [function for function in functions(module) if function.name not in inside]

@@ -30,17 +30,17 @@ from sonew_compiled.passes.ir.uses import Readers, operations_in
 from sonew_compiled.passes.record import Option, Pass, read_half
 
 IN_FLOAT32 = "__in_float32_"
-"""What the name of a function says that computes in float32."""
+"""The name of a function that computes in float32 contains this."""
 
 _LARGEST = {"bf16": float.fromhex("0x1.fep127"), "f16": 65504.0}
 
-# Their operands are only handed over, or are what must keep its width.
+# They only hand their operands over, or must keep the width of these.
 _LEFT_ALONE = frozenset((
     "func.call", "func.return", "stablehlo.bitcast_convert", "stablehlo.case", "stablehlo.custom_call", "stablehlo.if",
     "stablehlo.return", "stablehlo.while",
 ))  # fmt: skip
 
-# They compute in float32 and round their results: sums, and what has a body of its own.
+# They compute in float32 and round their results: sums, and operations with a body.
 _WIDE = frozenset((
     *CONTRACTIONS, "stablehlo.iota", "stablehlo.map", "stablehlo.reduce", "stablehlo.reduce_window",
     "stablehlo.scatter", "stablehlo.select_and_scatter", "stablehlo.sort",
@@ -95,7 +95,7 @@ def _retype(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
 
 
 def _retype_constant(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
-    """Round a constant, here and now where all its elements are equal."""
+    """Round a constant: now, if it is a splat, else by a conversion."""
     value = ir.DenseElementsAttr(op.attributes["value"])
     if value.is_splat:
         number = ir.FloatAttr(value.get_splat_value()).value
@@ -111,7 +111,7 @@ def _retype_constant(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
 
 
 def _retype_call(call: ir.Operation, narrow: ir.Type, kept: set[str]) -> None:
-    """Hand over what the function called takes and gives."""
+    """Give a call operands of the types that its function takes, and results of the types that it gives."""
     if callee(call) in kept:
         for result in call.results:
             if _is_wide_tensor(result):
@@ -128,7 +128,7 @@ def _retype_call(call: ir.Operation, narrow: ir.Type, kept: set[str]) -> None:
 
 
 def _replace_after(op: ir.Operation, value: ir.Value, make: Callable[[ir.Value], ir.Value]) -> None:
-    """Give the readers of an operation's result what `make` makes of it."""
+    """Make the readers of an operation's result read what `make` makes of it."""
     readers = Readers(value)
     with ir.InsertionPoint.after(op):
         readers.redirect(make(value))

@@ -39,7 +39,7 @@ STEP = "precision/step"
 
 
 def stochastic_rounding(module: ir.Module, *, roles: Collection[str]) -> None:
-    """Make the roundings to nearest with which tensors of these roles leave `train_step` stochastic.
+    """Make the roundings stochastic with which tensors of these roles leave `train_step`.
 
     Raises:
         UsageError: there is no `init` or `train_step`, or no such rounding: `lower-storage` makes them.

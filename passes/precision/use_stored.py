@@ -21,7 +21,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def use_stored(module: ir.Module) -> None:
-    """Round each new tensor of the optimizer's state where it is made, for all that reads it.
+    """Round each new tensor of the optimizer's state where it is made, for all of its readers.
 
     Functions are inlined into the exports.
     """
@@ -33,7 +33,7 @@ def use_stored(module: ir.Module) -> None:
 
 
 def _round_early(stored: ir.Value) -> None:
-    """Make what reads the float32 value that is rounded to `stored` read that instead."""
+    """Make the readers of the value that `stored` is rounded from read the rounded number."""
     value = widened_from(stored)
     maker = None if value is None else owner(value)
     if value is None or maker is None or not has_element(value, ir.F32Type.get()):

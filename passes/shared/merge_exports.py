@@ -16,7 +16,7 @@ from sonew_compiled.passes.record import Pass
 
 MODULE_NAME = "sonew"
 
-# What JAX says of a program for several devices. One device is the only case there is, and so it goes unsaid.
+# What JAX says of a program for several devices. There is one device, so these are left out.
 _DEVICE_COUNTS = ("mhlo.num_partitions", "mhlo.num_replicas")
 
 
@@ -42,7 +42,7 @@ def merge_exports(module: ir.Module) -> None:
 
 
 def _rename(inner: ir.Operation, functions: list[ir.OpView], name: str, taken: set[str]) -> None:
-    """Give an inner module's functions their final names; `taken` has those given so far, and gets these."""
+    """Give the functions of an inner module their final names, and add these to `taken`."""
     strangers = [f.operation.name for f in functions if f.operation.name != "func.func"]
     if strangers:
         raise UsageError(f"merge-exports: module @{name} holds {strangers[0]}, but only func.func can be merged")

@@ -17,7 +17,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def transpose_scatters(module: ir.Module) -> None:
-    """Transpose what scatters with a window before an indexed axis add to, and their results back."""
+    """Transpose the operands of scatters that have a window before an indexed axis, and their results back."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.scatter":
             _transpose(op)
@@ -29,7 +29,7 @@ def _transpose(op: ir.Operation) -> None:
     leading = [*batching, *indexed]
     windows = [dim for dim in range(len(shape_of(op.results[0]))) if dim not in leading]
     order = [*leading, *windows]
-    # Of an indexed axis with a window of its own, and of one element that is not indexed, IREE makes the right thing.
+    # IREE compiles a scatter whose indexed axes have windows of their own, and one without windows, as they are.
     if order == sorted(order) or not windows or sorted(dimensions.inserted_window_dims) != sorted(indexed):
         return
     back = sorted(range(len(order)), key=order.__getitem__)

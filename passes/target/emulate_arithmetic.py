@@ -36,7 +36,7 @@ def _in_region(op: ir.Operation) -> bool:
 
 
 def _is_rounding(op: ir.Operation) -> bool:
-    """Whether this converts from or to float32: that is what there is."""
+    """Whether this converts from or to float32, which every target can."""
     wide = ir.F32Type.get()
     return op.name == "stablehlo.convert" and (has_element(op.operands[0], wide) or has_element(op.results[0], wide))
 

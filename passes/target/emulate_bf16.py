@@ -28,7 +28,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def emulate_bf16(module: ir.Module) -> None:
-    """Leave no bfloat16 in the module; one that computes on them in other ways is left as it is."""
+    """Leave no bfloat16 in the module. A module that computes on them in other ways is left as it is."""
     operations = operations_in(module.operation)
     touched = [op for op in operations if any(_is_bf16(value) for value in (*op.operands, *op.results))]
     if not all(_is_understood(op) for op in touched):
@@ -76,7 +76,7 @@ def _is_understood(op: ir.Operation) -> bool:
 
 
 def _bitcast(op: ir.Operation) -> None:
-    """Make the float32 of which an integer of 16 bits is the upper half."""
+    """Replace a cast of 16-bit integers by the float32 numbers whose upper halves they are."""
     with ir.InsertionPoint(op):
         _replace(op, _widened(op.operands[0]))
 
@@ -87,7 +87,7 @@ def _widened(half: ir.Value) -> ir.Value:
 
 
 def _enter_and_leave(function: Function, arguments: list[bool], results: list[bool]) -> None:
-    """Take and give pairs."""
+    """Take arguments and give results as pairs in integers."""
     taken = [value for value, is_half in zip(function.arguments, arguments, strict=True) if is_half]
     readers = [Readers(value) for value in taken]
     shapes = [shape_of(value) for value in taken]
@@ -110,7 +110,7 @@ def _pairs(shape: Sequence[int]) -> int:
 
 
 def _taken_apart(pairs: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """The float32 whose upper halves the pairs are."""
+    """The float32 numbers whose upper halves are in the pairs."""
     count = shape_of(pairs)[0]
     both = build.broadcast(pairs, [count, 2], dims=[0])
     bits = build.select(_is_first(count), build.elementwise("shift_left", both, 16), _upper(both))
@@ -119,7 +119,7 @@ def _taken_apart(pairs: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 
 def _put_together(value: ir.Value) -> ir.Value:
-    """Pairs of the upper halves of float32."""
+    """The pairs of the upper halves of float32 numbers."""
     size, count = math.prod(shape_of(value)), _pairs(shape_of(value))
     flat = build.reshape(build.bitcast(value, build.u32()), [size])
     zero = build.constant(0, build.u32())

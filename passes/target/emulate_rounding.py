@@ -24,12 +24,11 @@ from sonew_compiled.passes.record import Pass
 
 
 def emulate_rounding(module: ir.Module) -> None:
-    """Round before each conversion from float32 to 16 bits that the computation reads, and drop those straight back.
+    """Round before each conversion from float32 to 16 bits that the computation reads; drop conversions straight back.
 
-    Conversions whose result only leaves its function are left alone. One whose result leaves it and is read besides is
-    done on the bits from end to end, and what reads it still widens it: it may be read back from memory. What was
-    widened before has nothing to round: it is copied, since a product that IREE fuses with the widening takes twice as
-    long.
+    A conversion whose result only leaves the function is left alone. If the result leaves the function and is read as
+    well, the conversion is done on the bits from end to end. Its readers still widen the result, which they may read
+    back from memory.
     """
     wide = ir.F32Type.get()
     conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
@@ -58,7 +57,7 @@ def emulate_rounding(module: ir.Module) -> None:
 
 
 def _keep_apart_from_integers(conversions: Sequence[ir.Operation]) -> None:
-    """Add zero, which changes none of them, to each float32 that is made of an integer or a boolean."""
+    """Add zero, which changes no number, to each float32 that is made of an integer or a boolean."""
     for op in conversions:
         number = op.results[0]
         if has_element(number, ir.F32Type.get()) and isinstance(element_type(op.operands[0]), ir.IntegerType):

@@ -29,7 +29,7 @@ from sonew_compiled.passes.record import Pass
 
 _MOVES = ("stablehlo.transpose", "stablehlo.reshape")
 _ROUNDINGS = ("stablehlo.convert", "stablehlo.reduce_precision")
-# What is not an instruction or a few.
+# Operations that take many instructions.
 _FUNCTIONS = (
     "stablehlo.cosine",
     "stablehlo.exponential",
@@ -43,9 +43,9 @@ _FUNCTIONS = (
 
 
 def fence_contractions(module: ir.Module) -> None:
-    """Let what a `stablehlo.dot_general` is not to be fused with read a `flow.tensor.clone`, and the product likewise.
+    """Put a `flow.tensor.clone` behind each `stablehlo.dot_general` that is combined, and behind its activations.
 
-    A transposition of the product, which IREE writes it in, stays before that.
+    A transposition of the product stays before the copy: IREE writes the product transposed.
     """
     for product in operations_in(module.operation):
         if product.name != "stablehlo.dot_general":
@@ -62,7 +62,7 @@ def fence_contractions(module: ir.Module) -> None:
 
 
 def _fence(op: ir.Operation) -> None:
-    """Let all that reads the result read a copy."""
+    """Make all readers of the result read a copy of it."""
     (value,) = op.results
     with ir.InsertionPoint.after(op):
         copy = build.clone(value)
@@ -70,7 +70,7 @@ def _fence(op: ir.Operation) -> None:
 
 
 def _function_before(value: ir.Value) -> ir.Operation | None:
-    """The function whose result this is, rounded or not, if nothing else reads it."""
+    """The elementary function whose result this is, rounded or not, if nothing else reads it."""
     while (op := owner(value)) is not None and len(list(value.uses)) == 1:
         if op.name in _FUNCTIONS:
             return op

@@ -17,7 +17,7 @@ _MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.transpos
 
 
 def fence_iotas(module: ir.Module) -> None:
-    """Put a barrier behind every `stablehlo.iota` that elementwise operations lead to a reduction."""
+    """Put a barrier behind every `stablehlo.iota` that a reduction reads through elementwise operations."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.iota" and _is_reduced(op):
             with ir.InsertionPoint.after(op):

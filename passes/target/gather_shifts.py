@@ -19,7 +19,7 @@ from sonew_compiled.passes.ir.shifts import Shift, shift_of
 from sonew_compiled.passes.ir.types import element_type, shape_of
 from sonew_compiled.passes.record import Option, Pass
 
-# Beyond, an index does not fit 32 bits on its way.
+# The indices of larger matrices overflow 32 bits while they are computed.
 _MOST = 1 << 30
 
 
@@ -41,8 +41,9 @@ def gather_shifts(module: ir.Module, *, elements: int) -> None:
 def _gathered(shift: Shift, shape: list[int]) -> ir.Value:
     """The shifted matrix.
 
-    A row beyond the last is the first of the next column, in memory the element after the first row's own: an index of
-    an element beyond the last goes back by all elements but one. Before the first likewise.
+    The row after the last one is the first row of the next column, which in memory is the element after the first
+    row's own. So an index beyond the last row goes back by all elements but one. An index before the first row goes
+    forward by as many.
     """
     rows, columns = shape
     count = rows * columns
@@ -66,14 +67,14 @@ def _gathered(shift: Shift, shape: list[int]) -> ir.Value:
         operands=[build.reshape(shift.source, [count]), build.reshape(index, [*shape, 1])],
         attributes={"dimension_numbers": numbers, "slice_sizes": ir.DenseI64ArrayAttr.get([1])},
     ).result
-    # What wraps is filled at the end of the last column alone, or at the beginning of the first.
+    # A shift that wraps is filled at the end of the last column alone, or at the beginning of the first one.
     edge = build.compare("EQ", column, build.like(columns - 1 if shift.by > 0 else 0, column), "SIGNED")
     filled = build.elementwise("and", outside, edge) if shift.wraps else outside
     return build.select(filled, build.broadcast(_scalar(shift.fill), shape), read)
 
 
 def _scalar(fill: ir.Value) -> ir.Value:
-    """The number that a tensor of one number consists of."""
+    """The number of a splat."""
     rank = len(shape_of(fill))
     return build.reshape(build.slice_of(fill, [0] * rank, [1] * rank), [])
 

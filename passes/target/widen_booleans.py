@@ -21,7 +21,7 @@ _MOVES = ("stablehlo.concatenate", "stablehlo.slice", "stablehlo.pad")
 
 
 def widen_booleans(module: ir.Module) -> None:
-    """Make integers, 0 and 1, of the booleans that are moved or read more than once; a scalar stays."""
+    """Make the booleans that are moved or read more than once integers, 0 or 1; scalars stay booleans."""
     boolean, wide = ir.IntegerType.get_signless(1), ir.IntegerType.get_signless(32)
     for function in functions(module):
         integers: dict[ir.Value, ir.Value] = {}
