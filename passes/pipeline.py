@@ -21,6 +21,7 @@ ORDER = (
     "legalize-chlo",
     "clamp-gathers",
     "bound-scatters",
+    "flatten-scatters",
     "transpose-scatters",
     PRECISION,  # before split-reductions, which cuts the stages with the types that they will have
     "split-reductions",

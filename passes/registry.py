@@ -18,6 +18,7 @@ from sonew_compiled.passes.record import Pass
 from sonew_compiled.passes.shared import (
     bound_scatters,
     clamp_gathers,
+    flatten_scatters,
     legalize_chlo,
     merge_exports,
     split_reductions,
@@ -50,6 +51,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             legalize_chlo.PASS,
             clamp_gathers.PASS,
             bound_scatters.PASS,
+            flatten_scatters.PASS,
             transpose_scatters.PASS,
             split_reductions.PASS,
             wire_donation.PASS,
