@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -75,8 +75,8 @@ def compile_training(
       schedule: likewise: "paper", "constant" or "cosine".
       precision: what is stored and computed in which dtype: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
         "bf16-sr". The model and the optimizer are written and traced in float32 whatever it is.
-      runtime_settings: which of `b1`, `b2` and `eps` the step takes at every call instead of having them compiled in;
-        those of the optimizer's settings are the defaults.
+      runtime_settings: which of the optimizer's settings the step takes at every call instead of having them compiled
+        in, of those that `presets.runtime_settings_of` names; the settings' own values are the defaults.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
       classes: of fields of the batch that are labels, the number of classes: the runtime refuses labels that are not
         from 0 to one less.
@@ -102,7 +102,7 @@ def compile_training(
     if isinstance(optimizer, OptimizerSettings):
         _check_runtime_settings(runtime_settings, optimizer)
         factory = optimizer_factory(optimizer, loss=loss, batch=batch)
-        described = {k: v for k, v in asdict(optimizer).items() if k != "learning_rate" and v is not None}
+        described = {"name": optimizer.name, **optimizer.values}
         learning_rate = optimizer.learning_rate if learning_rate is None else learning_rate
     else:
         if runtime_settings:

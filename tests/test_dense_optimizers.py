@@ -20,10 +20,10 @@ from sonew_compiled.bench._update import CompiledUpdate
 from sonew_compiled.models import Model, classifier
 from sonew_compiled.optimizer import kfac, natural_gradient, optimizer_factory
 from sonew_compiled.passes import POLICIES
-from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.presets import RECORDS, optimizer_settings
 from sonew_compiled.runtime import Device, Program, TrainingState, open_bundle
 
-NAMES = ("kfac", "kbfgs", "natural-gradient", "locoprop")
+NAMES = tuple(name for name, record in RECORDS.items() if record.needs_loss)
 each_name = pytest.mark.parametrize("name", NAMES)
 
 Params = Any
@@ -311,7 +311,7 @@ def test_the_natural_gradient_of_labels_compiles(cpu: Device, tmp_path: Path) ->
             return jax.grad(lambda flat: labels_loss(unravel(flat), one))(flat)
 
         J = np.asarray(jax.vmap(of_one)(data["x"], data["label"]), np.float64)
-        fisher = J.T @ J / len(J) + settings.eps * np.eye(J.shape[1])
+        fisher = J.T @ J / len(J) + settings.values["eps"] * np.eye(J.shape[1])
         return unravel(jnp.asarray(np.linalg.solve(fisher, J.mean(0)), jnp.float32))
 
     expected, params = [], start

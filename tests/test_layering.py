@@ -23,7 +23,8 @@ PLACES = {"sonew_compiled": ROOT / "sonew_compiled"} | {
 # What a part of the project may import of it besides itself, in the order of docs/architecture.md.
 ALLOWED = {
     "errors": (),
-    "presets": ("errors",),
+    "setting": ("errors",),
+    "presets": ("errors", "setting"),
     "models": ("errors", "presets"),
     "optimizer": ("errors", "presets"),
     "backward": (),
@@ -156,7 +157,9 @@ def test_only_the_command_line_knows_the_benchmarks() -> None:
             assert not [name for name in imports(module) if part_of(name) == "cli"], module
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) in ("errors", "presets", "runtime")])
+@pytest.mark.parametrize(
+    "module", [name for name in MODULES if part_of(name) in ("errors", "setting", "presets", "runtime")]
+)
 def test_a_device_has_no_compiler(module: str) -> None:
     assert not {name for name in imports(module) for package in COMPILER if f"{name}.".startswith(f"{package}.")}
 
@@ -165,7 +168,7 @@ def test_a_device_has_no_compiler(module: str) -> None:
 def test_commands_import_what_they_need_when_they_run(module: str) -> None:
     for name in imports(module, at_once=True):
         if name.split(".")[0] == "sonew_compiled":
-            assert part_of(name) in ("cli", "errors", "presets"), f"{module} imports {name} at once"
+            assert part_of(name) in ("cli", "errors", "presets", "setting"), f"{module} imports {name} at once"
         else:
             assert name.split(".")[0] in {*sys.stdlib_module_names, "click"}, f"{module} imports {name} at once"
 

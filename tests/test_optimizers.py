@@ -24,7 +24,7 @@ from sonew_compiled.lowering.iree import lower_iree
 from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.models import load_model
 from sonew_compiled.optimizer import optimizer_factory
-from sonew_compiled.presets import OPTIMIZERS, SETTINGS, optimizer_settings, settings_of
+from sonew_compiled.presets import OPTIMIZERS, RECORDS, SETTINGS, optimizer_settings, settings_of
 from sonew_compiled.runtime import (
     Checkpoint,
     Device,
@@ -37,7 +37,7 @@ from sonew_compiled.runtime import (
 from sonew_compiled.trace import trace_update
 
 # Those that look into the model need one that is trained on a batch: tests/test_dense_optimizers.py.
-OF_GRADIENTS = [name for name in OPTIMIZERS if name not in ("kfac", "kbfgs", "natural-gradient", "locoprop")]
+OF_GRADIENTS = [name for name, record in RECORDS.items() if not record.needs_loss]
 each_of_gradients = pytest.mark.parametrize("name", OF_GRADIENTS)
 # tests/test_compile.py and tests/test_precision.py have the other two, which take longest to compile.
 COMPILED = [name for name in OPTIMIZERS if name not in ("tridiag-sonew", "band-sonew")]
@@ -93,7 +93,9 @@ def logistic() -> tuple[Callable[[Any], jax.Array], Any, float]:
 PROBLEMS = {"quadratic": quadratic, "rosenbrock": rosenbrock, "logistic": logistic}
 STEPS = 500
 
-# The peak of a learning rate that falls linearly to zero, for each problem.
+# The peak of a learning rate that falls linearly to zero, for each problem. An optimizer that is not named here has to
+# converge at one of `ANY`.
+ANY = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 RATES = {
     "diag-sonew": (0.3, 0.1, 0.3),
     "tridiag-sonew": (0.1, 0.3, 0.1),
@@ -128,10 +130,10 @@ def problem(name: str) -> tuple[Callable[[Any], jax.Array], Any, float]:
 def test_converges(name: str, on: str) -> None:
     f, start, least = problem(on)
     make = optimizer_factory(optimizer_settings(name, eps=DAMPING.get((name, on))))
-    peak = RATES[name][list(PROBLEMS).index(on)]
+    peaks = (RATES[name][list(PROBLEMS).index(on)],) if name in RATES else ANY
 
     @jax.jit
-    def run(params: Any) -> jax.Array:
+    def run(params: Any, peak: Any) -> jax.Array:
         def step(carry: Any, index: jax.Array) -> tuple[Any, None]:
             params, state = carry
             tx = make(peak * (1 - index / STEPS))
@@ -141,7 +143,8 @@ def test_converges(name: str, on: str) -> None:
         (params, _), _ = jax.lax.scan(step, (params, make(0.0).init(params)), jnp.arange(STEPS))
         return f(params)
 
-    assert float(run(start)) - least < 0.02 * (float(f(start)) - least)
+    reached = min(float(run(start, peak)) for peak in peaks)
+    assert reached - least < 0.02 * (float(f(start)) - least)
 
 
 # ----- a tiny model, compiled
@@ -256,7 +259,7 @@ def test_in_16_bits(bundles: Callable[..., Path], cpu: Device, name: str, precis
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("name", ["ons", "kbfgs"])
+@pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if record.needs_float32_state])
 def test_what_needs_float32_is_refused_in_16_bits(refusal: Callable[..., str], tmp_path: Path, name: str) -> None:
     arguments = {"output": tmp_path / name, "precision": "bf16"}
     message = refusal(UsageError, lambda: compile_training(loss, init, optimizer_settings(name), BATCH, **arguments))
@@ -277,15 +280,16 @@ def test_a_full_matrix_is_refused_above_a_size(refusal: Callable[..., str], name
 
 
 def test_every_setting_is_taken_or_refused(refusal: Callable[..., str]) -> None:
-    values = {"b1": 0.5, "b2": 0.5, "eps": 0.5, "band": 3, "precond_interval": 3, "rank": 3, "block_size": 3}
-    values |= {"weight_decay": 0.5, "local_steps": 3, "activation_rate": 0.5}
+    kinds = {setting.name: setting.kind for record in RECORDS.values() for setting in record.settings}
+    values: dict[str, float] = {key: 3 if kind is int else 0.5 for key, kind in kinds.items()}
     model = {"loss": lambda params, x: jnp.mean(x @ params["w"]), "batch": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
     assert values.keys() == set(SETTINGS)
     for name in OPTIMIZERS:
         for key, value in values.items():
             if key in settings_of(name):
                 given = optimizer_settings(name, **{key: value})
-                assert given == dataclasses.replace(optimizer_settings(name), **{key: value})
+                assert given.values == {**optimizer_settings(name).values, key: value}
+                assert given == dataclasses.replace(optimizer_settings(name), values={key: value})
                 optimizer_factory(given, **model)(0.1).init({"w": jnp.zeros((3, 2))})
             else:
                 message = refusal(UsageError, functools.partial(optimizer_settings, name, **{key: value}))

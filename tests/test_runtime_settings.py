@@ -53,7 +53,7 @@ def other_of(name: str) -> dict[str, float]:
 
 
 def settings(name: str, **given: float) -> OptimizerSettings:
-    return optimizer_settings(name, **given)  # type: ignore[arg-type]  # floats, all of them
+    return optimizer_settings(name, **given)
 
 
 def runner(optimizer: OptimizerSettings) -> Callable[..., list[float]]:
@@ -85,7 +85,7 @@ def test_traced_settings_mean_what_numbers_mean(name: str) -> None:
     shipped, other = settings(name, **interval), other_of(name)
     run = runner(shipped)
     assert run(**other) == pytest.approx(runner(settings(name, **interval, **other))(), rel=1e-3)
-    same = {key: getattr(shipped, key) for key in other}
+    same = {key: shipped.values[key] for key in other}
     for key in other:
         assert run(**{**same, key: other[key]}) != pytest.approx(run(**same), rel=1e-4), f"{key} must matter here"
 

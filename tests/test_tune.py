@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from sonew_compiled.bench import _trial
-from sonew_compiled.bench.tuning import FACTORS, TuneSettings, tune
+from sonew_compiled.bench.tuning import RATE_FACTOR, TuneSettings, tune
 from sonew_compiled.errors import UsageError
-from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.presets import optimizer_settings, record_of
 
 Sonew = Callable[..., Any]
 
@@ -56,10 +56,12 @@ def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compilations) == 2, "a call compiles, not a trial"
     assert more.train_loss <= first.train_loss
     assert more.best is not None
-    preset = optimizer_settings("adam")
+    preset = optimizer_settings("adam").to_json()
+    factors = {"learning_rate": RATE_FACTOR, "b1": 4.0, "b2": 5.0, "eps": 30.0}
+    assert more.best.keys() == factors.keys()
     for name, value in more.best.items():
-        found, shipped = (1 - x if name in ("b1", "b2") else x for x in (value, getattr(preset, name)))
-        assert shipped / FACTORS[name] * 0.999 <= found <= shipped * FACTORS[name] * 1.001
+        found, shipped = (1 - x if name in ("b1", "b2") else x for x in (value, preset[name]))
+        assert shipped / factors[name] * 0.999 <= found <= shipped * factors[name] * 1.001
     done = tune(settings(), folder / "study", trials=6, say=said.append)
     assert (done.best, len(said)) == (more.best, 6)
     written = json.loads((folder / "study/best.json").read_text(encoding="utf-8"))
@@ -71,7 +73,9 @@ def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_decay_is_negative(folder: Path) -> None:
     """Nesterov's preset is so far from one that four times the distance would be."""
-    assert 1 - FACTORS["b1"] * (1 - (optimizer_settings("nesterov").b1 or 0)) < 0
+    b1 = record_of("nesterov").setting("b1")
+    assert b1 is not None
+    assert 1 - b1.search * (1 - b1.default) < 0
     result = tune(settings(optimizer="nesterov", sampler="random", epochs=1), folder / "study", trials=12)
     decays = [each["b1"] or 0.0 for each in result.each]
     assert min(decays) >= 0
@@ -87,9 +91,7 @@ def test_the_first_trials_have_what_ships(folder: Path) -> None:
         f"learning_rate {rate}, b1 0.9, b2 0.99, eps 1e-06" for rate in ("0.006", "0.0006667")
     ]
     preset = optimizer_settings("adam")
-    assert result.best == pytest.approx(
-        {"learning_rate": preset.learning_rate, "b1": preset.b1, "b2": preset.b2, "eps": preset.eps}
-    )
+    assert result.best == pytest.approx({"learning_rate": preset.learning_rate, **preset.values})
 
 
 def test_a_stopped_trial_is_begun_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import collections
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,17 @@ import click
 
 from sonew_compiled.bench._jax import JaxTraining
 from sonew_compiled.models import autoencoder
-from sonew_compiled.presets import OPTIMIZERS, optimizer_settings
+from sonew_compiled.presets import OPTIMIZERS, RECORDS, SETTINGS, optimizer_settings, settings_of
 from sonew_compiled.runtime import BoundData, bind, learning_rates, load_dataset
 from sonew_compiled.runtime.manifest import TensorSpec
+from sonew_compiled.setting import flag_of
 
 BATCH_SIZE = 1000
 
 
 def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) -> dict[str, Any]:
     """One run; its losses are means over the whole splits, in nats an image, or NaN where it diverged."""
-    names = ("band", "b1", "b2", "eps")
+    names = settings_of(setting["optimizer"])
     settings = optimizer_settings(setting["optimizer"], **{name: setting[name] for name in names})
     training = JaxTraining(autoencoder, settings)
     rate = learning_rates(
@@ -53,13 +55,19 @@ def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) 
     }
 
 
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A repeatable option for every setting that some optimizer has."""
+    kinds = {setting.name: setting.kind for record in RECORDS.values() for setting in record.settings}
+    for name in reversed(SETTINGS):
+        option = click.option(flag_of(name), name, type=kinds[name], multiple=True, help="Default: the preset's.")
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), required=True)
-@click.option("--band", type=int)
 @click.option("--learning-rate", "learning_rates_", type=float, multiple=True, required=True)
-@click.option("--b1", "b1s", type=float, multiple=True, help="By default the preset's, as of --b2 and --eps.")
-@click.option("--b2", "b2s", type=float, multiple=True)
-@click.option("--eps", "epss", type=float, multiple=True)
+@setting_options
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
 @click.option("--epochs", type=int, default=20, show_default=True)
 @click.option("--warmup-epochs", type=int, help="By default that of `sonew run`.")
@@ -74,17 +82,17 @@ def main(**options: Any) -> None:
     train_data, test_data = bind(dataset.train, fields), bind(dataset.test, fields)
     output: Path = options["output"]
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
-    preset = optimizer_settings(options["optimizer"])
-    b1s, b2s, epss = (options[f"{name}s"] or (getattr(preset, name),) for name in ("b1", "b2", "eps"))
-    axes = (options["learning_rates_"], b1s, b2s, epss, options["seeds"])
-    for learning_rate, b1, b2, eps, seed in itertools.product(*axes):
+    shipped = optimizer_settings(options["optimizer"]).values
+    names = settings_of(options["optimizer"])
+    for name in SETTINGS:
+        if options[name] and name not in names:
+            optimizer_settings(options["optimizer"], **{name: options[name][0]})  # refuses it
+    axes = [options[name] or (shipped[name],) for name in names]
+    for learning_rate, *values, seed in itertools.product(options["learning_rates_"], *axes, options["seeds"]):
         setting = {
             "optimizer": options["optimizer"],
-            "band": options["band"],
             "learning_rate": learning_rate,
-            "b1": b1,
-            "b2": b2,
-            "eps": eps,
+            **dict(zip(names, values, strict=True)),
             "seed": seed,
             **{name: options[name] for name in ("epochs", "warmup_epochs", "schedule", "data")},
         }

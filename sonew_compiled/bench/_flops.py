@@ -31,7 +31,7 @@ def step_flops(model: Model, run: Run) -> float:
     params = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")))
     state = jax.eval_shape(make(0.0).init, params)
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    often = run.optimizer.precond_interval in (None, 1)
+    often = run.optimizer.values.get("precond_interval", 1) == 1
     with contextlib.nullcontext() if often else never_due():
         analysis: Any = jax.jit(step).lower(params, state, batch, rate).cost_analysis()
     return float((analysis or {}).get("flops", 0.0))

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,19 +49,19 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """What a row is known by, as JSON gives it back."""
-        settings = asdict(self)
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
         del settings["data_dir"]  # not what the data are, but where
-        return settings
+        return settings | {"optimizer": self.optimizer.to_json()}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], data_dir: str | None = None) -> Run:
         """The inverse of `settings`."""
-        return cls(**{**settings, "optimizer": OptimizerSettings(**settings["optimizer"])}, data_dir=data_dir)
+        return cls(**{**settings, "optimizer": OptimizerSettings.from_json(settings["optimizer"])}, data_dir=data_dir)
 
     @property
     def bundle_name(self) -> str:
         """The folder of the bundle that it runs; the learning rate and the seed are not compiled in."""
-        optimizer = {**asdict(self.optimizer), "learning_rate": None}
+        optimizer = {**self.optimizer.to_json(), "learning_rate": None}
         parts = (self.model, optimizer, self.precision, self.target, self.batch_size)
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         words = (self.model.replace(":", "."), self.optimizer.name, self.precision, self.target.replace(":", "-"))
@@ -130,7 +130,7 @@ def make_runs(
             continue
         optimizer = optimizer_settings(name, precision=precision, **settings)
         if learning_rate is not None:
-            optimizer = OptimizerSettings(**{**asdict(optimizer), "learning_rate": learning_rate})
+            optimizer = replace(optimizer, learning_rate=learning_rate)
         runs.append(
             Run(
                 kind="static" if not device else "train" if epochs is not None else "time",

@@ -92,8 +92,7 @@ def measure_optimizers(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
     adam, tridiagonal, shampoo = (
         load_step(Program.load(open_bundle(folder / name), device)) for name in ("adam", "f32", "shampoo")
     )
-    interval = optimizer_settings("shampoo").precond_interval
-    assert interval is not None
+    interval = int(optimizer_settings("shampoo").values["precond_interval"])
 
     def block(step: Callable[[], None]) -> Callable[[], None]:
         def steps() -> None:

@@ -53,8 +53,9 @@ def _step(run: Run, *, compiled: bool) -> Any:
         if index not in linear:
             layers.append(torch.nn.Tanh())
     model = torch.nn.Sequential(*layers)
-    settings = run.optimizer
-    adam = torch.optim.Adam(model.parameters(), lr=1e-6, betas=(settings.b1, settings.b2), eps=settings.eps)
+    values = run.optimizer.values
+    betas = (values["b1"], values["b2"])
+    adam = torch.optim.Adam(model.parameters(), lr=1e-6, betas=betas, eps=values["eps"])
     image = torch.rand(run.batch_size, WIDTHS[0])
 
     def loss() -> Any:

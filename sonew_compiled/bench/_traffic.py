@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from sonew_compiled.presets import record_of
 from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
-
-# Optimizers that rescale their direction tensor by tensor: the norm is known only once the whole tensor was read.
-_GRAFTED = ("diag-sonew", "tridiag-sonew", "band-sonew")
 
 
 def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int) -> int:
@@ -23,7 +21,7 @@ def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int)
       state: bytes of the optimizer's state.
       gradients: bytes of the gradients, as the update takes them.
     """
-    return gradients + 2 * parameters + (3 if optimizer in _GRAFTED else 2) * state
+    return gradients + 2 * parameters + (3 if record_of(optimizer).grafted else 2) * state
 
 
 def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:

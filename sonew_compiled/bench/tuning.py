@@ -1,6 +1,7 @@
 """`sonew tune`: a search over an optimizer's settings, by Optuna, each trial a training by the compiled step.
 
-One compilation serves every trial: learning rate, b1, b2 and eps are inputs of the step.
+One compilation serves every trial: the learning rate, and what else the optimizer's record lets a step take at run
+time, are inputs of the step.
 """
 
 from __future__ import annotations
@@ -10,23 +11,21 @@ import logging
 import math
 import shlex
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import KBFGS_LARGEST_EPS, flag_of, optimizer_settings
+from sonew_compiled.presets import OptimizerSettings, optimizer_settings, record_of
+from sonew_compiled.setting import flag_of
 
 STUDY_FILE = "study.journal"
 BEST_FILE = "best.json"
 
-# Searched as distances from 1, on a logarithmic scale: 0.9 and 0.99 are as far apart as 0.99 and 0.999.
-_ONE_MINUS = ("b1", "b2")
-FACTORS: Mapping[str, float] = MappingProxyType({"learning_rate": 10.0, "b1": 4.0, "b2": 5.0, "eps": 30.0})
-"""How far from the setting that ships the search goes, up and down; of b1 and b2 their distance from 1."""
+RATE_FACTOR = 10.0
+"""How far the search goes from the learning rate that ships, up and down; settings' records say how far they go."""
 
 # The learning rate matters most: the first trials have what ships, and its rate times these.
 _FIRST_RATES = (1.0, 3.0, 1 / 3)
@@ -45,8 +44,9 @@ class TuneSettings:
       data: the data set.
       seed: of the initial weights and the order of the data; that of the sampler too.
       sampler: `tpe` or `random`.
-      band: of `band-sonew`.
       learning_rate: around which to search; None for the one that ships.
+      settings: of the optimizer, by name, in place of those that ship. Those that a step takes at run time are searched
+        around them, the others stay.
     """
 
     optimizer: str
@@ -57,8 +57,13 @@ class TuneSettings:
     data: str = "mnist-10k"
     seed: int = 0
     sampler: str = "tpe"
-    band: int | None = None
     learning_rate: float | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object."""
+        described = asdict(self)
+        return {**described, **described.pop("settings")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +122,18 @@ def tune(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").propagate = False
+    preset = _preset(settings)
+    axes = _axes(settings, preset)
     study = _open_study(optuna, settings, folder)
     left = None if trials is None else max(trials - len(_finished(study)), 0)
 
     def report(study: Any, trial: Any) -> None:
-        asked = ", ".join(f"{key} {value:.4g}" for key, value in _settings_of(trial.params).items())
+        asked = ", ".join(f"{key} {value:.4g}" for key, value in _values_of(axes, trial.params).items())
         value = "diverged" if trial.value is None or math.isinf(trial.value) else f"train loss {trial.value:.4f}"
         say(f"trial {trial.number}: {asked}: {'pruned' if trial.state.name == 'PRUNED' else value}")
 
     if left != 0:
-        objective = _Objective(optuna, settings, folder, data_dir)
+        objective = _Objective(optuna, settings, preset, axes, folder, data_dir)
         if not study.trials:
             for factor in _FIRST_RATES:
                 study.enqueue_trial(objective.shipped(factor))
@@ -140,18 +147,89 @@ def tune(
             callbacks=[report],
             gc_after_trial=True,
         )
-    result = _result(study, settings)
-    (folder / BEST_FILE).write_text(json.dumps(asdict(settings) | asdict(result), indent=1) + "\n", encoding="utf-8")
+    result = _result(study, settings, axes)
+    (folder / BEST_FILE).write_text(json.dumps(settings.to_json() | asdict(result), indent=1) + "\n", encoding="utf-8")
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """A number that is searched, on a logarithmic scale.
+
+    Attributes:
+      name: of the setting, or `learning_rate`.
+      center: the value around which to search.
+      factor: how far to go, up and down.
+      from_one: whether the distance from 1 is searched in place of the number.
+      most: the largest value, or distance, that is tried.
+    """
+
+    name: str
+    center: float
+    factor: float
+    from_one: bool = False
+    most: float = math.inf
+
+    @property
+    def shipped(self) -> float:
+        """The parameter of a trial that has the center's value."""
+        return 1 - self.center if self.from_one else self.center
+
+    def suggest(self, trial: Any, limit: float) -> float:
+        """A trial's parameter; `limit` is the largest decay with which what is stored still falls."""
+        least, most = self.shipped / self.factor, min(self.shipped * self.factor, self.most)
+        if self.from_one and math.isfinite(limit):
+            least = max(least, 1.001 * (1 - limit))  # a little less, since settings are rounded
+        return float(trial.suggest_float(self.name, least, most, log=True))
+
+    def value(self, parameter: float) -> float:
+        """What a trial's parameter means, to six digits."""
+        return float(f"{1 - parameter if self.from_one else parameter:.6g}")
+
+
+def _preset(settings: TuneSettings) -> OptimizerSettings:
+    return optimizer_settings(settings.optimizer, precision=settings.precision, **settings.settings)
+
+
+def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...]:
+    """What is searched: the learning rate, and every setting that a step takes at run time."""
+    rate = preset.learning_rate if settings.learning_rate is None else settings.learning_rate
+    axes = [_Axis(name="learning_rate", center=rate, factor=RATE_FACTOR)]
+    for setting in record_of(preset.name).settings:
+        if setting.at_run_time:
+            axes.append(
+                _Axis(
+                    name=setting.name,
+                    center=preset.values[setting.name],
+                    factor=setting.search,
+                    from_one=setting.from_one,
+                    # Short of the bound, which the rounding of a value could go over.
+                    most=1 - setting.least if setting.from_one else 0.99 * setting.most,
+                )
+            )
+    return tuple(axes)
+
+
+def _values_of(axes: Sequence[_Axis], parameters: Mapping[str, float]) -> dict[str, float]:
+    """A trial's parameters as the optimizer's settings."""
+    return {axis.name: axis.value(parameters[axis.name]) for axis in axes if axis.name in parameters}
 
 
 class _Objective:
     """A trial; its compiled step is shared by all."""
 
-    def __init__(self, optuna: Any, settings: TuneSettings, folder: Path, data_dir: Path | None) -> None:
+    def __init__(
+        self,
+        optuna: Any,
+        settings: TuneSettings,
+        preset: OptimizerSettings,
+        axes: Sequence[_Axis],
+        folder: Path,
+        data_dir: Path | None,
+    ) -> None:
         self._optuna = optuna
         self._settings = settings
-        preset = optimizer_settings(settings.optimizer, precision=settings.precision, band=settings.band)
+        self._axes = axes
         self._trainer = Trainer(
             preset,
             model=settings.model,
@@ -161,28 +239,16 @@ class _Objective:
             data_dir=data_dir,
             folder=folder,
         )
-        values = {name: getattr(preset, name) for name in ("learning_rate", *self._trainer.names)}
-        if settings.learning_rate is not None:
-            values["learning_rate"] = settings.learning_rate
-        # What is searched, on logarithmic scales, around these.
-        self._centers = {name: 1 - value if name in _ONE_MINUS else value for name, value in values.items()}
 
     def shipped(self, factor: float) -> dict[str, float]:
         """The parameters of the trial that has the preset's settings, its learning rate times a factor."""
-        return {**self._centers, "learning_rate": self._centers["learning_rate"] * factor}
+        parameters = {axis.name: axis.shipped for axis in self._axes}
+        return {**parameters, "learning_rate": parameters["learning_rate"] * factor}
 
     def __call__(self, trial: Any) -> float:
-        asked = {}
-        for name, center in self._centers.items():
-            least, most = center / FACTORS[name], center * FACTORS[name]
-            if name in _ONE_MINUS:
-                most = min(most, 1.0)  # a decay is not negative
-                # Nor so slow that what is stored never falls; a little less, since settings are rounded.
-                least = max(least, 1.001 * (1 - self._trainer.limits.get(name, 1.0)))
-            elif (self._settings.optimizer, name) == ("kbfgs", "eps"):
-                most = min(most, 0.99 * KBFGS_LARGEST_EPS)
-            asked[name] = trial.suggest_float(name, least, most, log=True)
-        given = _settings_of(asked)
+        limits = self._trainer.limits
+        asked = {axis.name: axis.suggest(trial, limits.get(axis.name, math.inf)) for axis in self._axes}
+        given = _values_of(self._axes, asked)
         for epoch in self._trainer.epochs(
             seed=self._settings.seed,
             epochs=self._settings.epochs,
@@ -197,12 +263,6 @@ class _Objective:
         train_loss, test_loss = self._trainer.losses(epoch.state)
         trial.set_user_attr("test_loss", test_loss)
         return train_loss if math.isfinite(train_loss) else math.inf
-
-
-def _settings_of(parameters: Mapping[str, float]) -> dict[str, float]:
-    """A trial's parameters as the optimizer's settings."""
-    values = {name: 1 - value if name in _ONE_MINUS else value for name, value in parameters.items()}
-    return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
 def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
@@ -226,14 +286,14 @@ def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
         study.sampler = _sampler(optuna, settings.sampler, settings.seed + len(study.trials))
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise SonewError(f"{path} is not a study of `sonew tune`, or is damaged ({error}): move it away") from None
-    asked = asdict(settings)
+    asked = settings.to_json()
     if had is None:
         study.set_user_attr("settings", asked)
-    for key, value in asked.items():
-        if had is not None and had.get(key) != value:
+    for key in () if had is None else dict.fromkeys([*asked, *had]):
+        if had.get(key) != asked.get(key):
             raise UsageError(
-                f"the study in {folder} has {key.replace('_', '-')} {had.get(key)}, not {value}: give the same, or "
-                "another -o/--output"
+                f"the study in {folder} has {key.replace('_', '-')} {had.get(key)}, not {asked.get(key)}: give the "
+                "same, or another -o/--output"
             )
     return study
 
@@ -267,15 +327,16 @@ def _stopped(study: Any) -> list[dict[str, float]]:
     return stopped
 
 
-def _result(study: Any, settings: TuneSettings) -> TuneResult:
+def _result(study: Any, settings: TuneSettings, axes: Sequence[_Axis]) -> TuneResult:
     trials = _finished(study)
     complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None and math.isfinite(t.value)]
     best = min(complete, key=lambda trial: trial.value, default=None)
-    given = None if best is None else _settings_of(best.params)
+    given = None if best is None else _values_of(axes, best.params)
     words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
     words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
-    words += [] if settings.band is None else ["--band", str(settings.band)]
-    words += [word for name, value in (given or {}).items() for word in (flag_of(name), f"{value:g}")]
+    words += [
+        word for name, value in {**settings.settings, **(given or {})}.items() for word in (flag_of(name), f"{value:g}")
+    ]
     return TuneResult(
         best=given,
         train_loss=None if best is None else best.value,
@@ -283,7 +344,7 @@ def _result(study: Any, settings: TuneSettings) -> TuneResult:
         trials=len(trials),
         each=tuple(
             {
-                **_settings_of(trial.params),
+                **_values_of(axes, trial.params),
                 "train_loss": trial.value if trial in complete else None,
                 "epochs": max(trial.intermediate_values, default=0),
             }

@@ -13,7 +13,8 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS, flag_of
+from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS
+from sonew_compiled.setting import flag_of
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.presets import BenchPreset

@@ -16,6 +16,7 @@ from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     PRECISIONS,
+    RECORDS,
     SETTINGS,
     OptimizerSettings,
     optimizer_settings,
@@ -102,24 +103,24 @@ def schedule_options(command: Command) -> Command:
     )(command)
 
 
+# More optimizers than this are not named in a setting's help.
+_MOST_NAMED = 4
+
+
+def _setting_option(name: str) -> Callable[[Command], Command]:
+    """The option of a setting, from the records of the optimizers that have it."""
+    having = {record.name: setting for record in RECORDS.values() if (setting := record.setting(name))}
+    first = next(iter(having.values()))
+    of_whom = f" ({', '.join(having)})" if len(having) <= _MOST_NAMED else ""
+    defaults = {setting.default for setting in having.values()}
+    default = f"{defaults.pop():g}" if len(defaults) == 1 else "the optimizer's preset"
+    return click.option(
+        first.flag, name, type=first.kind, help=f"{first.help.removesuffix('.')}{of_whom}.  [default: {default}]"
+    )
+
+
 # Those that replace settings of the optimizer's preset.
-_SETTING_OPTIONS = (
-    click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]"),
-    click.option("--b1", type=float, help="Decay of the momentum.  [default: the optimizer's preset]"),
-    click.option("--b2", type=float, help="Decay of the statistics.  [default: the optimizer's preset]"),
-    click.option("--eps", type=float, help="Damping.  [default: the optimizer's preset]"),
-    click.option(
-        "--precond-interval",
-        type=int,
-        help="Steps from one preconditioner of shampoo, soap, full-adagrad or kfac to the next.  "
-        "[default: the optimizer's preset]",
-    ),
-    click.option("--block-size", type=int, help="Largest side of shampoo's blocks.  [default: 2048]"),
-    click.option("--rank", type=int, help="Rows of rfdson's sketch.  [default: 4]"),
-    click.option("--weight-decay", type=float, help="Decoupled weight decay.  [default: the optimizer's preset]"),
-    click.option("--local-steps", type=int, help="Steps that locoprop's layers make in a step.  [default: 10]"),
-    click.option("--activation-rate", type=float, help="Distance of locoprop's targets.  [default: 0.01]"),
-)
+_SETTING_OPTIONS: Sequence[Callable[[Command], Command]] = tuple(_setting_option(name) for name in SETTINGS)
 
 
 def setting_options(command: Command) -> Command:
@@ -136,7 +137,7 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
 
 def compile_options(command: Command) -> Command:
     """What is compiled into a bundle."""
-    options = (
+    options: Sequence[Callable[[Command], Command]] = (
         click.option(
             "--model",
             help=f"{', '.join(MODELS)}, or package.module:attribute of yours.  [default: {MODELS[0]}]",

@@ -12,7 +12,8 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.presets import SETTINGS, flag_of
+from sonew_compiled.presets import SETTINGS
+from sonew_compiled.setting import flag_of
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle, TrainSettings

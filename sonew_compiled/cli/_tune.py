@@ -10,7 +10,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError
-from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS
+from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS, SETTINGS
 
 
 @click.command("tune")
@@ -25,7 +25,7 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS
     help="What to tune.",
 )
 @click.option("--learning-rate", type=options.RATE, help="Around which to search.  [default: what ships]")
-@click.option("--band", type=int, help="Off-diagonals of band-sonew's preconditioner.  [default: 4]")
+@options.setting_options
 @click.option(
     "--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True, help="The policy to tune it for."
 )
@@ -46,8 +46,9 @@ def tune_command(
 ) -> None:
     """Search an optimizer's learning rate, b1, b2 and eps by training with many.
 
-    Every trial trains by the protocol of sonew run. The settings are inputs of one compiled step.
-    The study is written as it goes: the same command goes on with it.
+    Every trial trains by the protocol of sonew run. What is searched is an input of one compiled step; a value given
+    for it is where the search begins, other settings stay as given. The study is written as it goes: the same command
+    goes on with it.
 
     \b
     Examples:
@@ -57,13 +58,14 @@ def tune_command(
     options.load_model(what["model"])
     from sonew_compiled.bench.tuning import TuneSettings, tune
 
-    settings = TuneSettings(**what)
+    given = {name: value for name in SETTINGS if (value := what.pop(name)) is not None}
+    settings = TuneSettings(**what, settings=given)
     try:
         result = tune(settings, output, trials=trials, minutes=minutes, data_dir=data_dir, say=options.say)
     except KeyboardInterrupt:
         raise SonewError(f"stopped; the finished trials are in {output}: the same command goes on") from None
     if as_json:
-        options.print_json(dataclasses.asdict(settings) | dataclasses.asdict(result))
+        options.print_json(settings.to_json() | dataclasses.asdict(result))
     if result.best is None:
         raise SonewError(f"none of {result.trials} trials trained to the end: every loss became NaN or infinite")
     if not as_json:

@@ -3,6 +3,7 @@
 from sonew_compiled.optimizer._adam8bit import ScaleByAdam8bitState as ScaleByAdam8bitState
 from sonew_compiled.optimizer._adam8bit import adam_8bit as adam_8bit
 from sonew_compiled.optimizer._adam8bit import scale_by_adam_8bit as scale_by_adam_8bit
+from sonew_compiled.optimizer._factory import optimizer_factory as optimizer_factory
 from sonew_compiled.optimizer._full_adagrad import ScaleByFullAdagradState as ScaleByFullAdagradState
 from sonew_compiled.optimizer._full_adagrad import full_adagrad as full_adagrad
 from sonew_compiled.optimizer._full_adagrad import scale_by_full_adagrad as scale_by_full_adagrad
@@ -27,7 +28,6 @@ from sonew_compiled.optimizer._ons import scale_by_ons as scale_by_ons
 from sonew_compiled.optimizer._own_backward import BackwardTransformation as BackwardTransformation
 from sonew_compiled.optimizer._precision import statistics_dtype as statistics_dtype
 from sonew_compiled.optimizer._refresh import never_due as never_due
-from sonew_compiled.optimizer._registry import optimizer_factory as optimizer_factory
 from sonew_compiled.optimizer._rfdson import RfdsonState as RfdsonState
 from sonew_compiled.optimizer._rfdson import ScaleByRfdsonState as ScaleByRfdsonState
 from sonew_compiled.optimizer._rfdson import rfdson as rfdson

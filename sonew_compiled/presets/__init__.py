@@ -1,0 +1,20 @@
+"""What the project knows of each optimizer, and the settings that ship. A device's command line loads it: no JAX here.
+
+The settings were found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py` and, most, by `sonew tune` for
+20 epochs: `docs/lab-notes.md` says how, and the runs are in `docs/results/`.
+"""
+
+from sonew_compiled.presets._choose import DEFAULT_OPTIMIZER as DEFAULT_OPTIMIZER
+from sonew_compiled.presets._choose import OPTIMIZERS as OPTIMIZERS
+from sonew_compiled.presets._choose import RECORDS as RECORDS
+from sonew_compiled.presets._choose import SETTINGS as SETTINGS
+from sonew_compiled.presets._choose import OptimizerSettings as OptimizerSettings
+from sonew_compiled.presets._choose import optimizer_settings as optimizer_settings
+from sonew_compiled.presets._choose import record_of as record_of
+from sonew_compiled.presets._choose import runtime_settings_of as runtime_settings_of
+from sonew_compiled.presets._choose import settings_of as settings_of
+from sonew_compiled.presets._record import Hyperparameter as Hyperparameter
+from sonew_compiled.presets._record import OptimizerRecord as OptimizerRecord
+
+PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
+"""The names of the precision policies; `sonew_compiled.passes` has what each means."""

@@ -1,0 +1,109 @@
+"""From an optimizer's name and what a user asks for to its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.presets import _first_order, _matrix, _of_a_loss, _sonew
+from sonew_compiled.presets._record import OptimizerRecord
+from sonew_compiled.setting import flag_of
+
+RECORDS: Mapping[str, OptimizerRecord] = MappingProxyType(
+    {record.name: record for family in (_sonew, _first_order, _matrix, _of_a_loss) for record in family.RECORDS}
+)
+"""All records by name, in the order in which documents and `--help` name them."""
+
+OPTIMIZERS = tuple(RECORDS)
+DEFAULT_OPTIMIZER = "tridiag-sonew"
+SETTINGS = tuple(dict.fromkeys(setting.name for record in RECORDS.values() for setting in record.settings))
+"""The names of all settings that some optimizer takes."""
+
+# More optimizers than this are not proposed in place of one that does not take a setting.
+_MOST_OTHERS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """An optimizer by name, with everything that is compiled in and the learning rate that goes with it.
+
+    Attributes:
+      name: one of `OPTIMIZERS`.
+      learning_rate: the peak of the schedule; a runtime input, so this is only the default.
+      values: the settings that its record names, by name; those left out are the ones that ship.
+
+    Raises:
+      UsageError: no such optimizer, a setting that it does not have, or a value out of range.
+    """
+
+    name: str
+    learning_rate: float
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        record = record_of(self.name)
+        for key, value in self.values.items():
+            setting = record.setting(key)
+            if setting is not None:
+                setting.check(value)
+            elif value != record.fixed.get(key):
+                raise UsageError(_not_taken(record, key, value))
+        object.__setattr__(self, "values", MappingProxyType({**record.values, **self.values}))
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object: the name, the learning rate and the settings."""
+        return {"name": self.name, "learning_rate": self.learning_rate, **self.values}
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> OptimizerSettings:
+        """The inverse of `to_json`; a setting that is None is one that the optimizer does not have."""
+        values = {key: value for key, value in described.items() if value is not None}
+        return cls(name=values.pop("name"), learning_rate=values.pop("learning_rate"), values=values)
+
+
+def record_of(name: str) -> OptimizerRecord:
+    """The record of an optimizer.
+
+    Raises:
+      UsageError: there is no such optimizer.
+    """
+    if name not in RECORDS:
+        raise UsageError(f"unknown optimizer {name!r}; give one of {', '.join(OPTIMIZERS)}")
+    return RECORDS[name]
+
+
+def settings_of(name: str) -> tuple[str, ...]:
+    """The settings that can be chosen for an optimizer: the band of diag-sonew and tridiag-sonew cannot."""
+    return tuple(setting.name for setting in record_of(name).settings)
+
+
+def runtime_settings_of(name: str) -> tuple[str, ...]:
+    """Of `settings_of`, those that a compiled step can take at run time."""
+    return tuple(setting.name for setting in record_of(name).settings if setting.at_run_time)
+
+
+def optimizer_settings(
+    name: str = DEFAULT_OPTIMIZER, *, precision: str = "f32", **settings: float | None
+) -> OptimizerSettings:
+    """The preset of `name` under a precision policy, with what is given put in its place.
+
+    Args:
+      name: one of `OPTIMIZERS`.
+      precision: one of `PRECISIONS`; some optimizers have another learning rate for it.
+      settings: of the optimizer, as docs/optimizers.md lists them; None for what ships.
+
+    Raises:
+      UsageError: no such optimizer, a setting that the optimizer does not take, or a number out of range.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    return OptimizerSettings(name=name, learning_rate=record_of(name).rate_under(precision), values=given)
+
+
+def _not_taken(record: OptimizerRecord, key: str, value: object) -> str:
+    accepted = ", ".join(setting.flag for setting in record.settings) or "no settings"
+    others = [other for other in OPTIMIZERS if key in settings_of(other)]
+    instead = f", or give --optimizer {' or '.join(others)}" if 0 < len(others) <= _MOST_OTHERS else ""
+    return f"{flag_of(key)} {value} does not go with {record.name}, which takes {accepted}; leave it out{instead}"

@@ -1,0 +1,64 @@
+"""The records of SONew."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from sonew_compiled.presets._record import Hyperparameter, OptimizerRecord
+from sonew_compiled.presets._settings import b1, b2, eps
+
+_FACTORY = "sonew_compiled.optimizer:sonew"
+_PAPER = "SONew, 2023, arXiv 2311.10085"
+
+# `diag-sonew` and `band-sonew` have what was found for `tridiag-sonew`.
+_RATE = 7e-3
+_SETTINGS = (b1(0.9), b2(0.95), eps(1e-6))
+# Parameters rounded to nearest in bfloat16 lose the steps at the end of a schedule, for which larger ones before make
+# up (docs/precision.md).
+_RATES = MappingProxyType({"bf16": 1.3e-2})
+
+RECORDS = (
+    OptimizerRecord(
+        name="diag-sonew",
+        factory=_FACTORY,
+        learning_rate=_RATE,
+        settings=_SETTINGS,
+        fixed=MappingProxyType({"band": 0}),
+        grafted=True,
+        paper=_PAPER,
+        state="2",
+    ),
+    OptimizerRecord(
+        name="tridiag-sonew",
+        factory=_FACTORY,
+        learning_rate=_RATE,
+        rates=_RATES,
+        settings=_SETTINGS,
+        fixed=MappingProxyType({"band": 1}),
+        grafted=True,
+        paper=_PAPER,
+        state="3",
+    ),
+    OptimizerRecord(
+        name="band-sonew",
+        factory=_FACTORY,
+        learning_rate=_RATE,
+        rates=_RATES,
+        settings=(
+            *_SETTINGS,
+            Hyperparameter(
+                name="band",
+                kind=int,
+                default=4,
+                help="Off-diagonals of the preconditioner.",
+                least=0,
+                most=32,
+                accepted="a whole number from 0 (diagonal) to 32",
+            ),
+        ),
+        grafted=True,
+        paper=_PAPER,
+        state="2 + `band`",
+        limits="`band` up to 32",
+    ),
+)
