@@ -28,6 +28,7 @@ from sonew_compiled.runtime.device import missing_drivers as missing_drivers
 from sonew_compiled.runtime.device import open_device as open_device
 from sonew_compiled.runtime.evaluate import evaluate as evaluate
 from sonew_compiled.runtime.evaluate import predict as predict
+from sonew_compiled.runtime.folder import RunFolder as RunFolder
 from sonew_compiled.runtime.interruption import Interrupted as Interrupted
 from sonew_compiled.runtime.manifest import Manifest as Manifest
 from sonew_compiled.runtime.metrics import EpochMetrics as EpochMetrics
@@ -36,11 +37,11 @@ from sonew_compiled.runtime.picture import reconstruction_grid as reconstruction
 from sonew_compiled.runtime.program import Program as Program
 from sonew_compiled.runtime.report import Reporter as Reporter
 from sonew_compiled.runtime.report import make_reporter as make_reporter
-from sonew_compiled.runtime.schedule import SCHEDULES as SCHEDULES
 from sonew_compiled.runtime.schedule import learning_rates as learning_rates
-from sonew_compiled.runtime.settings import TrainSettings as TrainSettings
 from sonew_compiled.runtime.settings import resumed_settings as resumed_settings
 from sonew_compiled.runtime.state import TrainingState as TrainingState
 from sonew_compiled.runtime.train import DivergedError as DivergedError
 from sonew_compiled.runtime.train import TrainResult as TrainResult
 from sonew_compiled.runtime.train import train as train
+from sonew_compiled.train_settings import SCHEDULES as SCHEDULES
+from sonew_compiled.train_settings import TrainSettings as TrainSettings

@@ -69,6 +69,12 @@ class Bundle:
         self.read(name)
         return self.path / name
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and hashes of all its files: which bundle a checkpoint was trained from."""
+        files = sorted((name, spec.sha256) for name, spec in self.manifest.files.items())
+        return hashlib.sha256(json.dumps(files).encode()).hexdigest()
+
     def executable(self, target: TargetSpec) -> Path:
         """The path of the target's executable, checked as `file` does."""
         return self.file(target.file)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.dtypes import as_dtype, is_floating
 from sonew_compiled.runtime.manifest import Manifest, TensorSpec
 from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors, write_tensors
@@ -117,12 +118,14 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Raises:
       UsageError: there is none.
+      SonewError: the run there was being replaced, which cannot be finished.
     """
     path = Path(path)
     if not path.is_dir():
         if not path.exists():
             raise UsageError(f"there is no checkpoint at {path}: give a step-*.safetensors file or its directory")
         return path
+    replacement.finish(path)
     found = latest(path)
     if found is None:
         raise UsageError(f"there is no checkpoint (step-*.safetensors) in {path}: give the --output of an earlier run")
@@ -151,7 +154,8 @@ def prune(directory: Path, keep: int) -> None:
       keep: 1 or more.
     """
     assert keep >= 1
-    for path in [path for _, path in list_checkpoints(directory)[:-keep]] + list(directory.glob(".step-*.tmp")):
+    litter = [path for name in (".step-*.tmp", ".metrics.jsonl.*.tmp") for path in directory.glob(name)]
+    for path in [path for _, path in list_checkpoints(directory)[:-keep]] + litter:
         # One that cannot be removed is a nuisance, no reason to stop training.
         with contextlib.suppress(OSError):
             path.unlink()

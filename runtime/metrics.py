@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
@@ -54,14 +55,19 @@ class MetricsFile:
         if not hold:
             self.release()
 
-    def release(self) -> None:
-        """Lets the lines so far, if they were held, take the place of those in the file.
+    def release(self, directory: Path | None = None) -> None:
+        """Writes the lines so far, if they were held; those to come are added to the run's file.
+
+        Args:
+          directory: where to write them, to be moved to the run's by the caller; by default there at once, in place of
+            the lines that are there.
 
         Raises:
-          SonewError: it cannot be written.
+          SonewError: they cannot be written.
         """
         if self._held is not None:
-            write_atomically(self.path, ["".join(self._held).encode()])
+            path = self.path if directory is None else directory / METRICS_FILE
+            write_atomically(path, ["".join(self._held).encode()])
             self._held = None
 
     def append(self, metrics: EpochMetrics) -> None:
@@ -87,6 +93,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     Raises:
       SonewError: the file cannot be read, or is not one of metrics.
     """
+    replacement.finish(directory)
     path = directory / METRICS_FILE
     rows: list[dict[str, float]] = []
     try:

@@ -8,16 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from sonew_compiled.errors import UsageError
-
-SCHEDULES = ("paper", "constant", "cosine")
-DEFAULT_SCHEDULE = "paper"
+from sonew_compiled.train_settings import SCHEDULES, default_warmup_epochs
 
 _LARGEST = float(np.finfo(np.float32).max)
-
-
-def default_warmup_epochs(epochs: int) -> int:
-    """The larger of 2 and a twentieth of the epochs, but always fewer than the epochs."""
-    return min(max(2, round(epochs / 20)), epochs - 1)
 
 
 def learning_rates(

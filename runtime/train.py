@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shlex
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,24 +12,18 @@ import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.bundle import Bundle
-from sonew_compiled.runtime.checkpoint import (
-    Checkpoint,
-    find_checkpoint,
-    first_not_finite,
-    list_checkpoints,
-    load_checkpoint,
-    prune,
-    save_checkpoint,
-)
+from sonew_compiled.runtime.checkpoint import Checkpoint, find_checkpoint, first_not_finite, load_checkpoint
 from sonew_compiled.runtime.data import BoundData, Dataset, bind
-from sonew_compiled.runtime.device import DEFAULT_DEVICE, Buffer, Device
+from sonew_compiled.runtime.device import Buffer, Device
 from sonew_compiled.runtime.evaluate import evaluate
+from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
-from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
+from sonew_compiled.runtime.metrics import EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.report import Reporter
-from sonew_compiled.runtime.settings import TrainSettings
+from sonew_compiled.runtime.schedule import learning_rates
 from sonew_compiled.runtime.state import TrainingState
+from sonew_compiled.train_settings import TrainSettings, train_options
 
 
 class DivergedError(SonewError):
@@ -50,7 +42,7 @@ class TrainResult:
       images_per_second: over these seconds; 0 if there was nothing left to train.
       checkpoint: of the last step.
       metrics: the `metrics.jsonl` of the run.
-      bundle: that was trained from.
+      bundle: that was trained from, where it is now.
       target: the executable of the bundle that ran.
       device: it ran on.
     """
@@ -76,7 +68,6 @@ def train(
     output: str | Path,
     resume: str | Path | None = None,
     overwrite: bool = False,
-    replaced: Callable[[], None] | None = None,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
 ) -> TrainResult:
@@ -92,7 +83,6 @@ def train(
       output: the run's directory; made if need be.
       resume: a checkpoint to go on from, or a directory for the latest one in it.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
-      replaced: is called when that checkpoint is there, before the other run's are removed.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
 
@@ -102,23 +92,16 @@ def train(
       Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
       SonewError: a file is damaged or cannot be written, or the device failed.
     """
+    folder = RunFolder(output)
     if resume_command is None:
-        resume_command = _resume_command(bundle, dataset, device, Path(output))
-    run = _Run(
-        bundle,
-        dataset,
-        settings,
-        device,
-        Path(output),
-        resume,
-        overwrite,
-        replaced,
-        reporter or Reporter(),
-        resume_command,
-    )
-    with run.reporter, Interruption() as interruption:
-        run.train(interruption)
-        return run.result(interruption)
+        resume_command = folder.resume_command(bundle.path, data=dataset.name, device=device.name, settings=settings)
+    try:
+        run = _Run(bundle, dataset, settings, device, folder, resume, overwrite, reporter or Reporter(), resume_command)
+        with run.reporter, Interruption() as interruption:
+            run.train(interruption)
+            return run.result(interruption)
+    finally:
+        folder.discard()
 
 
 class _Run:
@@ -130,22 +113,27 @@ class _Run:
         dataset: Dataset,
         settings: TrainSettings,
         device: Device,
-        output: Path,
+        folder: RunFolder,
         resume: str | Path | None,
         overwrite: bool,
-        replaced: Callable[[], None] | None,
         reporter: Reporter,
         resume_command: str,
     ) -> None:
         manifest = bundle.manifest
         self.settings = settings
-        self.output = output
+        self.folder = folder
         self.reporter = reporter
         self.resume_command = resume_command
         self.data = bind(dataset.train, manifest.batch, manifest.classes)
         self.test_data = bind(dataset.test, manifest.batch, manifest.classes)
         self.steps_per_epoch = self.data.steps_per_epoch
-        self.rates = settings.rates(self.steps_per_epoch)
+        self.rates = learning_rates(
+            settings.schedule,
+            peak=settings.learning_rate,
+            epochs=settings.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            warmup_epochs=settings.warmup_epochs,
+        )
         self.steps = settings.epochs * self.steps_per_epoch
         self.header = {
             **settings.to_metadata(),
@@ -153,6 +141,7 @@ class _Run:
             "data": dataset.name,
             "data_fingerprint": dataset.fingerprint,
             "compiled": _compiled(bundle),
+            "bundle": bundle.digest,
         }
         self.step = 0
         self.loss_sum = 0.0  # of the epoch's batches so far
@@ -160,19 +149,8 @@ class _Run:
         resumed = None if resume is None else find_checkpoint(resume)
         checkpoint = None if resumed is None else load_checkpoint(resumed, manifest)
         if resumed is not None and checkpoint is not None:
-            self._check_resumed(resumed, checkpoint)
-        goes_on_here = resumed is not None and resumed.parent.resolve() == output.resolve()
-        found = list_checkpoints(output)
-        if found and not goes_on_here and not overwrite:
-            raise UsageError(
-                f"{output} holds another run up to {found[-1][1].name}: go on with it by --resume "
-                f"{shlex.quote(str(output))}, replace it by --overwrite, or choose another --output"
-            )
-        # The checkpoints of the run that this one replaces, or of the steps that it does again: they and their metrics
-        # are removed only when there is one to take their place.
-        goes_on_after = checkpoint.step if checkpoint and goes_on_here else -1
-        self.stale = [path for step, path in found if step > goes_on_after]
-        self.replaced = replaced
+            self._check_resumed(resumed, checkpoint, bundle)
+        folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)
         if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed, learning_rate=settings.learning_rate)
@@ -182,18 +160,16 @@ class _Run:
             self.loss_sum = float(checkpoint.settings.get("epoch_loss_sum", "0"))
             self.last_good = resumed
         self.first_step = self.step
-        self.metrics = MetricsFile(
-            output, step=self.step, source=resumed.parent if resumed else output, hold=bool(self.stale)
-        )
+        self.files = folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite)
         self.seconds = 0.0
 
-    def _check_resumed(self, path: Path, checkpoint: Checkpoint) -> None:
+    def _check_resumed(self, path: Path, checkpoint: Checkpoint, bundle: Bundle) -> None:
         """What a resumed run must have in common with the one that it goes on with."""
         had = checkpoint.settings
         for key, what, remedy in (
             ("batch_size", "batch size", "compile the bundle with its --batch-size"),
             ("data_fingerprint", "data with fingerprint", f"give the --data it had, {had.get('data', 'unknown')}"),
-            ("seed", "seed", "leave out --seed"),
+            *((option.name, option.name, f"leave out {option.flag}") for option in train_options() if option.is_fixed),
         ):
             if had.get(key) != self.header[key]:
                 raise UsageError(
@@ -205,6 +181,12 @@ class _Run:
             raise UsageError(
                 f"{path} was trained with {compiled}, the bundle has {self.header['compiled']}: use the bundle that it "
                 "was trained with"
+            )
+        # A bundle that is named may be another one of the same program, for another device.
+        if RunFolder(path.parent).owns(bundle.path) and had.get("bundle", bundle.digest) != bundle.digest:
+            raise UsageError(
+                f"{path} was trained from another bundle than {bundle.path}: give that one, by sonew run "
+                "BUNDLE --resume"
             )
         if checkpoint.step > self.steps:
             raise UsageError(
@@ -250,7 +232,7 @@ class _Run:
                     )
                     epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
                     # Before the checkpoint: a resumed run drops a line too many, and would never write a missing one.
-                    self.metrics.append(metrics)
+                    self.files.append(metrics)
                     self.reporter.epoch(metrics)
                     if self.step % every == 0 and self.step < stop:
                         self._save()
@@ -286,8 +268,8 @@ class _Run:
             seconds=self.seconds,
             images_per_second=images / self.seconds if images else 0.0,
             checkpoint=saved,
-            metrics=self.metrics.path,
-            bundle=self.program.bundle.path,
+            metrics=self.files.metrics,
+            bundle=self.folder.place_of(self.program.bundle.path),
             target=self.program.target.name,
             device=self.program.device.name,
         )
@@ -301,19 +283,9 @@ class _Run:
         settings = {**self.header, "epoch_loss_sum": repr(self.loss_sum)}
         checkpoint = Checkpoint(step=self.step, tensors=tensors, settings=settings)
         try:
-            self.last_good = save_checkpoint(self.output, checkpoint, self.program.manifest)
+            self.last_good = self.files.save(checkpoint, self.program.manifest, keep=self.settings.keep)
         except SonewError as error:
             raise SonewError(f"{error}; {self._way_back()}") from None
-        self.metrics.release()
-        if self.replaced:
-            self.replaced()
-            self.replaced = None
-        for path in self.stale:
-            if path != self.last_good:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-        self.stale = []
-        prune(self.output, self.settings.keep)
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
@@ -345,10 +317,3 @@ def _compiled(bundle: Bundle) -> str:
     settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
     given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
     return ", ".join([f"precision {manifest.precision}", *given])
-
-
-def _resume_command(bundle: Bundle, dataset: Dataset, device: Device, output: Path) -> str:
-    words = ["sonew", "run", str(bundle.path), "--data", dataset.name, "--output", str(output), "--resume", str(output)]
-    if device.name != DEFAULT_DEVICE:
-        words += ["--device", device.name]
-    return shlex.join(words)

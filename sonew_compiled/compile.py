@@ -30,8 +30,8 @@ from sonew_compiled.runtime.bundle import writable_bundle
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.limits import check_setting
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
-from sonew_compiled.runtime.schedule import SCHEDULES
 from sonew_compiled.trace import OptimizerFactory, trace_training
+from sonew_compiled.train_settings import SCHEDULES
 
 STABLEHLO_FILE = "module.stablehlo"
 PARAMETERS_FILE = "params.safetensors"

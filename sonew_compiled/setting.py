@@ -65,4 +65,5 @@ class Setting:
           UsageError: with the value and what it may be.
         """
         if not self.accepts(value):
-            raise UsageError(f"{self.flag} is {value}; give {self.accepted}")
+            shown = repr(value) if isinstance(value, str) else value
+            raise UsageError(f"{self.flag} is {shown}; give {self.accepted}")

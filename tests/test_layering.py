@@ -25,6 +25,7 @@ ALLOWED = {
     "errors": (),
     "setting": ("errors",),
     "presets": ("errors", "setting"),
+    "train_settings": ("errors", "setting"),
     "models": ("errors", "presets"),
     "optimizer": ("errors", "presets"),
     "backward": (),
@@ -35,7 +36,7 @@ ALLOWED = {
     "rate_in_state": ("errors", "recurrence"),
     "trace": ("errors", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
     "passes": ("errors",),
-    "runtime": ("errors",),
+    "runtime": ("errors", "train_settings"),
     "lowering": ("errors", "passes", "runtime.manifest"),
     "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
@@ -54,6 +55,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 # These put the parts together.
 FREE = ("", "compile", "cli", "bench")
+
+# Imported at once by the command line, and by the device.
+LIGHT = ("errors", "setting", "presets", "train_settings")
 
 COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}
 
@@ -158,7 +162,8 @@ def test_only_the_command_line_knows_the_benchmarks() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [name for name in MODULES if part_of(name) in ("errors", "setting", "presets", "runtime")]
+    "module",
+    [name for name in MODULES if part_of(name) in (*LIGHT, "runtime")],
 )
 def test_a_device_has_no_compiler(module: str) -> None:
     assert not {name for name in imports(module) for package in COMPILER if f"{name}.".startswith(f"{package}.")}
@@ -168,7 +173,7 @@ def test_a_device_has_no_compiler(module: str) -> None:
 def test_commands_import_what_they_need_when_they_run(module: str) -> None:
     for name in imports(module, at_once=True):
         if name.split(".")[0] == "sonew_compiled":
-            assert part_of(name) in ("cli", "errors", "presets", "setting"), f"{module} imports {name} at once"
+            assert part_of(name) in ("cli", *LIGHT), f"{module} imports {name} at once"
         else:
             assert name.split(".")[0] in {*sys.stdlib_module_names, "click"}, f"{module} imports {name} at once"
 

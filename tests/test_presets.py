@@ -119,7 +119,7 @@ def test_settings_are_one_flat_object_and_cannot_be_changed() -> None:
         ("band-sonew", {"band": 2.5}, "--band is 2.5; give a whole number"),
         ("band-sonew", {"band": True}, "--band is True; give a whole number"),
         ("band-sonew", {"band": 10**400}, "give a whole number"),
-        ("adam", {"b1": "much"}, "--b1 is much; give a decay in [0, 1)"),
+        ("adam", {"b1": "much"}, "--b1 is 'much'; give a decay in [0, 1)"),
         ("tridiag-sonew", {"band": 2}, "--band 2 does not go with tridiag-sonew"),
         ("kbfgs", {"eps": 1.0}, "--eps is 1.0; give a positive number below 1.0, such as 0.3"),
         ("schedule-free-adamw", {"b1": 0.0}, "--b1 is 0.0; give a decay in (0, 1), such as 0.9"),
@@ -135,5 +135,5 @@ def test_what_is_no_setting_is_refused(name: str, given: dict[str, float], said:
 def test_a_word_is_one_of_its_choices() -> None:
     setting = Setting(name="shape", kind=str, choices=("round", "flat"), accepted="round or flat", help="The shape.")
     setting.check("flat")
-    with pytest.raises(UsageError, match="--shape is high; give round or flat"):
+    with pytest.raises(UsageError, match="--shape is 'high'; give round or flat"):
         setting.check("high")

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.runtime.schedule import SCHEDULES, default_warmup_epochs, learning_rates
+from sonew_compiled.runtime.schedule import learning_rates
+from sonew_compiled.train_settings import SCHEDULES, default_warmup_epochs
 
 
 def test_paper_is_the_published_formula() -> None:

@@ -276,9 +276,9 @@ def test_a_signal_saves_and_says_how_to_go_on(
     command = shlex.split(message.partition("go on with: ")[2])
     assert command[:3] == ["sonew", "run", str(bundle.path)]
     options = dict(zip(command[3::2], command[4::2], strict=True))
+    # Its output is the folder that it goes on with.
     assert options == {
         "--data": "tiny-data",
-        "--output": str(tmp_path / "run"),
         "--resume": str(tmp_path / "run"),
         "--device": "local-sync",
     }
@@ -382,14 +382,16 @@ def test_a_full_disk_names_the_last_good_checkpoint(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"epochs": 0}, "0 epochs"),
-        ({"learning_rate": -1.0}, "-1.0"),
-        ({"learning_rate": math.nan}, "nan"),
-        ({"schedule": "linear"}, "'linear'"),
-        ({"warmup_epochs": -1}, "-1 epochs"),
-        ({"keep": 0}, "keep 0"),
-        ({"checkpoint_every": 0}, "checkpoint_every 0"),
-        ({"max_steps": 0}, "max_steps 0"),
+        ({"epochs": 0}, "--epochs is 0;"),
+        ({"learning_rate": -1.0}, "--learning-rate is -1.0;"),
+        ({"learning_rate": math.nan}, "--learning-rate is nan;"),
+        ({"schedule": "linear"}, "--schedule is 'linear'; give one of paper, constant, cosine"),
+        ({"warmup_epochs": -1}, "--warmup-epochs is -1;"),
+        ({"keep": 0}, "--keep is 0;"),
+        ({"checkpoint_every": 0}, "--checkpoint-every is 0;"),
+        ({"max_steps": 0}, "--max-steps is 0;"),
+        ({"seed": 2**31}, "--seed is 2147483648; give a whole number from 0 to 2147483647"),
+        ({"epochs": None}, "--epochs is None;"),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], said: str, refusal: Callable[..., str]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     help="The bundle, a directory.",
 )
 @options.compile_options
-@options.schedule_options
+@options.how_to_train("learning_rate", "schedule")
 @click.option("--dump-ir", type=options.PATH, help="Write the module after each pass into this directory.")
 @click.option("--print-ir-after", multiple=True, metavar="PASS", help="Print the module after this pass, or all.")
 @options.json_option

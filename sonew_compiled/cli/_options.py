@@ -21,6 +21,8 @@ from sonew_compiled.presets import (
     OptimizerSettings,
     optimizer_settings,
 )
+from sonew_compiled.setting import Setting
+from sonew_compiled.train_settings import TrainOption, train_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,22 +37,37 @@ DEFAULT_DATA = "mnist-10k"
 MODELS = ("autoencoder", "autoencoder-small", "classifier")
 
 
-class _Rate(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    """A number from zero on that float32 has, in which it is an input of the step."""
+class _Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
+    """A number in the range of a setting."""
 
     name = "number"
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             number = float(value)
         except ValueError:
-            self.fail(f"{value!r} is not a number; give zero or a positive number, such as 1e-2", param, ctx)
-        if not 0 <= number < 2.0**128:
-            self.fail(f"{value!r} is not accepted; give zero or a positive number, such as 1e-2", param, ctx)
+            self.fail(f"{value!r} is not a number; give {self._setting.accepted}", param, ctx)
+        if not self._setting.accepts(number):
+            self.fail(f"{value!r} is not accepted; give {self._setting.accepted}", param, ctx)
         return number
 
 
-RATE = _Rate()
+def _type_of(setting: Setting) -> click.ParamType:  # type: ignore[type-arg]  # not generic in older releases
+    """What click takes a setting's value with."""
+    if setting.kind is str:
+        return click.Choice(setting.choices)
+    if setting.kind is float:
+        return _Number(setting)
+    least, most = (None if math.isinf(bound) else int(bound) for bound in (setting.least, setting.most))
+    return click.IntRange(min=least, max=most)
+
+
+_TRAIN_OPTIONS = {option.name: option for option in train_options()}
+
+RATE = _type_of(_TRAIN_OPTIONS["learning_rate"])
 PATH = click.Path(path_type=Path)
 
 bundle_argument = click.argument("bundle", type=PATH)
@@ -66,11 +83,6 @@ batch_size_option = click.option(
     default=DEFAULT_BATCH_SIZE,
     show_default=True,
     help="Examples in a step.",
-)
-seed_option = click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    help="Seed of the initial weights and of the order of the data.  [default: 0]",
 )
 
 
@@ -91,16 +103,15 @@ def dataset_of(data: str | None, data_dir: Path | None, checkpoint: Mapping[str,
     return load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir)
 
 
-def schedule_options(command: Command) -> Command:
-    """`--learning-rate`, `--schedule`."""
-    command = click.option(
-        "--schedule",
-        type=click.Choice(["paper", "constant", "cosine"]),
-        help="How the learning rate moves.  [default: the bundle's, else paper]",
-    )(command)
-    return click.option(
-        "--learning-rate", type=RATE, help="Peak learning rate.  [default: the bundle's, else the optimizer's preset]"
-    )(command)
+def how_to_train(*names: str) -> Callable[[Command], Command]:
+    """The options that the fields of `TrainSettings` declare: those of these names, or all."""
+
+    def option(declared: TrainOption) -> Callable[[Command], Command]:
+        shown = f"{declared.help}  [default: {declared.shown_default}]"
+        return click.option(declared.flag, declared.name, type=_type_of(declared), help=shown)
+
+    declared = [_TRAIN_OPTIONS[name] for name in names or _TRAIN_OPTIONS]
+    return lambda command: _with([option(each) for each in declared], command)
 
 
 # More optimizers than this are not named in a setting's help.
@@ -135,34 +146,43 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
     return command
 
 
+_COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
+    click.option(
+        "--model",
+        help=f"{', '.join(MODELS)}, or package.module:attribute of yours.  [default: {MODELS[0]}]",
+    ),
+    click.option("--optimizer", type=click.Choice(OPTIMIZERS), help=f"Optimizer.  [default: {DEFAULT_OPTIMIZER}]"),
+    *_SETTING_OPTIONS,
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        help="What is stored and computed in which dtype.  [default: f32]",
+    ),
+    click.option(
+        "--target",
+        "targets",
+        multiple=True,
+        help="What to compile for, as `sonew targets` lists, or all; repeatable.  [default: cpu]",
+    ),
+    click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
+)
+
+
 def compile_options(command: Command) -> Command:
     """What is compiled into a bundle."""
-    options: Sequence[Callable[[Command], Command]] = (
-        click.option(
-            "--model",
-            help=f"{', '.join(MODELS)}, or package.module:attribute of yours.  [default: {MODELS[0]}]",
-        ),
-        click.option("--optimizer", type=click.Choice(OPTIMIZERS), help=f"Optimizer.  [default: {DEFAULT_OPTIMIZER}]"),
-        *_SETTING_OPTIONS,
-        click.option(
-            "--batch-size",
-            type=click.IntRange(min=1),
-            help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
-        ),
-        click.option(
-            "--precision",
-            type=click.Choice(PRECISIONS),
-            help="What is stored and computed in which dtype.  [default: f32]",
-        ),
-        click.option(
-            "--target",
-            "targets",
-            multiple=True,
-            help="What to compile for, as `sonew targets` lists, or all; repeatable.  [default: cpu]",
-        ),
-        click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
-    )
-    return _with(options, command)
+    return _with(_COMPILE_OPTIONS, command)
+
+
+def what_is_compiled_in() -> dict[str, str]:
+    """The names of the parameters that `compile_options` makes, each with its flag."""
+    made = click.Command("compile")
+    compile_options(made)
+    return {str(parameter.name): parameter.opts[0] for parameter in made.params}
 
 
 def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:

@@ -1,0 +1,188 @@
+"""A run's folder: the bundle it was trained from if `sonew run` compiled it, its checkpoints, and its metrics.
+
+bundle/                  made by `sonew run` without a BUNDLE
+step-*.safetensors       the checkpoints that are kept
+metrics.jsonl            a line for each epoch
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime import replacement
+from sonew_compiled.runtime.bundle import Bundle, is_replaceable, writable_bundle
+from sonew_compiled.runtime.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    list_checkpoints,
+    prune,
+    save_checkpoint,
+)
+from sonew_compiled.runtime.manifest import Manifest
+from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
+from sonew_compiled.train_settings import TrainSettings
+
+
+class RunFolder:
+    """A folder that holds a run, will hold one, or holds one that another is to replace.
+
+    Attributes:
+      path: of the folder.
+      bundle: where the run's own bundle is, if it has one.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.bundle = self.path / replacement.BUNDLE
+
+    def check_free(self, resumed: Path | None, *, overwrite: bool) -> None:
+        """Refuses to put a run where another one is.
+
+        Args:
+          resumed: the checkpoint that the run goes on from.
+          overwrite: whether it may replace another one.
+
+        Raises:
+          UsageError: the folder holds the checkpoints of another run.
+          SonewError: that run was being replaced, which cannot be finished.
+        """
+        # The place to lock the folder: nothing in it was looked at yet.
+        replacement.finish(self.path)
+        found = list_checkpoints(self.path)
+        if found and not overwrite and not self._holds(resumed):
+            raise UsageError(
+                f"{self.path} holds another run up to {found[-1][1].name}: go on with it by --resume "
+                f"{shlex.quote(str(self.path))}, replace it by --overwrite, or choose another --output"
+            )
+
+    def place_for_bundle(self, *, overwrite: bool) -> Path:
+        """Where a bundle for a new run is to be written: beside that of a run that will be replaced.
+
+        Raises:
+          UsageError: the folder holds a run that is not to be replaced, or files of something else where its bundle is
+            to be.
+          SonewError: the folder cannot be written to.
+        """
+        self.check_free(None, overwrite=overwrite)
+        if not list_checkpoints(self.path):
+            return self.bundle
+        writable_bundle(self.bundle)
+        replacement.discard(self.path)
+        return replacement.gathering(self.path) / replacement.BUNDLE
+
+    def place_of(self, bundle: Path) -> Path:
+        """Where a bundle will be once its run has a checkpoint."""
+        return self.bundle if self._is_gathered(bundle) else bundle
+
+    def owns(self, bundle: Path) -> bool:
+        """Whether a bundle is, or will be, the folder's own: `--resume` finds it without being told."""
+        return self.place_of(bundle).resolve() == self.bundle.resolve()
+
+    def discard(self) -> None:
+        """Removes what was gathered for a run that did not come to its first checkpoint."""
+        replacement.discard(self.path)
+
+    def resume_command(
+        self, bundle: Path, *, data: str, device: str, settings: TrainSettings, data_dir: Path | None = None
+    ) -> str:
+        """The command line that goes on with the run; a checkpoint remembers what is not in it.
+
+        Args:
+          bundle: that is trained from.
+          data: the data set's name.
+          device: that it is trained on.
+          settings: how it is trained.
+          data_dir: where the data's files are, if not where they usually are.
+        """
+        words = ["sonew", "run", *([] if self.owns(bundle) else [str(bundle)]), "--resume", str(self.path)]
+        words += ["--data", data, *([] if data_dir is None else ["--data-dir", str(data_dir)]), "--device", device]
+        return shlex.join([*words, *settings.flags()])
+
+    def open(self, bundle: Bundle, *, step: int, resumed: Path | None, overwrite: bool) -> RunWriter:
+        """Prepares the folder for a run.
+
+        Args:
+          bundle: that is trained from.
+          step: the training steps that were done before.
+          resumed: the checkpoint that the run goes on from.
+          overwrite: whether the run may replace another one here.
+
+        Raises:
+          UsageError: the folder holds another run, which may not be replaced.
+          SonewError: a file cannot be read or written.
+        """
+        self.check_free(resumed, overwrite=overwrite)
+        if not self._is_gathered(bundle.path):
+            replacement.discard(self.path)
+        # The checkpoints of the run that this one replaces, or of the steps that it does again.
+        goes_on_after = step if self._holds(resumed) else -1
+        stale = [path.name for at, path in list_checkpoints(self.path) if at > goes_on_after]
+        # What stood beside the replaced checkpoints would be taken for the new ones' bundle.
+        own_is_used = bundle.path.resolve() == self.bundle.resolve()
+        if overwrite and self.bundle.is_dir() and not own_is_used and is_replaceable(self.bundle):
+            stale.append(self.bundle.name)
+        source = self.path if resumed is None else resumed.parent
+        replaces = bool(stale) or self._is_gathered(bundle.path)
+        return RunWriter(self.path, stale=stale if replaces else None, metrics_of=source, step=step)
+
+    def _holds(self, checkpoint: Path | None) -> bool:
+        return checkpoint is not None and checkpoint.parent.resolve() == self.path.resolve()
+
+    def _is_gathered(self, bundle: Path) -> bool:
+        return bundle.parent.resolve() == replacement.gathering(self.path).resolve()
+
+
+class RunWriter:
+    """Writes the checkpoints and metrics of one run.
+
+    Old files that the run replaces stay until its first checkpoint, and its metrics in memory: the old run is whole
+    until the new one is.
+    """
+
+    def __init__(self, path: Path, *, stale: list[str] | None, metrics_of: Path, step: int) -> None:
+        """Prepares to write.
+
+        Args:
+          path: the folder.
+          stale: names of what the first checkpoint replaces there; None if it replaces nothing.
+          metrics_of: the folder of the run whose metrics up to `step` begin this one's.
+          step: the training steps that were done before.
+
+        Raises:
+          SonewError: the metrics cannot be read or written.
+        """
+        self._path = path
+        self._stale = stale
+        self._metrics = MetricsFile(path, step=step, source=metrics_of, hold=stale is not None)
+
+    @property
+    def metrics(self) -> Path:
+        """The file of metrics."""
+        return self._metrics.path
+
+    def append(self, metrics: EpochMetrics) -> None:
+        """Adds an epoch's line.
+
+        Raises:
+          SonewError: it cannot be written.
+        """
+        self._metrics.append(metrics)
+
+    def save(self, checkpoint: Checkpoint, manifest: Manifest, *, keep: int) -> Path:
+        """Writes a checkpoint, and removes what it replaces and all but the last `keep`.
+
+        Raises:
+          SonewError: it cannot be written; what was there before stays.
+        """
+        if self._stale is not None:
+            new = replacement.gathering(self._path)
+            save_checkpoint(new, checkpoint, manifest)
+            self._metrics.release(new)
+            replacement.replace(self._path, self._stale)
+            self._stale = None
+        else:
+            save_checkpoint(self._path, checkpoint, manifest)
+        prune(self._path, keep)
+        return checkpoint_path(self._path, checkpoint.step)

@@ -1,0 +1,92 @@
+"""How a run takes another's place in a folder, at one moment, whenever the process is killed.
+
+What the new run has is gathered in `.new/`. One rename, to `.replacing/`, is the moment from which the folder is the
+new run's. The rest is to remove the old files and to move the new ones to their places. A process that is killed in it
+leaves it to the next one that opens the folder, which can do it again from its beginning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.bundle import is_replaceable
+from sonew_compiled.runtime.tensorfile import write_atomically
+
+BUNDLE = "bundle"
+
+_NEW = ".new"
+_COMMITTED = ".replacing"
+_OLD_FILES = "old-files.json"
+_OLD_BUNDLE = "old-bundle"
+_CHECKPOINT = re.compile(r"step-\d{8,}\.safetensors")
+
+
+def gathering(folder: Path) -> Path:
+    """Where what takes the place of a folder's files is gathered."""
+    return folder / _NEW
+
+
+def discard(folder: Path) -> None:
+    """Removes what was gathered and took no place."""
+    shutil.rmtree(gathering(folder), ignore_errors=True)
+
+
+def replace(folder: Path, old: Iterable[str]) -> None:
+    """Puts what was gathered into the folder, in place of its files of these names and of the same names.
+
+    Raises:
+      SonewError: a file cannot be moved or removed; what is left to do is done when the folder is next opened.
+    """
+    new = gathering(folder)
+    write_atomically(new / _OLD_FILES, [json.dumps(sorted(old)).encode()])
+    try:
+        new.rename(folder / _COMMITTED)
+    except OSError as error:
+        raise SonewError(f"{folder} cannot be written ({error.strerror or error}): choose another --output") from None
+    finish(folder)
+
+
+def finish(folder: Path) -> None:
+    """Does what is left of a replacement that was cut short; nothing in most folders.
+
+    Raises:
+      SonewError: a file cannot be moved or removed.
+    """
+    committed = folder / _COMMITTED
+    if not committed.is_dir():
+        return
+    old_files = committed / _OLD_FILES
+    try:
+        # Another process may be doing the same: what is gone is done.
+        with contextlib.suppress(FileNotFoundError):
+            for name in json.loads(old_files.read_text(encoding="utf-8")):
+                _remove(folder, name)
+            old_files.unlink()
+        if (committed / _OLD_BUNDLE).is_dir():
+            shutil.rmtree(committed / _OLD_BUNDLE)
+        with contextlib.suppress(FileNotFoundError):
+            for path in list(committed.iterdir()):
+                path.replace(folder / path.name)
+            committed.rmdir()
+    except (OSError, ValueError, TypeError) as error:
+        raise SonewError(
+            f"{folder} holds a run that another one was about to replace, which cannot be finished ({error}): make the "
+            "folder writable, or move it away"
+        ) from None
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Removes an old file of a run, and nothing else that a damaged list may name."""
+    path = folder / name
+    if name == BUNDLE:
+        # Out of the way at one moment: half removed it would not be known for a bundle.
+        if path.is_dir() and is_replaceable(path):
+            path.rename(folder / _COMMITTED / _OLD_BUNDLE)
+    elif _CHECKPOINT.fullmatch(name):
+        path.unlink(missing_ok=True)
