@@ -20,6 +20,17 @@ def inline_calls(module: ir.Module) -> None:
     run_mlir_passes(module, "builtin.module(symbol-dce)")
 
 
+def inline_all_calls(module: ir.Module) -> None:
+    """Inline every call in an export, within regions as well; then drop what nothing calls."""
+    by_name = {function.name: function for function in functions(module)}
+    for function in by_name.values():
+        if function.is_public:
+            while found := calls(function):
+                for call in found:
+                    _inline(call, by_name)
+    run_mlir_passes(module, "builtin.module(symbol-dce)")
+
+
 def _inline(call: ir.Operation, by_name: Mapping[str, Function]) -> None:
     function = by_name[callee(call)]
     with ir.InsertionPoint(call):

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, Target
+from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
 from sonew_compiled.lowering.targets._tools import iree_compile
 
 # The levels of the x86-64 psABI, as flags of /proc/cpuinfo; each level includes those before it.
@@ -127,6 +127,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
     if _BYPASSING in features:
         kernels += f",bypass={_BYPASS}"
     return (
+        *OWNERSHIP,
         "widen-operands",
         "emulate-contractions",
         "emulate-arithmetic",

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.lowering.targets import _cpu
-from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, Target
+from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
 from sonew_compiled.lowering.targets._tools import has_libtpu
 
 ALL = "all"
@@ -35,12 +35,13 @@ def _vmvx(model: str) -> Target:
     """IREE's portable bytecode: any processor, no native code, slow."""
     assert not model
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
-    passes = ("widen-operands", "truncate-conversions", *_cpu.EMULATION)
+    passes = (*OWNERSHIP, "widen-operands", "truncate-conversions", *_cpu.EMULATION)
     return Target(name="vmvx", flags=flags, passes=passes, driver="local")
 
 
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
 _SPIRV_PASSES = (
+    *OWNERSHIP,
     "widen-operands",
     "emulate-contractions",
     "emulate-arithmetic",
@@ -77,7 +78,7 @@ def _vulkan(model: str) -> Target:
     )
 
 
-_GPU_PASSES = ("widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
+_GPU_PASSES = (*OWNERSHIP, "widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
 
 
 def _cuda(model: str) -> Target:

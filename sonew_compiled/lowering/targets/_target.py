@@ -10,6 +10,11 @@ NO_CONST_EVAL = "--iree-opt-const-eval=false"
 megabyte of each executable. They hold 64-bit integers, which the code generators for SPIR-V do not all have."""
 
 
+OWNERSHIP = ("own-operands", "fence-regions")
+"""What every target of IREE needs done to the module first: who owns memory that several values may share is a thing
+that it gets wrong."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """A target that `sonew compile --target` takes.

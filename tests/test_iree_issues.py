@@ -1,0 +1,99 @@
+"""IREE's faults are still there: each module of `tests/iree/` shows one. A test that fails says that a pass may go.
+
+The faults and their passes are listed in docs/iree-issues.md.
+"""
+
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from iree import runtime as rt
+
+from sonew_compiled import passes
+from sonew_compiled.lowering.targets import iree_compile, resolve_target
+
+MODULES = Path(__file__).parent / "iree"
+NUMBERS = np.array([0.3, -0.2, 0.9, 0.1], np.float32)
+OTHERS = np.array([0.5, 0.7, -0.1, 0.2], np.float32)
+
+Main = Callable[..., tuple[list[np.ndarray], list[np.ndarray]]]
+
+
+def _compiled(name: str, mended: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
+    """A module after these passes, compiled for processors."""
+    module = passes.parse((MODULES / f"{name}.mlir").read_text())
+    passes.run_pipeline(module, [passes.parse_pass(each) for each in mended])
+    command = [iree_compile(), "-", "--iree-input-type=stablehlo", *resolve_target("cpu").flags]
+    return subprocess.run(command, input=passes.to_bytes(module), capture_output=True, check=False)
+
+
+def _main(name: str, mended: Sequence[str] = ()) -> Main:
+    """The module's `main`, which gives its arguments' buffers after the call, and the results."""
+    config = rt.Config(device=rt.get_device("local-task"))
+    context = rt.SystemContext(config=config)
+    context.add_vm_module(rt.VmModule.copy_buffer(context.instance, _compiled(name, mended).stdout))
+
+    def call(*arguments: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        buffers = [rt.asdevicearray(config.device, np.array(each, order="C")) for each in arguments]
+        results = context.modules.sonew.main(*buffers)
+        results = results if isinstance(results, Sequence) else [results]
+        return [each.to_host().copy() for each in buffers], [each.to_host().copy() for each in results]
+
+    return call
+
+
+def test_a_sorted_argument_is_overwritten() -> None:
+    (argument,), _ = _main("argument_sorted")(NUMBERS)
+    np.testing.assert_array_equal(argument, np.sort(NUMBERS))
+    (argument,), (result,) = _main("argument_sorted", ["own-operands"])(NUMBERS)
+    np.testing.assert_array_equal(argument, NUMBERS)
+    np.testing.assert_array_equal(result, np.sort(NUMBERS))
+
+
+def test_a_second_sort_of_indices_begins_with_the_first() -> None:
+    wanted = [np.argsort(-NUMBERS), np.argsort(-OTHERS)]
+    _, wrong = _main("indices_sorted_twice")(NUMBERS, OTHERS)
+    assert any(not np.array_equal(got, want) for got, want in zip(wrong, wanted, strict=True))
+    _, right = _main("indices_sorted_twice", ["own-operands"])(NUMBERS, OTHERS)
+    np.testing.assert_array_equal(right, wanted)
+
+
+def test_a_branch_frees_what_it_hands_through() -> None:
+    x = np.linspace(-1, 1, 15, dtype=np.float32)
+    wanted = np.cos(np.tanh(x)) * np.tanh(x)
+
+    def is_wrong(main: Main) -> bool:
+        try:
+            return not np.allclose(main(x, np.array(1, np.int32))[1][0], wanted, rtol=1e-4)
+        except RuntimeError:  # "transient buffer has not been committed"
+            return True
+
+    faulty, mended = _main("branch_frees_outside_value"), _main("branch_frees_outside_value", ["fence-regions"])
+    assert any(is_wrong(faulty) for _ in range(300))
+    assert not any(is_wrong(mended) for _ in range(300))
+
+
+def test_a_branch_moves_memory_that_it_gives_more_than_once() -> None:
+    arguments = [_numbers(3), _numbers(5), _numbers(3), _numbers(5), np.array(7, np.int32)]
+    with pytest.raises(ValueError, match="ref is null"):
+        _main("branch_repeats_memory")(np.array(0, np.int32), *arguments)
+    mended = _main("branch_repeats_memory", ["fence-regions"])
+    _, computed = mended(np.array(0, np.int32), *arguments)
+    np.testing.assert_allclose(computed[1], np.sin(arguments[1]), rtol=1e-5)
+    _, handed = mended(np.array(1, np.int32), *arguments)
+    for got, want in zip(handed, arguments, strict=False):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_an_unread_argument_of_a_loop_crashes_the_compiler() -> None:
+    assert _compiled("loop_unread_argument").returncode
+    _, (last, before) = _main("loop_unread_argument", ["fence-regions"])(np.array(3, np.int32), NUMBERS, OTHERS)
+    np.testing.assert_allclose(before, np.sin(np.sin(NUMBERS)), rtol=1e-5)
+    np.testing.assert_allclose(last, np.sin(before), rtol=1e-5)
+
+
+def _numbers(size: int) -> np.ndarray:
+    return np.linspace(-1, 1, size, dtype=np.float32)
