@@ -17,6 +17,7 @@ PRECISION = "(precision)"
 """In `ORDER`: where the passes of the precision policy go."""
 
 ORDER = (
+    "strip-shardings",
     "merge-exports",
     "legalize-chlo",
     "clamp-gathers",

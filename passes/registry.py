@@ -23,6 +23,7 @@ from sonew_compiled.passes.shared import (
     merge_exports,
     split_reductions,
     strip_locations,
+    strip_shardings,
     transpose_scatters,
     wire_donation,
 )
@@ -49,6 +50,7 @@ from sonew_compiled.passes.target import (
 ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
     {
         "shared": (
+            strip_shardings.PASS,
             merge_exports.PASS,
             legalize_chlo.PASS,
             clamp_gathers.PASS,

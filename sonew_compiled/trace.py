@@ -308,14 +308,7 @@ def _trace(
 def _name_values(
     module: ir.Module, inputs: list[str], outputs: list[str], donate: Collection[str], roles: Mapping[str, str]
 ) -> None:
-    def drop_sharding(operation: ir.Operation) -> ir.WalkResult:
-        # How XLA may shard a custom call, in a dialect that nothing after us knows.
-        if "sdy.sharding_rule" in operation.attributes:
-            del operation.attributes["sdy.sharding_rule"]
-        return ir.WalkResult.ADVANCE
-
     with module.context:
-        module.operation.walk(drop_sharding)
         main = next(op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == "main")
 
         def attributes(key: str, names: list[str]) -> ir.ArrayAttr:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir, passmanager
 from jaxlib.mlir._mlir_libs import _jax_mlir_ext
-from jaxlib.mlir.dialects import chlo, func, stablehlo
+from jaxlib.mlir.dialects import chlo, func, sdy, stablehlo
 
 from sonew_compiled.errors import UsageError
 
@@ -14,7 +14,7 @@ stablehlo.register_stablehlo_passes()
 
 
 def make_context() -> ir.Context:
-    """Return a context that knows what a JAX lowering holds: builtin, func, stablehlo and chlo.
+    """Return a context that knows what a JAX lowering holds: builtin, func, stablehlo, chlo and sdy.
 
     Attributes of dialects that are not registered (`sonew.name`, `tf.aliasing_output`) are allowed on registered
     operations; operations of unknown dialects are not.
@@ -26,6 +26,7 @@ def make_context() -> ir.Context:
     context.load_all_available_dialects()
     stablehlo.register_dialect(context)
     chlo.register_dialect(context)
+    sdy.register_dialect(context)
     return context
 
 

@@ -1,7 +1,8 @@
-"""Replace the chlo operations that JAX emits by StableHLO ones.
+"""Replace the chlo operations that JAX emits by StableHLO ones, and composites by calls of what they are made of.
 
 JAX lowers some functions (`square`, `erf_inv`, `top_k`, ...) to the chlo dialect. StableHLO promises no compatibility
-for that dialect, so the portable artifact cannot hold it. Each operation is decomposed as StableHLO defines it.
+for that dialect, so the portable artifact cannot hold it. Each operation is decomposed as StableHLO defines it. A composite
+(`jax.lax.composite`) brings its own decomposition, a function of the module.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from sonew_compiled.passes.record import Pass
 
 
 def legalize_chlo(module: ir.Module) -> None:
-    """Decompose every chlo operation of the module's functions."""
-    run_mlir_passes(module, "builtin.module(func.func(chlo-legalize-to-stablehlo))")
+    """Decompose every chlo operation and every composite of the module's functions."""
+    run_mlir_passes(
+        module, "builtin.module(func.func(stablehlo-legalize-composite-to-call,chlo-legalize-to-stablehlo))"
+    )
 
 
 PASS = Pass(
     name="legalize-chlo",
-    summary="replace chlo operations by StableHLO ones",
+    summary="replace chlo operations and composites by StableHLO ones",
     description=__doc__,
     run=legalize_chlo,
 )

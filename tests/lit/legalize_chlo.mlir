@@ -22,3 +22,18 @@ func.func @erf_inv(%x: tensor<4xf32>) -> tensor<4xf32> {
   %0 = chlo.erf_inv %x : tensor<4xf32> -> tensor<4xf32>
   return %0 : tensor<4xf32>
 }
+
+// CHECK-LABEL: func.func @composite
+// CHECK-NEXT:    [[TWICE:%.+]] = call @twice(%arg0)
+// CHECK-NEXT:    return [[TWICE]]
+func.func @composite(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = stablehlo.composite "my.twice" %x {decomposition = @twice} : (tensor<4xf32>) -> tensor<4xf32>
+  return %0 : tensor<4xf32>
+}
+
+// CHECK-LABEL: func.func private @twice
+// CHECK:         stablehlo.add %arg0, %arg0
+func.func private @twice(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %0 = stablehlo.add %x, %x : tensor<4xf32>
+  return %0 : tensor<4xf32>
+}

@@ -10,7 +10,7 @@
 // LIST:      split-reductions reduce in bounded stages (limit)
 
 // RUN: not %sonew-opt --pass nothing %s 2>&1 | FileCheck %s --check-prefix=UNKNOWN
-// UNKNOWN: sonew_opt: no pass 'nothing'; the passes are: merge-exports,
+// UNKNOWN: sonew_opt: no pass 'nothing'; the passes are: strip-shardings,
 
 // RUN: not %sonew-opt --pass split-reductions:limit=few %s 2>&1 | FileCheck %s --check-prefix=VALUE
 // VALUE: sonew_opt: pass split-reductions: 'few' is no value for limit
