@@ -1,7 +1,7 @@
 """Remove what a program says of several devices, and calls that only annotate.
 
 JAX writes at each typed random key, and wherever a user asks for it, how XLA may spread a tensor over devices (the
-dialect sdy), and in which memory or layout it shall keep it. A bundle is for one device, which keeps tensors where it can.
+dialect sdy), and in which memory or layout it shall keep it. A bundle is for one device, and such wishes of no effect.
 """
 
 from __future__ import annotations

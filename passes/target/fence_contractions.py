@@ -16,6 +16,9 @@ then waits there for all that was begun.
 An activation that one product alone reads is copied as well. IREE would fuse it with the packing of the operand and
 write it out for each row of a tile, 2,500 lines of LLVM's code for a tanh. Stored first, it is the kernel that a
 training step has anyway, where the backward pass reads it too.
+
+Likewise a part of a tensor. IREE makes the slice in the kernel that computes the product, on the stack, whole: a
+contracted axis of more than some hundred elements does not fit there, and the compiler gives up.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from sonew_compiled.passes.ir.uses import operations_in, owner, readers_beyond
 from sonew_compiled.passes.record import Pass
 
 _MOVES = ("stablehlo.transpose", "stablehlo.reshape")
+_PARTS = ("stablehlo.dynamic_slice", "stablehlo.slice")
 _ROUNDINGS = ("stablehlo.convert", "stablehlo.reduce_precision")
 # Operations that take many instructions.
 _FUNCTIONS = (
@@ -54,6 +58,8 @@ def fence_contractions(module: ir.Module) -> None:
             function = _function_before(value)
             if function is not None:
                 _fence(function)
+            for part in _parts_before(value):
+                _fence(part)
         op = product
         while len(readers := [use.owner.operation for use in op.results[0].uses]) == 1 and readers[0].name in _MOVES:
             (op,) = readers
@@ -78,6 +84,21 @@ def _function_before(value: ir.Value) -> ir.Operation | None:
             return None
         value = op.operands[0]
     return None
+
+
+def _parts_before(value: ir.Value) -> list[ir.Operation]:
+    """The slices that moves and elementwise operations alone lead to the value, and that no copy is read of yet."""
+    parts, seen, waiting = [], set(), [owner(value)]
+    while waiting:
+        op = waiting.pop()
+        if op is None or op in seen:
+            continue
+        seen.add(op)
+        if op.name in _PARTS:
+            parts.append(op)
+        elif op.name in _MOVES or (len(op.results) == 1 and is_vectorised(op)):
+            waiting += map(owner, op.operands)
+    return parts
 
 
 def _is_combined(product: ir.Operation) -> bool:

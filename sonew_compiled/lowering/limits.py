@@ -27,6 +27,9 @@ _CONVOLVED_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
 # The compiler takes these for f32 and i64 everywhere, so that the executable's arguments are not those of the manifest.
 _NOWHERE = frozenset({"f64", "complex<f64>"})
 
+# What JAX's calls into Python have in their names.
+_CALLBACK = "python"
+
 # What a dtype is called in NumPy and JAX.
 _DTYPES = {"bf16": "bfloat16", "f16": "float16", "f64": "float64", "complex<f64>": "complex128"}
 
@@ -37,10 +40,16 @@ def why_not_computed(module: ir.Module, target: Target) -> str:
     for operation in _operations(module):
         if operation.name == "stablehlo.custom_call":
             callee = ir.StringAttr(operation.attributes["call_target_name"]).value
+            if _CALLBACK in callee:
+                return (
+                    "it cannot call back into Python; leave out jax.debug.print, jax.pure_callback and jax.io_callback"
+                )
             return (
                 f"it has no {_readable(callee)}, which only XLA can call; write it with products and loops, or with "
                 "QR, Cholesky, LU, triangular solves and what is made of them"
             )
+        if operation.name == "stablehlo.rng":
+            return "it has no jax.lax.rng_uniform, whose numbers nothing defines; draw them with jax.random"
         if operation.name == "stablehlo.convolution":
             element = _element_type(operation.operands[0].type)
             if element in _CONVOLVED_TYPES.get(target.name, ()):
