@@ -48,3 +48,24 @@ func.func public @predict(%x: tensor<4x4xf32>, %w: tensor<4x4xbf16>) -> (tensor<
   %4 = stablehlo.dot_general %3, %w, contracting_dims = [1] x [0] : (tensor<4x4xbf16>, tensor<4x4xbf16>) -> tensor<4x4xbf16>
   return %3, %4 : tensor<4x4xbf16>, tensor<4x4xbf16>
 }
+
+// A part that a product reads, itself or what elementwise operations make of it, is stored first; others are not.
+// CHECK-LABEL: func.func public @parts
+// CHECK:         [[PART:%.+]] = stablehlo.slice %arg0 [0:4, 0:8]
+// CHECK-NEXT:    [[STORED:%.+]] = "flow.tensor.clone"([[PART]]) : (tensor<4x8xf32>) -> tensor<4x8xf32>
+// CHECK-NEXT:    [[TURNED:%.+]] = stablehlo.transpose [[STORED]]
+// CHECK-NEXT:    [[OTHER:%.+]] = stablehlo.dynamic_slice %arg0
+// CHECK-NEXT:    [[KEPT:%.+]] = "flow.tensor.clone"([[OTHER]])
+// CHECK-NEXT:    [[TWICE:%.+]] = stablehlo.add [[KEPT]], [[KEPT]]
+// CHECK-NEXT:    [[PRODUCT:%.+]] = stablehlo.dot_general [[TURNED]], [[TWICE]]
+// CHECK-NEXT:    [[ROWS:%.+]] = stablehlo.slice [[PRODUCT]]
+// CHECK-NEXT:    return [[ROWS]]
+func.func public @parts(%x: tensor<4x16xf32>, %i: tensor<i32>) -> tensor<4x8xf32> {
+  %0 = stablehlo.slice %x [0:4, 0:8] : (tensor<4x16xf32>) -> tensor<4x8xf32>
+  %1 = stablehlo.transpose %0, dims = [1, 0] : (tensor<4x8xf32>) -> tensor<8x4xf32>
+  %2 = stablehlo.dynamic_slice %x, %i, %i, sizes = [4, 8] : (tensor<4x16xf32>, tensor<i32>, tensor<i32>) -> tensor<4x8xf32>
+  %3 = stablehlo.add %2, %2 : tensor<4x8xf32>
+  %4 = stablehlo.dot_general %1, %3, contracting_dims = [1] x [0] : (tensor<8x4xf32>, tensor<4x8xf32>) -> tensor<8x8xf32>
+  %5 = stablehlo.slice %4 [0:4, 0:8] : (tensor<8x8xf32>) -> tensor<4x8xf32>
+  return %5 : tensor<4x8xf32>
+}
