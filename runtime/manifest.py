@@ -6,6 +6,7 @@ Format versions:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -61,6 +62,11 @@ class FileSpec:
 
     sha256: str
     size: int
+
+    @classmethod
+    def of(cls, content: bytes) -> FileSpec:
+        """That of a file with this content."""
+        return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
 @dataclass(frozen=True, kw_only=True)

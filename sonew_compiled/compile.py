@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from sonew_compiled import passes
 from sonew_compiled.backward import Loss
+from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering.lower import adapt, lower
 from sonew_compiled.lowering.registers import ptxas_version
@@ -29,7 +30,7 @@ from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.bundle import writable_bundle
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.limits import check_setting
-from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TensorSpec
+from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 from sonew_compiled.trace import OptimizerFactory, trace_training
 from sonew_compiled.train_settings import SCHEDULES
 
@@ -53,6 +54,8 @@ def compile_training(
     runtime_settings: Collection[str] = (),
     params: str | Path | None = None,
     classes: Mapping[str, int] = MappingProxyType({}),
+    check: bool = True,
+    dump_check: Path | None = None,
     dump_ir: Path | None = None,
     print_ir_after: Collection[str] = (),
     progress: Callable[[str], None] = lambda step: None,
@@ -80,6 +83,9 @@ def compile_training(
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
       classes: of fields of the batch that are labels, the number of classes: the runtime refuses labels that are not
         from 0 to one less.
+      check: whether to try, before the bundle is written, that the code that this machine can run computes what JAX
+        computes: see docs/check.md.
+      dump_check: a directory for the inputs and the results where it does not.
       dump_ir: a directory for the module after each pass.
       print_ir_after: passes after which the module is printed on stderr, or "all".
       progress: called with a line for each step of the work.
@@ -90,7 +96,8 @@ def compile_training(
     Raises:
       UsageError: a target, the precision, the batch, the loss, the parameters or the learning rate is not what is
         accepted.
-      SonewError: a target's compiler is not installed or refused the module, or the bundle cannot be written.
+      SonewError: a target's compiler is not installed or refused the module, the code computes something else than
+        JAX, or the bundle cannot be written.
 
     Example:
       >>> import sonew_compiled
@@ -160,11 +167,45 @@ def compile_training(
     what = f"{model} with {described['name']}"
     adapted = [adapt(stablehlo, target, what=what) for target in resolved]
     built = []
-    for target, source in zip(resolved, adapted, strict=True):
-        progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
-        files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
-        built.append(spec)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sonew-check") as another:
+        # JAX computes what is to come out while IREE's compiler, a process of its own, is at work.
+        reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
+        tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
+        expected = another.submit(reference.calls) if tried else None
+        for target, source in zip(resolved, adapted, strict=True):
+            progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
+            files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
+            built.append(spec)
+    if check:
+        _check(built, files, manifest, expected, dump=dump_check, progress=progress)
     return _write(destination, replace(manifest, targets=tuple(built)), files)
+
+
+def _check(
+    built: Sequence[TargetSpec],
+    files: Mapping[str, bytes],
+    manifest: Manifest,
+    expected: Future[list[Call]] | None,
+    *,
+    dump: Path | None,
+    progress: Callable[[str], None],
+) -> None:
+    """Tries what this machine can run of a bundle, and says what it cannot."""
+    try:
+        calls = expected.result() if expected else []
+    except Exception as error:
+        # XLA has no code for something, or the memory does not do for both.
+        line = next(iter(str(error).strip().splitlines()), "")
+        progress(f"not checked: JAX does not run it here ({type(error).__name__}: {line[:200]})")
+        return
+    first = True
+    for target in built:
+        if reason := why_not_checked(target, manifest, first=first):
+            progress(f"not checked for {target.name}: {reason}")
+            continue
+        progress(f"check {target.name} against JAX")
+        check_executable(files[target.file], target, manifest, calls if first else calls[:2], dump=dump)
+        first = False
 
 
 def _check_runtime_settings(names: Collection[str], optimizer: OptimizerSettings) -> None:
@@ -213,7 +254,7 @@ def _versions(targets: Sequence[Target]) -> dict[str, str]:
 
 def _write(destination: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
     """Writes the bundle beside its destination and moves it there whole."""
-    specs = {name: FileSpec(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in files.items()}
+    specs = {name: FileSpec.of(data) for name, data in files.items()}
     complete = Manifest(**{**manifest.__dict__, "files": specs})
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -412,6 +412,7 @@ def autoencoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=path,
         predict=autoencoder.predict,
         model="autoencoder",
+        check=False,
     )
     return path
 

@@ -34,6 +34,7 @@ ALLOWED = {
     "recurrence": (),
     "requirements": ("errors", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),
+    "check": ("errors", "jax_settings", "passes", "runtime"),
     "trace": ("errors", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
     "passes": ("errors",),
     "runtime": ("errors", "train_settings"),

@@ -75,7 +75,9 @@ def test_twenty_steps_agree(policy: str, optimizer: str, tmp_path: Path) -> None
     path = tmp_path / "all"
     # Statistics of a few steps are singular: with less damping, rounding alone decides where edges are removed.
     settings = optimizer_settings(optimizer, eps=1e-2 if optimizer != "adam" else None)
-    manifest = compile_training(_loss, _init, settings, BATCH, output=path, targets=tuple(DEVICES), precision=policy)
+    manifest = compile_training(
+        _loss, _init, settings, BATCH, output=path, targets=tuple(DEVICES), precision=policy, check=False
+    )
     losses = {}
     for target in manifest.targets:
         only = shutil.copytree(path, tmp_path / target.name)

@@ -28,9 +28,22 @@ if TYPE_CHECKING:
 @options.how_to_train("learning_rate", "schedule")
 @click.option("--dump-ir", type=options.PATH, help="Write the module after each pass into this directory.")
 @click.option("--print-ir-after", multiple=True, metavar="PASS", help="Print the module after this pass, or all.")
+@click.option(
+    "--check/--no-check",
+    default=True,
+    show_default=True,
+    help="Before writing the bundle, see that what this machine can run of it computes what JAX computes.",
+)
+@click.option("--dump-check", type=options.PATH, help="Where it does not, write inputs and results to this directory.")
 @options.json_option
 def compile_command(
-    output: Path, dump_ir: Path | None, print_ir_after: tuple[str, ...], as_json: bool, **what: Any
+    output: Path,
+    check: bool,
+    dump_check: Path | None,
+    dump_ir: Path | None,
+    print_ir_after: tuple[str, ...],
+    as_json: bool,
+    **what: Any,
 ) -> None:
     """Compile a model and an optimizer into a bundle.
 
@@ -44,7 +57,9 @@ def compile_command(
       sonew compile -o mine.bundle --model package.module:attribute
     """
     started = time.perf_counter()
-    manifest = compile_bundle(output, what, dump_ir=dump_ir, print_ir_after=print_ir_after)
+    manifest = compile_bundle(
+        output, what, check=check, dump_check=dump_check, dump_ir=dump_ir, print_ir_after=print_ir_after
+    )
     seconds = time.perf_counter() - started
     if as_json:
         options.print_json(
@@ -65,7 +80,13 @@ def compile_command(
 
 
 def compile_bundle(
-    output: Path, what: dict[str, Any], *, dump_ir: Path | None = None, print_ir_after: tuple[str, ...] = ()
+    output: Path,
+    what: dict[str, Any],
+    *,
+    check: bool = True,
+    dump_check: Path | None = None,
+    dump_ir: Path | None = None,
+    print_ir_after: tuple[str, ...] = (),
 ) -> Manifest:
     """Compiles what the compile options in `what` ask for."""
     optimizer = options.optimizer_of(what)
@@ -94,6 +115,8 @@ def compile_bundle(
             precision=what["precision"] or "f32",
             params=what["params"],
             classes=model.classes,
+            check=check,
+            dump_check=dump_check,
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
             progress=options.say,

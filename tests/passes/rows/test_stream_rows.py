@@ -322,6 +322,7 @@ def test_what_a_step_makes_of_weights_first_is_no_part_of_their_update(precision
         {"x": jax.ShapeDtypeStruct((8, SHAPE[0]), jnp.float32)},
         output=tmp_path / "bundle",
         precision=precision,
+        check=False,
     )
     stablehlo = (tmp_path / "bundle" / "module.stablehlo").read_bytes()
     (target,) = resolve_targets(("cpu",))

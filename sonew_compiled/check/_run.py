@@ -1,0 +1,135 @@
+"""An executable run on this machine's processor, and compared with JAX."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonew_compiled.check._compare import difference, same_bits
+from sonew_compiled.check._reference import Arrays, Call
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime import Device, Program, open_bundle, open_device
+from sonew_compiled.runtime.bundle import Needs, why_not_here
+from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, Manifest, TargetSpec, TensorSpec
+
+# Parameters times examples up to which a second executable is tried too: bytecode takes a hundred times as long.
+_SMALL = 10**7
+
+
+def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
+    """Why an executable is not tried here; empty if it is.
+
+    Args:
+      target: the executable.
+      manifest: of the bundle.
+      first: whether it is the first that this machine runs.
+    """
+    if target.driver != "local":
+        return f"this machine's processor does not run code for {target.driver}"
+    if reason := why_not_here(target, {"local": ""}):
+        return f"its code is {reason}"
+    if not first and manifest.parameter_count * manifest.batch_size > _SMALL:
+        return "it is the second that this machine runs, and the model is large"
+    return ""
+
+
+def check_executable(
+    executable: bytes, target: TargetSpec, manifest: Manifest, calls: Sequence[Call], *, dump: Path | None = None
+) -> None:
+    """Does every call twice, and once more after the others, on all cores, and compares every result with JAX's.
+
+    Args:
+      executable: the code.
+      target: what it is.
+      manifest: of the bundle.
+      calls: what to call it with, and what JAX makes of it.
+      dump: a directory for the inputs, the results and the code where they differ.
+
+    Raises:
+      SonewError: a result is not JAX's, differs between two calls with the same inputs, or a call fails or changes an
+        input that it has to leave.
+    """
+    with tempfile.TemporaryDirectory(prefix="sonew-check-") as folder:
+        path = Path(folder)
+        spec = FileSpec.of(executable)
+        (path / target.file).write_bytes(executable)
+        described = replace(manifest, targets=(target,), files={target.file: spec})
+        (path / MANIFEST_FILE).write_text(described.to_json(), encoding="utf-8")
+        device: Device = open_device()
+        try:
+            program = Program.load(open_bundle(path), device)
+        except SonewError as error:
+            raise _wrong(target, f"cannot be loaded: {error}", dump) from None
+        first: list[Arrays] = []
+        for again in (False, True):
+            for index, call in enumerate(calls):
+                problem, results = _tried(program, call, twice=not again)
+                if again and not problem:
+                    problem = _unequal(first[index], results, "after calls of other functions")
+                if problem:
+                    if dump is not None:
+                        _dump(dump, executable, target, call, results)
+                    raise _wrong(target, f"computes {call.function} wrongly: {problem}", dump)
+                first.append(results)
+
+
+def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
+    """What is wrong with a call, in words, and its results."""
+    function = program.manifest.functions[call.function]
+    given = call.function == "train_step"
+    left = [spec for spec in function.inputs if not (given and spec.name in call.results)]
+    kept = {spec.name: program.upload(spec, call.inputs[spec.name]) for spec in left}
+    found: list[Arrays] = []
+    for _ in range(2 if twice else 1):
+        donated = {
+            spec.name: program.upload(spec, call.inputs[spec.name]) for spec in function.inputs if spec not in left
+        }
+        try:
+            results = program.call(call.function, {**kept, **donated})
+            found.append({spec.name: program.download(spec, results[spec.name]) for spec in function.outputs})
+        except SonewError as error:
+            return str(error), {}
+    for spec in left:
+        if not same_bits(program.download(spec, kept[spec.name]), call.inputs[spec.name]):
+            return f"it changes {spec.name}, which it has to leave as it is", found[0]
+    problem = _unequal(found[0], found[-1], "in two calls with the same inputs")
+    return problem or _not_jax(call, function.outputs, found[0]), found[0]
+
+
+def _not_jax(call: Call, specs: Sequence[TensorSpec], results: Mapping[str, np.ndarray]) -> str:
+    for spec in specs:
+        wrong = difference(results[spec.name], call.results[spec.name], call.moved[spec.name])
+        if wrong is not None:
+            return (
+                f"{spec.name} differs from JAX's in {wrong.count} of {wrong.size} numbers, by up to {wrong.largest:.3g}"
+            )
+    return ""
+
+
+def _unequal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], when: str) -> str:
+    return next((f"{name} is not the same {when}" for name in one if not same_bits(one[name], other[name])), "")
+
+
+def _wrong(target: TargetSpec, problem: str, dump: Path | None) -> SonewError:
+    remedy = "report it with what --dump-check DIR writes" if dump is None else f"report it with what is in {dump}"
+    return SonewError(
+        f"the executable for {target.name} {problem}; no bundle is written: {remedy}, or choose another --target or "
+        "optimizer"
+    )
+
+
+def _dump(folder: Path, executable: bytes, target: TargetSpec, call: Call, results: Mapping[str, np.ndarray]) -> None:
+    """Writes what it takes to see the difference again. 16-bit floats are in float32, which NumPy's files can hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / target.file).write_bytes(executable)
+    for name, arrays in (("inputs", call.inputs), ("results", results), ("expected", call.results)):
+        plain: dict[str, Any] = {
+            key.replace("/", "."): value.astype(np.float32) if value.dtype.name == "bfloat16" else value
+            for key, value in arrays.items()
+        }
+        np.savez(folder / f"{call.function}-{name}.npz", **plain)
