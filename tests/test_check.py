@@ -78,7 +78,7 @@ def test_low_precision_is_compared_with_what_the_policy_computes(
         ({"init": lambda key: {**init(key), "b": jnp.full(3, 1e-3)}}, "computes init wrongly: params/b differs"),
         # Of eight examples one is lost.
         (
-            {"loss": lambda p, b: jnp.mean(jnp.where(jnp.arange(8) == 7, 0, 1)) * loss(p, b)},
+            {"loss": lambda p, b: loss(p, jax.tree.map(lambda x: x[:7], b))},
             "computes train_step wrongly",
         ),
     ],
@@ -190,11 +190,9 @@ def test_results_that_differ_from_call_to_call_are_found(
     def unsteady(program: Program, spec: TensorSpec, buffer: Any) -> np.ndarray:
         # A last place, which is within every tolerance.
         got = download(program, spec, buffer)
-        return (
-            np.nextafter(got, np.float32(9))
-            if spec.name == "losses" and next(count) == 1
-            else calls[0].inputs["params"]
-        )
+        if spec.name != "losses":
+            return calls[0].inputs["params"]
+        return np.nextafter(got, np.float32(9)) if next(count) == 1 else got
 
     monkeypatch.setattr(Program, "download", unsteady)
     message = refusal(SonewError, lambda: check_executable(executable, TARGET, manifest, calls))

@@ -11,6 +11,8 @@ from sonew_compiled.runtime.dtypes import is_floating
 # Sums in another order differ by this much, relative to the number and to the tensor's largest.
 _RELATIVE = 1e-4
 _OF_LARGEST = 1e-5
+# What is left where numbers of about 1, such as updates at the rate that is tried, cancel.
+_CANCELLED = 2.0**-21
 # As many times as far as JAX's own result moves when the inputs move in their last places.
 _TIMES_MOVED = 16.0
 # Roundings to a narrow dtype that fall to the other side.
@@ -42,51 +44,60 @@ def difference(got: np.ndarray, want: np.ndarray, moved: np.ndarray) -> Differen
     Args:
       got: the result.
       want: JAX's, of the same shape and dtype.
-      moved: how far JAX's moves, element by element, when the inputs move in their last places; float64.
+      moved: how far JAX's moves, element by element, when the inputs move in their last places.
     """
     assert (got.shape, got.dtype) == (want.shape, want.dtype), (got.shape, got.dtype, want.shape, want.dtype)
     if not want.size:
         return None
     floating = is_floating(want.dtype)
-    here, there = got.astype(np.float64), want.astype(np.float64)
+    wide = np.float32 if floating and want.dtype.itemsize < 8 else np.float64
+    here, there = got.astype(wide), want.astype(wide)
     with np.errstate(invalid="ignore"):
-        far = np.abs(here - there)
-    same = (here == there) | (np.isnan(here) & np.isnan(there))
-    moved = np.where(np.isfinite(moved), moved, np.inf)
-    accepted = _TIMES_MOVED * moved
-    if floating:
-        finite = np.abs(there[np.isfinite(there)])
-        largest = float(finite.max()) if finite.size else 0.0
+        far: np.ndarray = np.abs(np.subtract(here, there))
+        size = np.abs(there)
+        accepted = size * _relative(want.dtype) + _absolute(size, want.dtype) if floating else np.zeros(want.shape)
+        # A difference of infinities is no number, and is no less than anything.
+        bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
+    if bad.any():
         calm = moved[np.isfinite(moved)]
-        accepted = accepted + (
-            np.where(np.isfinite(there), np.abs(there), 0.0) * max(_RELATIVE, _PLACES * _epsilon(want.dtype))
-            + largest * max(_OF_LARGEST, _epsilon(want.dtype) / _PLACES)
-            + _TIMES_MOVED * (float(calm.mean()) if calm.size else 0.0)
-        )
-    bad = ~same & ~(far <= accepted)
+        spread = moved + (float(calm.mean(dtype=np.float64)) if floating and calm.size else 0.0)
+        bad &= ~((far <= np.where(np.isfinite(there), accepted, 0) + _TIMES_MOVED * spread) | ~np.isfinite(moved))
     allowed = int(_CHAOTIC * want.size) if floating and want.size >= _LARGE else 0
     if want.dtype.kind in "iu" and want.dtype.itemsize == 1 and not (far[bad] > 1).any():
         allowed = int(_NEXT_CODES * want.size)
     if int(bad.sum()) <= allowed:
         return None
-    return Difference(largest=float(np.nanmax(np.where(bad, far, 0.0))), count=int(bad.sum()), size=want.size)
+    return Difference(largest=float(np.nan_to_num(far[bad], nan=np.inf).max()), count=int(bad.sum()), size=want.size)
+
+
+def _relative(dtype: np.dtype) -> float:
+    return max(_RELATIVE, _PLACES * _epsilon(dtype))
+
+
+def _absolute(size: np.ndarray, dtype: np.dtype) -> float:
+    finite = size[np.isfinite(size)]
+    largest = float(finite.max()) if finite.size else 0.0
+    return largest * max(_OF_LARGEST, _epsilon(dtype) / _PLACES) + _CANCELLED
 
 
 def movement(results: list[np.ndarray], want: np.ndarray) -> np.ndarray:
-    """How far each element of a result moves at most in some others, in float64."""
-    largest = np.zeros(want.shape)
+    """How far each element of a result moves at most in some others, in float32 or float64."""
+    wide = np.float32 if is_floating(want.dtype) and want.dtype.itemsize < 8 else np.float64
+    first = want.astype(wide)
+    largest = np.zeros(want.shape, wide)
     with np.errstate(invalid="ignore"):
         for result in results:
-            other, first = result.astype(np.float64), want.astype(np.float64)
-            step = np.abs(other - first)
+            other = result.astype(wide)
             same = (other == first) | (np.isnan(other) & np.isnan(first))
-            largest = np.maximum(largest, np.where(same, 0.0, step))
+            largest = np.maximum(largest, np.where(same, 0, np.abs(np.subtract(other, first))))
     return largest
 
 
 def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays have the same bytes."""
-    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))
 
 
 def _epsilon(dtype: np.dtype) -> float:

@@ -21,7 +21,8 @@ from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
 # Left to itself XLA drops a rounding that is widened again at once, and so computes in other numbers than the module.
 _OPTIONS: dict[str, str | bool] = {"xla_allow_excess_precision": False}
 _STEPS = 3
-_MOVED_RUNS = 2
+# How often the inputs are moved: of large models once, whose tensors have elements enough to tell how far they move.
+_MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**7
 # Of float32 inputs, relative: some last places.
 _LAST_PLACES = 2.0**-21
 
@@ -143,7 +144,8 @@ def _call(
 ) -> Call:
     taken = {spec.name: inputs[spec.name] for spec in manifest.functions[name].inputs}
     results = functions[name](taken)
-    others = [functions[name]({key: _moved(value, rng) for key, value in taken.items()}) for _ in range(_MOVED_RUNS)]
+    runs = _MOVED_RUNS_OF_LARGE if manifest.parameter_count * manifest.batch_size > _LARGE else _MOVED_RUNS
+    others = [functions[name]({key: _moved(value, rng) for key, value in taken.items()}) for _ in range(runs)]
     moved = {key: movement([other[key] for other in others], value) for key, value in results.items()}
     return Call(function=name, inputs=taken, results=results, moved=moved)
 

@@ -41,7 +41,7 @@ def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
 def check_executable(
     executable: bytes, target: TargetSpec, manifest: Manifest, calls: Sequence[Call], *, dump: Path | None = None
 ) -> None:
-    """Does every call twice, and once more after the others, on all cores, and compares every result with JAX's.
+    """Does each call twice, one of each function once more after all, on all cores, and compares them with JAX's.
 
     Args:
       executable: the code.
@@ -65,17 +65,23 @@ def check_executable(
             program = Program.load(open_bundle(path), device)
         except SonewError as error:
             raise _wrong(target, f"cannot be loaded: {error}", dump) from None
-        first: list[Arrays] = []
-        for again in (False, True):
-            for index, call in enumerate(calls):
-                problem, results = _tried(program, call, twice=not again)
-                if again and not problem:
-                    problem = _unequal(first[index], results, "after calls of other functions")
-                if problem:
-                    if dump is not None:
-                        _dump(dump, executable, target, call, results)
-                    raise _wrong(target, f"computes {call.function} wrongly: {problem}", dump)
-                first.append(results)
+        done: dict[str, tuple[Call, Arrays]] = {}
+        for call in calls:
+            problem, results = _tried(program, call, twice=True)
+            _end(problem, call, results, executable, target, dump)
+            done[call.function] = call, results
+        for call, first in done.values():
+            problem, results = _tried(program, call, twice=False)
+            problem = problem or _unequal(first, results, "after calls of other functions")
+            _end(problem, call, results, executable, target, dump)
+
+
+def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: TargetSpec, dump: Path | None) -> None:
+    """Raises if there is a problem, after writing what shows it."""
+    if problem:
+        if dump is not None:
+            _dump(dump, executable, target, call, results)
+        raise _wrong(target, f"computes {call.function} wrongly: {problem}", dump)
 
 
 def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
@@ -118,8 +124,8 @@ def _unequal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], whe
 def _wrong(target: TargetSpec, problem: str, dump: Path | None) -> SonewError:
     remedy = "report it with what --dump-check DIR writes" if dump is None else f"report it with what is in {dump}"
     return SonewError(
-        f"the executable for {target.name} {problem}; no bundle is written: {remedy}, or choose another --target or "
-        "optimizer"
+        f"the executable for {target.name} {problem}; no bundle is written: {remedy}, choose another --target or "
+        "optimizer, or take it as it is by --no-check"
     )
 
 
