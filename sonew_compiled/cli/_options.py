@@ -45,6 +45,9 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # not generic in olde
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
 
+    def __repr__(self) -> str:
+        return f"number: {self._setting.accepted}"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         try:
             number = float(value)
