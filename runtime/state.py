@@ -55,9 +55,11 @@ class TrainingState:
         """
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
-        rate = program.manifest.defaults["learning_rate"] if learning_rate is None else learning_rate
         upload = program.device.upload
-        fed = {"seed": upload(np.array(seed, np.int32)), "learning_rate": upload(np.array(rate, np.float32))}
+        fed = {"seed": upload(np.array(seed, np.int32))}
+        if any(spec.name == "learning_rate" for spec in program.manifest.functions["init"].inputs):
+            rate = program.manifest.defaults["learning_rate"] if learning_rate is None else learning_rate
+            fed["learning_rate"] = upload(np.array(rate, np.float32))
         made = program.call("init", fed)
         # The compiler gives equal results, such as zeros of one shape, one buffer; a step would update it twice.
         buffers = {

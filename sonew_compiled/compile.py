@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sonew_compiled import passes
 from sonew_compiled.backward import Loss
@@ -232,6 +233,11 @@ def _check_batch(batch: Any) -> None:
     for leaf in jax.tree.leaves(batch):
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise UsageError(f"the batch holds {leaf!r}; give a jax.ShapeDtypeStruct for every field")
+        # Tracing is done without JAX's 64 bits: such a field would silently become one of float32.
+        if leaf.dtype in (np.float64, np.complex128):
+            raise UsageError(
+                f"the batch has a field of {leaf.dtype}: it cannot compute in float64; no target can; give float32"
+            )
 
 
 def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, FunctionSpec]:

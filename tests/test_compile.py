@@ -222,7 +222,7 @@ def test_a_bare_batch_a_bare_parameter_and_given_values(
     assert manifest.files.keys() == {"cpu.vmfb", "module.stablehlo", "params.safetensors"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["factors", "given.safetensors", "ir"]
     assert (tmp_path / "ir" / "00-input.mlir").exists()
-    assert (tmp_path / "ir" / "01-merge-exports.mlir").read_text() in capsys.readouterr().err
+    assert (tmp_path / "ir" / "02-merge-exports.mlir").read_text() in capsys.readouterr().err
     assert [step.split()[0] for step in steps] == ["trace", "run", "compile", "check"]
     assert manifest.defaults == {"learning_rate": 0.25, "schedule": "constant"}
     assert manifest.optimizer == {"name": "custom"}
