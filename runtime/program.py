@@ -47,7 +47,7 @@ class Program:
             name: _lookup(bundle, target, module, name, spec) for name, spec in bundle.manifest.functions.items()
         }
         self._batch_fields = {
-            field_of(spec): spec for each in self.manifest.functions.values() for spec in each.inputs if _fed(spec)
+            field_of(spec): spec for each in self.manifest.functions.values() for spec in each.inputs if is_fed(spec)
         }
 
     @property
@@ -148,7 +148,8 @@ def field_of(spec: TensorSpec) -> str:
     return spec.name.removeprefix("batch/")
 
 
-def _fed(spec: TensorSpec) -> bool:
+def is_fed(spec: TensorSpec) -> bool:
+    """Whether an input is a field of the batch."""
     return spec.name == "batch" or spec.name.startswith("batch/")
 
 

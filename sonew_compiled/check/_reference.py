@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
 
 from sonew_compiled import passes
 from sonew_compiled.check._compare import movement
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
+from sonew_compiled.runtime.program import field_of, is_fed
+from sonew_compiled.xla import OPTIONS, compile_artifact
 
-# Left to itself XLA drops a rounding that is widened again at once, and so computes in other numbers than the module.
-_OPTIONS: dict[str, str | bool] = {"xla_allow_excess_precision": False}
 _STEPS = 3
 # How often the inputs are moved: of large models once, whose tensors have elements enough to tell how far they move.
 _MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**7
@@ -101,7 +99,7 @@ class Reference:
 
 def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
     """What `jax.jit` makes of a traced function; a key goes in and comes out as its numbers."""
-    compiled = lowered.compile(compiler_options=_OPTIONS)
+    compiled = lowered.compile(compiler_options=OPTIONS)
     kinds = [each.dtype for each in jax.tree.leaves(lowered.in_avals)]
 
     def run(*arrays: np.ndarray) -> list[Any]:
@@ -124,15 +122,11 @@ def _artifact(stablehlo: bytes, name: str, spec: FunctionSpec) -> Callable[..., 
     module = passes.from_portable_artifact(stablehlo)
     passes.run_pipeline(module, [passes.parse_pass(f"select-export:name={name}")])
 
-    def stand_in(*_: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(each.shape, as_dtype(each.dtype)) for each in spec.outputs)
-
-    inputs = [jax.ShapeDtypeStruct(each.shape, as_dtype(each.dtype)) for each in spec.inputs]
-    # JAX compiles what it has exported. This is an export of the right signature, with our module in it.
-    exported = export.export(jax.jit(stand_in, keep_unused=True), platforms=["cpu"])(*inputs)
-    exported = dataclasses.replace(exported, mlir_module_serialized=passes.to_portable_artifact(module))
-    lowered = jax.jit(lambda *given: exported.call(*given), keep_unused=True).lower(*inputs)
-    return lowered.compile(compiler_options=_OPTIONS)
+    inputs, outputs = (
+        [jax.ShapeDtypeStruct(each.shape, as_dtype(each.dtype)) for each in specs]
+        for specs in (spec.inputs, spec.outputs)
+    )
+    return compile_artifact(passes.to_portable_artifact(module), inputs, outputs, platform="cpu")
 
 
 def _call(
@@ -161,15 +155,11 @@ def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _batch(manifest: Manifest, rng: np.random.Generator) -> Arrays:
     """Numbers from 0 to 1, and labels of the classes that the model has; two of one that does not say."""
-    return {spec.name: _field(spec, manifest, rng) for spec in manifest.functions["train_step"].inputs if _fed(spec)}
-
-
-def _fed(spec: TensorSpec) -> bool:
-    return spec.name == "batch" or spec.name.startswith("batch/")
+    return {spec.name: _field(spec, manifest, rng) for spec in manifest.functions["train_step"].inputs if is_fed(spec)}
 
 
 def _field(spec: TensorSpec, manifest: Manifest, rng: np.random.Generator) -> np.ndarray:
     dtype = as_dtype(spec.dtype)
     if dtype.kind in "iub":
-        return rng.integers(0, manifest.classes.get(spec.name.removeprefix("batch/"), 2), spec.shape).astype(dtype)
+        return rng.integers(0, manifest.classes.get(field_of(spec), 2), spec.shape).astype(dtype)
     return rng.random(spec.shape, np.float32).astype(dtype)

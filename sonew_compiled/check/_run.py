@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
 from sonew_compiled.runtime.bundle import Needs, why_not_here
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, Manifest, TargetSpec, TensorSpec
@@ -54,8 +54,7 @@ def check_executable(
       SonewError: a result is not JAX's, differs between two calls with the same inputs, or a call fails or changes an
         input that it has to leave.
     """
-    with tempfile.TemporaryDirectory(prefix="sonew-check-") as folder:
-        path = Path(folder)
+    with scratch_folder() as path:
         spec = FileSpec.of(executable)
         (path / target.file).write_bytes(executable)
         described = replace(manifest, targets=(target,), files={target.file: spec})

@@ -10,7 +10,6 @@ An error is a last line `error: ...` on stderr.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import traceback
@@ -19,13 +18,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import export
 from jax.experimental import serialize_executable, topologies
 from jax.sharding import SingleDeviceSharding
 
-# Left to itself XLA drops a rounding that is widened again at once, and so would compute in other numbers than the
-# module says.
-_OPTIONS: dict[str, str | bool] = {"xla_allow_excess_precision": False}
+from sonew_compiled.xla import compile_artifact
 
 
 def main(folder: Path) -> None:
@@ -49,25 +45,15 @@ def main(folder: Path) -> None:
 
 
 def _compile(artifact: bytes, program: dict[str, Any], sharding: SingleDeviceSharding) -> jax.stages.Compiled:
-    inputs = [
-        jax.ShapeDtypeStruct(tuple(each["shape"]), jnp.dtype(each["dtype"]), sharding=sharding)
-        for each in program["inputs"]
-    ]
-
-    def stand_in(*_: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jnp.zeros(each["shape"], each["dtype"]) for each in program["outputs"])
-
-    # JAX compiles what it has exported. This is an export of the right signature, with our module in it.
-    exported = export.export(jax.jit(stand_in, keep_unused=True), platforms=["tpu"])(*inputs)
-    exported = dataclasses.replace(exported, mlir_module_serialized=artifact)
-
-    def call(*arguments: jax.Array) -> tuple[jax.Array, ...]:
-        results: tuple[jax.Array, ...] = exported.call(*arguments)
-        return results
-
-    donated = tuple(index for index, each in enumerate(program["inputs"]) if each["donated"])
-    lowered = jax.jit(call, donate_argnums=donated, keep_unused=True).lower(*inputs)
-    return lowered.compile(compiler_options=_OPTIONS)
+    inputs, outputs = (
+        [
+            jax.ShapeDtypeStruct(tuple(each["shape"]), jnp.dtype(each["dtype"]), sharding=sharding)
+            for each in program[key]
+        ]
+        for key in ("inputs", "outputs")
+    )
+    donated = [index for index, each in enumerate(program["inputs"]) if each["donated"]]
+    return compile_artifact(artifact, inputs, outputs, platform="tpu", donated=donated)
 
 
 def _figures(compiled: jax.stages.Compiled) -> dict[str, int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.scratch import is_full, no_space
 from sonew_compiled.lowering.targets import Target
 
 # The errors are cut to this many characters: the compiler prints whole function signatures.
@@ -23,26 +26,28 @@ _FATAL = re.compile(r"F\d{4} [\d:.]+ +\d+ \S+\] (.+)")
 
 
 def compile_error(
-    *, compiler: str, command: Sequence[str], log: str, returncode: int, target: Target, what: str
+    *, compiler: str, process: subprocess.CompletedProcess[bytes], folder: Path, target: Target, what: str
 ) -> SonewError:
     """The error of a compiler that ended without a result.
 
     Args:
       compiler: what the message calls it.
-      command: how it was started, for the log.
-      log: what it wrote on stderr.
-      returncode: its exit code, or minus the number of the signal that ended it.
+      process: how it was started, and what it wrote on stderr.
+      folder: where it worked.
       target: what it compiled for.
       what: names the module, such as `autoencoder with tridiag-sonew`.
 
     Returns:
       An error of three lines: what was being compiled, the first real error, what to try. The last line names a file,
-      made here, with the command and the whole log.
+      made here, with the command and the whole log. Where the disk is full, one line says that.
     """
+    if is_full(folder):
+        return no_space(folder.parent)
+    log, returncode = process.stderr.decode(errors="replace"), process.returncode
     with tempfile.NamedTemporaryFile(
         "w", prefix="sonew-compile-", suffix=".log", delete=False, encoding="utf-8"
     ) as file:
-        file.write(" ".join(command) + "\n" + log)
+        file.write(" ".join(process.args) + "\n" + log)
     return SonewError(
         f"cannot compile {what} for target {target.name}\n"
         f"  {first_error(log, returncode, compiler=compiler)}\n"

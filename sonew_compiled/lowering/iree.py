@@ -8,7 +8,7 @@ from pathlib import Path
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.diagnostics import compile_error
 from sonew_compiled.lowering.process import run_to_end
-from sonew_compiled.lowering.scratch import is_full, no_space, scratch_folder
+from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.lowering.targets import Target, iree_compile
 
 _GENERATED = "generated"
@@ -56,16 +56,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
             ) from None
         if process.returncode == 0:
             return result.read_bytes()
-        if is_full(scratch):
-            raise no_space(scratch.parent)
-    raise compile_error(
-        compiler="iree-compile",
-        command=command,
-        log=process.stderr.decode(errors="replace"),
-        returncode=process.returncode,
-        target=target,
-        what=what,
-    )
+        raise compile_error(compiler="iree-compile", process=process, folder=scratch, target=target, what=what)
 
 
 def _is_verified(folder: Path, operation: str) -> bool:

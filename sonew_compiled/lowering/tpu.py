@@ -13,7 +13,7 @@ from typing import Any
 from sonew_compiled import passes
 from sonew_compiled.lowering.diagnostics import compile_error
 from sonew_compiled.lowering.process import run_to_end
-from sonew_compiled.lowering.scratch import is_full, no_space, scratch_folder
+from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.lowering.targets import Target
 from sonew_compiled.runtime.manifest import ProgramSpec
 
@@ -55,16 +55,7 @@ def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tu
             report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
             programs = tuple(ProgramSpec(function=name, **report[name]) for name in names)
             return _archive({f"{name}.xla": (folder / f"{name}.xla").read_bytes() for name in names}), programs
-        if is_full(folder):
-            raise no_space(folder.parent)
-    raise compile_error(
-        compiler="libtpu",
-        command=command,
-        log=process.stderr.decode(errors="replace"),
-        returncode=process.returncode,
-        target=target,
-        what=what,
-    )
+        raise compile_error(compiler="libtpu", process=process, folder=folder, target=target, what=what)
 
 
 def _write_request(folder: Path, stablehlo: bytes, target: Target) -> list[str]:
