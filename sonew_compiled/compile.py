@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sonew_compiled import passes
+from sonew_compiled.background import in_background
 from sonew_compiled.backward import Loss
 from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
 from sonew_compiled.errors import SonewError, UsageError
@@ -168,15 +169,19 @@ def compile_training(
     what = f"{model} with {described['name']}"
     adapted = [adapt(stablehlo, target, what=what) for target in resolved]
     built = []
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sonew-check") as another:
-        # JAX computes what is to come out while IREE's compiler, a process of its own, is at work.
-        reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
-        tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
-        expected = another.submit(reference.calls) if tried else None
+    # JAX computes what is to come out while IREE's compiler, a process of its own, is at work.
+    reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
+    tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
+    expected = in_background(reference.calls) if tried else None
+    try:
         for target, source in zip(resolved, adapted, strict=True):
             progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
             files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
             built.append(spec)
+    except Exception:
+        # Nothing is left running behind an error; Ctrl-C does not wait.
+        wait([expected] if expected else [])
+        raise
     if check:
         _check(built, files, manifest, expected, dump=dump_check, progress=progress)
     return _write(destination, replace(manifest, targets=tuple(built)), files)

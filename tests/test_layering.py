@@ -35,6 +35,7 @@ ALLOWED = {
     "requirements": ("errors", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),
     "xla": (),
+    "background": (),
     "check": ("errors", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "trace": ("errors", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
     "passes": ("errors",),

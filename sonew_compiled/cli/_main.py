@@ -97,8 +97,10 @@ def main() -> NoReturn:
         click.echo(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
+        from sonew_compiled.background import end_process
+
         click.echo("sonew: stopped", err=True)
-        sys.exit(1)
+        end_process(1)
     except OSError as error:
         what = "the output" if error.filename is None else error.filename
         reason = error.strerror or error
