@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import platform
 import re
 from collections.abc import Mapping
@@ -114,39 +113,6 @@ def open_bundle(path: str | Path) -> Bundle:
     except UnicodeDecodeError:
         raise SonewError(f"{manifest} is not text, so it is corrupt: {_REMEDY}") from None
     return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)))
-
-
-def is_replaceable(path: Path) -> bool:
-    """Whether a directory is empty, or a bundle of any format version that holds nothing but its own files."""
-    names = {each.name for each in path.iterdir()}
-    if not names:
-        return True
-    try:
-        files = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
-        return names <= {MANIFEST_FILE, *files}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def writable_bundle(path: Path) -> Path:
-    """`path`, once it is clear that writing a bundle there destroys nothing but an older bundle.
-
-    Raises:
-      UsageError: it is a file, or a directory of something else.
-      SonewError: there is no directory to write to.
-    """
-    if path.is_file():
-        raise UsageError(f"{path} is a file; give a new directory, or an older bundle to replace")
-    if path.is_dir() and not is_replaceable(path):
-        raise UsageError(
-            f"{path} is a directory that is not a bundle, or holds more than one; give a new directory, or an older "
-            "bundle"
-        )
-    # Looked at here, before minutes go into compiling.
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
-    return path
 
 
 def _canonical(machine: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime import replacement
-from sonew_compiled.runtime.bundle import Bundle, is_replaceable, writable_bundle
+from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -22,6 +22,7 @@ from sonew_compiled.runtime.checkpoint import (
 )
 from sonew_compiled.runtime.manifest import Manifest
 from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
+from sonew_compiled.runtime.older_bundle import is_replaceable, writable_bundle
 from sonew_compiled.train_settings import TrainSettings
 
 
@@ -68,7 +69,11 @@ class RunFolder:
         self.check_free(None, overwrite=overwrite)
         if not list_checkpoints(self.path):
             return self.bundle
-        writable_bundle(self.bundle)
+        if writable_bundle(self.bundle) != self.bundle:
+            raise UsageError(
+                f"{self.bundle} is a symbolic link, which another run's bundle cannot replace: remove it, or choose "
+                "another --output"
+            )
         replacement.discard(self.path)
         return replacement.gathering(self.path) / replacement.BUNDLE
 

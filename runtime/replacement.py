@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
+import secrets
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime.bundle import is_replaceable
+from sonew_compiled.runtime.older_bundle import is_replaceable, remove_bundle
 from sonew_compiled.runtime.tensorfile import write_atomically
+
+logger = logging.getLogger("sonew_compiled")
 
 BUNDLE = "bundle"
 
@@ -69,7 +73,7 @@ def finish(folder: Path) -> None:
                 _remove(folder, name)
             old_files.unlink()
         if (committed / _OLD_BUNDLE).is_dir():
-            shutil.rmtree(committed / _OLD_BUNDLE)
+            _remove_bundle(committed / _OLD_BUNDLE, folder)
         with contextlib.suppress(FileNotFoundError):
             for path in list(committed.iterdir()):
                 path.replace(folder / path.name)
@@ -79,6 +83,15 @@ def finish(folder: Path) -> None:
             f"{folder} holds a run that another one was about to replace, which cannot be finished ({error}): make the "
             "folder writable, or move it away"
         ) from None
+
+
+def _remove_bundle(old: Path, folder: Path) -> None:
+    """Removes an old bundle; what else was put into it meanwhile is left in the run's folder."""
+    foreign = remove_bundle(old)
+    if foreign:
+        kept = folder / f"{_OLD_BUNDLE}-{secrets.token_hex(4)}"
+        old.rename(kept)
+        logger.warning("the old bundle of %s held %r, which is not the bundle's: it is in %s", folder, foreign, kept)
 
 
 def _remove(folder: Path, name: str) -> None:

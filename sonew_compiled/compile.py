@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
@@ -21,6 +18,7 @@ import numpy as np
 from sonew_compiled import passes
 from sonew_compiled.background import in_background
 from sonew_compiled.backward import Loss
+from sonew_compiled.bundle_writer import write_bundle
 from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering.lower import adapt, lower
@@ -29,10 +27,10 @@ from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolv
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
 from sonew_compiled.requirements import names_of
-from sonew_compiled.runtime.bundle import writable_bundle
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.limits import check_setting
-from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.trace import OptimizerFactory, trace_training
 from sonew_compiled.train_settings import SCHEDULES
 
@@ -184,7 +182,10 @@ def compile_training(
         raise
     if check:
         _check(built, files, manifest, expected, dump=dump_check, progress=progress)
-    return _write(destination, replace(manifest, targets=tuple(built)), files)
+    specs = {name: FileSpec.of(data) for name, data in files.items()}
+    complete = replace(manifest, targets=tuple(built), files=specs)
+    write_bundle(destination, files, complete.to_json())
+    return complete
 
 
 def _check(
@@ -261,41 +262,3 @@ def _versions(targets: Sequence[Target]) -> dict[str, str]:
     if ptxas is not None:
         versions["ptxas"] = ptxas_version(ptxas)
     return versions | {"stablehlo": passes.stablehlo_version()}
-
-
-def _write(destination: Path, manifest: Manifest, files: dict[str, bytes]) -> Manifest:
-    """Writes the bundle beside its destination and moves it there whole."""
-    specs = {name: FileSpec.of(data) for name, data in files.items()}
-    complete = Manifest(**{**manifest.__dict__, "files": specs})
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-        try:
-            for name, data in files.items():
-                (scratch / name).write_bytes(data)
-            (scratch / MANIFEST_FILE).write_text(complete.to_json(), encoding="utf-8")
-            scratch.chmod(0o777 & ~_umask())
-            if destination.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-                destination.rename(old / "replaced")
-                try:
-                    scratch.rename(destination)
-                except BaseException:
-                    (old / "replaced").rename(destination)
-                    raise
-                finally:
-                    shutil.rmtree(old)
-            else:
-                scratch.rename(destination)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise SonewError(f"cannot write the bundle {destination}: {error.strerror}; give another -o/--output") from None
-    return complete
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

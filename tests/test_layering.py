@@ -36,6 +36,7 @@ ALLOWED = {
     "rate_in_state": ("errors", "recurrence"),
     "xla": (),
     "background": (),
+    "bundle_writer": ("errors", "runtime"),
     "check": ("errors", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "trace": ("errors", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
     "passes": ("errors",),

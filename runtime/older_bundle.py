@@ -1,0 +1,124 @@
+"""A folder that a new bundle is to be put in, and what may be removed of an older bundle there.
+
+Only what is the bundle's own is removed: files that its manifest lists, with the hashes that it gives, and the
+manifest. Other programs have a `manifest.json` too, and users put files of theirs beside ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.manifest import MANIFEST_FILE
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# Bytes of a manifest that is looked into.
+_LARGEST = 64 << 20
+
+
+def is_replaceable(path: Path) -> bool:
+    """Whether a directory is empty, or a bundle of any format version that holds nothing but its own files."""
+    return not foreign_in(path)
+
+
+def foreign_in(path: Path) -> str:
+    """The name of the first thing in a directory that is no file of the bundle there, empty if there is none.
+
+    Raises:
+      SonewError: a file cannot be read.
+    """
+    try:
+        names = sorted(each.name for each in path.iterdir())
+        own = _own_files(path) if MANIFEST_FILE in names else {}
+        return next((name for name in names if not _is_own(path / name, own)), "")
+    except OSError as error:
+        raise SonewError(f"{error.filename or path} cannot be read ({error.strerror}): check its permissions") from None
+
+
+def remove_bundle(path: Path) -> str:
+    """Removes a bundle's files one by one, and the directory if it is empty then.
+
+    The manifest is the last, so that what a killed process leaves can be removed again.
+
+    Returns:
+      The name of the first thing that is not the bundle's own and keeps the directory; empty if it is gone.
+
+    Raises:
+      OSError: a file cannot be read or removed.
+    """
+    names = sorted((each.name for each in path.iterdir()), key=lambda name: name == MANIFEST_FILE)
+    own = _own_files(path) if MANIFEST_FILE in names else {}
+    foreign = [name for name in names if not _is_own(path / name, own)]
+    for name in names:
+        if name not in foreign and not (foreign and name == MANIFEST_FILE):
+            (path / name).unlink()
+    if foreign:
+        return foreign[0]
+    path.rmdir()
+    return ""
+
+
+def writable_bundle(path: Path) -> Path:
+    """Where a bundle that is asked for at `path` is to be written, once it is clear that this destroys nothing else.
+
+    A symbolic link to a directory stays, and the directory is filled.
+
+    Raises:
+      UsageError: it is a file, a directory of something else, or an older bundle that cannot be exchanged.
+      SonewError: there is no directory to write to.
+    """
+    place = Path(os.path.realpath(path))
+    if not place.is_dir() and (os.path.lexists(place) or path.is_symlink()):
+        kind = "a symbolic link to nothing" if path.is_symlink() else "a file" if place.is_file() else "no directory"
+        raise UsageError(f"{path} is {kind}; give a new directory, or an older bundle to replace")
+    filled = place.is_dir() and not any(place.iterdir())
+    if place.is_dir() and not filled:
+        foreign = foreign_in(place)
+        if foreign == MANIFEST_FILE or (foreign and not (place / MANIFEST_FILE).exists()):
+            raise UsageError(
+                f"{path} is a directory that is not a bundle, or holds more than one; give a new directory, or an "
+                "older bundle"
+            )
+        if foreign:
+            raise UsageError(
+                f"{path} holds {foreign!r}, which is not what its manifest lists; give a new directory, or move that "
+                "away"
+            )
+        fixed = "a mount point" if place.is_mount() else "the current folder" if place == Path.cwd() else ""
+        if fixed:
+            raise UsageError(f"{path} holds a bundle and is {fixed}, which none can replace; empty it, or give another")
+    # Looked at here, before minutes go into compiling.
+    folder = place if filled else next(parent for parent in place.parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
+    return place if path.is_symlink() or not path.name else path
+
+
+def _own_files(path: Path) -> dict[str, str]:
+    """The SHA-256 of each file that the manifest of a bundle lists; nothing where it is another program's manifest."""
+    manifest = path / MANIFEST_FILE
+    if not stat.S_ISREG(manifest.lstat().st_mode) or manifest.stat().st_size > _LARGEST:
+        return {}
+    try:
+        raw: Any = json.loads(manifest.read_bytes())
+        files: dict[str, str] = {name: file["sha256"] for name, file in raw["files"].items()}
+        ours = type(raw["format_version"]) is int and {"functions", "targets"} <= raw.keys()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    plain = all(type(digest) is str and _SHA256.fullmatch(digest) for digest in files.values())
+    return files | {MANIFEST_FILE: ""} if ours and plain else {}
+
+
+def _is_own(path: Path, own: dict[str, str]) -> bool:
+    if path.name not in own or not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    if path.name == MANIFEST_FILE:
+        return True
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == own[path.name]

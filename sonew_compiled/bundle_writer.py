@@ -1,0 +1,173 @@
+"""Puts a bundle in its place: whole, in one moment, and over nothing but an older bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.manifest import MANIFEST_FILE
+from sonew_compiled.runtime.older_bundle import foreign_in, remove_bundle
+
+# Of Linux's fcntl.h and stdio.h.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def write_bundle(destination: Path, files: Mapping[str, bytes], manifest: str) -> None:
+    """Writes a bundle beside its destination and moves it there whole.
+
+    Args:
+      destination: as `writable_bundle` gave it: nothing, an empty directory, or an older bundle.
+      files: by name.
+      manifest: the text of `manifest.json`.
+
+    Raises:
+      SonewError: it cannot be written, or something else appeared at the destination meanwhile; then the bundle is kept
+        beside it.
+    """
+    filled = destination.is_dir() and not any(destination.iterdir())
+    beside, name = (destination if filled else destination.parent), destination.absolute().name
+    try:
+        beside.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(beside, name)
+        with _gathered(beside, name) as scratch:
+            for each, data in files.items():
+                (scratch / each).write_bytes(data)
+            (scratch / MANIFEST_FILE).write_text(manifest, encoding="utf-8")
+            scratch.chmod(0o777 & ~_umask())
+            if filled:
+                _fill(destination, scratch)
+                return
+            old = _take_place(destination, scratch)
+        if old is not None:
+            _remove_old(old, destination)
+    except OSError as error:
+        raise SonewError(f"cannot write the bundle {destination}: {error.strerror}; give another -o/--output") from None
+
+
+@contextlib.contextmanager
+def _gathered(beside: Path, name: str) -> Iterator[Path]:
+    """A folder to gather the files in, removed on an error; one that a killed process leaves is not locked."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=beside))
+    lock = _locked(scratch)
+    try:
+        yield scratch
+    except SonewError:
+        raise
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(folder: Path) -> int | None:
+    """Holds a lock on a folder, which the system drops however the process ends; None where it cannot be had."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(beside: Path, name: str) -> None:
+    """Removes what killed processes have left of writing to the same place."""
+    for left in beside.glob(f".{glob.escape(name)}-????????"):
+        with contextlib.suppress(OSError, SonewError):
+            lock = _locked(left) if left.is_dir() and not left.is_symlink() else None
+            if lock is None:
+                continue
+            try:
+                if not (left / MANIFEST_FILE).exists():
+                    shutil.rmtree(left)
+                else:
+                    remove_bundle(left)
+            finally:
+                os.close(lock)
+
+
+def _fill(destination: Path, scratch: Path) -> None:
+    """Moves the files into an empty directory, which may be a mount point or somebody's current one."""
+    others = [path.name for path in destination.iterdir() if path != scratch]
+    if others:
+        raise _kept(scratch, destination, others[0])
+    for path in sorted(scratch.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
+        path.rename(destination / path.name)
+    scratch.rmdir()
+
+
+def _take_place(destination: Path, scratch: Path) -> Path | None:
+    """Puts the bundle in its place; where the older bundle is then, if there was one."""
+    if os.path.lexists(destination):
+        is_directory = destination.is_dir() and not destination.is_symlink()
+        foreign = foreign_in(destination) if is_directory else destination.name
+        if foreign:
+            raise _kept(scratch, destination, foreign)
+        return _exchange(destination, scratch)
+    try:
+        scratch.rename(destination)
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise _kept(scratch, destination, destination.name) from None
+    return None
+
+
+def _remove_old(old: Path, destination: Path) -> None:
+    """Removes the older bundle, unless something else is in it; nobody finds it by its name any more."""
+    foreign = foreign_in(old)
+    if foreign:
+        raise _kept(_exchange(destination, old), destination, foreign)
+    remove_bundle(old)
+
+
+def _exchange(destination: Path, scratch: Path) -> Path:
+    """Puts a folder in another's place, and gives where that one is then: in one moment where the system can."""
+    if sys.platform == "linux":
+        renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        paths = os.fsencode(destination), os.fsencode(scratch)
+        if renameat2 and not renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], ctypes.c_uint(_RENAME_EXCHANGE)):
+            return scratch
+    aside = Path(tempfile.mkdtemp(prefix=f"{scratch.name[:-8]}", dir=scratch.parent))
+    try:
+        destination.rename(aside)
+    except OSError:
+        aside.rmdir()
+        raise
+    try:
+        scratch.rename(destination)
+    except BaseException:
+        aside.rename(destination)
+        raise
+    return aside
+
+
+def _kept(scratch: Path, destination: Path, foreign: str) -> SonewError:
+    """The error that says where the new bundle is."""
+    kept = scratch.with_name(scratch.name.removeprefix("."))
+    scratch.rename(kept)
+    return SonewError(
+        f"{destination} was not replaced: {foreign!r} appeared there while the bundle was made; the new bundle is "
+        f"{kept}"
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
