@@ -15,6 +15,7 @@ from typing import Protocol
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, Manifest, TargetSpec
+from sonew_compiled.runtime.shown import argument
 
 PARAMETERS_FILE = "params.safetensors"
 
@@ -100,7 +101,7 @@ def open_bundle(path: str | Path) -> Bundle:
     """
     path = Path(path)
     if not path.exists():
-        raise UsageError(f"there is no bundle at {path}: write one with `sonew compile -o {path}`")
+        raise UsageError(f"there is no bundle at {path}: write one with `sonew compile -o {argument(path)}`")
     manifest = path / MANIFEST_FILE
     if not path.is_dir() or not manifest.is_file():
         raise UsageError(

@@ -125,7 +125,7 @@ def find_checkpoint(path: str | Path) -> Path:
         if not path.exists():
             raise UsageError(f"there is no checkpoint at {path}: give a step-*.safetensors file or its directory")
         return path
-    replacement.finish(path)
+    replacement.finish_abandoned(path)
     found = latest(path)
     if found is None:
         raise UsageError(f"there is no checkpoint (step-*.safetensors) in {path}: give the --output of an earlier run")

@@ -7,7 +7,9 @@ metrics.jsonl            a line for each epoch
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from sonew_compiled.errors import UsageError
@@ -23,6 +25,8 @@ from sonew_compiled.runtime.checkpoint import (
 from sonew_compiled.runtime.manifest import Manifest
 from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
 from sonew_compiled.runtime.older_bundle import is_replaceable, writable_bundle
+from sonew_compiled.runtime.owner import owned
+from sonew_compiled.runtime.shown import argument
 from sonew_compiled.train_settings import TrainSettings
 
 
@@ -37,6 +41,26 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.bundle = self.path / replacement.BUNDLE
+        self._is_held = False
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps other processes from running into the folder; who holds it may hold it again.
+
+        Raises:
+          InUseError: another process works in it.
+          SonewError: it cannot be written to, or a replacement there cannot be finished.
+        """
+        if self._is_held:
+            yield
+            return
+        with owned(self.path):
+            self._is_held = True
+            try:
+                replacement.finish(self.path)
+                yield
+            finally:
+                self._is_held = False
 
     def check_free(self, resumed: Path | None, *, overwrite: bool) -> None:
         """Refuses to put a run where another one is.
@@ -49,13 +73,12 @@ class RunFolder:
           UsageError: the folder holds the checkpoints of another run.
           SonewError: that run was being replaced, which cannot be finished.
         """
-        # The place to lock the folder: nothing in it was looked at yet.
         replacement.finish(self.path)
         found = list_checkpoints(self.path)
         if found and not overwrite and not self._holds(resumed):
             raise UsageError(
                 f"{self.path} holds another run up to {found[-1][1].name}: go on with it by --resume "
-                f"{shlex.quote(str(self.path))}, replace it by --overwrite, or choose another --output"
+                f"{argument(self.path)}, replace it by --overwrite, or choose another --output"
             )
 
     def place_for_bundle(self, *, overwrite: bool) -> Path:
@@ -101,9 +124,9 @@ class RunFolder:
           settings: how it is trained.
           data_dir: where the data's files are, if not where they usually are.
         """
-        words = ["sonew", "run", *([] if self.owns(bundle) else [str(bundle)]), "--resume", str(self.path)]
-        words += ["--data", data, *([] if data_dir is None else ["--data-dir", str(data_dir)]), "--device", device]
-        return shlex.join([*words, *settings.flags()])
+        words = ["sonew", "run", *([] if self.owns(bundle) else [argument(bundle)]), "--resume", argument(self.path)]
+        words += ["--data", argument(data), *([] if data_dir is None else ["--data-dir", argument(data_dir)])]
+        return " ".join([*words, "--device", shlex.join([device, *settings.flags()])])
 
     def open(self, bundle: Bundle, *, step: int, resumed: Path | None, overwrite: bool) -> RunWriter:
         """Prepares the folder for a run.

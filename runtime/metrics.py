@@ -93,7 +93,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
     Raises:
       SonewError: the file cannot be read, or is not one of metrics.
     """
-    replacement.finish(directory)
+    replacement.finish_abandoned(directory)
     path = directory / METRICS_FILE
     rows: list[dict[str, float]] = []
     try:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.older_bundle import is_replaceable, remove_bundle
+from sonew_compiled.runtime.owner import InUseError, owned
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 logger = logging.getLogger("sonew_compiled")
@@ -56,6 +57,17 @@ def replace(folder: Path, old: Iterable[str]) -> None:
     finish(folder)
 
 
+def finish_abandoned(folder: Path) -> None:
+    """For who only reads a folder: does what is left of a replacement, unless the process that began it is at it.
+
+    Raises:
+      SonewError: a file cannot be moved or removed.
+    """
+    if (folder / _COMMITTED).is_dir():
+        with contextlib.suppress(InUseError), owned(folder):
+            finish(folder)
+
+
 def finish(folder: Path) -> None:
     """Does what is left of a replacement that was cut short; nothing in most folders.
 
@@ -67,7 +79,7 @@ def finish(folder: Path) -> None:
         return
     old_files = committed / _OLD_FILES
     try:
-        # Another process may be doing the same: what is gone is done.
+        # What is gone was done before the process was killed.
         with contextlib.suppress(FileNotFoundError):
             for name in json.loads(old_files.read_text(encoding="utf-8")):
                 _remove(folder, name)

@@ -65,7 +65,7 @@ def train(
     settings: TrainSettings,
     device: Device,
     *,
-    output: str | Path,
+    output: str | Path | RunFolder,
     resume: str | Path | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -80,28 +80,32 @@ def train(
       dataset: its fields are bound to those of the bundle's batch by name.
       settings: how; of a resumed run usually `resumed_settings(resume)` with some replaced.
       device: where.
-      output: the run's directory; made if need be.
+      output: the run's directory; made if need be. No other process can train into it meanwhile.
       resume: a checkpoint to go on from, or a directory for the latest one in it.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
 
     Raises:
+      InUseError: another process works in `output`.
       UsageError: the settings or the data do not fit the bundle, or `output` holds the checkpoints of another run.
       DivergedError: the loss or the state became NaN or infinite.
       Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
       SonewError: a file is damaged or cannot be written, or the device failed.
     """
-    folder = RunFolder(output)
+    folder = output if isinstance(output, RunFolder) else RunFolder(output)
     if resume_command is None:
         resume_command = folder.resume_command(bundle.path, data=dataset.name, device=device.name, settings=settings)
-    try:
-        run = _Run(bundle, dataset, settings, device, folder, resume, overwrite, reporter or Reporter(), resume_command)
-        with run.reporter, Interruption() as interruption:
-            run.train(interruption)
-            return run.result(interruption)
-    finally:
-        folder.discard()
+    with folder.hold():
+        try:
+            run = _Run(
+                bundle, dataset, settings, device, folder, resume, overwrite, reporter or Reporter(), resume_command
+            )
+            with run.reporter, Interruption() as interruption:
+                run.train(interruption)
+                return run.result(interruption)
+        finally:
+            folder.discard()
 
 
 class _Run:

@@ -19,6 +19,7 @@ from typing import Any
 from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings, record_of
+from sonew_compiled.runtime.owner import owned
 from sonew_compiled.setting import flag_of
 
 STUDY_FILE = "study.journal"
@@ -112,7 +113,7 @@ def tune(
 
     Raises:
       UsageError: neither `trials` nor `minutes` is given, or the study in the folder has other settings.
-      SonewError: the study's file is damaged.
+      SonewError: the study's file is damaged, or another process works in the folder.
     """
     if trials is None and minutes is None:
         raise UsageError("no budget: give --trials or --minutes")
@@ -124,6 +125,22 @@ def tune(
     logging.getLogger("optuna").propagate = False
     preset = _preset(settings)
     axes = _axes(settings, preset)
+    with owned(folder):
+        return _tune(optuna, settings, preset, axes, folder, trials=trials, minutes=minutes, data_dir=data_dir, say=say)
+
+
+def _tune(
+    optuna: Any,
+    settings: TuneSettings,
+    preset: OptimizerSettings,
+    axes: Sequence[_Axis],
+    folder: Path,
+    *,
+    trials: int | None,
+    minutes: float | None,
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> TuneResult:
     study = _open_study(optuna, settings, folder)
     left = None if trials is None else max(trials - len(_finished(study)), 0)
 

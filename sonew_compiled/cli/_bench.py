@@ -91,10 +91,13 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
     """
-    if preset == "speed":
-        _speed(output, what, as_json=as_json)
-    else:
-        _compare(output, preset, what, as_json=as_json)
+    from sonew_compiled.runtime.owner import owned
+
+    with owned(output):
+        if preset == "speed":
+            _speed(output, what, as_json=as_json)
+        else:
+            _compare(output, preset, what, as_json=as_json)
 
 
 def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:

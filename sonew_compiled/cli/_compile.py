@@ -56,6 +56,8 @@ def compile_command(
       sonew compile -o tpu.bundle --target tpu:v5e
       sonew compile -o mine.bundle --model package.module:attribute
     """
+    from sonew_compiled.runtime.shown import argument
+
     started = time.perf_counter()
     manifest = compile_bundle(
         output, what, check=check, dump_check=dump_check, dump_ir=dump_ir, print_ir_after=print_ir_after
@@ -72,7 +74,7 @@ def compile_command(
         )
     size = sum(file.size for file in manifest.files.values())
     how = (
-        f"train with: sonew run {output}"
+        f"train with: sonew run {argument(output)}"
         if any(target.driver != "tpu" for target in manifest.targets)
         else "load it on a TPU with sonew_compiled.load_tpu_program"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Bundle, RunFolder
+    from sonew_compiled.runtime import Bundle, Device, RunFolder
 
 DEFAULT_OUTPUT = Path("sonew-run")
 
@@ -58,38 +57,58 @@ def run_command(
       sonew run --resume sonew-run                  go on with a run that was stopped
       sonew run ae.bundle --json > result.json
     """
-    from sonew_compiled.runtime import RunFolder, find_checkpoint, make_reporter, open_bundle, open_device, train
-    from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
+    from sonew_compiled.runtime import RunFolder, find_checkpoint, open_device
 
     # Everything that can be wrong with the command line is looked at before minutes go into compiling.
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume goes on with one; leave one of them out")
     opened_device = open_device(device)
+    found = None if resume is None else find_checkpoint(resume)
+    folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
+    with folder.hold():
+        try:
+            _train(folder, bundle, data, data_dir, opened_device, resume, what, overwrite=overwrite, as_json=as_json)
+        finally:
+            folder.discard()
+
+
+def _train(
+    folder: RunFolder,
+    bundle: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    device: Device,
+    resume: Path | None,
+    what: dict[str, Any],
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from sonew_compiled.runtime import find_checkpoint, make_reporter, open_bundle, train
+    from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
+
+    # The last one now that nobody else adds any.
     checkpoint = None if resume is None else find_checkpoint(resume)
-    folder = RunFolder(output or (checkpoint.parent if checkpoint else DEFAULT_OUTPUT))
     path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
     if path is not None:
         _check_nothing_compiled_in(path, what)
     dataset = options.dataset_of(data, data_dir, read_checkpoint_metadata(checkpoint) if checkpoint else {})
-    try:
-        opened = open_bundle(path or _compile_into(folder, what, overwrite=overwrite))
-        settings = _settings(opened, checkpoint, what)
-        resume_command = folder.resume_command(
-            opened.path, data=dataset.name, data_dir=data_dir, device=opened_device.name, settings=settings
-        )
-        result = train(
-            opened,
-            dataset,
-            settings,
-            opened_device,
-            output=folder.path,
-            resume=checkpoint,
-            overwrite=overwrite,
-            reporter=make_reporter(),
-            resume_command=resume_command,
-        )
-    finally:
-        folder.discard()
+    opened = open_bundle(path or _compile_into(folder, what, overwrite=overwrite))
+    settings = _settings(opened, checkpoint, what)
+    resume_command = folder.resume_command(
+        opened.path, data=dataset.name, data_dir=data_dir, device=device.name, settings=settings
+    )
+    result = train(
+        opened,
+        dataset,
+        settings,
+        device,
+        output=folder,
+        resume=checkpoint,
+        overwrite=overwrite,
+        reporter=make_reporter(),
+        resume_command=resume_command,
+    )
     if as_json:
         options.print_json(dataclasses.asdict(result) | {"output": folder.path})
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
@@ -113,12 +132,13 @@ def _check_nothing_compiled_in(bundle: Path, what: dict[str, Any]) -> None:
 def _bundle_beside(checkpoint: Path) -> Path:
     """The bundle that the run of a checkpoint compiled."""
     from sonew_compiled.runtime import RunFolder
+    from sonew_compiled.runtime.shown import argument
 
     path = RunFolder(checkpoint.parent).bundle
     if not path.is_dir():
         raise UsageError(
             f"there is no bundle beside {checkpoint}; give the one that it was trained from: "
-            f"sonew run BUNDLE --resume {shlex.quote(str(checkpoint.parent))}"
+            f"sonew run BUNDLE --resume {argument(checkpoint.parent)}"
         )
     return path
 

@@ -1,0 +1,28 @@
+"""How a message shows what is not ours: values of files that anybody may have made, and paths in a command."""
+
+from __future__ import annotations
+
+import reprlib
+import shlex
+from pathlib import Path
+
+_LONGEST = 60
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxlist, _short.maxtuple, _short.maxdict = 3, 8, 8, 8
+_short.maxstring = _short.maxother = _short.maxlong = _LONGEST
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, on one line of at most 60 printable characters, however large it is."""
+    try:
+        text = _short.repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def argument(path: str | Path) -> str:
+    """A path as a word of a shell's command line that is taken for a path, even if it begins with a dash."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
