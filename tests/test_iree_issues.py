@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from iree import runtime as rt
 
 from sonew_compiled import passes
@@ -76,24 +75,8 @@ def test_a_branch_frees_what_it_hands_through() -> None:
     assert not any(is_wrong(mended) for _ in range(300))
 
 
-def test_a_branch_moves_memory_that_it_gives_more_than_once() -> None:
-    arguments = [_numbers(3), _numbers(5), _numbers(3), _numbers(5), np.array(7, np.int32)]
-    with pytest.raises(ValueError, match="ref is null"):
-        _main("branch_repeats_memory")(np.array(0, np.int32), *arguments)
-    mended = _main("branch_repeats_memory", ["fence-regions"])
-    _, computed = mended(np.array(0, np.int32), *arguments)
-    np.testing.assert_allclose(computed[1], np.sin(arguments[1]), rtol=1e-5)
-    _, handed = mended(np.array(1, np.int32), *arguments)
-    for got, want in zip(handed, arguments, strict=False):
-        np.testing.assert_array_equal(got, want)
-
-
 def test_an_unread_argument_of_a_loop_crashes_the_compiler() -> None:
     assert _compiled("loop_unread_argument").returncode
     _, (last, before) = _main("loop_unread_argument", ["fence-regions"])(np.array(3, np.int32), NUMBERS, OTHERS)
     np.testing.assert_allclose(before, np.sin(np.sin(NUMBERS)), rtol=1e-5)
     np.testing.assert_allclose(last, np.sin(before), rtol=1e-5)
-
-
-def _numbers(size: int) -> np.ndarray:
-    return np.linspace(-1, 1, size, dtype=np.float32)

@@ -3,7 +3,6 @@
 Many of IREE's faults in them are races: one run in a hundred is wrong.
 """
 
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from jax import lax
 
 from sonew_compiled import passes
 from sonew_compiled.compile import compile_training
-from sonew_compiled.lowering.targets import iree_compile, resolve_target
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.runtime import Program, TrainingState, open_bundle, open_device
 
@@ -57,8 +57,7 @@ def _compiled(function: Function, arguments: Sequence[np.ndarray], target: str) 
     module = passes.parse(f"module {{\n{traced}\n}}\n")
     described = resolve_target(target)
     passes.run_pipeline(module, [*passes.PIPELINE, *map(passes.parse_pass, described.passes)])
-    command = [iree_compile(), "-", "--iree-input-type=stablehlo", *described.flags]
-    return subprocess.run(command, input=passes.to_bytes(module), capture_output=True, check=True).stdout
+    return lower_iree(passes.to_bytes(module), described, what="a function")
 
 
 def _agree(function: Function, inputs: Sequence[Sequence[np.ndarray]], target: str) -> None:

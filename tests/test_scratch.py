@@ -80,7 +80,7 @@ def test_a_signal_ends_the_compiler(temporary: Path, small: Any, tmp_path: Path,
     command = [Path(sys.executable).parent / "sonew", "compile", "--optimizer", "shampoo", "-o", tmp_path / "bundle"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         try:
-            compilers = _wait_for(lambda: _children(process.pid, "module.vmfb"))
+            compilers = _wait_for(lambda: _children(process.pid, "module.mlir"))
             process.send_signal(number)
             _, said = process.communicate(timeout=30)
         finally:

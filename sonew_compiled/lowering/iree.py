@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.branches import has_branches, part_references
 from sonew_compiled.lowering.diagnostics import compile_error
 from sonew_compiled.lowering.process import run_to_end
 from sonew_compiled.lowering.scratch import scratch_folder
@@ -29,10 +30,15 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
       SonewError: the compiler refused it; see `compile_error`.
     """
     with scratch_folder() as scratch:
-        source, result = scratch / "module.mlir", scratch / "module.vmfb"
+        source, program, result = (scratch / f"module.{suffix}" for suffix in ("mlir", "vm.mlir", "vmfb"))
         source.write_bytes(stablehlo)
         # By names without the folder's, which would be in the result.
-        command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags, "-o", result.name]
+        command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
+        # The host program of one without branches needs no change, and so the compiler is started once.
+        if changed := has_branches(stablehlo):
+            command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", program.name]
+        else:
+            command += ["-o", result.name]
         # The passes have verified the module; that the compiler does it again after each of its own passes takes a
         # quarter of its time. It does so where something is wrong: then what it says is worth waiting for.
         hurried = [*command, "--verify=false"]
@@ -48,6 +54,10 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
                 refused = not _is_verified(scratch / _GENERATED, target.verified_operation)
             if refused:
                 command += target.fallback_flags
+                process = run_to_end(command, folder=scratch, environment=environment)
+            if changed and process.returncode == 0:
+                program.write_bytes(part_references(program.read_bytes()))
+                command = [iree_compile(), program.name, "--compile-from=vm", *target.flags, "-o", result.name]
                 process = run_to_end(command, folder=scratch, environment=environment)
         except OSError as error:
             raise SonewError(
