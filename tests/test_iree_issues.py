@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from iree import runtime as rt
 
 from sonew_compiled import passes
@@ -75,8 +76,10 @@ def test_a_branch_frees_what_it_hands_through() -> None:
     assert not any(is_wrong(mended) for _ in range(300))
 
 
-def test_an_unread_argument_of_a_loop_crashes_the_compiler() -> None:
-    assert _compiled("loop_unread_argument").returncode
-    _, (last, before) = _main("loop_unread_argument", ["fence-regions"])(np.array(3, np.int32), NUMBERS, OTHERS)
-    np.testing.assert_allclose(before, np.sin(np.sin(NUMBERS)), rtol=1e-5)
+@pytest.mark.parametrize(("name", "size"), [("loop_unread_argument", 4), ("loop_overwritten_argument", 1)])
+def test_an_unread_argument_of_a_loop_crashes_the_compiler(name: str, size: int) -> None:
+    assert _compiled(name).returncode
+    arguments = NUMBERS[:size], OTHERS[:size]
+    _, (last, before) = _main(name, ["fence-regions"])(np.array(3, np.int32), *arguments)
+    np.testing.assert_allclose(before, np.sin(np.sin(arguments[0])), rtol=1e-5)
     np.testing.assert_allclose(last, np.sin(before), rtol=1e-5)

@@ -8,8 +8,9 @@ IREE 3.13 is wrong about memory that comes out of a `case`, `if` or `while` in t
 - Several values in one piece of memory are one operand, several times, of the branch in IREE's bytecode. It moves each
   into place, and where the move that empties the register comes first the others get nothing: "ref is null", or, where
   it is the fence that says when the values are there, no wait at all.
-- What a loop carries and its body does not read is taken away from the loop's operands but not from its results, and
-  the conversion that follows takes the one for the other: the compiler crashes.
+- What a loop carries and its body does not read, or only where IREE finds that it need not, is taken away from the
+  loop's operands but not from its results, and the conversion that follows takes the one for the other: the compiler
+  crashes.
 
 Behind a barrier each value is a buffer of its own, which is freed when nothing refers to it. A value that a region
 hands on twice, as far as that can be told, is copied (`passes/ir/copies.py`). The device is waited for at a barrier, as
@@ -68,7 +69,7 @@ def fence_regions(module: ir.Module) -> None:
 
 def _fence(op: ir.Operation, copies: Copies) -> None:
     handing = _handing(op)
-    unread = [each for each in op.regions[1].blocks[0].arguments if not list(each.uses)] if op.name == _LOOP else []
+    unread = [each for each in op.regions[1].blocks[0].arguments if not _is_read(each)] if op.name == _LOOP else []
     for each in handing:
         with ir.InsertionPoint(each):
             for index in _repeated(each):
@@ -99,6 +100,30 @@ def _repeated(op: ir.Operation) -> list[int]:
             repeated.append(index)
         seen |= roots
     return repeated
+
+
+def _is_read(value: ir.Value) -> bool:
+    """Whether the region needs the value for anything that it hands on, also after IREE has taken away what is dead.
+
+    An update that covers the whole of what it is written into reads none of it. A scan of one step is made of them.
+    """
+    seen, waiting = {value}, [value]
+    while waiting:
+        here = waiting.pop()
+        for use in here.uses:
+            reader = use.owner.operation
+            if list(reader.regions) or not list(reader.results):
+                return True
+            if not _is_overwritten(reader, use.operand_number):
+                made = [each for each in reader.results if each not in seen]
+                seen.update(made)
+                waiting += made
+    return False
+
+
+def _is_overwritten(op: ir.Operation, operand: int) -> bool:
+    """Whether it is an update of the whole operand."""
+    return op.name == "stablehlo.dynamic_update_slice" and operand == 0 and op.operands[0].type == op.operands[1].type
 
 
 def _roots(value: ir.Value) -> set[ir.Value]:

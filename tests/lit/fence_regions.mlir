@@ -48,3 +48,29 @@ func.func public @loops(%n: tensor<f32>, %y: tensor<f32>) -> tensor<f32> {
   }
   return %0#1 : tensor<f32>
 }
+
+// An update of the whole does not read what was there, and what nothing reads that is handed on reads nothing: a barrier
+// reads both. %w is read.
+// CHECK-LABEL: func.func public @overwritten
+// CHECK:         stablehlo.while([[N:%.+]] = {{%.+}}, [[Y:%.+]] = {{%.+}}, [[V:%.+]] = {{%.+}}, [[W:%.+]] = {{%.+}})
+// CHECK:         do {
+// CHECK:           [[NEXT:%.+]]:6 = stablehlo.optimization_barrier {{%.+}}, {{%.+}}, {{%.+}}, {{%.+}}, [[Y]], [[V]] :
+// CHECK-NEXT:      stablehlo.return [[NEXT]]#0, [[NEXT]]#1, [[NEXT]]#2, [[NEXT]]#3
+func.func public @overwritten(%n: tensor<i32>, %y: tensor<1xf32>, %w: tensor<2xf32>) -> (tensor<1xf32>, tensor<1xf32>, tensor<2xf32>) {
+  %zero = stablehlo.constant dense<0> : tensor<i32>
+  %one = stablehlo.constant dense<1> : tensor<i32>
+  %0:4 = stablehlo.while(%k = %n, %x = %y, %v = %y, %u = %w) : tensor<i32>, tensor<1xf32>, tensor<1xf32>, tensor<2xf32>
+  cond {
+    %1 = stablehlo.compare GT, %k, %zero : (tensor<i32>, tensor<i32>) -> tensor<i1>
+    stablehlo.return %1 : tensor<i1>
+  } do {
+    %1 = stablehlo.subtract %k, %one : tensor<i32>
+    %2 = stablehlo.convert %k : (tensor<i32>) -> tensor<f32>
+    %3 = stablehlo.reshape %2 : (tensor<f32>) -> tensor<1xf32>
+    %4 = stablehlo.dynamic_update_slice %x, %3, %k : (tensor<1xf32>, tensor<1xf32>, tensor<i32>) -> tensor<1xf32>
+    %5 = stablehlo.sine %v : tensor<1xf32>
+    %6 = stablehlo.dynamic_update_slice %u, %3, %k : (tensor<2xf32>, tensor<1xf32>, tensor<i32>) -> tensor<2xf32>
+    stablehlo.return %1, %4, %3, %6 : tensor<i32>, tensor<1xf32>, tensor<1xf32>, tensor<2xf32>
+  }
+  return %0#1, %0#2, %0#3 : tensor<1xf32>, tensor<1xf32>, tensor<2xf32>
+}
