@@ -169,6 +169,10 @@ def halved(w: jax.Array) -> jax.Array:
     return w + jax.lax.reduce(jax.lax.stop_gradient(w), w.dtype.type(0), lambda a, b: a + b / 2, (0,))
 
 
+def spectrum(w: jax.Array) -> jax.Array:
+    return w + jnp.abs(jnp.fft.rfft(jax.lax.stop_gradient(w), axis=0))[:1]
+
+
 @pytest.mark.parametrize(
     ("target", "changes", "said"),
     [
@@ -177,6 +181,7 @@ def halved(w: jax.Array) -> jax.Array:
         ("vmvx", {"dtype": jnp.float16}, "it cannot compute in float16; the nearest that can is cpu"),
         ("cpu", {"weights": schur_form}, "it has no LAPACK's gees"),
         ("cuda", {"weights": schur_form}, "no target can"),
+        ("cpu", {"weights": spectrum}, "it cannot compute in complex64; no target can"),
     ],
 )
 def test_what_a_target_cannot_do_is_refused_before_compiling(

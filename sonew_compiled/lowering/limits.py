@@ -24,14 +24,21 @@ _CONVOLVED_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
     {"cuda:sm_70": frozenset({"f16"}), "cuda:sm_75": frozenset({"f16"})}
 )
 
-# The compiler takes these for f32 and i64 everywhere, so that the executable's arguments are not those of the manifest.
-_NOWHERE = frozenset({"f64", "complex<f64>"})
+# The compiler takes 64 bits for 32 everywhere, so that the executable's arguments are not those of the manifest.
+# Complex constants it does not have.
+_NOWHERE = frozenset({"f64", "complex<f32>", "complex<f64>"})
 
 # What JAX's calls into Python have in their names.
 _CALLBACK = "python"
 
 # What a dtype is called in NumPy and JAX.
-_DTYPES = {"bf16": "bfloat16", "f16": "float16", "f64": "float64", "complex<f64>": "complex128"}
+_DTYPES = {
+    "bf16": "bfloat16",
+    "f16": "float16",
+    "f64": "float64",
+    "complex<f32>": "complex64",
+    "complex<f64>": "complex128",
+}
 
 
 def why_not_computed(module: ir.Module, target: Target) -> str:

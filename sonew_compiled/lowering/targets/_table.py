@@ -35,7 +35,9 @@ def _vmvx(model: str) -> Target:
     """IREE's portable bytecode: any processor, no native code, slow."""
     assert not model
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
-    passes = (*OWNERSHIP, "widen-operands", "truncate-conversions", *_cpu.EMULATION)
+    *emulation, rounding = _cpu.EMULATION
+    # What is written out is what is left after 16-bit arithmetic has become float32's.
+    passes = (*OWNERSHIP, "widen-operands", "truncate-conversions", *emulation, "expand-arithmetic", rounding)
     return Target(name="vmvx", flags=flags, passes=passes, driver="local")
 
 

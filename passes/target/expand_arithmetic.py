@@ -1,0 +1,152 @@
+"""Write out the arithmetic that IREE's bytecode has not, or has wrongly.
+
+IREE 3.13's bytecode has no instruction for the sign of a number, for tangents, cubic roots and the count of bits. Its
+remainder is the one to the nearest multiple, not to the one towards zero, and the leading zeros and shifts of 8 and 16
+bits are those of 32 bits. In a kernel it has no constants of 16-bit floating-point numbers.
+
+    tan(x)       becomes    sin(x) / cos(x)
+    sign(x)      becomes    x < 0 ? -1 : x > 0 ? 1 : x
+    cbrt(x)      becomes    one step of Newton's from exp(log(abs(x)) / 3), with the sign of x
+    rem(x, y)    becomes    r = rem(x, y); r + sign(x) * abs(y), where r has not the sign of x
+    popcnt(x)    becomes    sums of the bits in pairs, fours and eights
+    c ? x : 0.5  becomes    a choice in float32, where x is of 16 bits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.constants import is_splat
+from sonew_compiled.passes.ir.convert import compute_in_float32
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type, is_half, with_element
+from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.passes.record import Pass
+
+_WORD = 32
+
+
+def expand_arithmetic(module: ir.Module) -> None:
+    """Replace every operation of these kinds by others."""
+    for op in operations_in(module.operation):
+        expand = _EXPANSIONS.get(op.name)
+        if expand is None:
+            continue
+        with ir.InsertionPoint(op):
+            result = expand(op)
+        if result is not None:
+            op.results[0].replace_all_uses_with(result)
+            op.erase()
+
+
+def _sign(op: ir.Operation) -> ir.Value | None:
+    value = op.operands[0]
+    if not isinstance(element_type(value), ir.FloatType):
+        return None
+    zero = build.like(0, value)
+    # Zeros keep their sign, and NaN is neither.
+    positive = build.select(build.compare("GT", value, zero, "FLOAT"), build.like(1, value), value)
+    return build.select(build.compare("LT", value, zero, "FLOAT"), build.like(-1, value), positive)
+
+
+def _tangent(op: ir.Operation) -> ir.Value:
+    value = op.operands[0]
+    return build.elementwise("divide", build.elementwise("sine", value), build.elementwise("cosine", value))
+
+
+def _cubic_root(op: ir.Operation) -> ir.Value:
+    value = op.operands[0]
+    size, zero = build.elementwise("abs", value), build.like(0, value)
+    third = build.like(1 / 3, value)
+    guess = build.elementwise("exponential", build.elementwise("multiply", build.elementwise("log", size), third))
+    other = build.elementwise("divide", size, build.elementwise("multiply", guess, guess))
+    step = build.elementwise("multiply", build.elementwise("subtract", guess, other), third)
+    root = build.elementwise("subtract", guess, step)
+    signed = build.select(build.compare("LT", value, zero, "FLOAT"), build.elementwise("negate", root), root)
+    # Zeros, infinities and NaN are their own roots.
+    finite = build.select(build.compare("LT", size, build.like(float("inf"), value), "FLOAT"), signed, value)
+    return build.select(build.compare("GT", size, zero, "FLOAT"), finite, value)
+
+
+def _remainder(op: ir.Operation) -> ir.Value | None:
+    value, divisor = op.operands
+    if not isinstance(element_type(value), ir.FloatType):
+        return None
+    nearest, zero = build.elementwise("remainder", value, divisor), build.like(0, value)
+    size, negative = build.elementwise("abs", divisor), build.compare("LT", value, zero, "FLOAT")
+    back = build.select(negative, build.elementwise("negate", size), size)
+    below, above = (build.compare(way, nearest, zero, "FLOAT") for way in ("LT", "GT"))
+    beyond = build.select(negative, above, below)
+    return build.select(beyond, build.elementwise("add", nearest, back), nearest)
+
+
+def _bit_count(op: ir.Operation) -> ir.Value | None:
+    bits = _word(op.operands[0])
+    if bits is None:
+        return None
+    for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F)):
+        upper = build.elementwise("and", build.elementwise("shift_right_logical", bits, shift), mask)
+        bits = build.elementwise("add", build.elementwise("and", bits, mask), upper)
+    bits = build.elementwise("shift_right_logical", build.elementwise("multiply", bits, 0x01010101), 24)
+    return _narrowed(bits, op)
+
+
+def _leading_zeros(op: ir.Operation) -> ir.Value | None:
+    bits, width = _word(op.operands[0]), element_type(op.operands[0]).width
+    if bits is None or width == _WORD:
+        return None
+    return _narrowed(build.elementwise("subtract", build.elementwise("count_leading_zeros", bits), _WORD - width), op)
+
+
+def _shift(op: ir.Operation) -> ir.Value | None:
+    bits, distance = map(_word, op.operands)
+    width = element_type(op.operands[0]).width
+    if bits is None or distance is None or width == _WORD:
+        return None
+    shifted = build.elementwise("shift_right_logical", bits, distance)
+    inside = build.compare("LT", distance, build.like(width, distance), "UNSIGNED")
+    return _narrowed(build.select(inside, shifted, build.like(0, shifted)), op)
+
+
+def _choice(op: ir.Operation) -> ir.Value | None:
+    if not is_half(element_type(op.results[0])) or not any(is_splat(each) for each in op.operands[1:]):
+        return None
+    compute_in_float32(op)
+    return None
+
+
+def _word(value: ir.Value) -> ir.Value | None:
+    """An integer's bits in 32, with zeros before them; None of one that has more, or is a boolean."""
+    width = element_type(value).width
+    if not 1 < width <= _WORD:
+        return None
+    if width == _WORD:
+        return value
+    wide = with_element(value, ir.IntegerType.get_unsigned(_WORD))
+    return build.elementwise("and", build.create("stablehlo.convert", [value], [wide]).result, (1 << width) - 1)
+
+
+def _narrowed(bits: ir.Value, op: ir.Operation) -> ir.Value:
+    kind = op.results[0].type
+    return bits if bits.type == kind else build.create("stablehlo.convert", [bits], [kind]).result
+
+
+_EXPANSIONS: Mapping[str, Callable[[ir.Operation], ir.Value | None]] = {
+    "stablehlo.cbrt": _cubic_root,
+    "stablehlo.count_leading_zeros": _leading_zeros,
+    "stablehlo.popcnt": _bit_count,
+    "stablehlo.remainder": _remainder,
+    "stablehlo.select": _choice,
+    "stablehlo.shift_right_logical": _shift,
+    "stablehlo.sign": _sign,
+    "stablehlo.tan": _tangent,
+}
+
+
+PASS = Pass(
+    name="expand-arithmetic",
+    summary="write out the arithmetic that IREE's bytecode has not",
+    description=__doc__,
+    run=expand_arithmetic,
+)

@@ -1,0 +1,47 @@
+// RUN: %sonew-opt --pass expand-arithmetic %s | FileCheck %s
+
+// CHECK-LABEL: func.func public @written_out
+// CHECK-NOT:     stablehlo.{{tan |sign|cbrt|popcnt}}
+// CHECK:         [[SINE:%.+]] = stablehlo.sine %arg0
+// CHECK:         [[COSINE:%.+]] = stablehlo.cosine %arg0
+// CHECK:         stablehlo.divide [[SINE]], [[COSINE]]
+// CHECK:         [[NEAREST:%.+]] = stablehlo.remainder %arg0, %arg1
+// CHECK:         [[TOWARDS_ZERO:%.+]] = stablehlo.add [[NEAREST]]
+// CHECK:         stablehlo.select {{%.+}}, [[TOWARDS_ZERO]], [[NEAREST]]
+func.func public @written_out(%x: tensor<6xf32>, %y: tensor<6xf32>, %n: tensor<6xi32>)
+    -> (tensor<6xf32>, tensor<6xf32>, tensor<6xf32>, tensor<6xf32>, tensor<6xi32>) {
+  %0 = stablehlo.tan %x : tensor<6xf32>
+  %1 = stablehlo.remainder %x, %y : tensor<6xf32>
+  %2 = stablehlo.sign %x : tensor<6xf32>
+  %3 = stablehlo.cbrt %x : tensor<6xf32>
+  %4 = stablehlo.popcnt %n : tensor<6xi32>
+  return %0, %1, %2, %3, %4 : tensor<6xf32>, tensor<6xf32>, tensor<6xf32>, tensor<6xf32>, tensor<6xi32>
+}
+
+// Bits of 8 are looked at among 32, and a choice of a constant of 16 bits is made in float32.
+// CHECK-LABEL: func.func public @widened
+// CHECK:         stablehlo.shift_right_logical {{.*}} : tensor<6xui32>
+// CHECK:         stablehlo.count_leading_zeros {{.*}} : tensor<6xui32>
+// CHECK:         stablehlo.select {{.*}} : tensor<6xi1>, tensor<6xf32>
+func.func public @widened(%n: tensor<6xi8>, %c: tensor<6xi1>, %h: tensor<6xbf16>)
+    -> (tensor<6xi8>, tensor<6xi8>, tensor<6xbf16>) {
+  %half = stablehlo.constant dense<0.5> : tensor<6xbf16>
+  %0 = stablehlo.shift_right_logical %n, %n : tensor<6xi8>
+  %1 = stablehlo.count_leading_zeros %n : tensor<6xi8>
+  %2 = stablehlo.select %c, %h, %half : tensor<6xi1>, tensor<6xbf16>
+  return %0, %1, %2 : tensor<6xi8>, tensor<6xi8>, tensor<6xbf16>
+}
+
+// CHECK-LABEL: func.func public @others
+// CHECK:         stablehlo.sign %arg0 : tensor<6xi32>
+// CHECK:         stablehlo.remainder %arg0, %arg0 : tensor<6xi32>
+// CHECK:         stablehlo.shift_right_logical %arg0, %arg0 : tensor<6xi32>
+// CHECK:         stablehlo.select %arg1, %arg2, %arg2 : tensor<6xi1>, tensor<6xbf16>
+func.func public @others(%n: tensor<6xi32>, %c: tensor<6xi1>, %h: tensor<6xbf16>)
+    -> (tensor<6xi32>, tensor<6xi32>, tensor<6xi32>, tensor<6xbf16>) {
+  %0 = stablehlo.sign %n : tensor<6xi32>
+  %1 = stablehlo.remainder %n, %n : tensor<6xi32>
+  %2 = stablehlo.shift_right_logical %n, %n : tensor<6xi32>
+  %3 = stablehlo.select %c, %h, %h : tensor<6xi1>, tensor<6xbf16>
+  return %0, %1, %2, %3 : tensor<6xi32>, tensor<6xi32>, tensor<6xi32>, tensor<6xbf16>
+}
