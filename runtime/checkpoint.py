@@ -20,11 +20,13 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.dtypes import as_dtype, is_floating
 from sonew_compiled.runtime.manifest import Manifest, TensorSpec
+from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors, write_tensors
 
 CHECKPOINT_FORMAT_VERSION = 1
 
-_NAME = re.compile(r"step-(\d{8,})\.safetensors")
+_NAME = re.compile(r"step-([0-9]{8,15})\.safetensors")
+_WHOLE = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,9 @@ def load_checkpoint(path: str | Path, manifest: Manifest) -> Checkpoint:
     remedy = "use the bundle that it was trained with"
     for key, value in (("model", manifest.model), ("optimizer", optimizer_name(manifest))):
         if metadata[key] != value:
-            raise SonewError(f"{path} is a checkpoint of {key} {metadata[key]!r}, the bundle has {value!r}: {remedy}")
+            raise SonewError(
+                f"{path} is a checkpoint of {key} {shown(metadata[key])}, the bundle has {value!r}: {remedy}"
+            )
     tensors = read_tensors(path)
     difference = first_difference(tensors, manifest.state)
     if difference or metadata["signature"] != signature(manifest):
@@ -103,8 +107,10 @@ def read_checkpoint_metadata(path: Path) -> dict[str, str]:
     metadata = read_metadata(path)
     version = metadata.get("format_version", "")
     required = ("step", "model", "optimizer", "signature", "sha256")
-    if not version.isdecimal() or any(key not in metadata for key in required) or not metadata["step"].isdecimal():
+    if not _WHOLE.fullmatch(version) or any(key not in metadata for key in required):
         raise SonewError(f"{path} is not a checkpoint of `sonew run`: its header lacks the step and the model")
+    if not _WHOLE.fullmatch(metadata["step"]):
+        raise SonewError(f"{path} is not a checkpoint of `sonew run`: its step is {shown(metadata['step'])}")
     if int(version) > CHECKPOINT_FORMAT_VERSION:
         raise SonewError(
             f"{path} has checkpoint format version {version}; this runtime reads up to {CHECKPOINT_FORMAT_VERSION}: "
@@ -188,7 +194,7 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
     if difference:
         raise SonewError(f"{path} does not hold this model's parameters: {difference}; give a file made for the model")
     if name := first_not_finite(parameters):
-        raise SonewError(f"{path} has NaN or infinity in {name!r}; give parameters that are finite")
+        raise SonewError(f"{path} has NaN or infinity in {shown(name)}; give parameters that are finite")
     return parameters
 
 
@@ -210,7 +216,7 @@ def first_difference(arrays: Mapping[str, np.ndarray], specs: tuple[TensorSpec, 
         if array.dtype != as_dtype(spec.dtype):
             return f"{spec.name!r} has dtype {array.dtype} where the bundle has {spec.dtype}"
     names = {spec.name for spec in specs}
-    return next((f"the bundle has no {name!r}" for name in arrays if name not in names), "")
+    return next((f"the bundle has no {shown(name)}" for name in arrays if name not in names), "")
 
 
 def signature(manifest: Manifest) -> str:

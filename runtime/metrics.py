@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import replacement
+from sonew_compiled.runtime.json_files import read_lines
+from sonew_compiled.runtime.schema import integer, number, record
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
@@ -32,6 +34,18 @@ class EpochMetrics:
     learning_rate: float
     seconds: float
     images_per_second: float
+
+
+_LINE = record(
+    {"step": integer()},
+    {
+        "epoch": integer(),
+        "loss": number(),
+        "learning_rate": number(),
+        "seconds": number(0),
+        "images_per_second": number(0),
+    },
+)
 
 
 class MetricsFile:
@@ -94,19 +108,5 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
       SonewError: the file cannot be read, or is not one of metrics.
     """
     replacement.finish_abandoned(directory)
-    path = directory / METRICS_FILE
-    rows: list[dict[str, float]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise SonewError(f"{path} cannot be read ({error}): remove it or choose another --output") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            int(row["step"])
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                break
-            raise SonewError(f"{path} line {number} is not a line of metrics: remove the file") from None
-        rows.append(row)
-    return rows
+    remedy = "remove the file, or give another --output"
+    return read_lines(directory / METRICS_FILE, _LINE, what="a line of metrics", remedy=remedy)

@@ -7,15 +7,16 @@ manifest. Other programs have a `manifest.json` too, and users put files of thei
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.json_files import parse, read_content
 from sonew_compiled.runtime.manifest import MANIFEST_FILE
+from sonew_compiled.runtime.schema import Unfit
+from sonew_compiled.runtime.shown import shown
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Bytes of a manifest that is looked into.
@@ -87,8 +88,8 @@ def writable_bundle(path: Path) -> Path:
             )
         if foreign:
             raise UsageError(
-                f"{path} holds {foreign!r}, which is not what its manifest lists; give a new directory, or move that "
-                "away"
+                f"{path} holds {shown(foreign)}, which is not what its manifest lists; give a new directory, or move "
+                "that away"
             )
         fixed = "a mount point" if place.is_mount() else "the current folder" if place == Path.cwd() else ""
         if fixed:
@@ -103,13 +104,13 @@ def writable_bundle(path: Path) -> Path:
 def _own_files(path: Path) -> dict[str, str]:
     """The SHA-256 of each file that the manifest of a bundle lists; nothing where it is another program's manifest."""
     manifest = path / MANIFEST_FILE
-    if not stat.S_ISREG(manifest.lstat().st_mode) or manifest.stat().st_size > _LARGEST:
+    if not stat.S_ISREG(manifest.lstat().st_mode):
         return {}
     try:
-        raw: Any = json.loads(manifest.read_bytes())
+        raw = parse(read_content(manifest, largest=_LARGEST))
         files: dict[str, str] = {name: file["sha256"] for name, file in raw["files"].items()}
         ours = type(raw["format_version"]) is int and {"functions", "targets"} <= raw.keys()
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (Unfit, KeyError, TypeError, AttributeError):
         return {}
     plain = all(type(digest) is str and _SHA256.fullmatch(digest) for digest in files.values())
     return files | {MANIFEST_FILE: ""} if ours and plain else {}

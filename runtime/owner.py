@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.json_files import parse
+from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
 
 _LOCK = ".owner"
@@ -113,8 +115,8 @@ def _sign(descriptor: int) -> None:
 
 def _read(descriptor: int) -> dict[str, object]:
     try:
-        found = json.loads(os.pread(descriptor, _LONGEST, 0))
-    except (ValueError, RecursionError):
+        found = parse(os.pread(descriptor, _LONGEST, 0))
+    except Unfit:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -17,8 +17,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.json_files import parse, read_content
 from sonew_compiled.runtime.older_bundle import is_replaceable, remove_bundle
 from sonew_compiled.runtime.owner import InUseError, owned
+from sonew_compiled.runtime.schema import listed, text
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 logger = logging.getLogger("sonew_compiled")
@@ -29,7 +31,8 @@ _NEW = ".new"
 _COMMITTED = ".replacing"
 _OLD_FILES = "old-files.json"
 _OLD_BUNDLE = "old-bundle"
-_CHECKPOINT = re.compile(r"step-\d{8,}\.safetensors")
+_OLD_NAMES = listed(text(), 1_000_000)
+_CHECKPOINT = re.compile(r"step-[0-9]{8,15}\.safetensors")
 
 
 def gathering(folder: Path) -> Path:
@@ -81,7 +84,7 @@ def finish(folder: Path) -> None:
     try:
         # What is gone was done before the process was killed.
         with contextlib.suppress(FileNotFoundError):
-            for name in json.loads(old_files.read_text(encoding="utf-8")):
+            for name in _OLD_NAMES(parse(read_content(old_files)), "the list of old files"):
                 _remove(folder, name)
             old_files.unlink()
         if (committed / _OLD_BUNDLE).is_dir():
@@ -90,7 +93,7 @@ def finish(folder: Path) -> None:
             for path in list(committed.iterdir()):
                 path.replace(folder / path.name)
             committed.rmdir()
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise SonewError(
             f"{folder} holds a run that another one was about to replace, which cannot be finished ({error}): make the "
             "folder writable, or move it away"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
@@ -53,8 +55,8 @@ class LineReporter(Reporter):
         )
 
     def say(self, line: str) -> None:
-        """Writes the line."""
-        print(line, file=self._stream, flush=True)
+        """Writes the line; whoever read them may be gone, and training goes on."""
+        say(line, self._stream)
 
 
 class ProgressReporter(Reporter):
@@ -83,7 +85,8 @@ class ProgressReporter(Reporter):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError):  # of a terminal that was closed
+            self._progress.stop()
 
     def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
         """Shows the bar."""
@@ -110,6 +113,23 @@ class ProgressReporter(Reporter):
 
     def _epoch_after(self, step: int) -> str:
         return f"{min(step // self._steps_per_epoch + 1, self._epochs)}/{self._epochs}"
+
+
+def say(line: str, stream: TextIO) -> None:
+    """Writes a line for people. From the first that cannot be written on, the stream goes to nowhere."""
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:  # nobody reads the pipe any more, or the disk of the log is full
+        silence(stream)
+
+
+def silence(stream: TextIO) -> None:
+    """Sends what a stream still holds, and what is written to it from now on, to nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 def make_reporter(stream: TextIO | None = None) -> Reporter:

@@ -15,11 +15,16 @@ import safetensors
 import safetensors.numpy
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.json_files import parse
+from sonew_compiled.runtime.schema import Unfit, mapped, text
+from sonew_compiled.runtime.shown import shown
 
 # All metadata is one JSON object under this key: the library writes several keys in random order, and equal states
 # shall give equal files.
 _METADATA = "sonew"
 _DIGEST = "sha256"
+_LONGEST_HEADER = 1 << 20
+_HEADER = mapped(text(10_000, printable=False), 200)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
@@ -117,16 +122,21 @@ def _opened(path: Path) -> Iterator[safetensors.safe_open]:
             f"{path} cannot be read ({error.strerror or error}): check that it is a file you may read"
         ) from None
     except AttributeError as error:  # the library looks for a dtype in NumPy
-        raise SonewError(f"{path} holds a dtype that cannot be read ({error}): store float32 or bfloat16") from None
+        raise SonewError(
+            f"{path} holds a dtype that cannot be read ({shown(str(error))}): store float32 or bfloat16"
+        ) from None
     except safetensors.SafetensorError as error:
-        raise SonewError(f"{path} is not a whole safetensors file ({error}): it is truncated or corrupt") from None
+        raise SonewError(
+            f"{path} is not a whole safetensors file ({shown(str(error))}): it is truncated or corrupt"
+        ) from None
 
 
 def _metadata(path: Path, file: safetensors.safe_open) -> dict[str, str]:
+    header = (file.metadata() or {}).get(_METADATA, "{}").encode(errors="surrogatepass")
     try:
-        metadata = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-    except ValueError:
-        metadata = None
-    if not isinstance(metadata, dict):
-        raise SonewError(f"{path} has metadata that is not a JSON object: it is corrupt")
-    return {key: str(value) for key, value in metadata.items()}
+        if len(header) > _LONGEST_HEADER:
+            raise Unfit(f"it has more than {_LONGEST_HEADER:,} bytes")
+        metadata: dict[str, str] = _HEADER(parse(header), "the header")
+    except Unfit as error:
+        raise SonewError(f"{path} has metadata that no checkpoint has ({error}): it is corrupt") from None
+    return metadata

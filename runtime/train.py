@@ -22,7 +22,9 @@ from sonew_compiled.runtime.metrics import EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.report import Reporter
 from sonew_compiled.runtime.schedule import learning_rates
+from sonew_compiled.runtime.shown import on_one_line, shown
 from sonew_compiled.runtime.state import TrainingState
+from sonew_compiled.runtime.trial import try_apart
 from sonew_compiled.train_settings import TrainSettings, train_options
 
 
@@ -155,13 +157,14 @@ class _Run:
         if resumed is not None and checkpoint is not None:
             self._check_resumed(resumed, checkpoint, bundle)
         folder.check_free(resumed, overwrite=overwrite)
+        try_apart(bundle, device)
         self.program = Program.load(bundle, device)
         if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed, learning_rate=settings.learning_rate)
         else:
             self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
             self.step = checkpoint.step
-            self.loss_sum = float(checkpoint.settings.get("epoch_loss_sum", "0"))
+            self.loss_sum = _loss_sum(resumed, checkpoint)
             self.last_good = resumed
         self.first_step = self.step
         self.files = folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite)
@@ -170,21 +173,22 @@ class _Run:
     def _check_resumed(self, path: Path, checkpoint: Checkpoint, bundle: Bundle) -> None:
         """What a resumed run must have in common with the one that it goes on with."""
         had = checkpoint.settings
+        data = on_one_line(had.get("data", "unknown")[:200])
         for key, what, remedy in (
             ("batch_size", "batch size", "compile the bundle with its --batch-size"),
-            ("data_fingerprint", "data with fingerprint", f"give the --data it had, {had.get('data', 'unknown')}"),
+            ("data_fingerprint", "data with fingerprint", f"give the --data it had, {data}"),
             *((option.name, option.name, f"leave out {option.flag}") for option in train_options() if option.is_fixed),
         ):
             if had.get(key) != self.header[key]:
                 raise UsageError(
-                    f"{path} was trained with {what} {had.get(key, 'unknown')[:12]}, this run has "
+                    f"{path} was trained with {what} {on_one_line(had.get(key, 'unknown')[:12])}, this run has "
                     f"{self.header[key][:12]}: {remedy}"
                 )
         compiled = had.get("compiled", self.header["compiled"])  # older checkpoints do not say
         if compiled != self.header["compiled"]:
             raise UsageError(
-                f"{path} was trained with {compiled}, the bundle has {self.header['compiled']}: use the bundle that it "
-                "was trained with"
+                f"{path} was trained with {on_one_line(compiled[:1000])}, the bundle has {self.header['compiled']}: "
+                "use the bundle that it was trained with"
             )
         # A bundle that is named may be another one of the same program, for another device.
         if RunFolder(path.parent).owns(bundle.path) and had.get("bundle", bundle.digest) != bundle.digest:
@@ -298,6 +302,18 @@ class _Run:
 
     def _way_back(self) -> str:
         return f"the last good checkpoint is {self.last_good}" if self.last_good else "there is no checkpoint yet"
+
+
+def _loss_sum(path: Path | None, checkpoint: Checkpoint) -> float:
+    """The sum of an epoch's losses up to the checkpoint, which `_save` wrote."""
+    said = checkpoint.settings.get("epoch_loss_sum", "0")
+    try:
+        value = float(said)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SonewError(f"{path} has an epoch_loss_sum of {shown(said)}, which is no finite number: it is corrupt")
+    return value
 
 
 class _LearningRate:

@@ -31,6 +31,7 @@ from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.limits import check_setting
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 from sonew_compiled.runtime.older_bundle import writable_bundle
+from sonew_compiled.runtime.trial import remember_made_here
 from sonew_compiled.trace import OptimizerFactory, trace_training
 from sonew_compiled.train_settings import SCHEDULES
 
@@ -185,6 +186,7 @@ def compile_training(
     specs = {name: FileSpec.of(data) for name, data in files.items()}
     complete = replace(manifest, targets=tuple(built), files=specs)
     write_bundle(destination, files, complete.to_json())
+    remember_made_here(complete)
     return complete
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.setting import Setting
 
 SCHEDULES = ("paper", "constant", "cosine")
@@ -135,14 +135,21 @@ class TrainSettings:
           SonewError: one is missing or is not of its kind.
         """
         try:
+            if longest := next((name for name, value in metadata.items() if _is_too_long(name, value)), ""):
+                raise ValueError(longest)
             values: dict[str, Any] = {
                 option.name: option.kind(metadata[option.name])
                 for option in train_options(Kept.CHECKPOINT)
                 if option.name in metadata or option.name in _IN_EVERY_CHECKPOINT
             }
         except (KeyError, ValueError) as error:
-            raise SonewError(f"{source} does not say how it was trained ({error}): use another checkpoint") from None
-        return cls(**values)
+            raise SonewError(
+                f"{source} does not say how it was trained ({str(error)[:100]!r}): use another checkpoint"
+            ) from None
+        try:
+            return cls(**values)
+        except UsageError as error:
+            raise SonewError(f"{source} says that it was trained with what cannot be: {error}") from None
 
     def flags(self) -> list[str]:
         """The words that the command that resumes must repeat: what a checkpoint does not remember."""
@@ -153,6 +160,11 @@ class TrainSettings:
             if (value := getattr(self, option.name)) != defaults[option.name]
             for word in (option.flag, str(value))
         ]
+
+
+def _is_too_long(name: str, value: str) -> bool:
+    """Whether the value of an option has more characters than any number or name has."""
+    return len(value) > 40 and any(option.name == name for option in _OPTIONS)
 
 
 def default_warmup_epochs(epochs: int) -> int:

@@ -44,6 +44,22 @@ def test_a_closed_stream_changes_nothing(shell: Run, tmp_path: Path, closed: str
     assert (inspected.returncode, inspected.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("stderr", ["2>&1 | head -n 1", "2>/dev/full", "2>&1 >/dev/full | true"])
+def test_training_goes_on_when_nobody_reads_of_it(shell: Run, tmp_path: Path, stderr: str) -> None:
+    shell(f"$SONEW run $BUNDLE --data $DATA --epochs 40 -o run {stderr}")
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 40
+    assert (tmp_path / "run" / "step-00000360.safetensors").exists()
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_output_that_nobody_takes(shell: Run) -> None:
+    ended = shell("{ $SONEW inspect $BUNDLE --json; echo $? >&2; } | true")
+    assert ended.stderr == "1\n"
+    full = shell("$SONEW inspect $BUNDLE --json >/dev/full")
+    assert (full.returncode, full.stderr.count("\n")) == (1, 1)
+    assert "cannot read or write the output (No space left on device)" in full.stderr
+
+
 @pytest.mark.parametrize(
     ("variable", "command", "said"),
     [

@@ -35,20 +35,25 @@ def draw(rows: Sequence[Row]) -> dict[str, tuple[bytes, str]]:
 
 def _loss_against(key: str, label: str) -> Drawing:
     def drawing(axes: Any, lines: list[Line]) -> bool:
-        trained = [line for line in lines if any(row.get("curve") for row in line.good)]
-        for line in trained:
-            curve = next(row["curve"] for row in line.good if row.get("curve"))
-            points = [(point[key], point["loss"]) for point in curve if point["loss"] is not None]
+        trained = [(line, points) for line in lines if (points := _points(line, key))]
+        for line, points in trained:
             marker = "o" if len(points) == 1 else None
             axes.plot(*zip(*points, strict=True), label=legend_text(line.label), marker=marker)
         if trained:
-            axes.set(xlabel=label, ylabel="training loss (mean over the epoch)", yscale="log")
+            positive = all(loss > 0 for _, points in trained for _, loss in points)
+            axes.set(xlabel=label, ylabel="training loss (mean over the epoch)", yscale="log" if positive else "linear")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(which="both", alpha=0.25)
             axes.legend(frameon=False, fontsize="small")
         return bool(trained)
 
     return drawing
+
+
+def _points(line: Line, key: str) -> list[tuple[float, float]]:
+    """The curve of the first seed that has one."""
+    curve: list[dict[str, Any]] = next((row["curve"] for row in line.good if row.get("curve")), [])
+    return [(point[key], point["loss"]) for point in curve if point["loss"] is not None]
 
 
 def _bars(key: str, scale: float, label: str) -> Drawing:
@@ -68,7 +73,8 @@ def _bars(key: str, scale: float, label: str) -> Drawing:
 
 def _roofline(axes: Any, lines: list[Line]) -> bool:
     """Attained rates over operations a byte, under the limits that were measured."""
-    rows = [(line, row) for line in lines for row in line.good if row.get("roofline") and row.get("gflops")]
+    needed = ("roofline", "gflops", "step_flops", "step_bytes")
+    rows = [(line, row) for line in lines for row in line.good if all(row.get(name) for name in needed)]
     if not rows:
         return False
     for limits in {str(row["roofline"]): row["roofline"] for _, row in rows}.values():

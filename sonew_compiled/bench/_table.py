@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sonew_compiled.bench.rows import Row
+from sonew_compiled.runtime.shown import on_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,8 @@ def _to_loss(line: Line) -> str:
 
 
 def _first_error(line: Line) -> str:
-    return next((str(row["error"]) for row in line.rows if row.get("error") is not None), "").replace("|", "/")
+    first = next((row["error"] for row in line.rows if row.get("error") is not None), "")
+    return on_one_line(first).replace("|", "/")
 
 
 _COLUMNS = (

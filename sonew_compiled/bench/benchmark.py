@@ -14,7 +14,10 @@ from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._machine import machine, versions
 from sonew_compiled.bench._plan import Plan, Run
 from sonew_compiled.bench.rows import Row
+from sonew_compiled.runtime.json_files import parse, read_content
 from sonew_compiled.runtime.manifest import MANIFEST_FILE
+from sonew_compiled.runtime.schema import SCALAR, Unfit, mapped, number, record, text
+from sonew_compiled.runtime.tensorfile import write_atomically
 
 BUNDLES = "bundles"
 
@@ -37,8 +40,8 @@ def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambd
     """
     had = _rows.latest(_rows.check_new(folder, resume=resume))
     bench = _Bench(plan, folder, had, say)
-    for number, run in enumerate(plan.runs, 1):
-        bench.run(run, f"{number}/{len(plan.runs)} {run.label}")
+    for place, run in enumerate(plan.runs, 1):
+        bench.run(run, f"{place}/{len(plan.runs)} {run.label}")
     rows = _rows.latest(_rows.read_rows(folder))
     # Those of earlier calls may have had others in mind.
     return [
@@ -149,14 +152,13 @@ class _Bench:
         bundle = self._bundle(run)
         note = bundle.with_name(bundle.name + ".json")
         key = {"versions": self._versions, "bundle": _digest(bundle)}
-        if bundle.exists() and note.exists():
-            noted = json.loads(note.read_text(encoding="utf-8"))
-            if {name: noted.get(name) for name in key} == key:
-                return bundle, noted["compiled"]
+        noted = _read_note(note) if bundle.exists() else None
+        if noted is not None and {name: noted[name] for name in key} == key:
+            return bundle, noted["compiled"]
         bundle.parent.mkdir(parents=True, exist_ok=True)
         compiled = call_apart("compile_bundle", run=run.settings(), bundle=str(bundle))
         key["bundle"] = _digest(bundle)
-        note.write_text(json.dumps(key | {"compiled": compiled}), encoding="utf-8")
+        write_atomically(note, [json.dumps(key | {"compiled": compiled}).encode()])
         return bundle, compiled
 
     def _roofline(self, run: Run) -> dict[str, Any]:
@@ -170,6 +172,20 @@ class _Bench:
             settings = run.settings()
             self._updates[key] = call_apart("time_update", run=settings, bundle=str(bundle), pairs=self._plan.pairs)
         return self._updates[key]
+
+
+_NOTE = record(
+    {"versions": mapped(text(), 100), "bundle": text(), "compiled": record({"step_flops": number(0)}, others=SCALAR)}
+)
+
+
+def _read_note(path: Path) -> dict[str, Any] | None:
+    """What was noted of a bundle when it was made; None where there is no note, or a damaged one."""
+    try:
+        noted: dict[str, Any] = _NOTE(parse(read_content(path)), "the note")
+    except (OSError, Unfit):
+        return None
+    return noted
 
 
 def _digest(bundle: Path) -> str | None:

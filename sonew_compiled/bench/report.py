@@ -10,6 +10,7 @@ from pathlib import Path
 from sonew_compiled.bench._plots import draw
 from sonew_compiled.bench._table import markdown, table
 from sonew_compiled.bench.rows import Row
+from sonew_compiled.runtime.tensorfile import write_atomically
 
 TABLE_FILE = "table.md"
 REPORT_FILE = "report.html"
@@ -38,17 +39,20 @@ def write_report(rows: Sequence[Row], folder: Path) -> list[Path]:
     Args:
       rows: one or more.
       folder: of the benchmark.
+
+    Raises:
+      SonewError: a file cannot be written; it is what it was before.
     """
     written = [folder / TABLE_FILE]
-    written[0].write_text(markdown(rows), encoding="utf-8")
+    write_atomically(written[0], [markdown(rows).encode()])
     images = {}
     for name, (png, svg) in draw(rows).items():
         images[name] = png
         for path, data in ((folder / f"{name}.png", png), (folder / f"{name}.svg", svg.encode())):
-            path.write_bytes(data)
+            write_atomically(path, [data])
             written.append(path)
     written.append(folder / REPORT_FILE)
-    written[-1].write_text(_page(rows, images), encoding="utf-8")
+    write_atomically(written[-1], [_page(rows, images).encode()])
     return written
 
 
@@ -79,7 +83,9 @@ def _conditions(rows: Sequence[Row]) -> str:
                 f"Machine: {machine['cpu']}, {machine['threads']} threads, {machine['platform']}, "
                 f"{', '.join(machine['cpu_features'])}; device {machine['device']} ({machine['device_description']})"
             )
-        said.setdefault("Versions: " + ", ".join(f"{name} {version}" for name, version in row["versions"].items()))
+        versions = row.get("versions")
+        if versions:
+            said.setdefault("Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
         limits = row.get("roofline")
         if limits:
             said.setdefault(

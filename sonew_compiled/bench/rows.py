@@ -4,16 +4,74 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.json_files import end_last_line, read_lines
+from sonew_compiled.runtime.schema import (
+    SCALAR,
+    anything,
+    integer,
+    listed,
+    mapped,
+    nullable,
+    number,
+    record,
+    text,
+)
 
 ROWS_FILE = "rows.jsonl"
 
 Row = dict[str, Any]
+
+
+# What the table, the plots and the page read of a row; other fields stay as they are.
+_MOST_ROWS = 2_000
+_NAME = text(100)
+_SETTINGS = record(
+    {
+        "optimizer": record({"name": _NAME}, others=SCALAR),
+        **dict.fromkeys(("precision", "target", "device"), _NAME),
+        "batch_size": integer(),
+    },
+    {"data": text(4096, printable=False), "model": text(1000)},
+    others=SCALAR,
+)
+_CURVE = record({"epoch": integer(), "step": integer(), "seconds": number(0), "loss": nullable(number())})
+_GOAL = record({"loss": number(), "steps": nullable(integer()), "seconds": nullable(number(0))})
+_MACHINE = record(
+    {
+        **{name: text() for name in ("cpu", "platform", "device", "device_description")},
+        "threads": integer(),
+        "cpu_features": listed(_NAME, 1_000),
+    },
+    others=anything,
+)
+_LIMITS = record(
+    {"copy_bytes_per_second": number(1), "flops_per_second": number(1), "how": text(1000)}, others=anything
+)
+_FIGURES = (
+    *("train_loss", "test_loss", "seconds", "first_step_seconds", "step_p50_seconds", "step_p95_seconds", "ratio"),
+    *("optimizer_share", "gflops", "flops_share", "gbps", "bandwidth_share", "state_bytes_per_parameter"),
+    *("peak_resident_bytes", "compile_seconds", "artifact_bytes", "code_bytes", "registers", "spilled_bytes"),
+    *("step_flops", "step_bytes"),
+)
+_ROW = record(
+    {"kind": _NAME, "settings": _SETTINGS},
+    {
+        "error": nullable(text(10_000, printable=False)),
+        "versions": mapped(text(), 100),
+        "bundle": nullable(_NAME),
+        "machine": nullable(_MACHINE),
+        "curve": listed(_CURVE, 100_000),
+        "to_loss": nullable(listed(_GOAL, 100)),
+        "roofline": nullable(_LIMITS),
+        **{name: nullable(number()) for name in _FIGURES},
+    },
+    others=anything,
+)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -22,29 +80,11 @@ def read_rows(folder: Path) -> list[Row]:
     Raises:
       SonewError: the file cannot be read, or a line is no row.
     """
-    path = folder / ROWS_FILE
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise SonewError(f"{path} cannot be read ({error}): move it away or give another -o/--output") from None
-    lines = text.splitlines()
-    rows: list[Row] = []
-    for number, line in enumerate(lines, 1):
-        if _is_row(line):
-            rows.append(json.loads(line))
-        elif number < len(lines) or text.endswith("\n"):
-            raise SonewError(
-                f"{path} line {number} is no row of a benchmark: remove that line or give another -o/--output"
-            )
+    path, remedy = folder / ROWS_FILE, "remove that line or give another -o/--output"
+    rows = read_lines(path, _ROW, what="a row of a benchmark", remedy=remedy)
+    if len(rows) > _MOST_ROWS:
+        raise SonewError(f"{path} has {len(rows):,} rows, more than {_MOST_ROWS:,}: give another -o/--output")
     return rows
-
-
-def _is_row(line: str) -> bool:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return False
-    return isinstance(row, dict) and isinstance(row.get("settings"), dict) and "kind" in row
 
 
 def append_row(folder: Path, row: Row) -> None:
@@ -56,16 +96,7 @@ def append_row(folder: Path, row: Row) -> None:
     path = folder / ROWS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            data = path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            if whole != len(data):
-                with path.open("r+b") as stream:
-                    if _is_row(data[whole:].decode(errors="replace")):  # an editor left out the end of the line
-                        stream.seek(0, os.SEEK_END)
-                        stream.write(b"\n")
-                    else:
-                        stream.truncate(whole)
+        end_last_line(path, _ROW)
         with path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(finite(row), allow_nan=False) + "\n")
     except OSError as error:
@@ -94,8 +125,12 @@ def check_new(folder: Path, *, resume: bool) -> list[Row]:
 
 def to_losses(curve: Sequence[Mapping[str, Any]], goals: Sequence[float]) -> list[dict[str, Any]]:
     """The first epoch of a training at which each loss was reached: its `steps` and `seconds`, null if it never was."""
-    reached = [(goal, next((row for row in curve if row["loss"] <= goal), None)) for goal in goals]
+    reached = [(goal, _first_below(curve, goal)) for goal in goals]
     return [{"loss": goal, "steps": row and row["step"], "seconds": row and row["seconds"]} for goal, row in reached]
+
+
+def _first_below(curve: Sequence[Mapping[str, Any]], goal: float) -> Mapping[str, Any] | None:
+    return next((row for row in curve if row["loss"] is not None and row["loss"] <= goal), None)
 
 
 def finite(value: Any) -> Any:

@@ -10,19 +10,20 @@ import json
 import logging
 import math
 import shlex
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench._study import STUDY_FILE as STUDY_FILE
+from sonew_compiled.bench._study import open_study
 from sonew_compiled.bench._trial import Trainer
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings, record_of
 from sonew_compiled.runtime.owner import owned
+from sonew_compiled.runtime.tensorfile import write_atomically
 from sonew_compiled.setting import flag_of
 
-STUDY_FILE = "study.journal"
 BEST_FILE = "best.json"
 
 RATE_FACTOR = 10.0
@@ -141,7 +142,15 @@ def _tune(
     data_dir: Path | None,
     say: Callable[[str], None],
 ) -> TuneResult:
-    study = _open_study(optuna, settings, folder)
+    study = open_study(
+        optuna,
+        settings.to_json(),
+        folder,
+        epochs=settings.epochs,
+        sampler=settings.sampler,
+        seed=settings.seed,
+        first_trials=len(_FIRST_RATES),
+    )
     left = None if trials is None else max(trials - len(_finished(study)), 0)
 
     def report(study: Any, trial: Any) -> None:
@@ -165,7 +174,7 @@ def _tune(
             gc_after_trial=True,
         )
     result = _result(study, settings, axes)
-    (folder / BEST_FILE).write_text(json.dumps(settings.to_json() | asdict(result), indent=1) + "\n", encoding="utf-8")
+    write_atomically(folder / BEST_FILE, [json.dumps(settings.to_json() | asdict(result), indent=1).encode(), b"\n"])
     return result
 
 
@@ -280,48 +289,6 @@ class _Objective:
         train_loss, test_loss = self._trainer.losses(epoch.state)
         trial.set_user_attr("test_loss", test_loss)
         return train_loss if math.isfinite(train_loss) else math.inf
-
-
-def _open_study(optuna: Any, settings: TuneSettings, folder: Path) -> Any:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / STUDY_FILE
-    try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name="sonew tune",
-            direction="minimize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=len(_FIRST_RATES), n_warmup_steps=max(2, settings.epochs // 4)
-            ),
-        )
-        had = study.user_attrs.get("settings")
-        # A resumed study must not sample again what it began with.
-        study.sampler = _sampler(optuna, settings.sampler, settings.seed + len(study.trials))
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise SonewError(f"{path} is not a study of `sonew tune`, or is damaged ({error}): move it away") from None
-    asked = settings.to_json()
-    if had is None:
-        study.set_user_attr("settings", asked)
-    for key in () if had is None else dict.fromkeys([*asked, *had]):
-        if had.get(key) != asked.get(key):
-            raise UsageError(
-                f"the study in {folder} has {key.replace('_', '-')} {had.get(key)}, not {asked.get(key)}: give the "
-                "same, or another -o/--output"
-            )
-    return study
-
-
-def _sampler(optuna: Any, name: str, seed: int) -> Any:
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # What is good of one setting depends on the others.
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=len(_FIRST_RATES), multivariate=True)
 
 
 def _finished(study: Any) -> list[Any]:

@@ -101,9 +101,12 @@ def _load(bundle: Path, checkpoint: Path, device: str | None) -> tuple[Program, 
         open_bundle,
         open_device,
     )
+    from sonew_compiled.runtime.trial import try_apart
 
     opened = open_bundle(bundle)
     path = find_checkpoint(checkpoint)
     loaded = load_checkpoint(path, opened.manifest)
-    program = Program.load(opened, open_device(device))
+    opened_device = open_device(device)
+    try_apart(opened, opened_device)
+    program = Program.load(opened, opened_device)
     return program, TrainingState.from_arrays(program, loaded.tensors), path, loaded

@@ -18,6 +18,7 @@ from sonew_compiled.cli._bench import bench_command
 from sonew_compiled.cli._compile import compile_command
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
 from sonew_compiled.cli._inspect import inspect_command, targets_command
+from sonew_compiled.cli._options import say
 from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._run import run_command
 from sonew_compiled.cli._tune import tune_command
@@ -87,24 +88,35 @@ def main() -> NoReturn:
         _show(error)
         sys.exit(error.exit_code)
     except SonewError as error:
-        click.echo(f"sonew: {error}", err=True)
+        say(f"sonew: {error}")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         name = error.name or ""
         extra = next((extra for package, extra in _EXTRAS.items() if (name + ".").startswith(package + ".")), None)
         if extra is None:
             _end_by_fault(error)
-        click.echo(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'", err=True)
+        say(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         from sonew_compiled.background import end_process
 
-        click.echo("sonew: stopped", err=True)
+        say("sonew: stopped")
         end_process(1)
+    except BrokenPipeError:
+        from sonew_compiled.runtime.report import silence
+
+        # Who read the output has seen enough, and stderr may be the same pipe.
+        silence(sys.stdout)
+        silence(sys.stderr)
+        sys.exit(1)
     except OSError as error:
+        if error.filename is None:
+            from sonew_compiled.runtime.report import silence
+
+            silence(sys.stdout)
         what = "the output" if error.filename is None else error.filename
         reason = error.strerror or error
-        click.echo(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space", err=True)
+        say(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space")
         sys.exit(1)
     except Exception as error:
         _end_by_fault(error)
@@ -151,7 +163,7 @@ def _end_by_fault(error: Exception) -> NoReturn:
         where = f"please report it with {file.name}"
     except OSError:
         where = "please report it with the command line"
-    click.echo(f"sonew: unforeseen {what}; {where}", err=True)
+    say(f"sonew: unforeseen {what}; {where}")
     sys.exit(1)
 
 
@@ -163,4 +175,4 @@ def _show(error: click.ClickException) -> None:
     message = " ".join(error.format_message().split())
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "sonew"
-    click.echo(f"{command}: {message.rstrip('.')}; see `{command} --help`", err=True)
+    say(f"{command}: {message.rstrip('.')}; see `{command} --help`")

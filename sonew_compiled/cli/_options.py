@@ -219,8 +219,13 @@ def print_json(value: Any) -> None:
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr."""
-    click.echo(line, err=True)
+    """A line for people, on stderr; it is lost where nobody can read it."""
+    try:
+        click.echo(line, err=True)
+    except OSError:
+        from sonew_compiled.runtime.report import silence
+
+        silence(sys.stderr)
 
 
 def console() -> Console:

@@ -1,0 +1,139 @@
+"""What a value of a foreign JSON file must be, with limits on counts, lengths and sizes.
+
+A check takes a value and its place in the file, and gives the value or raises `Unfit`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from sonew_compiled.runtime.shown import shown
+
+Check: TypeAlias = Callable[[object, str], Any]
+
+# The largest integer that every reader of JSON has exactly.
+_EXACT = 2**53
+
+
+class Unfit(ValueError):  # noqa: N818 - the reason why a file is refused, not yet the error
+    """What is wrong with a value, in words on one line."""
+
+
+def integer(least: int = 0, most: int = _EXACT) -> Check:
+    """A whole number."""
+
+    def check(value: object, place: str) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise Unfit(f"{place} is {shown(value)}, not a whole number from {least} to {most}")
+        return value
+
+    return check
+
+
+def number(least: float = -1e39, most: float = 1e39) -> Check:
+    """A finite number; by default as large as float32's in either direction."""
+
+    def check(value: object, place: str) -> float:
+        if type(value) not in (int, float) or not least <= value <= most or not math.isfinite(value):  # type: ignore[operator, arg-type]
+            raise Unfit(f"{place} is {shown(value)}, not a number from {least:g} to {most:g}")
+        return value  # type: ignore[return-value]
+
+    return check
+
+
+def text(longest: int = 200, *, printable: bool = True, empty: bool = True) -> Check:
+    """Characters that can be written, on one line unless `printable` is false."""
+
+    def check(value: object, place: str) -> str:
+        if type(value) is not str:
+            raise Unfit(f"{place} is {shown(value)}, not text")
+        if len(value) > longest:
+            raise Unfit(f"{place} has {len(value):,} characters, more than {longest:,}")
+        if not value and not empty:
+            raise Unfit(f"{place} is empty")
+        if any("\ud800" <= letter <= "\udfff" for letter in value) or (printable and not value.isprintable()):
+            raise Unfit(f"{place} is {shown(value)}, which has characters that cannot be shown")
+        return value
+
+    return check
+
+
+def one_of(*kinds: type) -> Check:
+    """A value of exactly one of the types of JSON; texts and numbers as `text` and `number` have them."""
+    limits = {str: text(), int: number(), float: number()}
+
+    def check(value: object, place: str) -> object:
+        if type(value) not in kinds:
+            raise Unfit(f"{place} is {shown(value)}, not {' or '.join(kind.__name__ for kind in kinds)}")
+        return limits[type(value)](value, place) if type(value) in limits else value
+
+    return check
+
+
+SCALAR = one_of(str, int, float, bool, type(None))
+"""Text, a number, true, false or null."""
+
+
+def anything(value: object, place: str) -> object:
+    """Whatever it is: nothing is done with it."""
+    return value
+
+
+def nullable(check: Check) -> Check:
+    """Null, or what another check takes."""
+    return lambda value, place: None if value is None else check(value, place)
+
+
+def listed(each: Check, most: int) -> Check:
+    """A list of so many at most."""
+
+    def check(value: object, place: str) -> list[Any]:
+        if type(value) is not list:
+            raise Unfit(f"{place} is {shown(value)}, not a list")
+        if len(value) > most:
+            raise Unfit(f"{place} has {len(value):,} entries, more than {most:,}")
+        return [each(inner, f"{place}[{index}]") for index, inner in enumerate(value)]
+
+    return check
+
+
+def mapped(each: Check, most: int, *, key: Check | None = None) -> Check:
+    """An object of so many entries at most, whose keys are names."""
+    checked_key = text() if key is None else key
+
+    def check(value: object, place: str) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise Unfit(f"{place} is {shown(value)}, not an object")
+        if len(value) > most:
+            raise Unfit(f"{place} has {len(value):,} entries, more than {most:,}")
+        return {
+            checked_key(name, f"a name in {place}"): each(inner, f"{shown(name)} of {place}")
+            for name, inner in value.items()
+        }
+
+    return check
+
+
+def record(
+    required: Mapping[str, Check], optional: Mapping[str, Check] = MappingProxyType({}), others: Check | None = None
+) -> Check:
+    """An object with these fields; fields of other names are as `others` says, or left out."""
+    known = {**required, **optional}
+    of_others = mapped(others or anything, 100)
+
+    def check(value: object, place: str) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise Unfit(f"{place} is {shown(value)}, not an object")
+        missing = next((name for name in required if name not in value), None)
+        if missing is not None:
+            raise Unfit(f"{place} lacks {missing!r}")
+        checked = {name: known[name](inner, f"{name!r} of {place}") for name, inner in value.items() if name in known}
+        rest = of_others({name: inner for name, inner in value.items() if name not in known}, place)
+        # In the order of the file.
+        both = checked | rest if others else checked
+        return {name: both[name] for name in value if name in both}
+
+    return check

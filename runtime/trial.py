@@ -1,0 +1,161 @@
+"""Code that was not compiled on this machine is tried in a process of its own before it is loaded into this one.
+
+A bundle's executables are native code, and IREE's loader trusts what it is given: a damaged file with a hash that fits
+ends the process that loads or calls it, or hangs it. A trial makes one line of that. It is no protection from an
+author who means harm: docs/security.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import platformdirs
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.bundle import Bundle, choose_target, runtime_version
+from sonew_compiled.runtime.device import Device
+from sonew_compiled.runtime.manifest import Manifest
+from sonew_compiled.runtime.shown import on_one_line
+
+logger = logging.getLogger("sonew_compiled")
+
+_WORKER = "sonew_compiled.runtime._trial_worker"
+# Seconds to start Python, to load the code, and to call each function once.
+_LIMITS = {"": 60.0, "started": 10.0, "loaded": 60.0}
+_KNOWN_FILE = "known-bundles"
+# Lines of that file, after which the older half goes.
+_MOST_KNOWN = 10_000
+
+_known: set[str] = set()
+
+
+def remember_made_here(manifest: Manifest) -> None:
+    """Notes in the user's cache that this machine made the bundle, so that it need not be tried."""
+    _remember(_key(manifest))
+
+
+def try_apart(bundle: Bundle, device: Device) -> None:
+    """Loads the code for a device in a process of its own and calls each function once, on zeros.
+
+    Does nothing if this machine made the bundle, or has tried it before.
+
+    Raises:
+      SonewError: the bundle has no code for the device, or the code is refused, ends the process, or hangs.
+    """
+    made = _key(bundle.manifest)
+    target = choose_target(bundle, device.name, device.driver, device.description)
+    tried = f"{made} {device.name} {target.name} {runtime_version()}"
+    if made in _known or tried in _known or {made, tried} & _read_known():
+        return
+    bundle.read(target.file)
+    problem = _run(bundle.path, device.name)
+    if problem is not None:
+        raise SonewError(
+            f"{bundle.path / target.file} cannot be used on device {device.name}: {problem}; compile the bundle again "
+            "with `sonew compile`"
+        )
+    _remember(tried)
+
+
+def _run(bundle: Path, device: str) -> str | None:
+    """What is wrong with the code in words, None if nothing is.
+
+    Raises:
+      SonewError: what the trial was refused with.
+    """
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", _WORKER, os.path.abspath(bundle), device],  # noqa: PTH100 - links stay
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        _say_untried(str(error.strerror))
+        return None
+    is_late = threading.Event()
+
+    def stop() -> None:
+        is_late.set()
+        process.kill()
+
+    reached, said = "", process.stdout
+    assert said is not None
+    try:
+        while True:
+            timer = threading.Timer(_LIMITS[reached], stop)
+            timer.start()
+            line = said.readline().rstrip("\n")
+            timer.cancel()
+            if line.startswith("refused "):
+                raise SonewError(on_one_line(line.removeprefix("refused ")))
+            if line == "called":
+                return None
+            if not line or line not in _LIMITS:
+                return _failure(process.wait(), reached, is_late=is_late.is_set())
+            reached = line
+    finally:
+        process.kill()
+        process.wait()
+        said.close()
+
+
+def _failure(code: int, reached: str, *, is_late: bool) -> str | None:
+    doing = "loading it" if reached == "started" else "calling it"
+    if not reached:
+        _say_untried(f"Python ended with {code}")
+        return None
+    if is_late:
+        return f"{doing} did not end within {_LIMITS[reached]:g} s in a trial"
+    with contextlib.suppress(ValueError):
+        return f"{doing} ended a trial process by {signal.Signals(-code).name}"
+    return f"{doing} ended a trial process with exit code {code}"
+
+
+def _say_untried(why: str) -> None:
+    logger.warning("the bundle was not made on this machine, and could not be tried apart (%s)", why)
+
+
+def _key(manifest: Manifest) -> str:
+    """The bundle by everything in it: its manifest has the hashes of its files."""
+    return hashlib.sha256(manifest.to_json().encode(errors="surrogatepass")).hexdigest()
+
+
+def _known_file() -> Path | None:
+    try:
+        return platformdirs.user_cache_path("sonew-compiled") / _KNOWN_FILE
+    except (RuntimeError, KeyError):  # nobody knows where this user's home is
+        return None
+
+
+def _read_known() -> set[str]:
+    path = _known_file()
+    try:
+        return set() if path is None else set(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    except OSError:
+        return set()
+
+
+def _remember(line: str) -> None:
+    """Adds a line for this process and, where there is a place for it, for later ones."""
+    _known.add(line)
+    path = _known_file()
+    if path is None or line in _read_known():
+        return
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if len(lines) > _MOST_KNOWN:
+            path.write_text("\n".join(lines[_MOST_KNOWN // 2 :]) + "\n", encoding="utf-8")
