@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime._manifest_schema import LARGEST
+from sonew_compiled.runtime.json_files import read_content
 from sonew_compiled.runtime.manifest import MANIFEST_FILE, Manifest, TargetSpec
+from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import argument
 
 PARAMETERS_FILE = "params.safetensors"
@@ -108,9 +111,11 @@ def open_bundle(path: str | Path) -> Bundle:
             f"{path} is not a bundle, which is a directory with a {MANIFEST_FILE}: write one with `sonew compile`"
         )
     try:
-        text = manifest.read_text(encoding="utf-8")
+        text = read_content(manifest, largest=LARGEST).decode()
     except OSError as error:
         raise SonewError(f"{manifest} cannot be read ({error.strerror}): check its permissions") from None
+    except Unfit as error:
+        raise SonewError(f"{manifest} cannot be read ({error}): {_REMEDY}") from None
     except UnicodeDecodeError:
         raise SonewError(f"{manifest} is not text, so it is corrupt: {_REMEDY}") from None
     return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)))

@@ -8,21 +8,25 @@ import ml_dtypes
 import numpy as np
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.shown import shown
 
+_PLAIN = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+)
 _EXTENDED = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
 
 
 @cache
 def as_dtype(name: str) -> np.dtype:
-    """The dtype that NumPy or ml_dtypes knows by `name`.
+    """The dtype of tensors that NumPy or ml_dtypes knows by `name`.
 
     Raises:
-      SonewError: neither knows it.
+      SonewError: there is none.
     """
-    try:
-        return np.dtype(getattr(ml_dtypes, name) if name in _EXTENDED else name)
-    except TypeError:
-        raise SonewError(f"this runtime has no dtype {name!r}: upgrade sonew-compiled, or compile again") from None
+    if name not in (*_PLAIN, *_EXTENDED):
+        raise SonewError(f"this runtime has no dtype {shown(name)}: upgrade sonew-compiled, or compile again")
+    return np.dtype(getattr(ml_dtypes, name) if name in _EXTENDED else name)
 
 
 def is_floating(dtype: np.dtype) -> bool:

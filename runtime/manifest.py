@@ -10,11 +10,15 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime._manifest_schema import MANIFEST
 from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.json_files import parse
+from sonew_compiled.runtime.schema import Unfit
+from sonew_compiled.runtime.shown import shown
 
 FORMAT_VERSION = 1
 OLDEST_FORMAT_VERSION = 1
@@ -223,18 +227,19 @@ class Manifest:
         """
         remedy = "compile the bundle again with `sonew compile`"
         try:
-            raw = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise SonewError(f"{source} is not JSON ({error}); the file is truncated or corrupt: {remedy}") from None
+            raw = parse(text.encode(errors="surrogatepass"), constants=True)
+        except Unfit as error:
+            raise SonewError(f"{source} cannot be read ({error}); it is truncated or corrupt: {remedy}") from None
         version = raw.get("format_version") if isinstance(raw, dict) else None
         if not isinstance(version, int) or isinstance(version, bool):
             raise SonewError(f"{source} is not the manifest of a bundle: it has no format_version; {remedy}")
         if not OLDEST_FORMAT_VERSION <= version <= FORMAT_VERSION:
             raise SonewError(
-                f"{source} has format version {version}; this runtime reads {OLDEST_FORMAT_VERSION} to "
+                f"{source} has format version {shown(version)}; this runtime reads {OLDEST_FORMAT_VERSION} to "
                 f"{FORMAT_VERSION}: {'upgrade sonew-compiled' if version > FORMAT_VERSION else remedy}"
             )
         try:
+            raw = MANIFEST(raw, "the manifest")
             manifest = cls(
                 **{
                     **{f.name: raw[f.name] for f in fields(cls) if f.name not in _LATER or f.name in raw},
@@ -244,8 +249,8 @@ class Manifest:
                 }
             )
             problem = _inconsistency(manifest)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise SonewError(f"{source} lacks or misspells a field ({error!s}); {remedy}") from None
+        except Unfit as error:
+            raise SonewError(f"{source} lacks or misspells a field ({error}); {remedy}") from None
         if problem:
             raise SonewError(f"{source} contradicts itself: {problem}; {remedy}")
         return manifest
@@ -253,25 +258,14 @@ class Manifest:
 
 def _inconsistency(manifest: Manifest) -> str:
     """What the runtime relies on and the manifest does not hold, in words; empty if there is nothing."""
-    misfit = _misfit(manifest, Manifest, "the manifest")
-    if misfit:
-        return misfit
-    rate = manifest.defaults.get("learning_rate")
-    if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-        return f"the default learning_rate is {rate!r}, not a finite number of 0 or more"
+    rate: Any = manifest.defaults.get("learning_rate")
+    if type(rate) not in (int, float) or not 0 <= rate < math.inf:
+        return f"the default learning_rate is {shown(rate)}, not a finite number of 0 or more"
     if not isinstance(manifest.defaults.get("schedule"), str):
         return "the default schedule is missing"
     for name in ("init", "train_step", "eval_step"):
         if name not in manifest.functions:
             return f"there is no function {name}"
-    for name, function in manifest.functions.items():
-        for spec in (*function.inputs, *function.outputs):
-            try:
-                as_dtype(spec.dtype)
-            except SonewError as error:
-                return f"{spec.name} of {name}: {error}"
-            if min(spec.shape, default=0) < 0:
-                return f"{spec.name} of {name} has the shape {list(spec.shape)}"
     step = manifest.functions["train_step"]
     if not set(manifest.state) <= set(step.inputs) or not set(manifest.state) <= set(step.outputs):
         return "train_step does not take and give the state that init gives"
@@ -287,31 +281,15 @@ def _inconsistency(manifest: Manifest) -> str:
         return "train_step takes no learning_rate or gives no loss"
     fed = {spec.name for spec in step.inputs if spec.name == "batch" or spec.name.startswith("batch/")}
     for name in manifest.runtime_settings:
-        if not isinstance(manifest.optimizer[name], int | float):
-            return f"train_step takes {name}, for which the optimizer has {manifest.optimizer[name]!r}"
+        if type(manifest.optimizer[name]) not in (int, float):
+            return f"train_step takes {shown(name)}, for which the optimizer has {shown(manifest.optimizer[name])}"
     scalars = {"learning_rate", *manifest.runtime_settings}
     takes = {"init": {"seed", "learning_rate"}, "train_step": fed | scalars | {spec.name for spec in manifest.state}}
     for name, function in manifest.functions.items():
         unknown = {spec.name for spec in function.inputs} - takes.get(name, fed | {s.name for s in manifest.parameters})
         if unknown or not function.outputs:
-            return f"{name} takes {', '.join(sorted(unknown))}" if unknown else f"{name} gives nothing"
+            return f"{shown(name)} takes {shown(min(unknown))}" if unknown else f"{shown(name)} gives nothing"
     return ""
-
-
-def _misfit(value: object, kind: Any, place: str) -> str:
-    """Where a value that was read is not of the type that the dataclasses say, in words; empty if nowhere."""
-    inner: list[tuple[object, Any, str]] = []
-    if kind is Any:
-        return ""
-    if is_dataclass(kind):
-        inner = [(getattr(value, key), hint, key) for key, hint in get_type_hints(kind).items()]
-    elif get_origin(kind) is tuple and isinstance(value, tuple):
-        inner = [(each, get_args(kind)[0], f"{place}[{index}]") for index, each in enumerate(value)]
-    elif get_origin(kind) is Mapping and isinstance(value, dict):
-        inner = [(each, get_args(kind)[1], f"{place}[{key!r}]") for key, each in value.items()]
-    elif type(value) is not kind and not (kind is float and type(value) is int):
-        return f"{place} is {value!r}, not of type {getattr(kind, '__name__', kind)}"
-    return next(filter(None, (_misfit(*each) for each in inner)), "")
 
 
 def _tensors(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -118,9 +118,13 @@ def mapped(each: Check, most: int, *, key: Check | None = None) -> Check:
 
 
 def record(
-    required: Mapping[str, Check], optional: Mapping[str, Check] = MappingProxyType({}), others: Check | None = None
+    required: Mapping[str, Check],
+    optional: Mapping[str, Check] = MappingProxyType({}),
+    others: Check | None = None,
+    *,
+    strict: bool = False,
 ) -> Check:
-    """An object with these fields; fields of other names are as `others` says, or left out."""
+    """An object with these fields; fields of other names are as `others` says, or left out, or refused if `strict`."""
     known = {**required, **optional}
     of_others = mapped(others or anything, 100)
 
@@ -131,6 +135,9 @@ def record(
         if missing is not None:
             raise Unfit(f"{place} lacks {missing!r}")
         checked = {name: known[name](inner, f"{name!r} of {place}") for name, inner in value.items() if name in known}
+        unknown = next((name for name in value if name not in known), None)
+        if strict and unknown is not None:
+            raise Unfit(f"{place} has {shown(unknown)}, which nobody reads")
         rest = of_others({name: inner for name, inner in value.items() if name not in known}, place)
         # In the order of the file.
         both = checked | rest if others else checked

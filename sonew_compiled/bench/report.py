@@ -90,6 +90,6 @@ def _conditions(rows: Sequence[Row]) -> str:
         if limits:
             said.setdefault(
                 f"Measured limits: {limits['copy_bytes_per_second'] / 1e9:.1f} GB/s, "
-                f"{limits['flops_per_second'] / 1e9:.1f} GFLOP/s ({limits['how']})"
+                f"{limits['flops_per_second'] / 1e9:.1f} GFLOP/s ({limits.get('how', 'somehow')})"
             )
     return "\n".join(f"<p>{html.escape(line)}</p>" for line in said)

@@ -50,7 +50,7 @@ _MACHINE = record(
     others=anything,
 )
 _LIMITS = record(
-    {"copy_bytes_per_second": number(1), "flops_per_second": number(1), "how": text(1000)}, others=anything
+    {"copy_bytes_per_second": number(1), "flops_per_second": number(1)}, {"how": text(1000)}, others=anything
 )
 _FIGURES = (
     *("train_loss", "test_loss", "seconds", "first_step_seconds", "step_p50_seconds", "step_p95_seconds", "ratio"),

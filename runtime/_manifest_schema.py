@@ -1,0 +1,109 @@
+"""What `manifest.json` may hold: kinds, counts and lengths, before anything is made of it."""
+
+from __future__ import annotations
+
+import math
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.schema import (
+    SCALAR,
+    Check,
+    Unfit,
+    integer,
+    listed,
+    mapped,
+    nullable,
+    number,
+    record,
+    text,
+)
+from sonew_compiled.runtime.shown import shown
+
+LARGEST = 32 << 20
+"""Bytes of the file."""
+
+# Elements of a tensor: beyond every memory, and far from where sizes in bytes lose digits.
+_MOST_ELEMENTS = 2**48
+
+_NAME = text(1_000, empty=False)
+_WORD = text(200)
+_FILE_NAME = text(255, empty=False)
+
+
+def _dtype(value: object, place: str) -> str:
+    name: str = _WORD(value, place)
+    try:
+        as_dtype(name)
+    except SonewError as error:
+        raise Unfit(f"{place}: {error}") from None
+    return name
+
+
+def _shape(value: object, place: str) -> list[int]:
+    shape: list[int] = listed(integer(), 32)(value, place)
+    if math.prod(shape) > _MOST_ELEMENTS:
+        raise Unfit(f"{place} is {shown(shape)}, of more than {_MOST_ELEMENTS:,} elements")
+    return shape
+
+
+def _distinct(tensors: Check) -> Check:
+    """A list of tensors, no two of the same name."""
+
+    def check(value: object, place: str) -> object:
+        checked = tensors(value, place)
+        names = [tensor["name"] for tensor in checked]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Unfit(f"{place} has {shown(twice)} twice")
+        return checked
+
+    return check
+
+
+_TENSOR = record({"name": _NAME, "shape": _shape, "dtype": _dtype}, {"role": _WORD}, strict=True)
+_TENSORS = _distinct(listed(_TENSOR, 10_000))
+_FUNCTION = record({"inputs": _TENSORS, "outputs": _TENSORS}, strict=True)
+_FILE = record({"sha256": text(64), "size": integer()}, strict=True)
+_KERNEL = record({"name": _NAME, "registers": integer(), "spilled_bytes": integer()}, strict=True)
+_COUNTS = ("code", "argument", "output", "aliased", "temporary")
+_PROGRAM = record(
+    {
+        "function": _NAME,
+        **{f"{each}_bytes": integer() for each in _COUNTS},
+        "flops": integer(),
+        "bytes_accessed": integer(),
+    },
+    strict=True,
+)
+_TARGET = record(
+    {"name": text(200, empty=False), "file": _FILE_NAME, "driver": _WORD},
+    {
+        "machine": _WORD,
+        "cpu": _WORD,
+        "cpu_features": listed(_WORD, 1_000),
+        "device_names": listed(_WORD, 1_000),
+        "stored_as": mapped(_dtype, 20, key=_dtype),
+        "kernels": listed(_KERNEL, 5_000),
+        "programs": listed(_PROGRAM, 100),
+    },
+    strict=True,
+)
+
+MANIFEST = record(
+    {
+        "format_version": integer(),
+        "model": _NAME,
+        "optimizer": mapped(SCALAR, 100),
+        "precision": _WORD,
+        "defaults": mapped(SCALAR, 20),
+        "versions": mapped(_WORD, 50),
+        "functions": mapped(_FUNCTION, 20, key=_NAME),
+        "targets": listed(_TARGET, 200),
+        "files": mapped(
+            record({"sha256": text(64), "size": integer()}, strict=True), 1_000, key=text(255, empty=False)
+        ),
+    },
+    {"classes": mapped(integer(1), 1_000, key=_NAME), "setting_limits": mapped(nullable(number()), 100)},
+)
+"""The check of a whole manifest; fields that this runtime does not know are left out."""
