@@ -128,6 +128,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         kernels += f",bypass={_BYPASS}"
     return (
         *OWNERSHIP,
+        "guard-powers",
         "widen-operands",
         "emulate-contractions",
         "emulate-arithmetic",

@@ -44,6 +44,7 @@ def _vmvx(model: str) -> Target:
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
 _SPIRV_PASSES = (
     *OWNERSHIP,
+    "guard-powers",
     "widen-operands",
     "emulate-contractions",
     "emulate-arithmetic",
@@ -80,7 +81,7 @@ def _vulkan(model: str) -> Target:
     )
 
 
-_GPU_PASSES = (*OWNERSHIP, "widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
+_GPU_PASSES = (*OWNERSHIP, "guard-powers", "widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
 
 
 def _cuda(model: str) -> Target:
