@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
+from sonew_compiled.contract import STORED_ROLES
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes.ir.attributes import ROLES
 from sonew_compiled.passes.ir.mlir import ir
 
 T_co = TypeVar("T_co", covariant=True)
@@ -94,6 +94,6 @@ def read_half(text: str) -> str:
 def read_roles(text: str) -> tuple[str, ...]:
     """Roles from text such as `parameter+optimizer`."""
     roles = tuple(text.split("+"))
-    if set(roles) - set(ROLES):
-        raise ValueError(f"give {'+'.join(ROLES)} or one of them")
+    if set(roles) - set(STORED_ROLES):
+        raise ValueError(f"give {'+'.join(STORED_ROLES)} or one of them")
     return roles

@@ -23,6 +23,7 @@ from sonew_compiled.passes.shared import (
     merge_exports,
     split_reductions,
     strip_locations,
+    strip_roles,
     strip_shardings,
     transpose_scatters,
     wire_donation,
@@ -62,6 +63,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             split_reductions.PASS,
             wire_donation.PASS,
             strip_locations.PASS,
+            strip_roles.PASS,
         ),
         "precision": (
             lower_storage.PASS,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.schema import (
@@ -61,10 +63,15 @@ def _distinct(tensors: Check) -> Check:
     return check
 
 
-_TENSOR = record({"name": _NAME, "shape": _shape, "dtype": _dtype}, {"role": _WORD}, strict=True)
-_TENSORS = _distinct(listed(_TENSOR, 10_000))
-_FUNCTION = record({"inputs": _TENSORS, "outputs": _TENSORS}, strict=True)
-_FILE = record({"sha256": text(64), "size": integer()}, strict=True)
+def _role(value: object, place: str) -> str:
+    role: str = _WORD(value, place)
+    if role not in set(Role):
+        raise Unfit(f"{place} is {shown(role)}, not one of {', '.join(Role)}")
+    return role
+
+
+_TENSOR_1 = {"name": _NAME, "shape": _shape, "dtype": _dtype}
+_TENSOR = {**_TENSOR_1, "role": _role}
 _KERNEL = record({"name": _NAME, "registers": integer(), "spilled_bytes": integer()}, strict=True)
 _COUNTS = ("code", "argument", "output", "aliased", "temporary")
 _PROGRAM = record(
@@ -90,20 +97,32 @@ _TARGET = record(
     strict=True,
 )
 
-MANIFEST = record(
-    {
-        "format_version": integer(),
-        "model": _NAME,
-        "optimizer": mapped(SCALAR, 100),
-        "precision": _WORD,
-        "defaults": mapped(SCALAR, 20),
-        "versions": mapped(_WORD, 50),
-        "functions": mapped(_FUNCTION, 20, key=_NAME),
-        "targets": listed(_TARGET, 200),
-        "files": mapped(
-            record({"sha256": text(64), "size": integer()}, strict=True), 1_000, key=text(255, empty=False)
-        ),
-    },
-    {"classes": mapped(integer(1), 1_000, key=_NAME), "setting_limits": mapped(nullable(number()), 100)},
-)
+_LATER = {"classes": mapped(integer(1), 1_000, key=_NAME), "setting_limits": mapped(nullable(number()), 100)}
+
+
+def _manifest(tensor: Mapping[str, Check], required: Mapping[str, Check], optional: Mapping[str, Check]) -> Check:
+    tensors = _distinct(listed(record(tensor, strict=True), 10_000))
+    return record(
+        {
+            "format_version": integer(),
+            "model": _NAME,
+            "optimizer": mapped(SCALAR, 100),
+            "precision": _WORD,
+            "defaults": mapped(SCALAR, 20),
+            "versions": mapped(_WORD, 50),
+            "functions": mapped(record({"inputs": tensors, "outputs": tensors}, strict=True), 20, key=_NAME),
+            "targets": listed(_TARGET, 200),
+            "files": mapped(
+                record({"sha256": text(64), "size": integer()}, strict=True), 1_000, key=text(255, empty=False)
+            ),
+            **required,
+        },
+        optional,
+    )
+
+
+MANIFEST = _manifest(_TENSOR, _LATER, {})
 """The check of a whole manifest; fields that this runtime does not know are left out."""
+
+MANIFEST_1 = _manifest(_TENSOR_1, {}, _LATER)
+"""The same of format version 1."""

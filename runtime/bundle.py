@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime._manifest_schema import LARGEST
 from sonew_compiled.runtime.json_files import read_content
-from sonew_compiled.runtime.manifest import MANIFEST_FILE, Manifest, TargetSpec
+from sonew_compiled.runtime.manifest import Manifest, TargetSpec
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import argument
-
-PARAMETERS_FILE = "params.safetensors"
 
 logger = logging.getLogger("sonew_compiled")
 

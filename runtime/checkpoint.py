@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.dtypes import as_dtype, is_floating
@@ -189,7 +190,7 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
     """
     path = Path(path)
     tensors = read_tensors(path)
-    parameters = {name: array for name, array in tensors.items() if name == "params" or name.startswith("params/")}
+    parameters = {name: array for name, array in tensors.items() if Role.PARAMETER.holds(name)}
     difference = first_difference(parameters, specs)
     if difference:
         raise SonewError(f"{path} does not hold this model's parameters: {difference}; give a file made for the model")

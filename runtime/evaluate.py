@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from sonew_compiled.contract import EVAL_STEP, PREDICT
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.data import BoundData
 from sonew_compiled.runtime.device import Buffer
@@ -23,11 +24,11 @@ def evaluate(
       data: the examples.
       each: called after every batch, such as to look for an interruption.
     """
-    spec = program.manifest.functions["eval_step"].outputs[0]
+    spec = program.manifest.functions[EVAL_STEP].outputs[0]
     total = 0.0
     count = 0
     for batch, valid in data.evaluation_batches():
-        results = program.call("eval_step", {**state, **program.upload_batch(batch, function="eval_step")})
+        results = program.call(EVAL_STEP, {**state, **program.upload_batch(batch, function=EVAL_STEP)})
         losses = program.download(spec, results[spec.name])
         total += float(np.sum(losses[:valid], dtype=np.float64))
         count += valid
@@ -49,10 +50,10 @@ def predict(program: Program, state: Mapping[str, Buffer], batch: Mapping[str, n
       UsageError: the bundle has no `predict`, or a field of the batch is missing or of the wrong shape or dtype.
 
     """
-    if not program.has("predict"):
+    if not program.has(PREDICT):
         raise UsageError(
             f"the bundle {program.bundle.path} has no predict function: give the model one and compile it again"
         )
-    spec = program.manifest.functions["predict"].outputs[0]
-    results = program.call("predict", {**state, **program.upload_batch(batch, function="predict")})
+    spec = program.manifest.functions[PREDICT].outputs[0]
+    results = program.call(PREDICT, {**state, **program.upload_batch(batch, function=PREDICT)})
     return program.download(spec, results[spec.name])

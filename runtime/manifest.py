@@ -2,6 +2,7 @@
 
 Format versions:
   1: the first.
+  2: every tensor has a role; the manifest has `classes` and `setting_limits`.
 """
 
 from __future__ import annotations
@@ -9,32 +10,39 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+from sonew_compiled import contract
+from sonew_compiled.contract import EVALUATED_ROLES, STATE_ROLES, Role
 from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime._manifest_schema import MANIFEST
+from sonew_compiled.runtime._format_1 import upgraded
+from sonew_compiled.runtime._manifest_schema import MANIFEST, MANIFEST_1
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.json_files import parse
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OLDEST_FORMAT_VERSION = 1
-MANIFEST_FILE = "manifest.json"
-
-# Fields that older bundles of this format version do not have.
-_LATER = ("classes", "setting_limits")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """A named tensor: `name` a path joined by `/`, `shape` in elements, `dtype` a NumPy or ml_dtypes name."""
+    """A named tensor.
+
+    Attributes:
+      name: a path joined by `/`.
+      shape: in elements.
+      dtype: a NumPy or ml_dtypes name.
+      role: what it is to the function, one of `Role`.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    role: str
 
     @property
     def itemsize(self) -> int:
@@ -177,12 +185,12 @@ class Manifest:
     @property
     def state(self) -> tuple[TensorSpec, ...]:
         """The training state: parameters first or not, in the order of `init`'s results."""
-        return self.functions["init"].outputs
+        return self.functions[contract.INIT].outputs
 
     @property
     def parameters(self) -> tuple[TensorSpec, ...]:
         """The tensors of the state that are the model's parameters."""
-        return tuple(spec for spec in self.state if spec.name.startswith("params/") or spec.name == "params")
+        return tuple(spec for spec in self.state if spec.role == Role.PARAMETER)
 
     @property
     def parameter_count(self) -> int:
@@ -197,17 +205,17 @@ class Manifest:
     @property
     def batch(self) -> tuple[TensorSpec, ...]:
         """The fields of a batch, named without the leading `batch/`; a model with a bare batch has one, `batch`."""
-        inputs = self.functions["train_step"].inputs
+        inputs = self.functions[contract.TRAIN_STEP].inputs
         return tuple(
-            TensorSpec(name=spec.name.removeprefix("batch/"), shape=spec.shape, dtype=spec.dtype)
+            replace(spec, name=contract.path_in_tree(spec.name, Role.BATCH))
             for spec in inputs
-            if spec.name == "batch" or spec.name.startswith("batch/")
+            if spec.role == Role.BATCH
         )
 
     @property
     def runtime_settings(self) -> tuple[str, ...]:
         """The settings of `optimizer` that are not compiled in: `train_step` takes them as float32 scalars."""
-        return tuple(spec.name for spec in self.functions["train_step"].inputs if spec.name in self.optimizer)
+        return tuple(spec.name for spec in self.functions[contract.TRAIN_STEP].inputs if spec.role == Role.SETTING)
 
     @property
     def batch_size(self) -> int:
@@ -239,10 +247,10 @@ class Manifest:
                 f"{FORMAT_VERSION}: {'upgrade sonew-compiled' if version > FORMAT_VERSION else remedy}"
             )
         try:
-            raw = MANIFEST(raw, "the manifest")
+            raw = upgraded(MANIFEST_1(raw, "the manifest")) if version == 1 else MANIFEST(raw, "the manifest")
             manifest = cls(
                 **{
-                    **{f.name: raw[f.name] for f in fields(cls) if f.name not in _LATER or f.name in raw},
+                    **{f.name: raw[f.name] for f in fields(cls)},
                     "functions": {name: _function(f) for name, f in raw["functions"].items()},
                     "targets": tuple(_target(t) for t in raw["targets"]),
                     "files": {name: FileSpec(**f) for name, f in raw["files"].items()},
@@ -263,37 +271,49 @@ def _inconsistency(manifest: Manifest) -> str:
         return f"the default learning_rate is {shown(rate)}, not a finite number of 0 or more"
     if not isinstance(manifest.defaults.get("schedule"), str):
         return "the default schedule is missing"
-    for name in ("init", "train_step", "eval_step"):
+    for name in (contract.INIT, contract.TRAIN_STEP, contract.EVAL_STEP):
         if name not in manifest.functions:
             return f"there is no function {name}"
-    step = manifest.functions["train_step"]
+    step = manifest.functions[contract.TRAIN_STEP]
     if not set(manifest.state) <= set(step.inputs) or not set(manifest.state) <= set(step.outputs):
         return "train_step does not take and give the state that init gives"
     if not manifest.parameters:
         return "the state has no parameters"
+    stateless = next((spec for spec in manifest.state if spec.role not in STATE_ROLES), None)
+    if stateless is not None:
+        return f"{shown(stateless.name)} of the state has the role {stateless.role!r}"
     if (
         not manifest.batch
         or not manifest.batch[0].shape
         or any(spec.shape[:1] != manifest.batch[0].shape[:1] for spec in manifest.batch)
     ):
         return "train_step has no batch, or one whose fields differ in their leading axis"
-    if "learning_rate" not in {spec.name for spec in step.inputs} or "loss" not in {spec.name for spec in step.outputs}:
+    if contract.LEARNING_RATE not in _names(step.inputs) or contract.LOSS not in _names(step.outputs):
         return "train_step takes no learning_rate or gives no loss"
-    fed = {spec.name for spec in step.inputs if spec.name == "batch" or spec.name.startswith("batch/")}
     for name in manifest.runtime_settings:
-        if type(manifest.optimizer[name]) not in (int, float):
-            return f"train_step takes {shown(name)}, for which the optimizer has {shown(manifest.optimizer[name])}"
-    scalars = {"learning_rate", *manifest.runtime_settings}
-    takes = {"init": {"seed", "learning_rate"}, "train_step": fed | scalars | {spec.name for spec in manifest.state}}
+        value = manifest.optimizer.get(name)
+        if type(value) not in (int, float):
+            return f"train_step takes {shown(name)}, for which the optimizer has {shown(value)}"
+    fed = {spec.name for spec in step.inputs if spec.role == Role.BATCH}
+    evaluated = {spec.name for spec in manifest.state if spec.role in EVALUATED_ROLES}
+    scalars = {contract.LEARNING_RATE, *manifest.runtime_settings}
+    takes = {
+        contract.INIT: {contract.SEED, contract.LEARNING_RATE},
+        contract.TRAIN_STEP: fed | scalars | _names(manifest.state),
+    }
     for name, function in manifest.functions.items():
-        unknown = {spec.name for spec in function.inputs} - takes.get(name, fed | {s.name for s in manifest.parameters})
+        unknown = _names(function.inputs) - takes.get(name, fed | evaluated)
         if unknown or not function.outputs:
             return f"{shown(name)} takes {shown(min(unknown))}" if unknown else f"{shown(name)} gives nothing"
     return ""
 
 
+def _names(tensors: Iterable[TensorSpec]) -> set[str]:
+    return {spec.name for spec in tensors}
+
+
 def _tensors(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"]) for t in raw)
+    return tuple(TensorSpec(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"], role=t["role"]) for t in raw)
 
 
 def _function(raw: dict[str, Any]) -> FunctionSpec:

@@ -12,9 +12,9 @@ import re
 import stat
 from pathlib import Path
 
+from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import parse, read_content
-from sonew_compiled.runtime.manifest import MANIFEST_FILE
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
 

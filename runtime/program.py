@@ -13,6 +13,7 @@ from typing import Any
 import iree.runtime as rt
 import numpy as np
 
+from sonew_compiled.contract import TRAIN_STEP, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.bundle import Bundle, check_versions, choose_target
 from sonew_compiled.runtime.device import Buffer, Device, first_error
@@ -47,7 +48,10 @@ class Program:
             name: _lookup(bundle, target, module, name, spec) for name, spec in bundle.manifest.functions.items()
         }
         self._batch_fields = {
-            field_of(spec): spec for each in self.manifest.functions.values() for spec in each.inputs if is_fed(spec)
+            path_in_tree(spec.name, Role.BATCH): spec
+            for function in self.manifest.functions.values()
+            for spec in function.inputs
+            if spec.role == Role.BATCH
         }
 
     @property
@@ -113,7 +117,7 @@ class Program:
         """Whether the bundle has the function."""
         return name in self._functions
 
-    def upload_batch(self, batch: Mapping[str, np.ndarray], *, function: str = "train_step") -> dict[str, Buffer]:
+    def upload_batch(self, batch: Mapping[str, np.ndarray], *, function: str = TRAIN_STEP) -> dict[str, Buffer]:
         """Copies the fields of a batch that the function reads to the device.
 
         Args:
@@ -141,16 +145,6 @@ class Program:
     def download(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray:
         """Copies a tensor of the manifest to a new array."""
         return self.device.download(buffer, spec.dtype, spec.shape)
-
-
-def field_of(spec: TensorSpec) -> str:
-    """The name of the batch's field that an input holds: `image` for `batch/image`."""
-    return spec.name.removeprefix("batch/")
-
-
-def is_fed(spec: TensorSpec) -> bool:
-    """Whether an input is a field of the batch."""
-    return spec.name == "batch" or spec.name.startswith("batch/")
 
 
 def _checked(field: str, batch: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:

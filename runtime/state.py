@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sonew_compiled.contract import INIT, LEARNING_RATE, LOSS, PARAMETERS_FILE, SEED, TRAIN_STEP, Role
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.bundle import PARAMETERS_FILE
 from sonew_compiled.runtime.checkpoint import first_difference, load_parameters
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.limits import check_setting
@@ -56,11 +56,11 @@ class TrainingState:
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
         upload = program.device.upload
-        fed = {"seed": upload(np.array(seed, np.int32))}
-        if any(spec.name == "learning_rate" for spec in program.manifest.functions["init"].inputs):
+        fed = {SEED: upload(np.array(seed, np.int32))}
+        if any(spec.role == Role.LEARNING_RATE for spec in program.manifest.functions[INIT].inputs):
             rate = program.manifest.defaults["learning_rate"] if learning_rate is None else learning_rate
-            fed["learning_rate"] = upload(np.array(rate, np.float32))
-        made = program.call("init", fed)
+            fed[LEARNING_RATE] = upload(np.array(rate, np.float32))
+        made = program.call(INIT, fed)
         # The compiler gives equal results, such as zeros of one shape, one buffer; a step would update it twice.
         buffers = {
             spec.name: program.upload(spec, program.download(spec, made[spec.name])) for spec in program.manifest.state
@@ -104,9 +104,9 @@ class TrainingState:
         Returns:
           The loss of the batch before the update.
         """
-        fed = {**batch, **self._settings, "learning_rate": learning_rate}
-        results = self.program.call("train_step", {**self.buffers, **fed})
-        loss = results.pop("loss")
+        fed = {**batch, **self._settings, LEARNING_RATE: learning_rate}
+        results = self.program.call(TRAIN_STEP, {**self.buffers, **fed})
+        loss = results.pop(LOSS)
         # The results alias the donated buffers; what the compiler could not alias is a new buffer, so take them all.
         self.buffers = results
         return float(self.program.device.download(loss, "float32", ()))

@@ -42,5 +42,10 @@ def backward_pass(optimizer: optax.GradientTransformation, loss: Loss) -> Backwa
         value, pullback = jax.vjp(lambda p: loss(p, batch), params)
         return value, pullback(cotangent.astype(value.dtype))[0]
 
+    return own_backward(optimizer) or gradients
+
+
+def own_backward(optimizer: optax.GradientTransformation) -> BackwardPass | None:
+    """The backward pass of an optimizer that has one of its own."""
     own: BackwardPass | None = getattr(optimizer, "backward", None)
-    return gradients if own is None else own
+    return own

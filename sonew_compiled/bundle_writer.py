@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime.manifest import MANIFEST_FILE
 from sonew_compiled.runtime.older_bundle import foreign_in, remove_bundle
 
 # Of Linux's fcntl.h and stdio.h.

@@ -20,8 +20,9 @@ from sonew_compiled.background import in_background
 from sonew_compiled.backward import Loss
 from sonew_compiled.bundle_writer import write_bundle
 from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
+from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.lowering.lower import adapt, lower
+from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.registers import ptxas_version
 from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
@@ -29,14 +30,11 @@ from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
 from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.limits import check_setting
-from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec
 from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.runtime.trial import remember_made_here
 from sonew_compiled.trace import OptimizerFactory, trace_training
 from sonew_compiled.train_settings import SCHEDULES
-
-STABLEHLO_FILE = "module.stablehlo"
-PARAMETERS_FILE = "params.safetensors"
 
 
 def compile_training(
@@ -146,6 +144,8 @@ def compile_training(
     progress("run the passes")
     module = passes.parse(traced.text)
     passes.run_pipeline(module, passes.pipeline(policy), dump_dir=dump_ir, print_ir_after=print_ir_after)
+    functions = function_specs(module)
+    passes.run_pipeline(module, [passes.parse_pass("strip-roles")])
     stablehlo = passes.to_portable_artifact(module)
 
     manifest = Manifest(
@@ -154,7 +154,7 @@ def compile_training(
         precision=policy.name,
         defaults={"learning_rate": learning_rate, "schedule": schedule},
         versions=_versions(resolved),
-        functions=_functions(passes.signatures(module)),
+        functions=functions,
         targets=(),
         classes=_classes(classes, batch),
         setting_limits=traced.setting_limits,
@@ -227,7 +227,7 @@ def _check_runtime_settings(names: Collection[str], optimizer: OptimizerSettings
 
 
 def _classes(classes: Mapping[str, int], batch: Any) -> dict[str, int]:
-    names = [name.removeprefix("batch/") for name in names_of({"batch": batch})]
+    names = [path_in_tree(name, Role.BATCH) for name in names_of({Role.BATCH.root: batch})]
     fields = dict(zip(names, jax.tree.leaves(batch), strict=True))
     for name, count in classes.items():
         if name not in fields or not jnp.issubdtype(fields[name].dtype, jnp.integer):
@@ -246,13 +246,6 @@ def _check_batch(batch: Any) -> None:
             raise UsageError(
                 f"the batch has a field of {leaf.dtype}: it cannot compute in float64; no target can; give float32"
             )
-
-
-def _functions(signatures: Mapping[str, passes.Signature]) -> dict[str, FunctionSpec]:
-    def specs(values: tuple[passes.Value, ...]) -> tuple[TensorSpec, ...]:
-        return tuple(TensorSpec(name=value.name, shape=value.shape, dtype=value.dtype) for value in values)
-
-    return {name: FunctionSpec(inputs=specs(s.inputs), outputs=specs(s.outputs)) for name, s in signatures.items()}
 
 
 def _versions(targets: Sequence[Target]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sonew_compiled.backward import Loss
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
 from sonew_compiled.recurrence import Recurrence, dependents
 
@@ -62,7 +63,7 @@ def checked_parameters(params: Tree) -> Tree:
     def checked(path: Any, leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
             return leaf
-        name = "/".join(["params", *(jax.tree_util.keystr((part,), simple=True) for part in path)])
+        name = "/".join([Role.PARAMETER.root, *(jax.tree_util.keystr((part,), simple=True) for part in path)])
         if isinstance(leaf, np.ndarray | np.generic | float | int) and np.asarray(leaf).dtype.kind in "fiub":
             return jnp.asarray(leaf)
         what = getattr(leaf, "__name__", None) if callable(leaf) else None
@@ -84,7 +85,7 @@ def check_batch(batch: Tree) -> None:
     """
     leaves = jax.tree.leaves(batch)
     sizes = {leaf.shape[0] if leaf.shape else None for leaf in leaves}
-    names = names_of({"batch": batch})
+    names = names_of({Role.BATCH.root: batch})
     if not leaves or len(sizes) != 1 or None in sizes:
         shapes = {name: leaf.shape for name, leaf in zip(names, leaves, strict=True)}
         raise UsageError(f"the batch has shapes {shapes}; every field needs the batch size as its leading axis")
@@ -98,7 +99,7 @@ def check_parameters(params: Tree) -> None:
     Raises:
       UsageError: one is not.
     """
-    for name, leaf in zip(names_of({"params": params}), jax.tree.leaves(params), strict=True):
+    for name, leaf in zip(names_of({Role.PARAMETER.root: params}), jax.tree.leaves(params), strict=True):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise UsageError(f"{name} is of dtype {leaf.dtype}; a parameter must be a floating-point array")
         _check_dtype(name, leaf, "a parameter")
@@ -179,7 +180,7 @@ def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored
     """
     bound = slowest_decay(stored)
     for index, (name, leaf) in enumerate(zip(names_of(state), jax.tree.leaves(state), strict=True)):
-        if not name.startswith("optimizer") or leaf.dtype != jnp.float32:
+        if not Role.OPTIMIZER.holds(name) or leaf.dtype != jnp.float32:
             continue
         for factor in steps[index].factors.get(first + index, ()):
             if bound <= factor < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,9 @@ import optax
 from jax.extend.core import ClosedJaxpr, Var
 from jaxlib.mlir import ir
 
-from sonew_compiled.backward import Loss, backward_pass, gradient_point
+from sonew_compiled import contract
+from sonew_compiled.backward import Loss, backward_pass, gradient_point, own_backward
+from sonew_compiled.contract import EVALUATED_ROLES, STATE_ROLES, Role, role_of_root
 from sonew_compiled.errors import UsageError
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.rate_in_state import RateInState, refuse_settings
@@ -31,13 +33,25 @@ from sonew_compiled.requirements import (
 )
 from sonew_compiled.rules import lowering_parameters
 
-# The tensors of the training state, by the first part of their names.
-_ROLES = {"params": "parameter", "optimizer": "optimizer"}
+# The trees of the training state. Of another kind of state, `_first_state` makes a tree and `_update` its next value.
+_PARAMS = Role.PARAMETER.root
+_OPTIMIZER = Role.OPTIMIZER.root
 
 _SEED = jax.ShapeDtypeStruct((), jnp.int32)
 _SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 
 OptimizerFactory = Callable[..., optax.GradientTransformation]
+
+
+class _Label(NamedTuple):
+    """What is written on an argument or a result: its `sonew.name` and its `sonew.role`."""
+
+    name: str
+    role: Role
+
+
+_SEED_LABEL = _Label(contract.SEED, Role.SEED)
+_RATE_LABEL = _Label(contract.LEARNING_RATE, Role.LEARNING_RATE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +95,9 @@ def trace_training(
       state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
 
     Returns:
-      The module: arguments and results carry `sonew.name`; the tensors of the state `sonew.role`, "parameter" or
-      "optimizer"; the arguments that the runtime gives up `sonew.donate`. In `train_step` the gradients and the update
-      are functions of their own, `gradients` and `update`. `init` takes `learning_rate` too where the state starts
+      The module: arguments and results carry `sonew.name` and `sonew.role`, the arguments that the runtime gives up
+      `sonew.donate`; see `sonew_compiled.contract`. In `train_step` the gradients and the update are functions of their
+      own, `gradients` and `update`. `init` takes `learning_rate` too where the state starts
       from it (`sonew_compiled/rate_in_state.py`).
 
     Raises:
@@ -104,7 +118,7 @@ def trace_training(
         state: dict[str, Any], batch: Any, learning_rate: Any, hyper: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any]:
         state = rates.refreshed(state, learning_rate)
-        point = gradient_point(optimizer(learning_rate, **hyper), state["params"], state["optimizer"])
+        point = gradient_point(optimizer(learning_rate, **hyper), state[_PARAMS], state[_OPTIMIZER])
         value, signals = gradients(point, batch, jnp.ones((), jnp.float32), hyper)
         return update(signals, state, learning_rate, hyper), value.astype(jnp.float32)
 
@@ -116,15 +130,15 @@ def trace_training(
 
     check_batch(batch)
     state = jax.eval_shape(first_state, _SEED, _SCALAR)
-    check_parameters(state["params"])
+    check_parameters(state[_PARAMS])
     check_state(state)
-    check_loss(loss, state["params"], batch)
+    check_loss(loss, state[_PARAMS], batch)
     names = names_of(state)
-    params = {"params": state["params"]}
-    fields = {"batch": batch}
+    kept, fields = _labels(state), _labels({Role.BATCH.root: batch})
+    evaluated = [label for label in kept if label.role in EVALUATED_ROLES]
     hyper = dict.fromkeys(sorted(runtime_settings), _SCALAR)
 
-    signals = jax.eval_shape(gradients, state["params"], batch, _SCALAR, hyper)[1]
+    signals = jax.eval_shape(gradients, state[_PARAMS], batch, _SCALAR, hyper)[1]
     updating, updated = jax.make_jaxpr(update, return_shape=True)(signals, state, _SCALAR, hyper)
     check_update(state, updated)
     first = len(jax.tree.leaves(signals))
@@ -133,33 +147,36 @@ def trace_training(
     refuse_settings(first_state, list(hyper), names, _SCALAR)
     rates = RateInState(first_state, names, steps, first=first, scalars=(_SEED, _SCALAR))
     if rates.starts:
-        init_inputs, init_names = [_SEED, _SCALAR], [["seed"], ["learning_rate"]]
+        init_inputs, init_labels = [_SEED, _SCALAR], [_SEED_LABEL, _RATE_LABEL]
         start: Callable[..., dict[str, Any]] = first_state
     else:
-        init_inputs, init_names = [_SEED], [["seed"]]
+        init_inputs, init_labels = [_SEED], [_SEED_LABEL]
 
         def start(seed: Any) -> dict[str, Any]:
             return first_state(seed, jnp.zeros((), jnp.float32))
 
     traces = {
-        "init": _trace(start, init_inputs, names=init_names, results=[names]),
-        "train_step": _trace(
+        contract.INIT: _trace(start, init_inputs, arguments=init_labels, results=kept),
+        contract.TRAIN_STEP: _trace(
             train_step,
             [state, batch, _SCALAR, hyper],
-            names=[names, names_of(fields), ["learning_rate"], names_of(hyper)],
-            results=[names, ["loss"]],
-            donate=set(names),
+            arguments=[*kept, *fields, _RATE_LABEL, *(_Label(name, Role.SETTING) for name in hyper)],
+            results=[*kept, _Label(contract.LOSS, Role.LOSS)],
+            donate=True,
         ),
-        "eval_step": _trace(
-            eval_step, [params["params"], batch], names=[names_of(params), names_of(fields)], results=[["losses"]]
+        contract.EVAL_STEP: _trace(
+            eval_step,
+            [state[_PARAMS], batch],
+            arguments=[*evaluated, *fields],
+            results=[_Label(contract.LOSSES, Role.LOSS)],
         ),
     }
     if predict is not None:
-        traces["predict"] = _trace(
+        traces[contract.PREDICT] = _trace(
             predict,
-            [params["params"], batch],
-            names=[names_of(params), names_of(fields)],
-            results=[["prediction"]],
+            [state[_PARAMS], batch],
+            arguments=[*evaluated, *fields],
+            results=[_Label(contract.PREDICTION, Role.PREDICTION)],
             prune=True,
         )
     inner = "\n".join(_inner(name, text) for name, (text, _) in traces.items())
@@ -186,16 +203,13 @@ def _setting_limits(
 
 
 @pinned_settings()
-def trace_update(
-    *, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, batch: Any = None, keep_gradients: bool = False
-) -> str:
+def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, batch: Any = None) -> str:
     """Traces the optimizer's update alone, which is no part of a bundle: what a benchmark times.
 
     Args:
       init: `init(key) -> params`.
       optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar.
       batch: as `trace_training` takes it, for an optimizer whose backward pass is its own.
-      keep_gradients: whether the gradients count as state, so that they are stored as a precision policy stores that.
 
     Returns:
       MLIR text as `trace_training` gives it, with `init` and a `train_step` that takes the gradients, or what the
@@ -207,18 +221,18 @@ def trace_update(
 
     update = _update(optimizer)
     state = jax.eval_shape(start, _SEED)
-    own = getattr(optimizer(jnp.zeros((), jnp.float32)), "backward", None)
-    signals = state["params"] if own is None else jax.eval_shape(own, state["params"], batch, _SCALAR)[1]
+    own = own_backward(optimizer(jnp.zeros((), jnp.float32)))
+    signals = state[_PARAMS] if own is None else jax.eval_shape(own, state[_PARAMS], batch, _SCALAR)[1]
+    kept = _labels(state)
     step, _ = _trace(
         update,
         [signals, state, _SCALAR, {}],
-        names=[names_of({"gradients": signals}), names_of(state), ["learning_rate"], []],
-        results=[names_of(state)],
-        donate=set(names_of(state)),
-        roles={**_ROLES, "gradients": "optimizer"} if keep_gradients else _ROLES,
+        arguments=[*_labels({Role.GRADIENT.root: signals}), *kept, _RATE_LABEL],
+        results=kept,
+        donate=True,
     )
-    made, _ = _trace(start, [_SEED], names=[["seed"]], results=[names_of(state)])
-    return "module {\n" + _inner("init", made) + "\n" + _inner("train_step", step) + "\n}\n"
+    made, _ = _trace(start, [_SEED], arguments=[_SEED_LABEL], results=kept)
+    return "module {\n" + _inner(contract.INIT, made) + "\n" + _inner(contract.TRAIN_STEP, step) + "\n}\n"
 
 
 @pinned_settings()
@@ -234,9 +248,13 @@ def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> st
     """
     given = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arguments]
     results = jax.tree.leaves(jax.eval_shape(function, *given))
-    names = [[f"argument/{index}"] for index in range(len(given))]
-    text, _ = _trace(function, given, names=names, results=[[f"result/{index}" for index in range(len(results))]])
-    return "module {\n" + _inner("predict", text) + "\n}\n"
+    text, _ = _trace(
+        function,
+        given,
+        arguments=[_Label(f"argument/{index}", Role.BATCH) for index in range(len(given))],
+        results=[_Label(f"result/{index}", Role.PREDICTION) for index in range(len(results))],
+    )
+    return "module {\n" + _inner(contract.PREDICT, text) + "\n}\n"
 
 
 def _first_state(
@@ -247,7 +265,7 @@ def _first_state(
     hyper: Mapping[str, Any],
 ) -> dict[str, Any]:
     params = checked_parameters(init(jax.random.key(seed, impl="threefry2x32")))
-    return {"params": params, "optimizer": optimizer(learning_rate, **hyper).init(params)}
+    return {_PARAMS: params, _OPTIMIZER: optimizer(learning_rate, **hyper).init(params)}
 
 
 def _update(
@@ -256,28 +274,35 @@ def _update(
     @jax.jit
     def update(signals: Any, state: dict[str, Any], learning_rate: Any, hyper: Mapping[str, Any]) -> dict[str, Any]:
         tx = optimizer(learning_rate, **hyper)
-        updates, opt_state = tx.update(signals, state["optimizer"], state["params"])
-        return {"params": optax.apply_updates(state["params"], updates), "optimizer": opt_state}
+        updates, opt_state = tx.update(signals, state[_OPTIMIZER], state[_PARAMS])
+        return {_PARAMS: optax.apply_updates(state[_PARAMS], updates), _OPTIMIZER: opt_state}
 
     return update
+
+
+def _labels(trees: Mapping[str, Any]) -> list[_Label]:
+    """The labels of the leaves of trees, given by the roots of their roles."""
+    paths, _ = jax.tree_util.tree_flatten_with_path(trees)
+    roles = [role_of_root(path[0].key) for path, _ in paths]
+    return [_Label(name, role) for name, role in zip(names_of(trees), roles, strict=True)]
 
 
 def _trace(
     function: Callable[..., Any],
     args: Sequence[Any],
     *,
-    names: Sequence[Sequence[str]],
-    results: Sequence[Sequence[str]],
-    donate: Collection[str] = (),
+    arguments: Sequence[_Label],
+    results: Sequence[_Label],
+    donate: bool = False,
     prune: bool = False,
-    roles: Mapping[str, str] = MappingProxyType(_ROLES),
 ) -> tuple[str, jax.stages.Lowered]:
-    """The function over its flat list of arguments: as MLIR text with named arguments and results, and as JAX's."""
+    """The function over its flat list of arguments: as MLIR text with labelled arguments and results, and as JAX's.
+
+    `donate` says that its caller gives up the state, `prune` that arguments which it does not read are left out.
+    """
     tree: Any
     leaves, tree = jax.tree.flatten(tuple(args))
-    inputs = [name for group in names for name in group]
-    outputs = [name for group in results for name in group]
-    assert len(leaves) == len(inputs)
+    assert len(leaves) == len(arguments)
 
     def flat(*kept_leaves: Any) -> list[Any]:
         full: list[Any] = list(leaves)
@@ -293,40 +318,36 @@ def _trace(
         # What is not kept is never read: any value of the right shape does.
         leaves = [leaf if i in kept else jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
     kept_leaves = [leaves[index] for index in kept]
-    inputs = [inputs[index] for index in kept]
+    arguments = [arguments[index] for index in kept]
 
     # For processors, whatever device JAX would take here: what is special to one is the targets' to add.
     traced = jax.jit(flat, keep_unused=True).trace(*kept_leaves)
     lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
     out = jax.tree.leaves(lowered.out_info)
-    assert len(out) == len(outputs), f"{len(out)} results for the names {outputs}"
+    assert len(out) == len(results), f"{len(out)} results for the labels {results}"
     module = lowered.compiler_ir("stablehlo")
-    _name_values(module, inputs, outputs, donate, roles)
+    _label_values(module, arguments, results, donate=donate)
     return str(module), lowered
 
 
-def _name_values(
-    module: ir.Module, inputs: list[str], outputs: list[str], donate: Collection[str], roles: Mapping[str, str]
-) -> None:
+def _label_values(module: ir.Module, arguments: Sequence[_Label], results: Sequence[_Label], *, donate: bool) -> None:
     with module.context:
         main = next(op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == "main")
 
-        def attributes(key: str, names: list[str]) -> ir.ArrayAttr:
-            old = main.attributes[key] if key in main.attributes else [ir.DictAttr.get({})] * len(names)
+        def attributes(key: str, labels: Sequence[_Label], *, donate: bool) -> ir.ArrayAttr:
+            old = main.attributes[key] if key in main.attributes else [ir.DictAttr.get({})] * len(labels)
             dictionaries = []
-            for attrs, name in zip(old, names, strict=True):
+            for attrs, label in zip(old, labels, strict=True):
                 named = {a.name: a.attr for a in attrs if not a.name.startswith("jax.")}
-                named["sonew.name"] = ir.StringAttr.get(name)
-                role = roles.get(name.partition("/")[0])
-                if role is not None:
-                    named["sonew.role"] = ir.StringAttr.get(role)
-                if key == "arg_attrs" and name in donate:
-                    named["sonew.donate"] = ir.UnitAttr.get()
+                named[contract.NAME_ATTRIBUTE] = ir.StringAttr.get(label.name)
+                named[contract.ROLE_ATTRIBUTE] = ir.StringAttr.get(label.role)
+                if donate and label.role in STATE_ROLES:
+                    named[contract.DONATE_ATTRIBUTE] = ir.UnitAttr.get()
                 dictionaries.append(ir.DictAttr.get(named))
             return ir.ArrayAttr.get(dictionaries)
 
-        main.attributes["arg_attrs"] = attributes("arg_attrs", inputs)
-        main.attributes["res_attrs"] = attributes("res_attrs", outputs)
+        main.attributes["arg_attrs"] = attributes("arg_attrs", arguments, donate=donate)
+        main.attributes["res_attrs"] = attributes("res_attrs", results, donate=False)
 
 
 def _inner(name: str, text: str) -> str:

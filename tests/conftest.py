@@ -20,6 +20,7 @@ import pytest
 # JAX is to look for no accelerator: where there is none, libtpu fills stderr.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Dataset, Device, open_device
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
@@ -112,22 +113,31 @@ _BACKENDS = {
 }
 
 
-def _tensor(name: str, shape: tuple[int, ...], dtype: str) -> TensorSpec:
-    return TensorSpec(name=name, shape=shape, dtype=dtype)
+def _tensor(name: str, shape: tuple[int, ...], dtype: str, role: Role) -> TensorSpec:
+    return TensorSpec(name=name, shape=shape, dtype=dtype, role=role)
 
 
-_PARAMETERS = (_tensor("params/w", (4, 4), "float32"), _tensor("params/b", (4,), "bfloat16"))
-_STATE = (*_PARAMETERS, _tensor("optimizer/0/w", (4, 4), "float32"), _tensor("optimizer/count", (), "int32"))
-_BATCH = (_tensor("batch/image", (8, 4), "float32"),)
+_PARAMETERS = (
+    _tensor("params/w", (4, 4), "float32", Role.PARAMETER),
+    _tensor("params/b", (4,), "bfloat16", Role.PARAMETER),
+)
+_STATE = (
+    *_PARAMETERS,
+    _tensor("optimizer/0/w", (4, 4), "float32", Role.OPTIMIZER),
+    _tensor("optimizer/count", (), "int32", Role.OPTIMIZER),
+)
+_BATCH = (_tensor("batch/image", (8, 4), "float32", Role.BATCH),)
 
 FUNCTIONS = {
-    "init": FunctionSpec(inputs=(_tensor("seed", (), "int32"),), outputs=_STATE),
+    "init": FunctionSpec(inputs=(_tensor("seed", (), "int32", Role.SEED),), outputs=_STATE),
     "train_step": FunctionSpec(
-        inputs=(*_STATE, *_BATCH, _tensor("learning_rate", (), "float32")),
-        outputs=(*_STATE, _tensor("loss", (), "float32")),
+        inputs=(*_STATE, *_BATCH, _tensor("learning_rate", (), "float32", Role.LEARNING_RATE)),
+        outputs=(*_STATE, _tensor("loss", (), "float32", Role.LOSS)),
     ),
-    "eval_step": FunctionSpec(inputs=(*_PARAMETERS, *_BATCH), outputs=(_tensor("losses", (8,), "float32"),)),
-    "predict": FunctionSpec(inputs=(*_PARAMETERS, *_BATCH), outputs=(_tensor("prediction", (8, 4), "float32"),)),
+    "eval_step": FunctionSpec(inputs=(*_PARAMETERS, *_BATCH), outputs=(_tensor("losses", (8,), "float32", Role.LOSS),)),
+    "predict": FunctionSpec(
+        inputs=(*_PARAMETERS, *_BATCH), outputs=(_tensor("prediction", (8, 4), "float32", Role.PREDICTION),)
+    ),
 }
 
 

@@ -18,6 +18,7 @@ import sonew_compiled.compile as compile_module
 from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
 from sonew_compiled.check._compare import difference, movement
 from sonew_compiled.compile import compile_training
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import Program, open_bundle
@@ -131,10 +132,14 @@ def damage() -> tuple[bytes, Manifest, list[Call]]:
 
     flags = ["--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx"]
     executable = compile_str(DAMAGE, input_type="stablehlo", extra_args=flags)
-    w = TensorSpec(name="params", shape=(4,), dtype="float32")
-    x = TensorSpec(name="batch", shape=(4,), dtype="float32")
-    rate, scalar = (TensorSpec(name=name, shape=(), dtype="float32") for name in ("learning_rate", "loss"))
-    function = FunctionSpec(inputs=(w,), outputs=(TensorSpec(name="losses", shape=(4,), dtype="float32"),))
+    w = TensorSpec(name="params", shape=(4,), dtype="float32", role=Role.PARAMETER)
+    x = TensorSpec(name="batch", shape=(4,), dtype="float32", role=Role.BATCH)
+    rate, scalar = (
+        TensorSpec(name=role, shape=(), dtype="float32", role=role) for role in (Role.LEARNING_RATE, Role.LOSS)
+    )
+    function = FunctionSpec(
+        inputs=(w,), outputs=(TensorSpec(name="losses", shape=(4,), dtype="float32", role=Role.LOSS),)
+    )
     manifest = Manifest(
         model="damage",
         optimizer={"name": "none"},
@@ -213,7 +218,7 @@ def test_what_is_not_checked_is_said(
     damage: tuple[bytes, Manifest, list[Call]], target: TargetSpec, first: bool, said: str
 ) -> None:
     manifest = damage[1]
-    large = TensorSpec(name="params", shape=(4000, 4000), dtype="float32")
+    large = TensorSpec(name="params", shape=(4000, 4000), dtype="float32", role=Role.PARAMETER)
     functions = {**manifest.functions, "init": FunctionSpec(inputs=(), outputs=(large,))}
     reason = why_not_checked(target, dataclasses.replace(manifest, functions=functions), first=first)
     assert said in reason
@@ -222,13 +227,14 @@ def test_what_is_not_checked_is_said(
 
 def test_the_reference_is_jaxs_own_step() -> None:
     traced = trace_training(**MODEL | {"optimizer": lambda rate: optax.sgd(rate)})
-    scalar = TensorSpec(name="learning_rate", shape=(), dtype="float32")
+    scalar = TensorSpec(name="learning_rate", shape=(), dtype="float32", role=Role.LEARNING_RATE)
     params = tuple(
-        TensorSpec(name=f"params/{name}", shape=shape, dtype="float32") for name, shape in (("b", (3,)), ("w", (5, 3)))
+        TensorSpec(name=f"params/{name}", shape=shape, dtype="float32", role=Role.PARAMETER)
+        for name, shape in (("b", (3,)), ("w", (5, 3)))
     )
     fields = (
-        TensorSpec(name="batch/label", shape=(8,), dtype="int32"),
-        TensorSpec(name="batch/x", shape=(8, 5), dtype="float32"),
+        TensorSpec(name="batch/label", shape=(8,), dtype="int32", role=Role.BATCH),
+        TensorSpec(name="batch/x", shape=(8, 5), dtype="float32", role=Role.BATCH),
     )
     manifest = Manifest(
         model="m",
@@ -236,10 +242,12 @@ def test_the_reference_is_jaxs_own_step() -> None:
         defaults={"learning_rate": 0.5},
         versions={},
         functions={
-            "init": FunctionSpec(inputs=(TensorSpec(name="seed", shape=(), dtype="int32"),), outputs=params),
+            "init": FunctionSpec(
+                inputs=(TensorSpec(name="seed", shape=(), dtype="int32", role=Role.SEED),), outputs=params
+            ),
             "train_step": FunctionSpec(
                 inputs=(*params, *fields, scalar),
-                outputs=(*params, dataclasses.replace(scalar, name="loss")),
+                outputs=(*params, dataclasses.replace(scalar, name="loss", role=Role.LOSS)),
             ),
         },
         targets=(),

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.data import bind, epoch_order, load_dataset
 from sonew_compiled.runtime.manifest import TensorSpec
@@ -16,7 +17,7 @@ BYTES = np.arange(256, dtype=np.uint8)
 
 
 def spec(name: str, shape: tuple[int, ...], dtype: str) -> TensorSpec:
-    return TensorSpec(name=name, shape=shape, dtype=dtype)
+    return TensorSpec(name=name, shape=shape, dtype=dtype, role=Role.BATCH)
 
 
 def convert(array: np.ndarray, dtype: str, *, name: str = "image") -> np.ndarray:

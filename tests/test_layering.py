@@ -23,25 +23,26 @@ PLACES = {"sonew_compiled": ROOT / "sonew_compiled"} | {
 # What a part of the project may import of it besides itself, in the order of docs/architecture.md.
 ALLOWED = {
     "errors": (),
+    "contract": (),
     "setting": ("errors",),
     "presets": ("errors", "setting"),
     "train_settings": ("errors", "setting"),
     "models": ("errors", "presets"),
-    "optimizer": ("errors", "presets"),
+    "optimizer": ("errors", "contract", "presets"),
     "backward": (),
     "rules": (),
     "jax_settings": (),
     "recurrence": (),
-    "requirements": ("errors", "backward", "recurrence"),
+    "requirements": ("errors", "contract", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),
     "xla": (),
     "background": (),
-    "bundle_writer": ("errors", "runtime"),
-    "check": ("errors", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
-    "trace": ("errors", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
-    "passes": ("errors",),
-    "runtime": ("errors", "train_settings"),
-    "lowering": ("errors", "passes", "runtime.manifest", "xla"),
+    "bundle_writer": ("errors", "contract", "runtime"),
+    "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
+    "trace": ("errors", "contract", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
+    "passes": ("errors", "contract"),
+    "runtime": ("errors", "contract", "train_settings"),
+    "lowering": ("errors", "contract", "passes", "runtime.manifest", "xla"),
     "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
 }
@@ -61,7 +62,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 FREE = ("", "compile", "cli", "bench")
 
 # Imported at once by the command line, and by the device.
-LIGHT = ("errors", "setting", "presets", "train_settings")
+LIGHT = ("contract", "errors", "setting", "presets", "train_settings")
 
 COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}
 

@@ -21,6 +21,7 @@ from sonew_compiled import compile_training, passes
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering import tpu
 from sonew_compiled.lowering.diagnostics import first_error
+from sonew_compiled.lowering.lower import function_specs
 from sonew_compiled.lowering.targets import _tools, resolve_target, why_not_compiled
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import open_bundle
@@ -99,18 +100,17 @@ def test_inspect_shows_the_figures(tpu_bundle: Path, sonew: Run) -> None:
 
 def described(*programs: ProgramSpec) -> Manifest:
     """The manifest of the bundle that `loadable` writes."""
-    step = passes.signatures(passes.parse(STEP))["train_step"]
-    functions = compile_module._functions({"init": step, "eval_step": step, "train_step": step})
-    state = functions["train_step"].outputs[:1]
+    step = function_specs(passes.parse(STEP))["train_step"]
+    state = step.outputs[:1]
     return Manifest(
         model="line",
         optimizer={"name": "sgd"},
         defaults={"learning_rate": 0.1, "schedule": "constant"},
         versions={"jaxlib": "0.0.1"},
         functions={
-            **functions,
-            "init": dataclasses.replace(functions["init"], inputs=(), outputs=state),
-            "eval_step": dataclasses.replace(functions["eval_step"], inputs=state),
+            "init": dataclasses.replace(step, inputs=(), outputs=state),
+            "train_step": step,
+            "eval_step": dataclasses.replace(step, inputs=state),
         },
         targets=(TargetSpec(name="tpu:v5e", file="tpu-v5e.zip", driver="tpu", programs=programs),),
     )
@@ -118,9 +118,11 @@ def described(*programs: ProgramSpec) -> Manifest:
 
 STEP = """
 func.func public @train_step(
-    %w: tensor<3xf32> {sonew.name = "params/w", jax.buffer_donor = true}, %x: tensor<2xf32> {sonew.name = "batch"},
-    %lr: tensor<f32> {sonew.name = "learning_rate"})
-    -> (tensor<3xf32> {sonew.name = "params/w"}, tensor<f32> {sonew.name = "loss"}) {
+    %w: tensor<3xf32> {sonew.name = "params/w", sonew.role = "parameter", jax.buffer_donor = true},
+    %x: tensor<2xf32> {sonew.name = "batch", sonew.role = "batch"},
+    %lr: tensor<f32> {sonew.name = "learning_rate", sonew.role = "learning_rate"})
+    -> (tensor<3xf32> {sonew.name = "params/w", sonew.role = "parameter"},
+        tensor<f32> {sonew.name = "loss", sonew.role = "loss"}) {
   return %w, %lr : tensor<3xf32>, tensor<f32>
 }
 """

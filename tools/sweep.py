@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from sonew_compiled.bench._jax import JaxTraining
+from sonew_compiled.contract import Role
 from sonew_compiled.models import autoencoder
 from sonew_compiled.presets import OPTIMIZERS, RECORDS, SETTINGS, optimizer_settings, settings_of
 from sonew_compiled.runtime import BoundData, bind, learning_rates, load_dataset
@@ -78,7 +79,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def main(**options: Any) -> None:
     """Train once for each combination of the repeatable options."""
     dataset = load_dataset(options["data"], data_dir=options["data_dir"])
-    fields = (TensorSpec(name="image", shape=(BATCH_SIZE, 784), dtype="float32"),)
+    fields = (TensorSpec(name="image", shape=(BATCH_SIZE, 784), dtype="float32", role=Role.BATCH),)
     train_data, test_data = bind(dataset.train, fields), bind(dataset.test, fields)
     output: Path = options["output"]
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []

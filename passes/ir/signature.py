@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sonew_compiled.passes.ir.attributes import ALIASED, GIVEN_UP, NAME, Attributes
+from sonew_compiled.contract import NAME_ATTRIBUTE, ROLE_ATTRIBUTE
+from sonew_compiled.passes.ir.attributes import ALIASED, GIVEN_UP, Attributes, text_attribute
 from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, shape_of
@@ -15,14 +16,16 @@ _DTYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """An argument or result: its `sonew.name`, shape in elements and NumPy or ml_dtypes dtype.
+    """An argument or result: its `sonew.name`, shape in elements, NumPy or ml_dtypes dtype, and `sonew.role`.
 
-    `donated` says of an argument that `wire-donation` lets a result take its buffer.
+    `role` is empty where the module says none: an artifact says it of the state alone. `donated` says of an argument
+    that `wire-donation` lets a result take its buffer.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
+    role: str = ""
     donated: bool = False
 
 
@@ -49,9 +52,10 @@ def signatures(module: ir.Module) -> dict[str, Signature]:
 def _values(values: Sequence[ir.Value], attributes: Sequence[Attributes]) -> tuple[Value, ...]:
     return tuple(
         Value(
-            name=ir.StringAttr(each[NAME]).value,
+            name=ir.StringAttr(each[NAME_ATTRIBUTE]).value,
             shape=tuple(shape_of(value)),
             dtype=_dtype(element_type(value)),
+            role=text_attribute(each, ROLE_ATTRIBUTE),
             donated=any(attribute in each for attribute in (ALIASED, GIVEN_UP)),
         )
         for value, each in zip(values, attributes, strict=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sonew_compiled.contract import DONATE_ATTRIBUTE, INIT, NAME_ATTRIBUTE, ROLE_ATTRIBUTE, TRAIN_STEP, Role
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes.ir.attributes import DONATED, NAME, ROLE
 from sonew_compiled.passes.ir.build import constant
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
@@ -16,9 +16,9 @@ def functions_of_state(module: ir.Module, name: str) -> tuple[Function, Function
         UsageError: the module lacks one of them.
     """
     by_name = {function.name: function for function in functions(module)}
-    if not {"init", "train_step"} <= by_name.keys():
+    if not {INIT, TRAIN_STEP} <= by_name.keys():
         raise UsageError(f"{name} wants the functions init and train_step")
-    return by_name["init"], by_name["train_step"]
+    return by_name[INIT], by_name[TRAIN_STEP]
 
 
 def add_state(init: Function, step: Function, name: str, initial: float, element: ir.Type) -> ir.Value:
@@ -33,10 +33,10 @@ def add_state(init: Function, step: Function, name: str, initial: float, element
     with ir.InsertionPoint(init.terminator):
         value = constant(initial, element)
     init.add_result(value, state_attributes(name))
-    donated = {**state_attributes(name), DONATED: ir.UnitAttr.get()}
+    donated = {**state_attributes(name), DONATE_ATTRIBUTE: ir.UnitAttr.get()}
     return step.add_argument(ir.RankedTensorType.get((), element), donated)
 
 
 def state_attributes(name: str) -> dict[str, ir.Attribute]:
     """The attributes of a tensor that a pass adds to the state."""
-    return {NAME: ir.StringAttr.get(name), ROLE: ir.StringAttr.get("optimizer")}
+    return {NAME_ATTRIBUTE: ir.StringAttr.get(name), ROLE_ATTRIBUTE: ir.StringAttr.get(Role.OPTIMIZER)}

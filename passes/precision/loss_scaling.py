@@ -15,9 +15,10 @@ Every scale is a power of two, so that scaling alone rounds nothing. The loss th
 
 from __future__ import annotations
 
+from sonew_compiled import contract
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.attributes import NAME, ROLES, role_indices, text_attribute
+from sonew_compiled.passes.ir.attributes import role_indices, text_attribute
 from sonew_compiled.passes.ir.calls import callee
 from sonew_compiled.passes.ir.dependence import dependent_results
 from sonew_compiled.passes.ir.function import Function, functions
@@ -31,7 +32,7 @@ SCALE = "precision/loss_scale"
 GOOD_STEPS = "precision/good_steps"
 """How many steps in a row had finite gradients since the scale last changed."""
 
-GRADIENTS = "train_step__gradients"
+GRADIENTS = contract.merged_name(contract.TRAIN_STEP, contract.GRADIENTS)
 SMALLEST_SCALE = 1.0
 LARGEST_SCALE = 2.0**24
 
@@ -99,9 +100,9 @@ def _all_finite(gradients: list[ir.Value]) -> ir.Value:
 
 def _keep_state_unless(finite: ir.Value, step: Function) -> None:
     """Return the state as it came unless `finite` holds."""
-    names = [text_attribute(each, NAME) for each in step.argument_attributes]
-    for index in role_indices(step.result_attributes, ROLES):
-        old = step.arguments[names.index(text_attribute(step.result_attributes[index], NAME))]
+    names = [text_attribute(each, contract.NAME_ATTRIBUTE) for each in step.argument_attributes]
+    for index in role_indices(step.result_attributes, contract.STATE_ROLES):
+        old = step.arguments[names.index(text_attribute(step.result_attributes[index], contract.NAME_ATTRIBUTE))]
         step.terminator.operands[index] = build.select(finite, step.returned[index], old)
 
 

@@ -7,6 +7,7 @@ found by its name, `train_step__update`. The contractions of `init`, which runs 
 
 from __future__ import annotations
 
+from sonew_compiled import contract
 from sonew_compiled.passes.ir.calls import callee, calls, reachable
 from sonew_compiled.passes.ir.convert import narrowed
 from sonew_compiled.passes.ir.function import functions
@@ -16,13 +17,13 @@ from sonew_compiled.passes.ir.types import has_element
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Option, Pass, read_half
 
-UPDATE = "train_step__update"
+UPDATE = contract.merged_name(contract.TRAIN_STEP, contract.UPDATE)
 
 
 def lower_contractions(module: ir.Module, *, dtype: str) -> None:
     """Give every float32 contraction outside the update and `init` operands of `dtype`; its result stays float32."""
     narrow, wide = ir.Type.parse(dtype), ir.F32Type.get()
-    kept = _of_the_update_alone(module) | reachable(module, ["init"])
+    kept = _of_the_update_alone(module) | reachable(module, [contract.INIT])
     for function in functions(module):
         if function.name in kept:
             continue

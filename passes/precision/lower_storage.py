@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sonew_compiled.passes.ir.attributes import ROLES, role_indices
+from sonew_compiled.contract import STORED_ROLES
+from sonew_compiled.passes.ir.attributes import role_indices
 from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import has_element
@@ -45,7 +46,7 @@ PASS = Pass(
         ),
         Option(
             name="roles",
-            default=ROLES,
+            default=STORED_ROLES,
             help="which tensors of the state, by their `sonew.role`",
             read=read_roles,
         ),

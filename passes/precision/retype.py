@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sonew_compiled import contract
 from sonew_compiled.passes.ir.calls import callee, calls, reachable
 from sonew_compiled.passes.ir.convert import convert, narrowed, source_in
 from sonew_compiled.passes.ir.function import Function, functions
@@ -29,7 +30,7 @@ from sonew_compiled.passes.ir.types import element_type, has_element, with_eleme
 from sonew_compiled.passes.ir.uses import Readers, operations_in
 from sonew_compiled.passes.record import Option, Pass, read_half
 
-IN_FLOAT32 = "__in_float32_"
+IN_FLOAT32 = contract.merged_name("", contract.IN_FLOAT32)
 """The name of a function that computes in float32 contains this."""
 
 _LARGEST = {"bf16": float.fromhex("0x1.fep127"), "f16": 65504.0}
@@ -51,7 +52,7 @@ def retype(module: ir.Module, *, dtype: str) -> None:
     """Make float32 tensors of rank 1 and more tensors of `dtype`."""
     narrow = ir.Type.parse(dtype)
     wide = [f.name for f in functions(module) if IN_FLOAT32 in f.name]
-    kept = reachable(module, ["init", *wide]) | {f.name for f in functions(module) if _makes_floats_of_bits(f)}
+    kept = reachable(module, [contract.INIT, *wide]) | {f.name for f in functions(module) if _makes_floats_of_bits(f)}
     changed = [function for function in functions(module) if function.name not in kept]
     for function in changed:
         if not function.is_public:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.attributes import role_indices
@@ -106,7 +107,7 @@ PASS = Pass(
     options=(
         Option(
             name="roles",
-            default=("parameter",),
+            default=(Role.PARAMETER,),
             help="which tensors of the state, by their `sonew.role`",
             read=read_roles,
         ),

@@ -10,6 +10,7 @@ What reads the statistic can then read it back from memory, in half the bytes, a
 
 from __future__ import annotations
 
+from sonew_compiled.contract import Role
 from sonew_compiled.passes.ir.attributes import role_indices
 from sonew_compiled.passes.ir.calls import inline_calls
 from sonew_compiled.passes.ir.convert import convert, widened_from
@@ -28,7 +29,7 @@ def use_stored(module: ir.Module) -> None:
     inline_calls(module)
     for function in functions(module):
         if function.is_public:
-            for index in role_indices(function.result_attributes, ("optimizer",)):
+            for index in role_indices(function.result_attributes, (Role.OPTIMIZER,)):
                 _round_early(function.returned[index])
 
 

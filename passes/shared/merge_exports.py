@@ -8,6 +8,7 @@ flat module. Each `@main` takes the name of its inner module, and each helper ge
 
 from __future__ import annotations
 
+from sonew_compiled.contract import merged_name
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir.attributes import text_attribute
 from sonew_compiled.passes.ir.function import Function, symbol
@@ -54,7 +55,7 @@ def _rename(inner: ir.Operation, functions: list[ir.OpView], name: str, taken: s
     here = {symbol(f) for f in functions}
     for function in sorted(functions, key=lambda f: f is public[0]):
         old = symbol(function)
-        new = name if function is public[0] else _unique(f"{name}__{old}", taken | here)
+        new = name if function is public[0] else _unique(merged_name(name, old), taken | here)
         taken.add(new)
         ir.SymbolTable.set_symbol_name(function, new)
         ir.SymbolTable.replace_all_symbol_uses(old, new, inner)

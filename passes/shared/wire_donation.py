@@ -18,8 +18,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from sonew_compiled.contract import DONATE_ATTRIBUTE, NAME_ATTRIBUTE
 from sonew_compiled.errors import UsageError
-from sonew_compiled.passes.ir.attributes import ALIASED, DONATED, GIVEN_UP, NAME, text_attribute
+from sonew_compiled.passes.ir.attributes import ALIASED, GIVEN_UP, text_attribute
 from sonew_compiled.passes.ir.calls import callee
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
@@ -66,18 +67,18 @@ def wire_donation(module: ir.Module) -> None:
     found = functions(module)
     bodies = {each.name: _Body(arguments=each.arguments, returned=each.returned) for each in found}
     for function in found:
-        if any(DONATED in attributes for attributes in function.argument_attributes):
+        if any(DONATE_ATTRIBUTE in attributes for attributes in function.argument_attributes):
             _wire_function(function, bodies)
 
 
 def _wire_function(function: Function, bodies: Mapping[str, _Body]) -> None:
     body = bodies[function.name]
-    names = [text_attribute(each, NAME) for each in function.result_attributes]
+    names = [text_attribute(each, NAME_ATTRIBUTE) for each in function.result_attributes]
     stored = [_origin(((), value), bodies) for value in body.returned]
     for index, attributes in enumerate(function.argument_attributes):
-        if DONATED not in attributes:
+        if DONATE_ATTRIBUTE not in attributes:
             continue
-        del attributes[DONATED]
+        del attributes[DONATE_ATTRIBUTE]
         result = _result_of(function, index, names)
         # Of two results from one value, the second would be read from the buffer of the first.
         is_single = stored.count(stored[result]) == 1
@@ -91,9 +92,9 @@ def _wire_function(function: Function, bodies: Mapping[str, _Body]) -> None:
 def _result_of(function: Function, index: int, names: Sequence[str]) -> int:
     """The result that has the name of a donated argument, and must have its type."""
     where = f"wire-donation: argument {index} of @{function.name}"
-    name = text_attribute(function.argument_attributes[index], NAME)
+    name = text_attribute(function.argument_attributes[index], NAME_ATTRIBUTE)
     if not name:
-        raise UsageError(f"{where} is donated but has no {NAME}")
+        raise UsageError(f"{where} is donated but has no {NAME_ATTRIBUTE}")
     if name not in names:
         raise UsageError(f"{where}, {name!r}, is donated but there is no result of that name")
     result = names.index(name)

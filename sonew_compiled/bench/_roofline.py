@@ -20,6 +20,7 @@ import numpy as np
 
 from sonew_compiled.bench._machine import threads
 from sonew_compiled.bench._pairs import timed
+from sonew_compiled.contract import Role
 from sonew_compiled.runtime import Bundle, Device, Program
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 
@@ -97,9 +98,10 @@ def _measure_device(device: Device, target: str, *, elements: int, side: int) ->
     resolved = resolve_target(target)
     executable = lower_iree(_MODULE.format(n=elements, m=side).encode(), resolved, what="the roofline's module")
     vector, matrix = (
-        TensorSpec(name=name, shape=shape, dtype="float32") for name, shape in (("x", (elements,)), ("a", (side, side)))
+        TensorSpec(name=name, shape=shape, dtype="float32", role=Role.BATCH)
+        for name, shape in (("x", (elements,)), ("a", (side, side)))
     )
-    other = TensorSpec(name="b", shape=(side, side), dtype="float32")
+    other = TensorSpec(name="b", shape=(side, side), dtype="float32", role=Role.BATCH)
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         program = load_executable(
             Path(scratch),

@@ -18,6 +18,7 @@ from sonew_compiled.bench._machine import peak_resident_bytes
 from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._traffic import step_bytes
 from sonew_compiled.bench.rows import to_losses
+from sonew_compiled.contract import TRAIN_STEP
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import (
     EpochMetrics,
@@ -72,7 +73,7 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
         "parameters": manifest.parameter_count,
         "state_bytes_per_parameter": manifest.state_bytes / max(manifest.parameter_count, 1),
         "step_flops": step_flops(model, asked),
-        "step_bytes": step_bytes(manifest.functions["train_step"]),
+        "step_bytes": step_bytes(manifest.functions[TRAIN_STEP]),
     }
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sonew_compiled.contract import STATE_ROLES, Role
 from sonew_compiled.presets import record_of
-from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+from sonew_compiled.runtime.manifest import FunctionSpec
 
 
 def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int) -> int:
@@ -25,20 +26,19 @@ def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int)
 
 
 def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:
-    """`update_bytes` of an update-only function, whose tensors are told apart by their names."""
+    """`update_bytes` of an update-only function, whose tensors are told apart by their roles."""
+
+    def nbytes(*roles: Role) -> int:
+        return sum(spec.nbytes for spec in step.inputs if spec.role in roles)
+
     return update_bytes(
         optimizer,
-        parameters=sum(spec.nbytes for spec in step.inputs if role(spec) == "params"),
-        state=sum(spec.nbytes for spec in step.inputs if role(spec) not in ("params", "gradients", "learning_rate")),
-        gradients=sum(spec.nbytes for spec in step.inputs if role(spec) == "gradients"),
+        parameters=nbytes(Role.PARAMETER),
+        state=nbytes(*(role for role in STATE_ROLES if role != Role.PARAMETER)),
+        gradients=nbytes(Role.GRADIENT),
     )
 
 
 def step_bytes(step: FunctionSpec) -> int:
     """The least bytes that a step moves: every argument and every result once."""
     return sum(spec.nbytes for spec in (*step.inputs, *step.outputs))
-
-
-def role(spec: TensorSpec) -> str:
-    """The first part of a tensor's name: `params`, `optimizer`, `gradients`, ..."""
-    return spec.name.partition("/")[0]

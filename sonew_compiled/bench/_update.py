@@ -17,14 +17,15 @@ import optax
 from sonew_compiled import passes
 from sonew_compiled.backward import Loss
 from sonew_compiled.bench._roofline import load_executable
-from sonew_compiled.bench._traffic import role, update_function_bytes
-from sonew_compiled.lowering.lower import adapt, lower
+from sonew_compiled.bench._traffic import update_function_bytes
+from sonew_compiled.contract import LEARNING_RATE, LOSS, STORED_ROLES, TRAIN_STEP, Role
+from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.targets import pin_host, resolve_target
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Device, Program, TrainingState
 from sonew_compiled.runtime.dtypes import as_dtype
-from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
+from sonew_compiled.runtime.manifest import TensorSpec
 from sonew_compiled.trace import trace_update
 
 _PARAMETER_SCALE = 0.05
@@ -74,18 +75,18 @@ class CompiledUpdate:
 
         with statistics_dtype(policy.state_dtype):
             make = optimizer_factory(optimizer, loss=loss, batch=batch)
-            module = passes.parse(trace_update(init=zeros, optimizer=make, batch=batch, keep_gradients=pure))
+            module = passes.parse(trace_update(init=zeros, optimizer=make, batch=batch))
         pipeline = [each for each in passes.pipeline(policy) if each.name != "loss-scaling"]
+        if pure:
+            roles = (*STORED_ROLES, Role.GRADIENT)
+            pipeline = [each.bind(roles=roles) if each.name == "lower-storage" else each for each in pipeline]
         passes.run_pipeline(module, pipeline)
-        functions = {
-            name: FunctionSpec(inputs=_specs(signature.inputs), outputs=_specs(signature.outputs))
-            for name, signature in passes.signatures(module).items()
-        }
+        functions = function_specs(module)
         shared = passes.to_portable_artifact(module)
         executable, spec = lower(adapt(shared, resolved, what=what), resolved, shared=shared, what=what)
         self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
         self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
-        self._step = functions["train_step"]
+        self._step = functions[TRAIN_STEP]
         self.bytes = update_function_bytes(optimizer.name, self._step)
         rng = np.random.default_rng(0)
 
@@ -98,10 +99,10 @@ class CompiledUpdate:
         self._buffers = TrainingState.initial(self._program, seed=0).buffers | {
             spec.name: self._program.upload(spec, random(spec, _PARAMETER_SCALE))
             for spec in self._step.inputs
-            if role(spec) == "params"
+            if spec.role == Role.PARAMETER
         }
-        self._rate = {"learning_rate": device.upload(np.array(1e-4, np.float32))}
-        gradients = [spec for spec in self._step.inputs if role(spec) == "gradients"]
+        self._rate = {LEARNING_RATE: device.upload(np.array(1e-4, np.float32))}
+        gradients = [spec for spec in self._step.inputs if spec.role == Role.GRADIENT]
         several = [_several(random(spec, _GRADIENT_SCALE), _count(gradients)) for spec in gradients]
         uploaded = [
             [self._program.upload(spec, g) for g in each] for spec, each in zip(gradients, several, strict=True)
@@ -113,7 +114,7 @@ class CompiledUpdate:
 
     def __call__(self) -> None:
         """Updates the state once."""
-        self._buffers = self._program.call("train_step", {**self._buffers, **next(self._gradients), **self._rate})
+        self._buffers = self._program.call(TRAIN_STEP, {**self._buffers, **next(self._gradients), **self._rate})
 
 
 def _count(gradients: Sequence[TensorSpec]) -> int:
@@ -137,7 +138,7 @@ class JaxUpdate:
         rng = np.random.default_rng(0)
         tree: Any
         leaves, tree = jax.tree.flatten(params)
-        count = _count([TensorSpec(name="", shape=p.shape, dtype="float32") for p in leaves])
+        count = _count([TensorSpec(name="", shape=p.shape, dtype="float32", role=Role.GRADIENT) for p in leaves])
         several = [_several(_GRADIENT_SCALE * rng.standard_normal(p.shape, np.float32), count) for p in leaves]
         self._gradients = itertools.cycle(
             [tree.unflatten(map(jnp.asarray, each)) for each in zip(*several, strict=True)]
@@ -158,10 +159,6 @@ class JaxUpdate:
         self._state = jax.block_until_ready(self._update(self._state, next(self._gradients), self._rate))
 
 
-def _specs(values: tuple[passes.Value, ...]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=value.name, shape=value.shape, dtype=value.dtype) for value in values)
-
-
 def load_step(program: Program, *, seed: int = 0) -> Callable[[], None]:
     """The bare step of a bundle: a call does one on a batch that lies on the device, and takes nothing off it."""
     rng = np.random.default_rng(seed)
@@ -177,8 +174,8 @@ def load_step(program: Program, *, seed: int = 0) -> Callable[[], None]:
 
     def step() -> None:
         nonlocal buffers
-        results = program.call("train_step", {**buffers, **batch, "learning_rate": rate})
-        del results["loss"]
+        results = program.call(TRAIN_STEP, {**buffers, **batch, LEARNING_RATE: rate})
+        del results[LOSS]
         buffers = results
 
     return step

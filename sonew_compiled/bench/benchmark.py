@@ -14,8 +14,8 @@ from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._machine import machine, versions
 from sonew_compiled.bench._plan import Plan, Run
 from sonew_compiled.bench.rows import Row
+from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.runtime.json_files import parse, read_content
-from sonew_compiled.runtime.manifest import MANIFEST_FILE
 from sonew_compiled.runtime.schema import SCALAR, Unfit, mapped, number, record, text
 from sonew_compiled.runtime.tensorfile import write_atomically
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from sonew_compiled import passes
 from sonew_compiled.check._compare import movement
+from sonew_compiled.contract import INIT, LEARNING_RATE, SEED, TRAIN_STEP, Role, path_in_tree
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
-from sonew_compiled.runtime.program import field_of, is_fed
 from sonew_compiled.xla import OPTIONS, compile_artifact
 
 _STEPS = 3
@@ -72,14 +72,14 @@ class Reference:
         rate = np.array(manifest.defaults["learning_rate"], np.float32)
         large = np.maximum(rate, np.float32(1))
         scalars = {name: np.array(manifest.optimizer[name], np.float32) for name in manifest.runtime_settings}
-        fed = {"seed": np.array(0, np.int32), "learning_rate": rate}
-        found = [_call(functions, manifest, "init", fed, rng)]
+        fed = {SEED: np.array(0, np.int32), LEARNING_RATE: rate}
+        found = [_call(functions, manifest, INIT, fed, rng)]
         state = found[0].results
         for _ in range(_STEPS):
-            inputs = {**state, **scalars, **_batch(manifest, rng), "learning_rate": large}
-            found.append(_call(functions, manifest, "train_step", inputs, rng))
-            state = functions["train_step"]({**inputs, "learning_rate": rate if rate else large})
-        for name in manifest.functions.keys() - {"init", "train_step"}:
+            inputs = {**state, **scalars, **_batch(manifest, rng), LEARNING_RATE: large}
+            found.append(_call(functions, manifest, TRAIN_STEP, inputs, rng))
+            state = functions[TRAIN_STEP]({**inputs, LEARNING_RATE: rate if rate else large})
+        for name in manifest.functions.keys() - {INIT, TRAIN_STEP}:
             found.append(_call(functions, manifest, name, {**state, **_batch(manifest, rng)}, rng))
         return found
 
@@ -155,11 +155,12 @@ def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _batch(manifest: Manifest, rng: np.random.Generator) -> Arrays:
     """Numbers from 0 to 1, and labels of the classes that the model has; two of one that does not say."""
-    return {spec.name: _field(spec, manifest, rng) for spec in manifest.functions["train_step"].inputs if is_fed(spec)}
+    fields = [spec for spec in manifest.functions[TRAIN_STEP].inputs if spec.role == Role.BATCH]
+    return {spec.name: _field(spec, manifest, rng) for spec in fields}
 
 
 def _field(spec: TensorSpec, manifest: Manifest, rng: np.random.Generator) -> np.ndarray:
     dtype = as_dtype(spec.dtype)
     if dtype.kind in "iub":
-        return rng.integers(0, manifest.classes.get(field_of(spec), 2), spec.shape).astype(dtype)
+        return rng.integers(0, manifest.classes.get(path_in_tree(spec.name, Role.BATCH), 2), spec.shape).astype(dtype)
     return rng.random(spec.shape, np.float32).astype(dtype)

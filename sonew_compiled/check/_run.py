@@ -11,11 +11,12 @@ import numpy as np
 
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
+from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
 from sonew_compiled.runtime.bundle import Needs, why_not_here
-from sonew_compiled.runtime.manifest import MANIFEST_FILE, FileSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec, TensorSpec
 
 # Parameters times examples up to which a second executable is tried too: bytecode takes a hundred times as long.
 _SMALL = 10**7
@@ -86,7 +87,7 @@ def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: T
 def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
     """What is wrong with a call, in words, and its results."""
     function = program.manifest.functions[call.function]
-    given = call.function == "train_step"
+    given = call.function == TRAIN_STEP
     left = [spec for spec in function.inputs if not (given and spec.name in call.results)]
     kept = {spec.name: program.upload(spec, call.inputs[spec.name]) for spec in left}
     found: list[Arrays] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.contract import TRAIN_STEP
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,7 +111,7 @@ def _kernel_figures(target: TargetSpec) -> str:
 
 def _program_figures(target: TargetSpec) -> str:
     """What is known of a step on a TPU without running it, in one line."""
-    step = next((each for each in target.programs if each.function == "train_step"), target.programs[0])
+    step = next((each for each in target.programs if each.function == TRAIN_STEP), target.programs[0])
     mb = {name: f"{value / 1e6:.1f} MB" for name, value in dataclasses.asdict(step).items() if name != "function"}
     return (
         f"{step.function} has {mb['code_bytes']} of code, takes {mb['argument_bytes']}, of which {mb['aliased_bytes']} "

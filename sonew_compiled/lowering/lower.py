@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from jaxlib.mlir import ir
+
 from sonew_compiled import passes
 from sonew_compiled.errors import UsageError
 from sonew_compiled.lowering.iree import lower_iree
@@ -9,7 +11,7 @@ from sonew_compiled.lowering.limits import why_not_computed
 from sonew_compiled.lowering.registers import kernel_figures
 from sonew_compiled.lowering.targets import Target, resolve_target, target_names
 from sonew_compiled.lowering.tpu import lower_tpu
-from sonew_compiled.runtime.manifest import KernelSpec, ProgramSpec, TargetSpec
+from sonew_compiled.runtime.manifest import FunctionSpec, KernelSpec, ProgramSpec, TargetSpec, TensorSpec
 
 
 def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
@@ -65,6 +67,20 @@ def lower(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
         programs=programs,
     )
     return executable, spec
+
+
+def function_specs(module: ir.Module) -> dict[str, FunctionSpec]:
+    """The exports of a flat module as the manifest describes them."""
+
+    def specs(values: tuple[passes.Value, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(name=value.name, shape=value.shape, dtype=value.dtype, role=value.role) for value in values
+        )
+
+    return {
+        name: FunctionSpec(inputs=specs(each.inputs), outputs=specs(each.outputs))
+        for name, each in passes.signatures(module).items()
+    }
 
 
 def _adapted(stablehlo: bytes, target: Target) -> tuple[bytes, str]:

@@ -19,6 +19,7 @@ from jax.extend.core.primitives import (
     reshape_p,
 )
 
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
 
 Place = tuple[int, ...]
@@ -169,7 +170,7 @@ class _Search:
         )
 
     def _refuse(self, index: int, what: str) -> NoReturn:
-        name = "/".join(filter(None, ("params", self._names[index])))
+        name = "/".join(filter(None, (Role.PARAMETER.root, self._names[index])))
         raise UsageError(
             f"{self._optimizer} needs a model of dense layers: {name} {what}; give another optimizer, such as shampoo"
         )

@@ -11,6 +11,7 @@ from typing import ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 
+from sonew_compiled.contract import IN_FLOAT32
 from sonew_compiled.errors import UsageError
 
 _P = ParamSpec("_P")
@@ -67,5 +68,5 @@ def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def renamed(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         return function(*args, **kwargs)
 
-    renamed.__name__ = f"in_float32_{function.__name__.lstrip('_')}"
+    renamed.__name__ = f"{IN_FLOAT32}{function.__name__.lstrip('_')}"
     return jax.jit(renamed)

@@ -1,0 +1,105 @@
+"""What the parts of the project tell each other about tensors, functions and files. Imports nothing of the project.
+
+The tracer writes roles and names on the arguments and results of the functions that it traces; passes keep them, the
+manifest lists them, and the runtime, the checkpoints and the benchmarks go by them.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a tensor is to a function of a bundle: the value of `sonew.role`, and `role` in the manifest."""
+
+    PARAMETER = "parameter"
+    """A parameter of the model."""
+    OPTIMIZER = "optimizer"
+    """What the optimizer keeps from step to step, and what passes add, such as the scale of the loss."""
+    BATCH = "batch"
+    """A field of the batch."""
+    GRADIENT = "gradient"
+    """What an update takes in from the backward pass, where it is compiled alone."""
+    SEED = "seed"
+    LEARNING_RATE = "learning_rate"
+    SETTING = "setting"
+    """A setting of the optimizer that a step takes at every call."""
+    LOSS = "loss"
+    """The loss of a batch, or one for each example."""
+    PREDICTION = "prediction"
+
+    @property
+    def root(self) -> str:
+        """What the names of its tensors start with: those of a tree are paths, as in `params/layer0/kernel`."""
+        return _ROOTS[self]
+
+    def holds(self, name: str) -> bool:
+        """Whether a tensor of this name is in the role's tree. For files that say no role: a manifest does."""
+        return name == self.root or name.startswith(f"{self.root}/")
+
+
+_ROOTS = {
+    Role.PARAMETER: "params",
+    Role.OPTIMIZER: "optimizer",
+    Role.BATCH: "batch",
+    Role.GRADIENT: "gradients",
+}
+
+STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER)
+"""The training state: what `init` gives and a step takes and gives; it stays on the device and is in checkpoints."""
+
+EVALUATED_ROLES = (Role.PARAMETER,)
+"""The state that `eval_step` and `predict` read."""
+
+STORED_ROLES = (Role.PARAMETER, Role.OPTIMIZER)
+"""The state that a precision policy stores in fewer bits."""
+
+
+def role_of_root(root: str) -> Role:
+    """The role whose tree is named so."""
+    return next(role for role, its_root in _ROOTS.items() if its_root == root)
+
+
+def path_in_tree(name: str, role: Role) -> str:
+    """The name without the root of the role's tree: `image` for `batch/image`, and `batch` for a bare `batch`."""
+    return name.removeprefix(f"{role.root}/")
+
+
+# The functions of a bundle.
+INIT = "init"
+TRAIN_STEP = "train_step"
+EVAL_STEP = "eval_step"
+PREDICT = "predict"
+EXPORTS = (INIT, TRAIN_STEP, EVAL_STEP, PREDICT)
+
+# The tensors that have one name in every bundle.
+SEED = "seed"
+LEARNING_RATE = "learning_rate"
+LOSS = "loss"
+LOSSES = "losses"
+PREDICTION = "prediction"
+
+# The seam of a step: the functions that `train_step` calls, as the tracer and, after `merge-exports`, the passes name
+# them. A function is found in the merged module under the name of its export and its own.
+GRADIENTS = "gradients"
+UPDATE = "update"
+
+
+def merged_name(export: str, helper: str) -> str:
+    """The name that `merge-exports` gives a helper of an export: `train_step__update`."""
+    return f"{export}__{helper}"
+
+
+IN_FLOAT32 = "in_float32_"
+"""How the name of a function begins that computes in float32 under every precision policy."""
+
+# Attributes of arguments and results in the traced module.
+NAME_ATTRIBUTE = "sonew.name"
+ROLE_ATTRIBUTE = "sonew.role"
+DONATE_ATTRIBUTE = "sonew.donate"
+"""On an argument: its caller gives the buffer up."""
+
+# The files of a bundle, beside one executable for each target.
+MANIFEST_FILE = "manifest.json"
+STABLEHLO_FILE = "module.stablehlo"
+PARAMETERS_FILE = "params.safetensors"
