@@ -11,13 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from sonew_compiled.contract import MANIFEST_FILE
+from sonew_compiled.contract import MANIFEST_FILE, Driver
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime._manifest_schema import LARGEST
 from sonew_compiled.runtime.json_files import read_content
-from sonew_compiled.runtime.manifest import Manifest, TargetSpec
+from sonew_compiled.runtime.manifest import Manifest, Needs, TargetSpec
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import argument
 
@@ -135,35 +134,6 @@ def cpu_flags() -> frozenset[str] | None:
     return frozenset(match.group(1).split()) if match else None
 
 
-class Needs(Protocol):
-    """What code needs of the machine that runs it; `TargetSpec` says what each attribute means."""
-
-    @property
-    def driver(self) -> str:
-        """The kind of device."""
-        ...
-
-    @property
-    def machine(self) -> str:
-        """The instruction set."""
-        ...
-
-    @property
-    def cpu(self) -> str:
-        """The processor."""
-        ...
-
-    @property
-    def cpu_features(self) -> tuple[str, ...]:
-        """Flags of `/proc/cpuinfo`."""
-        ...
-
-    @property
-    def device_names(self) -> tuple[str, ...]:
-        """Words of which the driver's name of the device has one."""
-        ...
-
-
 def why_not_here(target: Needs, devices: Mapping[str, str]) -> str:
     """Why this machine cannot run the target's code, empty if it can.
 
@@ -174,7 +144,7 @@ def why_not_here(target: Needs, devices: Mapping[str, str]) -> str:
     """
     if target.driver not in devices:
         return f"for {target.driver} devices"
-    if target.driver != "local":
+    if target.driver != Driver.LOCAL:
         name = devices[target.driver]
         if not target.device_names or any(word in name.lower() for word in target.device_names):
             return ""
@@ -207,10 +177,9 @@ def choose_target(bundle: Bundle, device: str, driver: str, description: str = "
         if not reason:
             return target
         reasons.append(f"{target.name} ({reason})")
-    wanted = {"local": "cpu", "hip": "rocm"}.get(driver, driver)
     raise SonewError(
         f"the bundle {bundle.path} has no code for device {device}: it holds {', '.join(reasons) or 'no target'}; "
-        f"add one with `sonew compile --target {wanted}` or choose another --device"
+        f"add one with `sonew compile --target {Driver(driver).target}` or choose another --device"
     )
 
 

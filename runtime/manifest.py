@@ -122,31 +122,44 @@ class ProgramSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetSpec:
+class Needs:
+    """What code needs of the machine that runs it.
+
+    Attributes:
+      name: the full name of its target, such as `cpu` or `cuda:sm_80`.
+      driver: the kind of device, one of `Driver`.
+      machine: the instruction set, as `platform.machine()` names it, or empty where any will do.
+      cpu: the processor that the code is for, as LLVM names it; empty for other kinds of device.
+      cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
+      device_names: words, in small letters, of which one is in the driver's name of every device that runs the code;
+        empty where any will do, and for processors.
+    """
+
+    name: str
+    driver: str
+    machine: str = ""
+    cpu: str = ""
+    cpu_features: tuple[str, ...] = ()
+    device_names: tuple[str, ...] = ()
+
+    def needs(self) -> dict[str, Any]:
+        """These attributes by name, without those of a subclass."""
+        return {each.name: getattr(self, each.name) for each in fields(Needs)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpec(Needs):
     """An executable of the bundle.
 
     Attributes:
-      name: the target's full name, such as `cpu` or `cuda:sm_80`.
-      file: the executable's name inside the bundle.
-      driver: the kind of device that runs it: `local`, `vulkan`, `cuda`, `hip`, `metal`, or `tpu`, which is not IREE's.
-      machine: the instruction set it needs, such as `x86_64`, or empty where any will do.
-      cpu: the processor that the code was made for, as LLVM names it; empty for other kinds of device.
-      cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
-      device_names: words of which one is in the driver's name of every device that runs the code; empty where any will
-        do, and for processors.
+      file: its name inside the bundle.
       stored_as: the dtype that the executable has in the place of one that it lacks: a vector of the same bytes, with
         zeros to the end of its last number.
       kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
       programs: for TPUs, one for each function; else empty.
     """
 
-    name: str
     file: str
-    driver: str
-    machine: str = ""
-    cpu: str = ""
-    cpu_features: tuple[str, ...] = ()
-    device_names: tuple[str, ...] = ()
     stored_as: Mapping[str, str] = field(default_factory=dict)
     kernels: tuple[KernelSpec, ...] = ()
     programs: tuple[ProgramSpec, ...] = ()

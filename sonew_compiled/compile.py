@@ -253,7 +253,7 @@ def _versions(targets: Sequence[Target]) -> dict[str, str]:
     if any(target.compiler == "libtpu" for target in targets):
         packages += ("libtpu",)
     versions = {package: importlib.metadata.version(package) for package in packages}
-    ptxas = find_ptxas() if any(target.family == "cuda" for target in targets) else None
+    ptxas = find_ptxas() if any(target.assembler == "ptxas" for target in targets) else None
     if ptxas is not None:
         versions["ptxas"] = ptxas_version(ptxas)
     return versions | {"stablehlo": passes.stablehlo_version()}

@@ -65,6 +65,24 @@ def path_in_tree(name: str, role: Role) -> str:
     return name.removeprefix(f"{role.root}/")
 
 
+class Driver(StrEnum):
+    """The kind of device that runs an executable: `driver` of a target, in the manifest too."""
+
+    LOCAL = "local"
+    """A processor."""
+    VULKAN = "vulkan"
+    CUDA = "cuda"
+    HIP = "hip"
+    METAL = "metal"
+    TPU = "tpu"
+    """Not one of IREE's drivers."""
+
+    @property
+    def target(self) -> str:
+        """A target whose code such a device runs."""
+        return {Driver.LOCAL: "cpu", Driver.HIP: "rocm"}.get(self, self.value)
+
+
 # The functions of a bundle.
 INIT = "init"
 TRAIN_STEP = "train_step"

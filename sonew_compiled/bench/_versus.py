@@ -16,12 +16,10 @@ from sonew_compiled.bench._pairs import Pairs, measure_pairs
 from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._update import load_step
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.models import Model, load_model
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Program, open_bundle, open_device
-
-# JAX's names of the devices that IREE's drivers open.
-_PLATFORMS = {"local": "cpu", "cuda": "gpu", "hip": "gpu"}
 
 
 class JaxStep:
@@ -61,8 +59,7 @@ def time_jax(run: Run, bundle: str, pairs: int) -> dict[str, Any]:
       SonewError: JAX has no such device here.
     """
     device = open_device(run.device)
-    platform = _PLATFORMS.get(device.driver, device.driver)
-    if jax.default_backend() != platform:
+    if jax.default_backend() != resolve_target(run.target).jax_platform:
         raise SonewError(f"JAX runs on {jax.default_backend()} here, not on {device.name}: no row to compare with")
     step = load_step(Program.load(open_bundle(bundle), device))
     other = JaxStep(load_model(run.model), run.optimizer, run.batch_size, run.precision)

@@ -15,8 +15,8 @@ from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
-from sonew_compiled.runtime.bundle import Needs, why_not_here
-from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.bundle import why_not_here
+from sonew_compiled.runtime.manifest import FileSpec, Manifest, Needs, TargetSpec, TensorSpec
 
 # Parameters times examples up to which a second executable is tried too: bytecode takes a hundred times as long.
 _SMALL = 10**7

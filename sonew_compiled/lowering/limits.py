@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
 from jaxlib.mlir import ir
 
 from sonew_compiled.lowering.targets import Target
-
-# Element types that a target's code generator fails on, by MLIR's names, for a family or one of its models.
-_ELEMENT_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
-    {
-        "metal": frozenset({"bf16"}),  # its passes leave none but where a model computes on them in ways of its own
-        "vmvx": frozenset({"f16"}),  # its passes leave only conversions of bf16, which it has
-        "vulkan": frozenset({"bf16"}),
-    }
-)
-
-# The same of convolutions alone: IREE takes the units for float16 of these to be those of sm_80, and LLVM crashes.
-_CONVOLVED_TYPES: Mapping[str, frozenset[str]] = MappingProxyType(
-    {"cuda:sm_70": frozenset({"f16"}), "cuda:sm_75": frozenset({"f16"})}
-)
 
 # The compiler takes 64 bits for 32 everywhere, so that the executable's arguments are not those of the manifest.
 # Complex constants it does not have.
@@ -43,7 +28,7 @@ _DTYPES = {
 
 def why_not_computed(module: ir.Module, target: Target) -> str:
     """Why the target cannot compute the module, in a few words; empty if nothing speaks against it."""
-    lacking = _NOWHERE | _ELEMENT_TYPES.get(target.family, frozenset()) | _ELEMENT_TYPES.get(target.name, frozenset())
+    lacking = _NOWHERE.union(target.lacks)
     for operation in _operations(module):
         if operation.name == "stablehlo.custom_call":
             callee = ir.StringAttr(operation.attributes["call_target_name"]).value
@@ -59,7 +44,7 @@ def why_not_computed(module: ir.Module, target: Target) -> str:
             return "it has no jax.lax.rng_uniform, whose numbers nothing defines; draw them with jax.random"
         if operation.name == "stablehlo.convolution":
             element = _element_type(operation.operands[0].type)
-            if element in _CONVOLVED_TYPES.get(target.name, ()):
+            if element in target.lacks_in_convolutions:
                 return f"it cannot convolve {_DTYPES.get(element, element)}"
         for value in (*operation.operands, *operation.results):
             element = _element_type(value.type)

@@ -55,13 +55,8 @@ def lower(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
         executable = lower_iree(stablehlo, target, what=what)
         kernels = kernel_figures(executable)
     spec = TargetSpec(
-        name=target.name,
+        **target.needs(),
         file=target.file,
-        driver=target.driver,
-        machine=target.machine,
-        cpu=target.cpu,
-        cpu_features=target.cpu_features,
-        device_names=target.device_names,
         stored_as=_stored_as(shared, stablehlo),
         kernels=kernels,
         programs=programs,

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sonew_compiled.lowering._msgpack import unpack
+from sonew_compiled.lowering.targets import resolve_target, target_names
 
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 224: "amdgpu", 243: "riscv64"}
-
-# EF_AMDGPU_MACH of an ELF header's e_flags.
-_AMDGPU_MODELS = {0x41: "gfx1100", 0x4C: "gfx942"}
 
 _SPIRV_MAGIC = 0x07230203
 _SPIRV_ENTRY_POINT = 15
@@ -69,8 +67,7 @@ def _code(member: bytes) -> Code | None:
         start = member.index(b"\x7fELF")
         elf = member[start : start + struct.unpack_from("<I", member, start - 4)[0]]
         names = tuple(kernel[".name"] for kernel in amd_metadata(elf).get("amdhsa.kernels", []))
-        model = struct.unpack_from("<I", elf, 48)[0] & 0xFF
-        return Code(kind="hsaco", architecture=_AMDGPU_MODELS.get(model, hex(model)), kernels=names, content=elf)
+        return Code(kind="hsaco", architecture=_amd_model(elf), kernels=names, content=elf)
     if kind == b"VKE1":
         start = member.index(struct.pack("<I", _SPIRV_MAGIC))
         words = struct.unpack_from("<I", member, start - 4)[0]
@@ -87,6 +84,13 @@ def elf_machine(elf: bytes) -> str:
     """The instruction set of an ELF file, as `platform.machine()` names it; its number where it is not known."""
     number = struct.unpack_from("<H", elf, 18)[0]
     return _ELF_MACHINES.get(number, str(number))
+
+
+def _amd_model(elf: bytes) -> str:
+    """The model that a `hsaco` is for, such as `gfx942`; its number where no target is for it."""
+    number = struct.unpack_from("<I", elf, 48)[0] & 0xFF  # EF_AMDGPU_MACH of the header's e_flags
+    targets = map(resolve_target, target_names())
+    return next((each.model for each in targets if each.code_model == number), hex(number))
 
 
 def _string(member: bytes, start: bytes) -> str:

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Collection
 from pathlib import Path
 
+from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
 from sonew_compiled.lowering.targets._tools import iree_compile
@@ -150,7 +151,8 @@ def cpu_target(model: str) -> Target:
             flags=(*_FLAGS, _HOST),
             fallback_flags=_FALLBACK_FLAGS,
             passes=_passes(()),
-            driver="local",
+            driver=Driver.LOCAL,
+            jax_platform="cpu",
             machine=platform.machine(),
         )
     features: tuple[str, ...]
@@ -165,7 +167,8 @@ def cpu_target(model: str) -> Target:
         name=f"cpu:{model}",
         flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
         fallback_flags=_FALLBACK_FLAGS,
-        driver="local",
+        driver=Driver.LOCAL,
+        jax_platform="cpu",
         machine=machine,
         cpu=cpu,
         cpu_features=features,

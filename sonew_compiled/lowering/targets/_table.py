@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from sonew_compiled.contract import Driver
 from sonew_compiled.errors import UsageError
 from sonew_compiled.lowering.targets import _cpu
 from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
@@ -38,7 +39,8 @@ def _vmvx(model: str) -> Target:
     *emulation, rounding = _cpu.EMULATION
     # What is written out is what is left after 16-bit arithmetic has become float32's.
     passes = (*OWNERSHIP, "widen-operands", "truncate-conversions", *emulation, "expand-arithmetic", rounding)
-    return Target(name="vmvx", flags=flags, passes=passes, driver="local")
+    # Its passes leave only conversions of bfloat16, which it has.
+    return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
 
 
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
@@ -71,22 +73,41 @@ def _vulkan(model: str) -> Target:
     # state has several constants, such as that of rfdson.
     flags: tuple[str, ...] = ("--iree-hal-target-device=vulkan", "--iree-hal-indirect-command-buffers=false")
     if not model:  # what every Vulkan 1.1 driver of a phone or a computer has
-        return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, driver="vulkan")
+        return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, lacks=_SPIRV_LACKS, driver=Driver.VULKAN)
     return Target(
         name=f"vulkan:{model}",
         flags=(*flags, f"--iree-vulkan-target={model}"),
         passes=_SPIRV_PASSES,
-        driver="vulkan",
+        lacks=_SPIRV_LACKS,
+        driver=Driver.VULKAN,
         device_names=_VULKAN_DEVICES[model],
     )
 
 
+# Where they leave it: in what a model computes on its bits.
+_SPIRV_LACKS = ("bf16",)
+
 _GPU_PASSES = (*OWNERSHIP, "guard-powers", "widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
+
+
+# The models of device, a more capable one first, with what each lacks in convolutions: IREE takes the units for float16
+# of these two to be those of sm_80, and LLVM crashes.
+_CUDA_MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"sm_89": (), "sm_86": (), "sm_80": (), "sm_75": ("f16",), "sm_70": ("f16",), "sm_60": ()}
+)
 
 
 def _cuda(model: str) -> Target:
     flags = ("--iree-hal-target-device=cuda", f"--iree-cuda-target={model}", NO_CONST_EVAL)
-    return Target(name=f"cuda:{model}", flags=flags, passes=_GPU_PASSES, driver="cuda")
+    return Target(
+        name=f"cuda:{model}",
+        assembler="ptxas",
+        flags=flags,
+        passes=_GPU_PASSES,
+        lacks_in_convolutions=_CUDA_MODELS[model],
+        driver=Driver.CUDA,
+        jax_platform="gpu",
+    )
 
 
 # A product of bfloat16 whose result is stored in two widths takes more shared memory than there is: without this there
@@ -94,17 +115,33 @@ def _cuda(model: str) -> Target:
 _ROCM_FALLBACK_FLAGS = ("--iree-dispatch-creation-fuse-multi-use=false",)
 
 
+# The models of device with the number by which their code says so.
+_ROCM_MODELS = {"gfx942": 0x4C, "gfx1100": 0x41}
+
+
 def _rocm(model: str) -> Target:
     flags = ("--iree-hal-target-device=hip", f"--iree-rocm-target={model}", NO_CONST_EVAL)
     return Target(
-        name=f"rocm:{model}", flags=flags, fallback_flags=_ROCM_FALLBACK_FLAGS, passes=_GPU_PASSES, driver="hip"
+        name=f"rocm:{model}",
+        flags=flags,
+        fallback_flags=_ROCM_FALLBACK_FLAGS,
+        passes=_GPU_PASSES,
+        code_model=_ROCM_MODELS[model],
+        driver=Driver.HIP,
+        jax_platform="gpu",
     )
 
 
 def _metal(model: str) -> Target:
     """Metal's shading language as source, which the device's own driver compiles."""
     assert not model
-    return Target(name="metal", flags=("--iree-hal-target-device=metal",), passes=_SPIRV_PASSES, driver="metal")
+    return Target(
+        name="metal",
+        flags=("--iree-hal-target-device=metal",),
+        passes=_SPIRV_PASSES,
+        lacks=_SPIRV_LACKS,
+        driver=Driver.METAL,
+    )
 
 
 # Of each generation the smallest topology, and the configuration in which JAX has one device a chip: the two cores of a
@@ -118,7 +155,8 @@ def _tpu(model: str) -> Target:
         name=f"tpu:{model}",
         compiler="libtpu",
         passes=("exact-contractions",),
-        driver="tpu",
+        driver=Driver.TPU,
+        jax_platform="tpu",
         topology=topology,
         chip_config=chip_config,
     )
@@ -139,11 +177,11 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
         ),
         "cuda": _Family(
             make=_cuda,
-            models=("sm_89", "sm_86", "sm_80", "sm_75", "sm_70", "sm_60"),
+            models=tuple(_CUDA_MODELS),
             default="sm_80",
             otherwise="a newer GPU runs the code of each older one",
         ),
-        "rocm": _Family(make=_rocm, models=("gfx942", "gfx1100"), default="gfx942"),
+        "rocm": _Family(make=_rocm, models=tuple(_ROCM_MODELS), default="gfx942"),
         "metal": _Family(make=_metal),
         "tpu": _Family(make=_tpu, models=tuple(_TPUS), default="v5e"),
     }
