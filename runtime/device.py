@@ -14,6 +14,7 @@ import iree.runtime as rt
 import numpy as np
 from iree.runtime import _binding
 
+from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime._memory import keep_freed_memory
 from sonew_compiled.runtime.dtypes import as_dtype
@@ -23,7 +24,7 @@ DEFAULT_DEVICE = "local-task"
 Buffer: TypeAlias = rt.HalBufferView
 """A tensor on a device: `iree.runtime.HalBufferView`."""
 
-_KINDS = {"local-task": "local", "local-sync": "local"}
+_KINDS = {"local-task": Driver.LOCAL, "local-sync": Driver.LOCAL}
 # Never closed: a buffer does not keep its device open, and Vulkan's crashes the process if it is freed after it.
 _OPEN: dict[str, Any] = {}
 _DRIVERS: dict[str, Any] = {}

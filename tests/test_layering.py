@@ -3,6 +3,7 @@
 import ast
 import fnmatch
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -199,6 +200,21 @@ def test_a_fresh_process_loads_no_compiler(statement: str) -> None:
     assert not COMPILER & set(loaded)
     if "runtime" not in statement:
         assert not {"numpy", "iree.runtime", "rich"} & set(loaded), "what is not needed is not waited for"
+
+
+def test_tasks_are_named_by_functions_that_there_are() -> None:
+    """`call_apart` takes a task as text; text is no import that a checker would follow."""
+    found = set()
+    for module in (name for name in MODULES if part_of(name) == "bench"):
+        for task in re.findall(r'"(sonew_compiled\.[\w.]+):(\w+)"', MODULES[module].read_text(encoding="utf-8")):
+            found.add(task)
+            imported = imports(task[0])
+            assert module not in imported, f"{module} calls {task[0]}, which imports it"
+    assert len(found) > 10
+    for module, function in found:
+        tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+        functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+        assert function in [each.name for each in functions], f"there is no {module}:{function}"
 
 
 @pytest.mark.parametrize("package", ["passes", "runtime"])

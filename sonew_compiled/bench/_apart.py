@@ -20,11 +20,11 @@ class RunError(SonewError):
 
 
 def call_apart(task: str, **request: Any) -> dict[str, Any]:
-    """Calls a function of `_tasks` in a new process.
+    """Calls a function in a new process.
 
     Args:
-      task: the function's name.
-      request: its arguments, which must be JSON's.
+      task: a function of this package that takes and gives what JSON has, as `module:function`.
+      request: its arguments.
 
     Returns:
       What it returned.
@@ -35,7 +35,7 @@ def call_apart(task: str, **request: Any) -> dict[str, Any]:
     with scratch_folder() as scratch:
         asked, answered, log = (scratch / name for name in ("request.json", "result.json", "log"))
         asked.write_text(json.dumps({"task": task, "arguments": request}), encoding="utf-8")
-        command = [sys.executable, "-m", "sonew_compiled.bench._tasks", str(asked), str(answered)]
+        command = [sys.executable, "-m", "sonew_compiled.bench._worker", str(asked), str(answered)]
         with log.open("wb") as stream:
             # What the task leaves behind when it is killed, files and a compiler, goes with it.
             environment = os.environ | {"TMPDIR": str(scratch)}
@@ -46,7 +46,9 @@ def call_apart(task: str, **request: Any) -> dict[str, Any]:
                 raise RunError(result["error"])
             return result
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise RunError(f"{task}: {_death(code)}" + (f": {said[-1][:_LONGEST_REASON]}" if said else ""))
+        raise RunError(
+            f"{task.rpartition(':')[2]}: {_death(code)}" + (f": {said[-1][:_LONGEST_REASON]}" if said else "")
+        )
 
 
 def one_line(error: BaseException) -> str:

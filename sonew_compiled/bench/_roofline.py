@@ -20,8 +20,8 @@ import numpy as np
 
 from sonew_compiled.bench._machine import threads
 from sonew_compiled.bench._pairs import timed
-from sonew_compiled.contract import Role
-from sonew_compiled.runtime import Bundle, Device, Program
+from sonew_compiled.contract import Driver, Role
+from sonew_compiled.runtime import Bundle, Device, Program, open_device
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 
 _COPY_ELEMENTS = 32 << 20
@@ -76,9 +76,14 @@ class Copy:
         list(self._pool.map(lambda piece: np.copyto(self._target[piece], self._source[piece]), self._pieces))
 
 
+def measure_limits(target: str, device: str) -> dict[str, Any]:
+    """A task: `measure_roofline` of a device by name."""
+    return measure_roofline(open_device(device), target).to_json()
+
+
 def measure_roofline(device: Device, target: str) -> Roofline:
     """Measures a device; `target` is one that it runs, which the module is compiled for where it is no processor."""
-    if device.driver == "local":
+    if device.driver == Driver.LOCAL:
         copy = Copy()
         a = np.ones((_PRODUCT_SIDE, _PRODUCT_SIDE), np.float32)
         c = np.empty_like(a)

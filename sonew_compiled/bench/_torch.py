@@ -11,6 +11,7 @@ from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._update import load_step
 from sonew_compiled.bench._versus import compared
+from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError
 from sonew_compiled.models.autoencoder import WIDTHS
 from sonew_compiled.runtime import Program, open_bundle, open_device
@@ -21,21 +22,22 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def time_torch(run: Run, bundle: str, pairs: int, *, compiled: bool) -> dict[str, Any]:
-    """The row of PyTorch beside a compiled one.
+def time_torch(run: dict[str, Any], bundle: str, pairs: int, *, compiled: bool) -> dict[str, Any]:
+    """A task: the row of PyTorch beside a compiled one.
 
     Raises:
       SonewError: PyTorch is not installed, or the run is not Adam on the autoencoder in float32 on the processor.
     """
     if not has_torch():
         raise SonewError("PyTorch is not installed: pip install torch")
-    if (run.model, run.optimizer.name, run.precision) != ("autoencoder", "adam", "f32"):
+    asked = Run.from_settings(run)
+    if (asked.model, asked.optimizer.name, asked.precision) != ("autoencoder", "adam", "f32"):
         raise SonewError("PyTorch is compared with adam on the autoencoder in f32 only")
-    device = open_device(run.device)
-    if device.driver != "local":
+    device = open_device(asked.device)
+    if device.driver != Driver.LOCAL:
         raise SonewError(f"PyTorch is compared on the processor only, not on {device.name}")
     step = load_step(Program.load(open_bundle(bundle), device))
-    other = _step(run, compiled=compiled)
+    other = _step(asked, compiled=compiled)
     started = time.perf_counter()
     other()
     seconds = time.perf_counter() - started

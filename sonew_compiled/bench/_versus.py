@@ -52,17 +52,18 @@ class JaxStep:
         self._state = jax.block_until_ready(self._call(self._state))[0]
 
 
-def time_jax(run: Run, bundle: str, pairs: int) -> dict[str, Any]:
-    """The row of `jax.jit` beside a compiled one, with the ratio of the compiled step's time to JAX's.
+def time_jax(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
+    """A task: the row of `jax.jit` beside a compiled one, with the ratio of the compiled step's time to JAX's.
 
     Raises:
       SonewError: JAX has no such device here.
     """
-    device = open_device(run.device)
-    if jax.default_backend() != resolve_target(run.target).jax_platform:
+    asked = Run.from_settings(run)
+    device = open_device(asked.device)
+    if jax.default_backend() != resolve_target(asked.target).jax_platform:
         raise SonewError(f"JAX runs on {jax.default_backend()} here, not on {device.name}: no row to compare with")
     step = load_step(Program.load(open_bundle(bundle), device))
-    other = JaxStep(load_model(run.model), run.optimizer, run.batch_size, run.precision)
+    other = JaxStep(load_model(asked.model), asked.optimizer, asked.batch_size, asked.precision)
     measured = measure_pairs(step, other, pairs)
     return {"compile_seconds": other.compile_seconds, **compared(measured)}
 

@@ -119,10 +119,16 @@ class _Bench:
         common = {"bundle": _digest(bundle)}
         settings, path = run.settings(), str(bundle)
         if kind == "jax":
-            return common | call_apart("versus_jax", run=settings, bundle=path, pairs=self._plan.pairs)
+            return common | call_apart(
+                "sonew_compiled.bench._versus:time_jax", run=settings, bundle=path, pairs=self._plan.pairs
+            )
         if kind.startswith("torch"):
             return common | call_apart(
-                "versus_torch", run=settings, bundle=path, pairs=self._plan.pairs, compiled=kind == "torch-compile"
+                "sonew_compiled.bench._torch:time_torch",
+                run=settings,
+                bundle=path,
+                pairs=self._plan.pairs,
+                compiled=kind == "torch-compile",
             )
         common |= compiled
         if kind == "static":
@@ -131,9 +137,17 @@ class _Bench:
         limits = self._roofline(run)
         if kind == "train":
             goals = list(self._plan.target_losses)
-            measured = call_apart("train_bundle", run=settings, data_dir=run.data_dir, bundle=path, target_losses=goals)
+            measured = call_apart(
+                "sonew_compiled.bench._row_tasks:train_bundle",
+                run=settings,
+                data_dir=run.data_dir,
+                bundle=path,
+                target_losses=goals,
+            )
         else:
-            measured = call_apart("time_bundle", run=settings, data_dir=run.data_dir, bundle=path)
+            measured = call_apart(
+                "sonew_compiled.bench._row_tasks:time_bundle", run=settings, data_dir=run.data_dir, bundle=path
+            )
         measured |= {"roofline": limits}
         flops = compiled["step_flops"] / measured["step_p50_seconds"]
         measured |= {"gflops": flops / 1e9, "flops_share": flops / limits["flops_per_second"]}
@@ -156,21 +170,25 @@ class _Bench:
         if noted is not None and {name: noted[name] for name in key} == key:
             return bundle, noted["compiled"]
         bundle.parent.mkdir(parents=True, exist_ok=True)
-        compiled = call_apart("compile_bundle", run=run.settings(), bundle=str(bundle))
+        compiled = call_apart("sonew_compiled.bench._row_tasks:compile_bundle", run=run.settings(), bundle=str(bundle))
         key["bundle"] = _digest(bundle)
         write_atomically(note, [json.dumps(key | {"compiled": compiled}).encode()])
         return bundle, compiled
 
     def _roofline(self, run: Run) -> dict[str, Any]:
         if run.device not in self._limits:
-            self._limits[run.device] = call_apart("measure_limits", target=run.target, device=run.device)
+            self._limits[run.device] = call_apart(
+                "sonew_compiled.bench._roofline:measure_limits", target=run.target, device=run.device
+            )
         return self._limits[run.device]
 
     def _update(self, run: Run, bundle: Path) -> dict[str, Any]:
         key = f"{run.bundle_name} {run.device}"
         if key not in self._updates:
             settings = run.settings()
-            self._updates[key] = call_apart("time_update", run=settings, bundle=str(bundle), pairs=self._plan.pairs)
+            self._updates[key] = call_apart(
+                "sonew_compiled.bench._row_tasks:time_update", run=settings, bundle=str(bundle), pairs=self._plan.pairs
+            )
         return self._updates[key]
 
 

@@ -14,31 +14,9 @@ from typing import Any
 
 from sonew_compiled.bench._apart import call_apart
 from sonew_compiled.bench._machine import machine, versions
+from sonew_compiled.bench._speed_settings import SpeedSettings as SpeedSettings
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import DEFAULT_DEVICE
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeedSettings:
-    """What is measured.
-
-    Attributes:
-      model: its name on the command line.
-      batch_size: examples in a step.
-      pairs: interleaved measurements of every ratio; of the update alone and the runtime's loop four times as many.
-      growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
-      compiles: how often the float32 step is compiled.
-      starts: how often `sonew run` is started.
-      data: what `sonew run` starts on; any data set that fits the model.
-    """
-
-    model: str = "autoencoder"
-    batch_size: int = 1000
-    pairs: int = 20
-    growth_sides: tuple[int, int] = (1000, 10000)
-    compiles: int = 3
-    starts: int = 5
-    data: str = "mnist-10k"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,22 +82,28 @@ def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambd
     with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
         say("compile the steps")
         compiles = [
-            call_apart("speed_compile", settings=asked, folder=folder, name="f32")["seconds"]
+            call_apart("sonew_compiled.bench._speed_tasks:compile_bundle", settings=asked, folder=folder, name="f32")[
+                "seconds"
+            ]
             for _ in range(settings.compiles)
         ]
         for name in ("bf16", "adam", "shampoo"):
-            call_apart("speed_compile", settings=asked, folder=folder, name=name)
+            call_apart("sonew_compiled.bench._speed_tasks:compile_bundle", settings=asked, folder=folder, name=name)
         for precision in ("f32", "bf16"):
             say(f"time the whole step in {precision} against XLA's")
-            measurements |= call_apart("speed_steps", settings=asked, folder=folder, precision=precision)
+            measurements |= call_apart(
+                "sonew_compiled.bench._speed_tasks:measure_step", settings=asked, folder=folder, precision=precision
+            )
         say("time the whole step against Adam's")
-        measurements |= call_apart("speed_optimizers", settings=asked, folder=folder)
+        measurements |= call_apart(
+            "sonew_compiled.bench._speed_tasks:measure_optimizers", settings=asked, folder=folder
+        )
         say("time the update alone")
-        measurements |= call_apart("speed_updates", settings=asked)
+        measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_updates", settings=asked)
         say("time the update of {:,} and {:,} parameters".format(*(side * side for side in settings.growth_sides)))
-        measurements |= call_apart("speed_growth", settings=asked)
+        measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_growth", settings=asked)
         say("time the runtime's loop")
-        measurements |= call_apart("speed_loop", settings=asked, folder=folder)
+        measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_loop", settings=asked, folder=folder)
         say("time the start of `sonew run`")
         starts = [_start_seconds(Path(folder, "f32"), settings.data) for _ in range(settings.starts)]
     ratios |= {key: value["ratio"] for key, value in measurements.items()}

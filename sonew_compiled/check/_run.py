@@ -11,7 +11,7 @@ import numpy as np
 
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
-from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP
+from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, Driver
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
@@ -30,9 +30,9 @@ def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
       manifest: of the bundle.
       first: whether it is the first that this machine runs.
     """
-    if target.driver != "local":
+    if target.driver != Driver.LOCAL:
         return f"this machine's processor does not run code for {target.driver}"
-    if reason := why_not_here(target, {"local": ""}):
+    if reason := why_not_here(target, {Driver.LOCAL: ""}):
         return f"its code is {reason}"
     if not first and manifest.parameter_count * manifest.batch_size > _SMALL:
         return "it is the second that this machine runs, and the model is large"

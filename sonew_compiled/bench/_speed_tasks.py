@@ -1,4 +1,4 @@
-"""The measurements of the speed table, each of two things in turns; the table itself is in `speed`."""
+"""The tasks of the speed table, each of which times two things in turns. `speed` makes the table of what they give."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from sonew_compiled.bench._distance import core_round_trip_ns
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._pairs import Pairs, measure_pairs, timed
 from sonew_compiled.bench._roofline import Copy
+from sonew_compiled.bench._speed_settings import SpeedSettings
 from sonew_compiled.bench._update import CompiledUpdate, JaxUpdate, load_step
 from sonew_compiled.bench._versus import JaxStep
-from sonew_compiled.bench.speed import SpeedSettings as SpeedSettings
 from sonew_compiled.compile import compile_training
 from sonew_compiled.models import load_model, user_code
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings
@@ -53,45 +53,48 @@ _BUNDLES = {
 }
 
 
-def compile_bundle(settings: SpeedSettings, folder: Path, name: str) -> dict[str, Any]:
+def compile_bundle(settings: dict[str, Any], folder: str, name: str) -> dict[str, Any]:
     """The bundle of that name, in the place of one that is there; gives the seconds that it took."""
+    asked = SpeedSettings(**settings)
     optimizer, precision = _BUNDLES[name]
-    shutil.rmtree(folder / name, ignore_errors=True)
-    model = load_model(settings.model)
+    shutil.rmtree(Path(folder, name), ignore_errors=True)
+    model = load_model(asked.model)
     jax.devices()
     started = time.perf_counter()
-    with user_code(settings.model):
+    with user_code(asked.model):
         compile_training(
             model.loss,
             model.init,
             optimizer_settings(optimizer),
-            model.batch(settings.batch_size),
-            output=folder / name,
+            model.batch(asked.batch_size),
+            output=Path(folder, name),
             predict=model.predict,
-            model=settings.model,
+            model=asked.model,
             precision=precision,
             check=False,  # which is none of the compilation
         )
     return {"seconds": time.perf_counter() - started}
 
 
-def measure_step(settings: SpeedSettings, folder: Path, precision: str) -> dict[str, Any]:
+def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:
     """The whole step over XLA's, and, of another precision than float32, over the step in that."""
+    asked = SpeedSettings(**settings)
     device = open_device()
-    step = load_step(Program.load(open_bundle(folder / precision), device))
-    with Elsewhere(functools.partial(_jax_step, settings.model, settings.batch_size, precision)) as other:
-        measured = {f"step_{precision}": _compared(step, other, settings.pairs)}
+    step = load_step(Program.load(open_bundle(Path(folder, precision)), device))
+    with Elsewhere(functools.partial(_jax_step, asked.model, asked.batch_size, precision)) as other:
+        measured = {f"step_{precision}": _compared(step, other, asked.pairs)}
     if precision != "f32":
-        full = load_step(Program.load(open_bundle(folder / "f32"), device))
-        measured[f"step_{precision}_over_f32"] = _compared(step, full, settings.pairs)
+        full = load_step(Program.load(open_bundle(Path(folder, "f32")), device))
+        measured[f"step_{precision}_over_f32"] = _compared(step, full, asked.pairs)
     return measured
 
 
-def measure_optimizers(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
+def measure_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     """The whole step of tridiagonal SONew over Adam's; and Shampoo's over Adam's, with its share of the roots."""
+    asked = SpeedSettings(**settings)
     device = open_device()
     adam, tridiagonal, shampoo = (
-        load_step(Program.load(open_bundle(folder / name), device)) for name in ("adam", "f32", "shampoo")
+        load_step(Program.load(open_bundle(Path(folder, name)), device)) for name in ("adam", "f32", "shampoo")
     )
     interval = int(optimizer_settings("shampoo").values["precond_interval"])
 
@@ -102,20 +105,21 @@ def measure_optimizers(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
 
         return steps
 
-    blocks = max(settings.pairs // _BLOCK, 1)
+    blocks = max(asked.pairs // _BLOCK, 1)
     return {
-        "step_over_adam": _compared(tridiagonal, adam, settings.pairs),
+        "step_over_adam": _compared(tridiagonal, adam, asked.pairs),
         "shampoo_step_over_adam": _compared(block(shampoo), block(adam), blocks, warm_up=1),
     }
 
 
-def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
+def measure_updates(settings: dict[str, Any]) -> dict[str, Any]:
     """The update alone over XLA's, over a copy, in bfloat16, with four bands, and over Adam's."""
-    init = load_model(settings.model).init
+    asked = SpeedSettings(**settings)
+    init = load_model(asked.model).init
     device = open_device()
     tridiagonal = CompiledUpdate(init, optimizer_settings("tridiag-sonew"), device)
     copy = Copy()
-    pairs = _MORE_PAIRS * settings.pairs
+    pairs = _MORE_PAIRS * asked.pairs
 
     def against(make: Callable[[], Callable[[], object]], *, other_first: bool = False) -> dict[str, Any]:
         other = make()
@@ -132,7 +136,7 @@ def measure_updates(settings: SpeedSettings) -> dict[str, Any]:
         "update_bytes": tridiagonal.bytes,
         "copy_bytes_per_second": copied,
     }
-    with Elsewhere(functools.partial(_jax_update, settings.model)) as other:
+    with Elsewhere(functools.partial(_jax_update, asked.model)) as other:
         over_jax = _compared(tridiagonal, other, pairs)
     return {
         "update_f32": over_jax,
@@ -151,18 +155,19 @@ def _jax_update(model: str) -> JaxUpdate:
     return JaxUpdate(load_model(model).init, optimizer_settings("tridiag-sonew"))
 
 
-def measure_growth(settings: SpeedSettings) -> dict[str, Any]:
+def measure_growth(settings: dict[str, Any]) -> dict[str, Any]:
     """The seconds a parameter of one large matrix's update over those of a small one's."""
+    asked = SpeedSettings(**settings)
     device = open_device()
     optimizer: OptimizerSettings = optimizer_settings("tridiag-sonew")
 
     def update(side: int) -> CompiledUpdate:
         return CompiledUpdate(lambda key: {"w": jnp.zeros((side, side), jnp.float32)}, optimizer, device)
 
-    small_side, large_side = settings.growth_sides
+    small_side, large_side = asked.growth_sides
     small, large = update(small_side), update(large_side)
     # In turns, so that neither finds its state in a cache, as no update does after the products of a real step.
-    described = _compared(large, small, settings.pairs)
+    described = _compared(large, small, asked.pairs)
     per_parameter = (large_side / small_side) ** 2
     described |= {
         "ratio": described["ratio"] / per_parameter,
@@ -194,14 +199,15 @@ class _Loop(Reporter):
         self._last = time.perf_counter()
 
 
-def measure_loop(settings: SpeedSettings, folder: Path) -> dict[str, Any]:
+def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     """What the runtime's loop adds to the bare step: making and uploading a batch, reading the loss, the rest."""
-    bundle = open_bundle(folder / "f32")
+    asked = SpeedSettings(**settings)
+    bundle = open_bundle(Path(folder, "f32"))
     device = open_device()
     reporter = _Loop(load_step(Program.load(bundle, device)))
-    dataset = _examples(bundle, settings)
-    batches = next(iter(dataset.train.values())).shape[0] // settings.batch_size
-    steps = (_MORE_PAIRS * settings.pairs + 1) * (_BLOCK + 1)
+    dataset = _examples(bundle, asked)
+    batches = next(iter(dataset.train.values())).shape[0] // asked.batch_size
+    steps = (_MORE_PAIRS * asked.pairs + 1) * (_BLOCK + 1)
     epochs = -(-steps // batches)
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         train(

@@ -1,25 +1,20 @@
-"""What is done in processes of their own; each function takes and gives what JSON has. See `_apart`."""
+"""The tasks of which the row of a compiled step is made; see `_apart` for what a task is."""
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sonew_compiled.bench._apart import one_line
 from sonew_compiled.bench._machine import peak_resident_bytes
 from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._traffic import step_bytes
 from sonew_compiled.bench.rows import to_losses
 from sonew_compiled.contract import TRAIN_STEP
-from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import (
     EpochMetrics,
     Program,
@@ -170,69 +165,6 @@ def time_update(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
     }
 
 
-def measure_limits(target: str, device: str) -> dict[str, Any]:
-    """The roofline of a device."""
-    from sonew_compiled.bench._roofline import measure_roofline
-
-    return measure_roofline(open_device(device), target).to_json()
-
-
-def versus_jax(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
-    """The bare step in turns with that of `jax.jit`."""
-    from sonew_compiled.bench._versus import time_jax
-
-    return time_jax(Run.from_settings(run), bundle, pairs)
-
-
-def versus_torch(run: dict[str, Any], bundle: str, pairs: int, compiled: bool) -> dict[str, Any]:
-    """The bare step in turns with PyTorch's, eager or compiled."""
-    from sonew_compiled.bench._torch import time_torch
-
-    return time_torch(Run.from_settings(run), bundle, pairs, compiled=compiled)
-
-
-def speed_compile(settings: dict[str, Any], folder: str, name: str) -> dict[str, Any]:
-    """A bundle of the speed table."""
-    from sonew_compiled.bench import _speed
-
-    return _speed.compile_bundle(_speed.SpeedSettings(**settings), Path(folder), name)
-
-
-def speed_steps(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:
-    """The whole step against XLA's."""
-    from sonew_compiled.bench import _speed
-
-    return _speed.measure_step(_speed.SpeedSettings(**settings), Path(folder), precision)
-
-
-def speed_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The whole step against Adam's."""
-    from sonew_compiled.bench import _speed
-
-    return _speed.measure_optimizers(_speed.SpeedSettings(**settings), Path(folder))
-
-
-def speed_updates(settings: dict[str, Any]) -> dict[str, Any]:
-    """The update alone against XLA's, the memory and itself."""
-    from sonew_compiled.bench import _speed
-
-    return _speed.measure_updates(_speed.SpeedSettings(**settings))
-
-
-def speed_growth(settings: dict[str, Any]) -> dict[str, Any]:
-    """The update's time per parameter, large against small."""
-    from sonew_compiled.bench import _speed
-
-    return _speed.measure_growth(_speed.SpeedSettings(**settings))
-
-
-def speed_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The runtime's loop against the bare step."""
-    from sonew_compiled.bench import _speed
-
-    return _speed.measure_loop(_speed.SpeedSettings(**settings), Path(folder))
-
-
 def _step_times(seconds: list[float]) -> dict[str, Any]:
     """The first step apart, since it warms up what the others find warm."""
     steady = np.asarray(seconds[1:] or seconds)
@@ -241,38 +173,3 @@ def _step_times(seconds: list[float]) -> dict[str, Any]:
         "step_p50_seconds": float(np.percentile(steady, 50)),
         "step_p95_seconds": float(np.percentile(steady, 95)),
     }
-
-
-_TASKS: Mapping[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function
-    for function in (
-        compile_bundle,
-        measure_limits,
-        speed_compile,
-        speed_growth,
-        speed_loop,
-        speed_optimizers,
-        speed_steps,
-        speed_updates,
-        time_bundle,
-        time_update,
-        train_bundle,
-        versus_jax,
-        versus_torch,
-    )
-}
-
-
-def _main(asked: Path, answered: Path) -> None:
-    request = json.loads(asked.read_text(encoding="utf-8"))
-    try:
-        result = _TASKS[request["task"]](**request["arguments"])
-    except SonewError as error:
-        result = {"error": one_line(error)}
-    except ModuleNotFoundError as error:
-        result = {"error": f"this needs {error.name}, which is not installed"}
-    answered.write_text(json.dumps(result), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]))
