@@ -35,8 +35,8 @@ from sonew_compiled.runtime.metrics import EpochMetrics as EpochMetrics
 from sonew_compiled.runtime.metrics import read_metrics as read_metrics
 from sonew_compiled.runtime.picture import reconstruction_grid as reconstruction_grid
 from sonew_compiled.runtime.program import Program as Program
-from sonew_compiled.runtime.report import Reporter as Reporter
-from sonew_compiled.runtime.report import make_reporter as make_reporter
+from sonew_compiled.runtime.reporter import Reporter as Reporter
+from sonew_compiled.runtime.reporter import make_reporter as make_reporter
 from sonew_compiled.runtime.schedule import learning_rates as learning_rates
 from sonew_compiled.runtime.settings import resumed_settings as resumed_settings
 from sonew_compiled.runtime.state import TrainingState as TrainingState

@@ -20,7 +20,7 @@ from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
 from sonew_compiled.runtime.metrics import EpochMetrics
 from sonew_compiled.runtime.program import Program
-from sonew_compiled.runtime.report import Reporter
+from sonew_compiled.runtime.reporter import Reporter
 from sonew_compiled.runtime.schedule import learning_rates
 from sonew_compiled.runtime.shown import on_one_line, shown
 from sonew_compiled.runtime.state import TrainingState

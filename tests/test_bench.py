@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from sonew_compiled.bench import benchmark, presets, rows
+from sonew_compiled.bench import benchmark, rows, suites
 from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._flops import step_flops
 from sonew_compiled.bench._pairs import measure_pairs
-from sonew_compiled.bench._plan import Plan, Run, make_runs
 from sonew_compiled.bench._table import lines_of, markdown
 from sonew_compiled.bench._traffic import update_bytes
+from sonew_compiled.bench.plan import Plan, Run, make_runs
 from sonew_compiled.bench.report import write_report
 from sonew_compiled.errors import UsageError
 from sonew_compiled.models import load_model
@@ -288,13 +288,13 @@ def test_settings_survive_json() -> None:
 
 
 def test_presets_are_of_what_there_is() -> None:
-    assert {*presets.PRESETS} == {"quick", "paper", "devices", "precision"}
-    for preset in presets.PRESETS.values():
+    assert {*suites.SUITES} == {"quick", "paper", "devices", "precision"}
+    for preset in suites.SUITES.values():
         assert preset.optimizers
         assert {*preset.optimizers} <= {*OPTIMIZERS}
         assert {*preset.precisions} <= {*PRECISIONS}
-    assert presets.PRESETS["paper"].epochs == 100
-    assert presets.PRESETS["precision"].precisions == PRECISIONS
+    assert suites.SUITES["paper"].epochs == 100
+    assert suites.SUITES["precision"].precisions == PRECISIONS
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,14 @@ FREE = ("", "compile", "cli", "bench")
 # Imported at once by the command line, and by the device.
 LIGHT = ("contract", "errors", "setting", "presets", "train_settings")
 
+# Modules that import others of the project only when a function needs them, beside the commands: to start sooner, or to
+# measure a process that has loaded nothing else.
+LATE = (
+    "sonew_compiled",
+    "sonew_compiled.bench._row_tasks",
+    "sonew_compiled.bench._start",
+)
+
 COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}
 
 
@@ -134,13 +142,24 @@ def test_a_room_imports_only_those_below_it(module: str) -> None:
         assert other in (room, *ROOMS[room]), f"{module} imports {name}"
 
 
-def test_no_import_within_a_function_hides_a_circle() -> None:
-    """Each module of `passes/` imports all at its top, and the imports have an order."""
-    order: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
-    for module in ROOM_MODULES:
-        assert imports(module) == imports(module, at_once=True), f"{module} imports within a function"
-        order.add(module, *(imports(module) & set(ROOM_MODULES)))
-    order.prepare()  # raises where there is a circle
+def test_no_import_is_part_of_a_circle() -> None:
+    """The modules have an order in which each imports only those before it, within its functions too."""
+    graphlib.TopologicalSorter({module: imports(module) & MODULES.keys() for module in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) != "cli"])
+def test_modules_import_at_their_top(module: str) -> None:
+    late = {name for name in imports(module) - imports(module, at_once=True) if name in MODULES}
+    assert bool(late) == (module in LATE), f"{module} imports {', '.join(sorted(late))} within a function"
+
+
+def test_a_module_with_an_underscore_is_its_packages_own() -> None:
+    for module in MODULES:
+        for name in imports(module) & MODULES.keys():
+            parts = name.split(".")
+            for index, part in enumerate(parts):
+                owner = ".".join(parts[:index])
+                assert not part.startswith("_") or f"{module}.".startswith(f"{owner}."), f"{module} imports {name}"
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if part_of(name) != "passes"])

@@ -19,7 +19,7 @@ from PIL import Image
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import EpochMetrics, make_reporter, read_metrics, reconstruction_grid
 from sonew_compiled.runtime.metrics import MetricsFile
-from sonew_compiled.runtime.report import LineReporter
+from sonew_compiled.runtime.reporter import LineReporter
 
 
 def metrics(epoch: int) -> EpochMetrics:

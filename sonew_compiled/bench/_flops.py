@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from sonew_compiled.backward import loss_and_signals
-from sonew_compiled.bench._plan import Run
+from sonew_compiled.bench.plan import Run
 from sonew_compiled.models import Model
 from sonew_compiled.optimizer import never_due, optimizer_factory
 

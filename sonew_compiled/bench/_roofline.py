@@ -21,6 +21,8 @@ import numpy as np
 from sonew_compiled.bench._machine import threads
 from sonew_compiled.bench._pairs import timed
 from sonew_compiled.contract import Driver, Role
+from sonew_compiled.lowering.iree import lower_iree
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.runtime import Bundle, Device, Program, open_device
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 
@@ -97,9 +99,6 @@ def measure_roofline(device: Device, target: str) -> Roofline:
 
 
 def _measure_device(device: Device, target: str, *, elements: int, side: int) -> Roofline:
-    from sonew_compiled.lowering.iree import lower_iree
-    from sonew_compiled.lowering.targets import resolve_target
-
     resolved = resolve_target(target)
     executable = lower_iree(_MODULE.format(n=elements, m=side).encode(), resolved, what="the roofline's module")
     vector, matrix = (

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sonew_compiled.bench._machine import peak_resident_bytes
-from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._traffic import step_bytes
+from sonew_compiled.bench.plan import Run
 from sonew_compiled.bench.rows import to_losses
 from sonew_compiled.contract import TRAIN_STEP
 from sonew_compiled.runtime import (

@@ -8,9 +8,9 @@ import time
 from typing import Any
 
 from sonew_compiled.bench._pairs import measure_pairs
-from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._update import load_step
 from sonew_compiled.bench._versus import compared
+from sonew_compiled.bench.plan import Run
 from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError
 from sonew_compiled.models.autoencoder import WIDTHS

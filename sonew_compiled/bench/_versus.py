@@ -13,8 +13,8 @@ import numpy as np
 from sonew_compiled.bench._jax import JaxTraining
 from sonew_compiled.bench._machine import peak_resident_bytes
 from sonew_compiled.bench._pairs import Pairs, measure_pairs
-from sonew_compiled.bench._plan import Run
 from sonew_compiled.bench._update import load_step
+from sonew_compiled.bench.plan import Run
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.models import Model, load_model

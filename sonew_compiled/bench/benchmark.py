@@ -12,7 +12,7 @@ from typing import Any
 from sonew_compiled.bench import rows as _rows
 from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._machine import machine, versions
-from sonew_compiled.bench._plan import Plan, Run
+from sonew_compiled.bench.plan import Plan, Run
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.runtime.json_files import parse, read_content

@@ -17,7 +17,7 @@ from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS
 from sonew_compiled.setting import flag_of
 
 if TYPE_CHECKING:
-    from sonew_compiled.bench.presets import BenchPreset
+    from sonew_compiled.bench.suites import Suite
 
 DEFAULT_OUTPUT = Path("sonew-bench")
 _PRESETS = ("quick", "paper", "devices", "precision", "speed")
@@ -105,13 +105,13 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     import matplotlib as mpl  # looked for before hours of training, not after
 
     assert mpl
-    from sonew_compiled.bench._plan import Plan, make_runs, places_of
     from sonew_compiled.bench.benchmark import run_plan
-    from sonew_compiled.bench.presets import PRESETS
+    from sonew_compiled.bench.plan import Plan, make_runs, places_of
     from sonew_compiled.bench.report import write_report
+    from sonew_compiled.bench.suites import SUITES
     from sonew_compiled.runtime import load_dataset
 
-    preset = _replaced(PRESETS[name], what)
+    preset = _replaced(SUITES[name], what)
     options.load_model(preset.model)
     load_dataset(preset.data, data_dir=what["data_dir"])
     plan = Plan(
@@ -150,7 +150,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     options.say(f"wrote {output}/report.html: {len(rows)} rows" + (f", {failed} of them failed" if failed else ""))
 
 
-def _replaced(preset: BenchPreset, what: dict[str, Any]) -> BenchPreset:
+def _replaced(preset: Suite, what: dict[str, Any]) -> Suite:
     """The preset with what was asked for in its place."""
     if what["epochs"] and what["steps"]:
         raise UsageError("--epochs trains and --steps only times; leave one of them out")

@@ -103,7 +103,7 @@ def main() -> NoReturn:
         say("sonew: stopped")
         end_process(1)
     except BrokenPipeError:
-        from sonew_compiled.runtime.report import silence
+        from sonew_compiled.runtime.reporter import silence
 
         # Who read the output has seen enough, and stderr may be the same pipe.
         silence(sys.stdout)
@@ -111,7 +111,7 @@ def main() -> NoReturn:
         sys.exit(1)
     except OSError as error:
         if error.filename is None:
-            from sonew_compiled.runtime.report import silence
+            from sonew_compiled.runtime.reporter import silence
 
             silence(sys.stdout)
         what = "the output" if error.filename is None else error.filename

@@ -223,7 +223,7 @@ def say(line: str) -> None:
     try:
         click.echo(line, err=True)
     except OSError:
-        from sonew_compiled.runtime.report import silence
+        from sonew_compiled.runtime.reporter import silence
 
         silence(sys.stderr)
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sonew_compiled.bench.suites import HERE
 from sonew_compiled.errors import UsageError
+from sonew_compiled.lowering.targets import pin_host, resolve_targets
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings
+from sonew_compiled.runtime import list_devices, open_device, why_not_here
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +163,6 @@ def places_of(targets: Sequence[str], device: str | None) -> tuple[tuple[str, st
     Raises:
       UsageError: there is no such target or device, or the device cannot run a target that was asked for by name.
     """
-    from sonew_compiled.bench.presets import HERE
-    from sonew_compiled.lowering.targets import pin_host, resolve_targets
-    from sonew_compiled.runtime import list_devices, open_device, why_not_here
-
     everything = tuple(targets) == (HERE,)
     devices = list_devices()
     if device is not None:

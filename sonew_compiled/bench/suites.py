@@ -20,7 +20,7 @@ _SYSTEMS = tuple(name for name in _PAPER if name in OPTIMIZERS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchPreset:
+class Suite:
     """Optimizers x precisions x targets x seeds, and how long each run is.
 
     Attributes:
@@ -55,11 +55,11 @@ class BenchPreset:
         assert (self.epochs is None) != (self.steps is None), self.name
 
 
-PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
+SUITES: Mapping[str, Suite] = MappingProxyType(
     {
         preset.name: preset
         for preset in (
-            BenchPreset(
+            Suite(
                 name="paper",
                 summary="the paper's autoencoder table: 100 epochs of full MNIST",
                 optimizers=_SYSTEMS,
@@ -69,7 +69,7 @@ PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
                 data="mnist",
                 target_losses=(60.0, 57.0, 55.0, 54.0),
             ),
-            BenchPreset(
+            Suite(
                 name="quick",
                 summary="the same table in four minutes, of a shallow autoencoder on the embedded digits",
                 model="autoencoder-small",
@@ -79,7 +79,7 @@ PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
                 target_losses=(300.0, 250.0),
                 update=False,
             ),
-            BenchPreset(
+            Suite(
                 name="devices",
                 summary="the same step on every target of this machine",
                 optimizers=("tridiag-sonew",),
@@ -87,7 +87,7 @@ PRESETS: Mapping[str, BenchPreset] = MappingProxyType(
                 steps=5,
                 update=False,
             ),
-            BenchPreset(
+            Suite(
                 name="precision",
                 summary="every precision policy, 20 epochs of full MNIST",
                 optimizers=("adam", "tridiag-sonew", "band-sonew"),
