@@ -1,0 +1,45 @@
+"""Disks that fill up at any size of a file, while anything is written."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from campaigns.conduct import seeds
+
+EndsWell = Callable[..., int]
+
+COMMON = ("--data", "data.npz")
+COMMANDS: tuple[tuple[object, ...], ...] = (
+    ("run", "small.bundle", *COMMON, "--epochs", 3, "-o", "fresh"),
+    ("run", "small.bundle", *COMMON, "--resume", "run", "--epochs", 7),
+    ("run", "small.bundle", *COMMON, "--epochs", 3, "--seed", 3, "-o", "run", "--overwrite"),
+    ("plot", "run", "-o", "loss.png"),
+    ("reconstruct", "small.bundle", "--checkpoint", "run", *COMMON, "-o", "loss.png"),
+)
+
+
+def test_full_disks(ends_well: EndsWell, restored: Callable[[], None], full_disk: Callable[..., Any]) -> None:
+    """What was there before is there still, or the command has done all of its work."""
+    for seed in seeds(10):
+        rng = random.Random(seed)
+        command = COMMANDS[seed % len(COMMANDS)]
+        Path("loss.png").write_bytes(b"an older picture")
+        size = int(10 ** rng.uniform(0, 5))
+        with full_disk(after=size):
+            code = ends_well(seed, *command)
+        names = {path.name for path in Path("run").iterdir()}
+        assert {name.partition("-")[0] for name in names} == {"metrics.jsonl", "step"}, (seed, size, names)
+        if command[0] == "run":
+            for folder in filter(Path.exists, (Path("run"), Path("fresh"))):
+                steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+                assert steps == sorted(set(steps)), (seed, size, steps)
+            assert ends_well(seed, "eval", "small.bundle", "--checkpoint", "run", *COMMON) == 0
+            again = ("run", "small.bundle", *COMMON, "--resume", "run", "--epochs", 8)
+            assert ends_well(seed, *again) == 0
+        else:
+            assert (Path("loss.png").read_bytes() == b"an older picture") == (code != 0), (seed, size)
+        restored()
