@@ -32,6 +32,8 @@ def test_arithmetic_is_numpys(on_iree: Callable[..., list[Any]]) -> None:
             "to integers": x[:8].astype(jnp.int32),
             "half": jnp.where(half > 0, half, jnp.bfloat16(0.5)),
             "half's sign": jnp.sign(half),
+            "half, sorted": jnp.sort(half),
+            "half, padded": jnp.pad(half, 2, constant_values=0.5),
         }
         counts = [(lax.population_count(n), lax.clz(n)) for n in integers]
         return floats, counts, lax.shift_right_logical(integers[0], by)
@@ -49,6 +51,8 @@ def test_arithmetic_is_numpys(on_iree: Callable[..., list[Any]]) -> None:
             "floor_divide": np.floor_divide(X, Y),
             "half": np.where(wide > 0, wide, 0.5),
             "half's sign": np.sign(wide),
+            "half, sorted": np.sort(wide),
+            "half, padded": np.pad(wide, 2, constant_values=0.5),
         }
     for name, want in wanted.items():
         tolerance = 2**-8 if name.startswith("half") else 4e-7

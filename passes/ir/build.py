@@ -201,7 +201,10 @@ def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
 def clone(value: ir.Value) -> ir.Value:
     """A copy, which keeps IREE from fusing what makes the value with what reads it, and which IREE then leaves out.
 
-    Of IREE's own dialect, which jaxlib does not know.
+    Of IREE's own dialect, which jaxlib does not know. It has integers without a sign alone.
     """
     value.type.context.allow_unregistered_dialects = True
+    element = element_type(value)
+    if isinstance(element, ir.IntegerType) and element.is_unsigned:
+        return bitcast(clone(bitcast(value, ir.IntegerType.get_signless(element.width))), element)
     return ir.Operation.create("flow.tensor.clone", results=[value.type], operands=[value]).result

@@ -9,7 +9,7 @@ bits are those of 32 bits. In a kernel it has no constants of 16-bit floating-po
     cbrt(x)      becomes    one step of Newton's from exp(log(abs(x)) / 3), with the sign of x
     rem(x, y)    becomes    r = rem(x, y); r + sign(x) * abs(y), where r has not the sign of x
     popcnt(x)    becomes    sums of the bits in pairs, fours and eights
-    c ? x : 0.5  becomes    a choice in float32, where x is of 16 bits
+    c ? x : 0.5  becomes    a choice in float32, where x is of 16 bits; so do sorts and paddings
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.constants import is_splat
+from sonew_compiled.passes.ir.constants import is_splat, splat_of
 from sonew_compiled.passes.ir.convert import compute_in_float32
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type, is_half, with_element
+from sonew_compiled.passes.ir.types import element_type, is_half, shape_of, with_element
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
@@ -109,11 +109,24 @@ def _shift(op: ir.Operation) -> ir.Value | None:
     return _narrowed(build.select(inside, shifted, build.like(0, shifted)), op)
 
 
-def _choice(op: ir.Operation) -> ir.Value | None:
-    if not is_half(element_type(op.results[0])) or not any(is_splat(each) for each in op.operands[1:]):
-        return None
+def _choice(op: ir.Operation) -> None:
+    if any(is_splat(each) for each in op.operands[1:]):
+        _widen(op)
+
+
+def _widen(op: ir.Operation) -> None:
+    """Let an operation that moves 16-bit numbers move float32 ones, with the constants of its body."""
+    if not any(is_half(element_type(each)) for each in op.results):
+        return
+    for inner in operations_in(op):
+        if inner.name == "stablehlo.constant" and is_half(element_type(inner.results[0])):
+            with ir.InsertionPoint(inner):
+                number = splat_of(inner.results[0])
+                assert number is not None, inner
+                wide = build.constant(ir.FloatAttr(number).value, ir.F32Type.get(), shape_of(inner.results[0]))
+            inner.results[0].replace_all_uses_with(wide)
+            inner.erase()
     compute_in_float32(op)
-    return None
 
 
 def _word(value: ir.Value) -> ir.Value | None:
@@ -135,11 +148,13 @@ def _narrowed(bits: ir.Value, op: ir.Operation) -> ir.Value:
 _EXPANSIONS: Mapping[str, Callable[[ir.Operation], ir.Value | None]] = {
     "stablehlo.cbrt": _cubic_root,
     "stablehlo.count_leading_zeros": _leading_zeros,
+    "stablehlo.pad": _widen,
     "stablehlo.popcnt": _bit_count,
     "stablehlo.remainder": _remainder,
     "stablehlo.select": _choice,
     "stablehlo.shift_right_logical": _shift,
     "stablehlo.sign": _sign,
+    "stablehlo.sort": _widen,
     "stablehlo.tan": _tangent,
 }
 

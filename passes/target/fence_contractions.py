@@ -27,7 +27,7 @@ from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import splat_of
 from sonew_compiled.passes.ir.elementwise import is_vectorised
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.uses import operations_in, owner, readers_beyond
+from sonew_compiled.passes.ir.uses import Readers, operations_in, owner, readers_beyond
 from sonew_compiled.passes.record import Pass
 
 _MOVES = ("stablehlo.transpose", "stablehlo.reshape")
@@ -70,9 +70,9 @@ def fence_contractions(module: ir.Module) -> None:
 def _fence(op: ir.Operation) -> None:
     """Make all readers of the result read a copy of it."""
     (value,) = op.results
+    readers = Readers(value)
     with ir.InsertionPoint.after(op):
-        copy = build.clone(value)
-    value.replace_all_uses_except(copy, owner(copy))
+        readers.redirect(build.clone(value))
 
 
 def _function_before(value: ir.Value) -> ir.Operation | None:

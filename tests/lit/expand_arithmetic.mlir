@@ -18,18 +18,21 @@ func.func public @written_out(%x: tensor<6xf32>, %y: tensor<6xf32>, %n: tensor<6
   return %0, %1, %2, %3, %4 : tensor<6xf32>, tensor<6xf32>, tensor<6xf32>, tensor<6xf32>, tensor<6xi32>
 }
 
-// Bits of 8 are looked at among 32, and a choice of a constant of 16 bits is made in float32.
+// Bits of 8 are looked at among 32, and what needs a constant of 16 bits is done in float32.
 // CHECK-LABEL: func.func public @widened
 // CHECK:         stablehlo.shift_right_logical {{.*}} : tensor<6xui32>
 // CHECK:         stablehlo.count_leading_zeros {{.*}} : tensor<6xui32>
 // CHECK:         stablehlo.select {{.*}} : tensor<6xi1>, tensor<6xf32>
+// CHECK:         stablehlo.pad {{.*}} : (tensor<6xf32>, tensor<f32>) -> tensor<8xf32>
 func.func public @widened(%n: tensor<6xi8>, %c: tensor<6xi1>, %h: tensor<6xbf16>)
-    -> (tensor<6xi8>, tensor<6xi8>, tensor<6xbf16>) {
+    -> (tensor<6xi8>, tensor<6xi8>, tensor<6xbf16>, tensor<8xbf16>) {
+  %zero = stablehlo.constant dense<0.0> : tensor<bf16>
   %half = stablehlo.constant dense<0.5> : tensor<6xbf16>
   %0 = stablehlo.shift_right_logical %n, %n : tensor<6xi8>
   %1 = stablehlo.count_leading_zeros %n : tensor<6xi8>
   %2 = stablehlo.select %c, %h, %half : tensor<6xi1>, tensor<6xbf16>
-  return %0, %1, %2 : tensor<6xi8>, tensor<6xi8>, tensor<6xbf16>
+  %3 = stablehlo.pad %h, %zero, low = [1], high = [1], interior = [0] : (tensor<6xbf16>, tensor<bf16>) -> tensor<8xbf16>
+  return %0, %1, %2, %3 : tensor<6xi8>, tensor<6xi8>, tensor<6xbf16>, tensor<8xbf16>
 }
 
 // CHECK-LABEL: func.func public @others
