@@ -99,7 +99,7 @@ def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
             results = program.call(call.function, {**kept, **donated})
             found.append({spec.name: program.download(spec, results[spec.name]) for spec in function.outputs})
         except SonewError as error:
-            return str(error), {}
+            return f"it ends with: {_reason(error)}", {}
     for spec in left:
         if not same_bits(program.download(spec, kept[spec.name]), call.inputs[spec.name]):
             return f"it changes {spec.name}, which it has to leave as it is", found[0]
@@ -115,6 +115,11 @@ def _not_jax(call: Call, specs: Sequence[TensorSpec], results: Mapping[str, np.n
                 f"{spec.name} differs from JAX's in {wrong.count} of {wrong.size} numbers, by up to {wrong.largest:.3g}"
             )
     return ""
+
+
+def _reason(error: SonewError) -> str:
+    """Its message without the folder that it was tried in."""
+    return str(error).partition(" failed on device ")[2] or str(error)
 
 
 def _unequal(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray], when: str) -> str:
