@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +39,14 @@ class Difference:
     size: int
 
 
-def difference(got: np.ndarray, want: np.ndarray, moved: np.ndarray) -> Difference | None:
+def difference(got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndarray]) -> Difference | None:
     """Where a result is too far from JAX's; None if nowhere.
 
     Args:
       got: the result.
       want: JAX's, of the same shape and dtype.
-      moved: how far JAX's moves, element by element, when the inputs move in their last places.
+      movement: how far JAX's moves, element by element, when the inputs move in their last places; asked for only where
+        that decides.
     """
     assert (got.shape, got.dtype) == (want.shape, want.dtype), (got.shape, got.dtype, want.shape, want.dtype)
     if not want.size:
@@ -58,16 +60,23 @@ def difference(got: np.ndarray, want: np.ndarray, moved: np.ndarray) -> Differen
         accepted = size * _relative(want.dtype) + _absolute(size, want.dtype) if floating else np.zeros(want.shape)
         # A difference of infinities is no number, and is no less than anything.
         bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
-    if bad.any():
-        calm = moved[np.isfinite(moved)]
-        spread = moved + (float(calm.mean(dtype=np.float64)) if floating and calm.size else 0.0)
-        bad &= ~((far <= np.where(np.isfinite(there), accepted, 0) + _TIMES_MOVED * spread) | ~np.isfinite(moved))
-    allowed = int(_CHAOTIC * want.size) if floating and want.size >= _LARGE else 0
-    if want.dtype.kind in "iu" and want.dtype.itemsize == 1 and not (far[bad] > 1).any():
-        allowed = int(_NEXT_CODES * want.size)
-    if int(bad.sum()) <= allowed:
+    if _few(bad, far, want.dtype):
+        return None
+    moved = movement()
+    calm = moved[np.isfinite(moved)]
+    spread = moved + (float(calm.mean(dtype=np.float64)) if floating and calm.size else 0.0)
+    bad &= ~((far <= np.where(np.isfinite(there), accepted, 0) + _TIMES_MOVED * spread) | ~np.isfinite(moved))
+    if _few(bad, far, want.dtype):
         return None
     return Difference(largest=float(np.nan_to_num(far[bad], nan=np.inf).max()), count=int(bad.sum()), size=want.size)
+
+
+def _few(bad: np.ndarray, far: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether so few elements are too far that chance explains them."""
+    allowed = int(_CHAOTIC * bad.size) if is_floating(dtype) and bad.size >= _LARGE else 0
+    if dtype.kind in "iu" and dtype.itemsize == 1 and not (far[bad] > 1).any():
+        allowed = int(_NEXT_CODES * bad.size)
+    return int(bad.sum()) <= allowed
 
 
 def _relative(dtype: np.dtype) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -16,11 +17,10 @@ from sonew_compiled.contract import INIT, LEARNING_RATE, SEED, TRAIN_STEP, Role,
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
-from sonew_compiled.xla import OPTIONS, compile_artifact
+from sonew_compiled.xla import compile_artifact, compile_lowered
 
-_STEPS = 3
-# How often the inputs are moved: of large models once, whose tensors have elements enough to tell how far they move.
-_MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**7
+# How often the inputs are moved: of large tensors once, which have elements enough to tell how far they move.
+_MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**6
 # Of float32 inputs, relative: some last places.
 _LAST_PLACES = 2.0**-21
 
@@ -36,13 +36,25 @@ class Call:
       function: its name.
       inputs: by name.
       results: by name, as JAX has them.
-      moved: by name, how far these move when the inputs move in their last places.
+      again: what JAX computes of other inputs.
     """
 
     function: str
     inputs: Arrays
     results: Arrays
-    moved: Arrays
+    again: _Function
+
+    @cached_property
+    def moved(self) -> Arrays:
+        """By name, how far the results move when the inputs move in their last places; computed when asked for."""
+        with pinned_settings():
+            rng = np.random.default_rng(0)
+            large = sum(value.size for value in self.inputs.values()) > _LARGE
+            others = [
+                self.again({name: _moved(value, rng) for name, value in self.inputs.items()})
+                for _ in range(_MOVED_RUNS_OF_LARGE if large else _MOVED_RUNS)
+            ]
+        return {name: movement([other[name] for other in others], value) for name, value in self.results.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +73,9 @@ class Reference:
 
     @pinned_settings()
     def calls(self) -> list[Call]:
-        """`init`, three steps from the states that JAX comes to, `eval_step` and `predict`, on random batches.
+        """`init`, three steps, each from the state to which JAX came, `eval_step` and `predict`, on random batches.
 
-        The steps are tried at a rate of 1 at least, where an update is no less than the parameter's rounding; the next
-        one starts where JAX comes to at the bundle's own rate.
+        The last step is tried at a rate of 1 at least, where an update is no less than the parameter's rounding.
         """
         manifest = self.manifest
         functions = {name: self._function(name, spec) for name, spec in manifest.functions.items()}
@@ -73,14 +84,16 @@ class Reference:
         large = np.maximum(rate, np.float32(1))
         scalars = {name: np.array(manifest.optimizer[name], np.float32) for name in manifest.runtime_settings}
         fed = {SEED: np.array(0, np.int32), LEARNING_RATE: rate}
-        found = [_call(functions, manifest, INIT, fed, rng)]
-        state = found[0].results
-        for _ in range(_STEPS):
-            inputs = {**state, **scalars, **_batch(manifest, rng), LEARNING_RATE: large}
-            found.append(_call(functions, manifest, TRAIN_STEP, inputs, rng))
-            state = functions[TRAIN_STEP]({**inputs, LEARNING_RATE: rate if rate else large})
+        found = [_call(functions, manifest, INIT, fed)]
+        for at in (rate or large, rate or large, large):
+            inputs = {**found[-1].results, **scalars, **_batch(manifest, rng), LEARNING_RATE: at}
+            found.append(_call(functions, manifest, TRAIN_STEP, inputs))
+        steps, last = found[1:], found[-1]
         for name in manifest.functions.keys() - {INIT, TRAIN_STEP}:
-            found.append(_call(functions, manifest, name, {**state, **_batch(manifest, rng)}, rng))
+            found.append(_call(functions, manifest, name, {**last.inputs, **_batch(manifest, rng)}))
+        # Most optimizers divide by what may be almost zero, so that this is asked for. IREE is still compiling now.
+        for call in steps:
+            _ = call.moved
         return found
 
     def _function(self, name: str, spec: FunctionSpec) -> _Function:
@@ -99,7 +112,7 @@ class Reference:
 
 def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
     """What `jax.jit` makes of a traced function; a key goes in and comes out as its numbers."""
-    compiled = lowered.compile(compiler_options=OPTIONS)
+    compiled = compile_lowered(lowered, quickly=True)
     kinds = [each.dtype for each in jax.tree.leaves(lowered.in_avals)]
 
     def run(*arrays: np.ndarray) -> list[Any]:
@@ -126,22 +139,12 @@ def _artifact(stablehlo: bytes, name: str, spec: FunctionSpec) -> Callable[..., 
         [jax.ShapeDtypeStruct(each.shape, as_dtype(each.dtype)) for each in specs]
         for specs in (spec.inputs, spec.outputs)
     )
-    return compile_artifact(passes.to_portable_artifact(module), inputs, outputs, platform="cpu")
+    return compile_artifact(passes.to_portable_artifact(module), inputs, outputs, platform="cpu", quickly=True)
 
 
-def _call(
-    functions: Mapping[str, _Function],
-    manifest: Manifest,
-    name: str,
-    inputs: Mapping[str, np.ndarray],
-    rng: np.random.Generator,
-) -> Call:
+def _call(functions: Mapping[str, _Function], manifest: Manifest, name: str, inputs: Mapping[str, np.ndarray]) -> Call:
     taken = {spec.name: inputs[spec.name] for spec in manifest.functions[name].inputs}
-    results = functions[name](taken)
-    runs = _MOVED_RUNS_OF_LARGE if manifest.parameter_count * manifest.batch_size > _LARGE else _MOVED_RUNS
-    others = [functions[name]({key: _moved(value, rng) for key, value in taken.items()}) for _ in range(runs)]
-    moved = {key: movement([other[key] for other in others], value) for key, value in results.items()}
-    return Call(function=name, inputs=taken, results=results, moved=moved)
+    return Call(function=name, inputs=taken, results=functions[name](taken), again=functions[name])
 
 
 def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
 def check_executable(
     executable: bytes, target: TargetSpec, manifest: Manifest, calls: Sequence[Call], *, dump: Path | None = None
 ) -> None:
-    """Does each call twice, one of each function once more after all, on all cores, and compares them with JAX's.
+    """Does each call, the last of each function twice and once more after all, on all cores, and compares with JAX's.
 
     Args:
       executable: the code.
@@ -65,14 +66,14 @@ def check_executable(
             program = Program.load(open_bundle(path), device)
         except SonewError as error:
             raise _wrong(target, f"cannot be loaded: {error}", dump) from None
-        done: dict[str, tuple[Call, Arrays]] = {}
+        last = {call.function: call for call in calls}
+        first: dict[str, Arrays] = {}
         for call in calls:
-            problem, results = _tried(program, call, twice=True)
-            _end(problem, call, results, executable, target, dump)
-            done[call.function] = call, results
-        for call, first in done.values():
+            problem, first[call.function] = _tried(program, call, twice=call is last[call.function])
+            _end(problem, call, first[call.function], executable, target, dump)
+        for call in last.values():
             problem, results = _tried(program, call, twice=False)
-            problem = problem or _unequal(first, results, "after calls of other functions")
+            problem = problem or _unequal(first[call.function], results, "after calls of other functions")
             _end(problem, call, results, executable, target, dump)
 
 
@@ -109,12 +110,16 @@ def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
 
 def _not_jax(call: Call, specs: Sequence[TensorSpec], results: Mapping[str, np.ndarray]) -> str:
     for spec in specs:
-        wrong = difference(results[spec.name], call.results[spec.name], call.moved[spec.name])
+        wrong = difference(results[spec.name], call.results[spec.name], partial(_movement, call, spec.name))
         if wrong is not None:
             return (
                 f"{spec.name} differs from JAX's in {wrong.count} of {wrong.size} numbers, by up to {wrong.largest:.3g}"
             )
     return ""
+
+
+def _movement(call: Call, name: str) -> np.ndarray:
+    return call.moved[name]
 
 
 def _reason(error: SonewError) -> str:
