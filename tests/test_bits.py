@@ -1,4 +1,4 @@
-"""Numbers taken apart into their bits and put together again, in a loss, are those of NumPy."""
+"""Numbers taken apart into bits and put together again, and what is computed of unsigned integers, are NumPy's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -59,3 +59,19 @@ def test_bits_of_numbers(on_iree: Callable[..., list[Any]]) -> None:
         np.testing.assert_allclose(got[0][name], want, rtol=1e-5, atol=1e-6 * np.abs(want).max(), err_msg=name)
         slope += left.T @ (1e-5 * (1 - np.tanh(want * 1e-5) ** 2)) / want.size
     np.testing.assert_allclose(got[1], slope, rtol=1e-4, atol=1e-6 * np.abs(slope).max())
+
+
+def test_windows_of_unsigned_integers(on_iree: Callable[..., list[Any]]) -> None:
+    x = np.array([3, 200, 7, 0, 255, 4], np.uint8)
+
+    def function(x: Any) -> Any:
+        spread = lax.reduce_window(x, np.uint8(1), lax.add, (2,), (1,), [(1, 0)], base_dilation=(2,))
+        return jnp.cumsum(x), lax.cummax(x, reverse=True), lax.cummin(x.astype(jnp.uint32)), spread
+
+    ((total, largest, smallest, spread),) = on_iree(function, x)
+    np.testing.assert_array_equal(total, np.cumsum(x, dtype=total.dtype))
+    np.testing.assert_array_equal(largest, np.maximum.accumulate(x[::-1])[::-1])
+    np.testing.assert_array_equal(smallest, np.minimum.accumulate(x))
+    padded = np.full(12, 1, np.uint8)
+    padded[1::2] = x
+    np.testing.assert_array_equal(spread, padded[1:] + padded[:-1] + np.uint8(1))

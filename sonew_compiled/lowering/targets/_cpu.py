@@ -131,6 +131,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         *OWNERSHIP,
         "guard-powers",
         "widen-operands",
+        "pad-windows",
         "emulate-contractions",
         "emulate-arithmetic",
         kernels,

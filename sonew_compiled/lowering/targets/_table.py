@@ -38,7 +38,15 @@ def _vmvx(model: str) -> Target:
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
     *emulation, rounding = _cpu.EMULATION
     # What is written out is what is left after 16-bit arithmetic has become float32's.
-    passes = (*OWNERSHIP, "widen-operands", "truncate-conversions", *emulation, "expand-arithmetic", rounding)
+    passes = (
+        *OWNERSHIP,
+        "widen-operands",
+        "pad-windows",
+        "truncate-conversions",
+        *emulation,
+        "expand-arithmetic",
+        rounding,
+    )
     # Its passes leave only conversions of bfloat16, which it has.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
 
@@ -48,6 +56,7 @@ _SPIRV_PASSES = (
     *OWNERSHIP,
     "guard-powers",
     "widen-operands",
+    "pad-windows",
     "emulate-contractions",
     "emulate-arithmetic",
     "emulate-bf16",
@@ -87,7 +96,15 @@ def _vulkan(model: str) -> Target:
 # Where they leave it: in what a model computes on its bits.
 _SPIRV_LACKS = ("bf16",)
 
-_GPU_PASSES = (*OWNERSHIP, "guard-powers", "widen-operands", "fork-stored", "gather-shifts", "fence-scatters")
+_GPU_PASSES = (
+    *OWNERSHIP,
+    "guard-powers",
+    "widen-operands",
+    "pad-windows",
+    "fork-stored",
+    "gather-shifts",
+    "fence-scatters",
+)
 
 
 # The models of device, a more capable one first, with what each lacks in convolutions: IREE takes the units for float16

@@ -1,0 +1,61 @@
+"""Pad unsigned integers before windows are reduced.
+
+IREE 3.13 pads a window's operand itself where it reduces it, and does not compile that for unsigned integers:
+cumulative sums of them are such. Padded before, by what the reduction begins with, there is nothing left to pad.
+
+    reduce_window(x, init), padding = [[3, 0]]      becomes      reduce_window(pad(x, init, low = [3]), init)
+"""
+
+from __future__ import annotations
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import element_type, shape_of
+from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.passes.record import Pass
+
+
+def pad_windows(module: ir.Module) -> None:
+    """Pad the operands of every `reduce_window` of unsigned integers that pads."""
+    for op in operations_in(module.operation):
+        if op.name != "stablehlo.reduce_window" or "padding" not in op.attributes:
+            continue
+        inputs = range(len(op.results))
+        if not any(_is_unsigned(op.operands[index]) for index in inputs):
+            continue
+        bounds = [int(each) for each in ir.DenseIntElementsAttr(op.attributes["padding"])]
+        dilations = [1] * (len(bounds) // 2)
+        if "base_dilations" in op.attributes:
+            dilations = list(ir.DenseI64ArrayAttr(op.attributes["base_dilations"]))
+            del op.attributes["base_dilations"]
+        with ir.InsertionPoint(op):
+            for index in inputs:
+                init = op.operands[len(inputs) + index]
+                op.operands[index] = _padded(op.operands[index], init, bounds[::2], bounds[1::2], dilations)
+        del op.attributes["padding"]
+
+
+def _is_unsigned(value: ir.Value) -> bool:
+    element = element_type(value)
+    return isinstance(element, ir.IntegerType) and element.is_unsigned
+
+
+def _padded(value: ir.Value, init: ir.Value, low: list[int], high: list[int], dilations: list[int]) -> ir.Value:
+    """The tensor with these numbers of elements before, behind and, by dilation, between its own."""
+    shape = [
+        before + max(0, (size - 1) * step + 1) + after
+        for size, before, after, step in zip(shape_of(value), low, high, dilations, strict=True)
+    ]
+    interior = [step - 1 for step in dilations]
+    amounts = {"edge_padding_low": low, "edge_padding_high": high, "interior_padding": interior}
+    attributes = {name: ir.DenseI64ArrayAttr.get(each) for name, each in amounts.items()}
+    kind = ir.RankedTensorType.get(shape, element_type(value))
+    return build.create("stablehlo.pad", [value, init], [kind], attributes).result
+
+
+PASS = Pass(
+    name="pad-windows",
+    summary="pad unsigned integers before windows are reduced",
+    description=__doc__,
+    run=pad_windows,
+)
