@@ -20,6 +20,7 @@ ORDER = (
     "strip-shardings",
     "merge-exports",
     "legalize-chlo",
+    "split-complex",
     "clamp-gathers",
     "bound-scatters",
     "flatten-scatters",

@@ -31,7 +31,7 @@ ALLOWED = {
     "models": ("errors", "presets"),
     "optimizer": ("errors", "contract", "presets"),
     "backward": (),
-    "rules": (),
+    "rules": ("errors",),
     "jax_settings": (),
     "recurrence": (),
     "requirements": ("errors", "contract", "backward", "recurrence"),

@@ -151,6 +151,77 @@ def test_solve_and_inverse_against_float64(by_rules: ByRules, n: int) -> None:
         assert_same([x[index] for x in got[2:]], list(np.linalg.slogdet(exact)), tolerance=1e-4)
 
 
+@pytest.mark.parametrize("n", [1, 64])
+def test_eigh_against_float64(by_rules: ByRules, n: int) -> None:
+    a = np.stack([positive(n, condition=condition) for condition in CONDITIONS])
+    a[1] -= 0.3 * np.eye(n, dtype=np.float32)
+    exact = a.astype(np.float64)
+    values, vectors = (x.astype(np.float64) for x in map(np.asarray, by_rules(jnp.linalg.eigh, a)))
+    size = np.sqrt(n)
+    assert np.abs(values - np.linalg.eigvalsh(exact)).max() < 1e-6 * size
+    assert np.abs((vectors * values[:, None, :]) @ np.swapaxes(vectors, -1, -2) - exact).max() < 1e-6 * size
+    assert np.abs(np.swapaxes(vectors, -1, -2) @ vectors - np.eye(n)).max() < 1e-6 * size
+
+
+def test_eigh_reads_one_triangle(by_rules: ByRules) -> None:
+    a = normal(5, 5)
+    for uplo in ("L", "U"):
+        got = by_rules(jnp.linalg.eigh, a, UPLO=uplo, symmetrize_input=False)[0]
+        assert_same(got, np.linalg.eigh(a.astype(np.float64), UPLO=uplo)[0], tolerance=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 64])
+def test_svd_against_float64(by_rules: ByRules, n: int) -> None:
+    basis = np.linalg.qr(normal(n, n, seed=3))[0]
+    a = np.stack([positive(n, condition=condition) @ basis for condition in CONDITIONS])
+    exact = a.astype(np.float64)
+    u, s, vh = (x.astype(np.float64) for x in map(np.asarray, by_rules(jnp.linalg.svd, a)))
+    assert np.abs(s - np.linalg.svd(exact)[1]).max() < 2e-7 * np.sqrt(n)
+    assert np.abs((u * s[:, None, :]) @ vh - exact).max() < 1e-6
+    for basis in (np.swapaxes(u, -1, -2), vh):
+        assert np.abs(basis @ np.swapaxes(basis, -1, -2) - np.eye(n)).max() < 1e-6 * np.sqrt(n)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 4), (1, 3), (4, 0)], ids=str)
+def test_svd_of_any_shape_has_orthonormal_vectors(by_rules: ByRules, shape: tuple[int, ...]) -> None:
+    """Also where singular values are zero: the last column is the first."""
+    a = normal(*shape)
+    if a.size:
+        a[..., -1] = a[..., 0]
+
+    def every(a: jax.Array) -> Any:
+        return [jnp.linalg.svd(a, full_matrices=full) for full in (False, True)], jnp.linalg.svd(a, compute_uv=False)
+
+    both, values = by_rules(every, a)
+    for full, (u, s, vh) in zip((False, True), both, strict=True):
+        wanted = np.linalg.svd(a, full_matrices=full)
+        assert [x.shape for x in (u, s, vh)] == [x.shape for x in wanted]
+        assert_same((s, values), (wanted[1], wanted[1]), tolerance=2e-6)
+        k = s.shape[-1]
+        product = (u[..., :k] * s[..., None, :]) @ vh[..., :k, :]
+        np.testing.assert_allclose(product, a, rtol=0, atol=1e-6 * s.max(initial=0))
+        for rows in (np.swapaxes(u, -1, -2), np.asarray(vh)):
+            eye = np.broadcast_to(np.eye(rows.shape[-2]), (*rows.shape[:-1], rows.shape[-2]))
+            np.testing.assert_allclose(rows @ np.swapaxes(rows, -1, -2), eye, atol=3e-6)
+
+
+def test_what_is_not_finite_has_no_decomposition(by_rules: ByRules) -> None:
+    a = normal(2, 4, 4)
+    a[0, 1, 2] = np.nan
+    for function in (jnp.linalg.eigh, jnp.linalg.svd):
+        for result in by_rules(function, a):
+            assert np.isnan(result[0]).all()
+            assert np.isfinite(result[1]).all()
+
+
+def test_tridiagonal_systems_take_pivots(by_rules: ByRules) -> None:
+    """Of random diagonals, half of whose rows are exchanged, and of one that is singular."""
+    lower, main, upper, b = normal(3, 9), normal(3, 9, seed=1), normal(3, 9, seed=2), normal(3, 9, 2, seed=3)
+    main[2], lower[2], upper[2] = 0, 0, 0
+    got = by_rules(lax.linalg.tridiagonal_solve, lower, main, upper, b)
+    assert_same(got, lax.linalg.tridiagonal_solve(lower, main, upper, b), tolerance=1e-5)
+
+
 # Functions of a well-conditioned matrix; what is differentiated goes through JAX's rules for derivatives.
 DERIVED: dict[str, Function] = {
     "qr": lambda a: jnp.sum(jnp.sin(jnp.linalg.qr(a)[0])) + jnp.sum(jnp.linalg.qr(a)[1] ** 3),
@@ -164,6 +235,8 @@ DERIVED: dict[str, Function] = {
     "det": lambda a: jnp.linalg.det(a),
     "slogdet": lambda a: jnp.linalg.slogdet(a)[1],
     "expm": lambda a: jnp.sum(jax.scipy.linalg.expm(a / 8) ** 2),
+    "eigh": lambda a: jnp.sum(jnp.sin(jnp.linalg.eigh(a + a.T)[0])) + jnp.sum(jnp.abs(jnp.linalg.eigh(a + a.T)[1])),
+    "svd": lambda a: jnp.sum(jnp.sin(jnp.linalg.svd(a)[1])) + jnp.sum(jnp.abs(jnp.linalg.svd(a)[0])),
     "matrix_power": lambda a: jnp.sum(jnp.linalg.matrix_power(a / 4, -3)),
 }
 
@@ -196,20 +269,6 @@ def test_sixteen_bits_are_rounded_once(by_rules: ByRules, dtype: Any) -> None:
     for got, exact in zip(by_rules(function, a), by_rules(function, wide), strict=True):
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, exact.astype(dtype))
-
-
-@pytest.mark.parametrize("target", ["cpu", "vmvx"])
-def test_iree_computes_it(on_iree: OnIree, target: str) -> None:
-    """Twenty times each: what IREE does in place on what something else reads differs from call to call."""
-
-    def function(a: jax.Array, b: jax.Array) -> list[jax.Array]:
-        gradient = jax.grad(lambda a: DERIVED["qr"](a) + DERIVED["cholesky"](a) + DERIVED["slogdet"](a))(a)
-        return [*jnp.linalg.qr(b), jnp.linalg.cholesky(a @ a.T), jnp.linalg.solve(a, a[:, :2]), gradient]
-
-    a, b = well_conditioned(), normal(2, 7, 4)
-    wanted = jax.jit(function)(a, b)
-    for got in on_iree(function, a, b, target=target, times=20):
-        assert_same(got, wanted, tolerance=1e-4)
 
 
 def test_a_policy_of_sixteen_bits_leaves_it_in_float32(on_iree: OnIree) -> None:

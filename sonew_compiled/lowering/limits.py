@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from jaxlib.mlir import ir
@@ -10,20 +9,13 @@ from jaxlib.mlir import ir
 from sonew_compiled.lowering.targets import Target
 
 # The compiler takes 64 bits for 32 everywhere, so that the executable's arguments are not those of the manifest.
-# Complex constants it does not have.
-_NOWHERE = frozenset({"f64", "complex<f32>", "complex<f64>"})
+_NOWHERE = frozenset({"f64"})
 
 # What JAX's calls into Python have in their names.
 _CALLBACK = "python"
 
 # What a dtype is called in NumPy and JAX.
-_DTYPES = {
-    "bf16": "bfloat16",
-    "f16": "float16",
-    "f64": "float64",
-    "complex<f32>": "complex64",
-    "complex<f64>": "complex128",
-}
+_DTYPES = {"bf16": "bfloat16", "f16": "float16", "f64": "float64"}
 
 
 def why_not_computed(module: ir.Module, target: Target) -> str:
@@ -37,8 +29,8 @@ def why_not_computed(module: ir.Module, target: Target) -> str:
                     "it cannot call back into Python; leave out jax.debug.print, jax.pure_callback and jax.io_callback"
                 )
             return (
-                f"it has no {_readable(callee)}, which only XLA can call; write it with products and loops, or with "
-                "QR, Cholesky, LU, triangular solves and what is made of them"
+                f"it has no {callee}, which only XLA can call; write it with products and loops, or with "
+                "QR, Cholesky, LU, eigh, SVD, FFTs and what is made of them"
             )
         if operation.name == "stablehlo.rng":
             return "it has no jax.lax.rng_uniform, whose numbers nothing defines; draw them with jax.random"
@@ -66,9 +58,3 @@ def _operations(module: ir.Module) -> Iterator[ir.Operation]:
 
 def _element_type(value: ir.Type) -> str:
     return str(ir.ShapedType(value).element_type) if isinstance(value, ir.ShapedType) else str(value)
-
-
-def _readable(callee: str) -> str:
-    """`Cholesky` and the like, of LAPACK's name for it: `lapack_spotrf_ffi`."""
-    match = re.fullmatch(r"lapack_[sdcz](\w+?)(_ffi)?", callee)
-    return f"LAPACK's {match[1]}" if match else callee

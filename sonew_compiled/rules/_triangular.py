@@ -1,9 +1,9 @@
-"""Systems of triangular and of tridiagonal matrices, by substitution.
+"""Systems of triangular matrices, by substitution.
 
 One unknown a round, for all right-hand sides at once.
 
 References:
-  Golub and Van Loan, Matrix Computations, 4th edition, sections 3.1 and 4.3.
+  Golub and Van Loan, Matrix Computations, 4th edition, section 3.1.
 """
 
 from __future__ import annotations
