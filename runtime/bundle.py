@@ -28,10 +28,19 @@ _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A directory written by `sonew compile`; made by `open_bundle`."""
+    """A directory written by `sonew compile`; made by `open_bundle`.
+
+    Attributes:
+      path: of the directory.
+      manifest: what it holds.
+      manifest_bytes: of the file that the manifest was read from; empty if it was not read from one.
+      is_trusted: whether it was signed by a key that the user trusts.
+    """
 
     path: Path
     manifest: Manifest
+    manifest_bytes: bytes = b""
+    is_trusted: bool = False
 
     def read(self, name: str) -> bytes:
         """The content of a file of the bundle, whose size and SHA-256 are those of the manifest.
@@ -109,14 +118,15 @@ def open_bundle(path: str | Path) -> Bundle:
             f"{path} is not a bundle, which is a directory with a {MANIFEST_FILE}: write one with `sonew compile`"
         )
     try:
-        text = read_content(manifest, largest=LARGEST).decode()
+        content = read_content(manifest, largest=LARGEST)
+        text = content.decode()
     except OSError as error:
         raise SonewError(f"{manifest} cannot be read ({error.strerror}): check its permissions") from None
     except Unfit as error:
         raise SonewError(f"{manifest} cannot be read ({error}): {_REMEDY}") from None
     except UnicodeDecodeError:
         raise SonewError(f"{manifest} is not text, so it is corrupt: {_REMEDY}") from None
-    return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)))
+    return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)), manifest_bytes=content)
 
 
 def _canonical(machine: str) -> str:

@@ -12,7 +12,7 @@ import re
 import stat
 from pathlib import Path
 
-from sonew_compiled.contract import MANIFEST_FILE
+from sonew_compiled.contract import MANIFEST_FILE, SIGNATURE_FILE
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import parse, read_content
 from sonew_compiled.runtime.schema import Unfit
@@ -21,6 +21,7 @@ from sonew_compiled.runtime.shown import shown
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # Bytes of a manifest that is looked into.
 _LARGEST = 64 << 20
+_LARGEST_SIGNATURE = 1_000
 
 
 def is_replaceable(path: Path) -> bool:
@@ -113,7 +114,7 @@ def _own_files(path: Path) -> dict[str, str]:
     except (Unfit, KeyError, TypeError, AttributeError):
         return {}
     plain = all(type(digest) is str and _SHA256.fullmatch(digest) for digest in files.values())
-    return files | {MANIFEST_FILE: ""} if ours and plain else {}
+    return files | {MANIFEST_FILE: "", SIGNATURE_FILE: ""} if ours and plain else {}
 
 
 def _is_own(path: Path, own: dict[str, str]) -> bool:
@@ -121,5 +122,7 @@ def _is_own(path: Path, own: dict[str, str]) -> bool:
         return False
     if path.name == MANIFEST_FILE:
         return True
+    if path.name == SIGNATURE_FILE:
+        return path.stat().st_size <= _LARGEST_SIGNATURE
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest() == own[path.name]

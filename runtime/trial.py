@@ -45,11 +45,13 @@ def remember_made_here(manifest: Manifest) -> None:
 def try_apart(bundle: Bundle, device: Device) -> None:
     """Loads the code for a device in a process of its own and calls each function once, on zeros.
 
-    Does nothing if this machine made the bundle, or has tried it before.
+    Does nothing if this machine made the bundle, or has tried it before, or if a trusted key has signed it.
 
     Raises:
       SonewError: the bundle has no code for the device, or the code is refused, ends the process, or hangs.
     """
+    if bundle.is_trusted:
+        return
     made = _key(bundle.manifest)
     target = choose_target(bundle, device.name, device.driver, device.description)
     tried = f"{made} {device.name} {target.name} {runtime_version()}"

@@ -26,7 +26,7 @@ COMMAND_NAMES = [" ".join(words) for words in COMMANDS]
 
 
 def test_the_commands_are_these() -> None:
-    expected = "run, compile, eval, reconstruct, plot, inspect, targets, bench, tune, data fetch, data verify"
+    expected = "run, compile, eval, reconstruct, plot, inspect, sign, targets, bench, tune, data fetch, data verify"
     assert ", ".join(COMMAND_NAMES) == expected
 
 

@@ -22,9 +22,16 @@ checkpoint_option = click.option(
 @checkpoint_option
 @options.data_options
 @options.device_option
+@options.trusted_keys_option
 @options.json_option
 def eval_command(
-    bundle: Path, checkpoint: Path, data: str | None, data_dir: Path | None, device: str | None, as_json: bool
+    bundle: Path,
+    checkpoint: Path,
+    data: str | None,
+    data_dir: Path | None,
+    device: str | None,
+    trusted_keys: Path | None,
+    as_json: bool,
 ) -> None:
     """Compute the loss of a checkpoint on the training and the test set.
 
@@ -35,7 +42,7 @@ def eval_command(
     """
     from sonew_compiled.runtime import bind, evaluate
 
-    program, state, path, loaded = _load(bundle, checkpoint, device)
+    program, state, path, loaded = _load(bundle, checkpoint, device, trusted_keys)
     dataset = options.dataset_of(data, data_dir, loaded.settings)
     losses = {
         f"{name}_loss": evaluate(program, state.buffers, bind(arrays, program.manifest.batch, program.manifest.classes))
@@ -55,6 +62,7 @@ def eval_command(
 @checkpoint_option
 @options.data_options
 @options.device_option
+@options.trusted_keys_option
 @click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
 @click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many images.")
 def reconstruct_command(
@@ -63,6 +71,7 @@ def reconstruct_command(
     data: str | None,
     data_dir: Path | None,
     device: str | None,
+    trusted_keys: Path | None,
     output: Path,
     count: int,
 ) -> None:
@@ -77,7 +86,7 @@ def reconstruct_command(
 
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
-    program, state, _, loaded = _load(bundle, checkpoint, device)
+    program, state, _, loaded = _load(bundle, checkpoint, device, trusted_keys)
     examples = options.dataset_of(data, data_dir, loaded.settings).test
     bound = bind(examples, program.manifest.batch, program.manifest.classes)
     inputs: list[Any] = []
@@ -92,18 +101,19 @@ def reconstruct_command(
     options.say(f"wrote {output}")
 
 
-def _load(bundle: Path, checkpoint: Path, device: str | None) -> tuple[Program, TrainingState, Path, Checkpoint]:
+def _load(
+    bundle: Path, checkpoint: Path, device: str | None, trusted_keys: Path | None
+) -> tuple[Program, TrainingState, Path, Checkpoint]:
     from sonew_compiled.runtime import (
         Program,
         TrainingState,
         find_checkpoint,
         load_checkpoint,
-        open_bundle,
         open_device,
     )
     from sonew_compiled.runtime.trial import try_apart
 
-    opened = open_bundle(bundle)
+    opened = options.open_bundle(bundle, trusted_keys)
     path = find_checkpoint(checkpoint)
     loaded = load_checkpoint(path, opened.manifest)
     opened_device = open_device(device)

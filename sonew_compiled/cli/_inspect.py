@@ -25,8 +25,9 @@ _MOST_TENSORS = 4
 @click.command("inspect")
 @options.bundle_argument
 @click.option("--kernels", is_flag=True, help="Show the figures of every kernel (CUDA, ROCm) and function (TPU).")
+@options.trusted_keys_option
 @options.json_option
-def inspect_command(bundle: Path, kernels: bool, as_json: bool) -> None:
+def inspect_command(bundle: Path, kernels: bool, trusted_keys: Path | None, as_json: bool) -> None:
     """Show what is in a bundle, and check the hash of every file.
 
     \b
@@ -35,9 +36,7 @@ def inspect_command(bundle: Path, kernels: bool, as_json: bool) -> None:
       sonew inspect sonew.bundle --kernels
       sonew inspect sonew.bundle --json
     """
-    from sonew_compiled.runtime import open_bundle
-
-    opened = open_bundle(bundle)
+    opened = options.open_bundle(bundle, trusted_keys)
     opened.verify()
     if as_json:
         options.print_json(_described(opened))

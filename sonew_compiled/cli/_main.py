@@ -21,6 +21,7 @@ from sonew_compiled.cli._inspect import inspect_command, targets_command
 from sonew_compiled.cli._options import say
 from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._run import run_command
+from sonew_compiled.cli._sign import sign_command
 from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError
@@ -33,6 +34,7 @@ _EXTRAS = {
     "iree.compiler": "compile",
     "matplotlib": "plot",
     "optuna": "tune",
+    "cryptography": "sign",
 }
 
 
@@ -70,6 +72,7 @@ for command in (
     reconstruct_command,
     plot_command,
     inspect_command,
+    sign_command,
     targets_command,
     bench_command,
     tune_command,

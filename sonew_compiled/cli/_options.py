@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sonew_compiled.models import Model
-    from sonew_compiled.runtime import Dataset
+    from sonew_compiled.runtime import Bundle, Dataset
 
 Command = Callable[..., Any]
 
@@ -76,6 +76,13 @@ PATH = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=PATH)
 device_option = click.option(
     "--device", help="Device to run on, such as local-task or vulkan; see `sonew targets`.  [default: local-task]"
+)
+trusted_keys_option = click.option(
+    "--trusted-keys",
+    type=PATH,
+    envvar="SONEW_TRUSTED_KEYS",
+    show_envvar=True,
+    help="File of Ed25519 public keys in PEM: use only a bundle that one of them has signed.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON value on stdout, the rest on stderr."
@@ -195,6 +202,17 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
         precision=options["precision"] or PRECISIONS[0],
         **{setting: options[setting] for setting in SETTINGS},
     )
+
+
+def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
+    """The bundle, which one of the keys must have signed if there are any."""
+    if trusted_keys is None:
+        from sonew_compiled.runtime import open_bundle
+
+        return open_bundle(path)
+    from sonew_compiled.runtime.signature import open_signed_bundle
+
+    return open_signed_bundle(path, trusted_keys)
 
 
 def load_model(name: str) -> Model:

@@ -29,6 +29,7 @@ DEFAULT_OUTPUT = Path("sonew-run")
 @options.data_options
 @options.how_to_train()
 @options.device_option
+@options.trusted_keys_option
 @click.option("--resume", type=options.PATH, metavar="RUN", help="Go on from a run's folder, or from one checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
 @options.compile_options
@@ -39,6 +40,7 @@ def run_command(
     data: str | None,
     data_dir: Path | None,
     device: str | None,
+    trusted_keys: Path | None,
     resume: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -67,7 +69,18 @@ def run_command(
     folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
     with folder.hold():
         try:
-            _train(folder, bundle, data, data_dir, opened_device, resume, what, overwrite=overwrite, as_json=as_json)
+            _train(
+                folder,
+                bundle,
+                data,
+                data_dir,
+                opened_device,
+                trusted_keys,
+                resume,
+                what,
+                overwrite=overwrite,
+                as_json=as_json,
+            )
         finally:
             folder.discard()
 
@@ -78,6 +91,7 @@ def _train(
     data: str | None,
     data_dir: Path | None,
     device: Device,
+    trusted_keys: Path | None,
     resume: Path | None,
     what: dict[str, Any],
     *,
@@ -93,7 +107,10 @@ def _train(
     if path is not None:
         _check_nothing_compiled_in(path, what)
     dataset = options.dataset_of(data, data_dir, read_checkpoint_metadata(checkpoint) if checkpoint else {})
-    opened = open_bundle(path or _compile_into(folder, what, overwrite=overwrite))
+    if path is None:
+        opened = open_bundle(_compile_into(folder, what, overwrite=overwrite))
+    else:
+        opened = options.open_bundle(path, trusted_keys)
     settings = _settings(opened, checkpoint, what)
     resume_command = folder.resume_command(
         opened.path, data=dataset.name, data_dir=data_dir, device=device.name, settings=settings

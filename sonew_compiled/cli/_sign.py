@@ -1,0 +1,28 @@
+"""`sonew sign`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sonew_compiled.cli import _options as options
+
+
+@click.command("sign")
+@options.bundle_argument
+@click.option("--key", type=options.PATH, required=True, help="File of an Ed25519 private key in PEM.")
+def sign_command(bundle: Path, key: Path) -> None:
+    """Sign a bundle, for machines that run only what a trusted key has signed.
+
+    The signature is manifest.sig in the bundle. `openssl genpkey -algorithm ed25519 -out key.pem` makes a key, and
+    `openssl pkey -in key.pem -pubout` gives the public half.
+
+    \b
+    Examples:
+      sonew sign ae.bundle --key key.pem
+      sonew run ae.bundle --trusted-keys keys.pem
+    """
+    from sonew_compiled.runtime.signature import sign_bundle
+
+    options.say(f"wrote {sign_bundle(bundle, key)}")
