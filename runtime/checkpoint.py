@@ -163,7 +163,7 @@ def prune(directory: Path, keep: int) -> None:
     assert keep >= 1
     litter = [path for name in (".step-*.tmp", ".metrics.jsonl.*.tmp") for path in directory.glob(name)]
     for path in [path for _, path in list_checkpoints(directory)[:-keep]] + litter:
-        # One that cannot be removed is a nuisance, no reason to stop training.
+        # A checkpoint that cannot be removed is a nuisance, but no reason to stop training.
         with contextlib.suppress(OSError):
             path.unlink()
 

@@ -28,7 +28,8 @@ _KINDS = {"local-task": Driver.LOCAL, "local-sync": Driver.LOCAL}
 # Never closed: a buffer does not keep its device open, and Vulkan's crashes the process if it is freed after it.
 _OPEN: dict[str, Any] = {}
 _DRIVERS: dict[str, Any] = {}
-# Of the process: a child that `fork` makes has the parent's devices, but none of the threads that serve them.
+# Devices belong to a process. A child that `fork` makes has the parent's devices, but none of the threads that serve
+# them.
 _generation = 0
 _LOCAL = {"local-task": "the CPU, on all cores", "local-sync": "the CPU, on one core"}
 

@@ -147,7 +147,7 @@ class RunFolder:
         # The checkpoints of the run that this one replaces, or of the steps that it does again.
         goes_on_after = step if self._holds(resumed) else -1
         stale = [path.name for at, path in list_checkpoints(self.path) if at > goes_on_after]
-        # What stood beside the replaced checkpoints would be taken for the new ones' bundle.
+        # A bundle beside the replaced checkpoints would be taken for that of the new ones.
         own_is_used = bundle.path.resolve() == self.bundle.resolve()
         if overwrite and self.bundle.is_dir() and not own_is_used and is_replaceable(self.bundle):
             stale.append(self.bundle.name)

@@ -19,7 +19,7 @@ from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# Bytes of a manifest that is looked into.
+# The largest manifest that is read, in bytes.
 _LARGEST = 64 << 20
 _LARGEST_SIGNATURE = 1_000
 

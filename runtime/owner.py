@@ -17,7 +17,7 @@ from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
 
 _LOCK = ".owner"
-# Bytes of a lock file that are read.
+# How many bytes of a lock file are read.
 _LONGEST = 1000
 
 

@@ -113,7 +113,7 @@ def _remove(folder: Path, name: str) -> None:
     """Removes an old file of a run, and nothing else that a damaged list may name."""
     path = folder / name
     if name == BUNDLE:
-        # Out of the way at one moment: half removed it would not be known for a bundle.
+        # Moved away in one step: nobody could tell that something half removed was a bundle.
         if path.is_dir() and is_replaceable(path):
             path.rename(folder / _COMMITTED / _OLD_BUNDLE)
     elif _CHECKPOINT.fullmatch(name):

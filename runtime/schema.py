@@ -14,7 +14,7 @@ from sonew_compiled.runtime.shown import shown
 
 Check: TypeAlias = Callable[[object, str], Any]
 
-# The largest integer that every reader of JSON has exactly.
+# The largest integer that every JSON reader represents exactly.
 _EXACT = 2**53
 
 

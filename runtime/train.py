@@ -239,7 +239,8 @@ class _Run:
                         images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
                     )
                     epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
-                    # Before the checkpoint: a resumed run drops a line too many, and would never write a missing one.
+                    # The line is written before the checkpoint. A resumed run drops a line too many, but would never
+                    # write a missing one.
                     self.files.append(metrics)
                     self.reporter.epoch(metrics)
                     if self.step % every == 0 and self.step < stop:

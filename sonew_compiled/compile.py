@@ -168,7 +168,7 @@ def compile_training(
     what = f"{model} with {described['name']}"
     adapted = [adapt(stablehlo, target, what=what) for target in resolved]
     built = []
-    # JAX computes what is to come out while IREE's compiler, a process of its own, is at work.
+    # JAX computes the expected results while IREE's compiler runs in a process of its own.
     reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
     tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
     expected = in_background(reference.calls) if tried else None

@@ -24,9 +24,9 @@ _MOVES = frozenset(
         *("transpose", "optimization_barrier", "reduce_precision"),
     }
 )
-# Of these, those that give the very value if neither shape nor dtype changes.
+# The subset that gives the same value if neither shape nor dtype changes.
 _COPIES = frozenset({"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "optimization_barrier"})
-# A value that is one of several in each of several choices could have any product of them.
+# A value that goes through several choices could have any product of their factors.
 _MOST_FACTORS = 16
 
 

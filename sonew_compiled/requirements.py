@@ -14,7 +14,7 @@ from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
 from sonew_compiled.recurrence import Recurrence, dependents
 
-# What buffers hold here; of float8 and complex numbers there is no path through all targets.
+# The dtypes that buffers hold. Float8 and complex numbers have no path through all targets.
 _DTYPES = frozenset(
     {
         *("float32", "float16", "bfloat16", "bool", "int8", "int16", "int32", "int64"),

@@ -33,7 +33,8 @@ from sonew_compiled.requirements import (
 )
 from sonew_compiled.rules import lowering_parameters
 
-# The trees of the training state. Of another kind of state, `_first_state` makes a tree and `_update` its next value.
+# The trees of the training state. For another kind of state, `_first_state` makes its tree and `_update` the next
+# value.
 _PARAMS = Role.PARAMETER.root
 _OPTIMIZER = Role.OPTIMIZER.root
 
@@ -320,7 +321,7 @@ def _trace(
     kept_leaves = [leaves[index] for index in kept]
     arguments = [arguments[index] for index in kept]
 
-    # For processors, whatever device JAX would take here: what is special to one is the targets' to add.
+    # Lowered for processors, whatever device JAX would take here. The targets add what is special to each.
     traced = jax.jit(flat, keep_unused=True).trace(*kept_leaves)
     lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
     out = jax.tree.leaves(lowered.out_info)

@@ -26,10 +26,11 @@ from sonew_compiled.runtime.manifest import TensorSpec
 STEP = "train_step"
 STEPS = 20
 
-# As the runtime does in its own process: else what first writes memory that a step allocates pays for its mapping.
+# The runtime does the same in its own process. Without it, the first write to memory that a step allocates pays for its
+# mapping.
 KEEP_MEMORY = {"GLIBC_TUNABLES": f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 40}"}
 
-# What the names that IREE gives its dispatches begin with, after the function's name and a number.
+# The start of the names that IREE gives its dispatches, after the function's name and a number.
 KINDS = {
     "matmul_like": "matrix products",
     "_encoding": "packing of their operands",

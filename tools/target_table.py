@@ -111,7 +111,7 @@ def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
                 return [each for target in targets for each in rows_of(setting, [target])]
             result = "refused" if isinstance(error, UsageError) else "failed"
             return [{**row, "target": targets[0], "result": result, "ran": False, "why": str(error)}]
-        # In a process of its own: threads of the software Vulkan driver keep both cores busy for as long as it lives.
+        # Runs in a process of its own: threads of the software Vulkan driver keep the cores busy as long as it lives.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             results = pool.submit(results_of_running, path, manifest.targets, model).result()
         return [{**row, "target": target.name, **each} for target, each in zip(manifest.targets, results, strict=True)]

@@ -37,7 +37,7 @@ def call_apart(task: str, **request: Any) -> dict[str, Any]:
         asked.write_text(json.dumps({"task": task, "arguments": request}), encoding="utf-8")
         command = [sys.executable, "-m", "sonew_compiled.bench._worker", str(asked), str(answered)]
         with log.open("wb") as stream:
-            # What the task leaves behind when it is killed, files and a compiler, goes with it.
+            # A killed task leaves files and a compiler behind; both go with it.
             environment = os.environ | {"TMPDIR": str(scratch)}
             code = run_to_end(command, output=stream, environment=environment).returncode
         if answered.exists():

@@ -26,7 +26,8 @@ from sonew_compiled.runtime import BoundData
 
 State = tuple[Any, Any]
 
-# In what a JAX user would compute the loss and the update for each policy; how the state is stored, the policy says.
+# The dtype in which a JAX user would compute the loss and the update under each policy. The policy itself says how the
+# state is stored.
 _COMPUTED = {
     "f32": (jnp.float32, jnp.float32),
     "bf16": (jnp.bfloat16, jnp.float32),
@@ -36,7 +37,7 @@ _COMPUTED = {
     "bf16-sr": (jnp.bfloat16, jnp.float32),
 }
 
-# By what batch the optimizers that look into the model find its layers, which are the same for every other.
+# Optimizers that look into the model find its layers with this batch. The layers are the same for every other batch.
 _ANY_SIZE = 2
 
 

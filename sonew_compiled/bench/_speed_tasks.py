@@ -37,11 +37,11 @@ from sonew_compiled.runtime import (
     train,
 )
 
-# Steps of the runtime's loop, and as many bare steps, that make a pair. The first of a block finds the caches as the
-# other kind left them, and does not count.
+# A pair is a block of this many steps of the runtime's loop and a block of as many bare steps. The first step of a
+# block finds the caches as the other kind left them, and does not count.
 _BLOCK = 4
-# So many times the pairs of other lines are for the loop, where what is sought is less than two steps of a kind differ
-# by, and for the update alone, whose few milliseconds are soon disturbed.
+# The loop and the update alone are measured in this many times as many pairs. What the loop adds is less than the
+# difference between two equal steps, and the update takes only a few milliseconds.
 _MORE_PAIRS = 4
 
 # What is compiled, by the name of its folder.
@@ -166,7 +166,8 @@ def measure_growth(settings: dict[str, Any]) -> dict[str, Any]:
 
     small_side, large_side = asked.growth_sides
     small, large = update(small_side), update(large_side)
-    # In turns, so that neither finds its state in a cache, as no update does after the products of a real step.
+    # The two are timed in turns, so that neither finds its state in a cache. In a real step no update does: the matrix
+    # products come before it.
     described = _compared(large, small, asked.pairs)
     per_parameter = (large_side / small_side) ** 2
     described |= {

@@ -26,7 +26,7 @@ STUDY_FILE = "study.journal"
 
 _LARGEST = 32 << 20
 _MOST_TRIALS = 10_000
-# Optuna's own, next to the journal while it writes.
+# Optuna keeps this file next to the journal while it writes.
 _OPTUNAS_LOCK = STUDY_FILE + ".lock"
 
 _OPERATION = record({"op_code": integer(0, 100), "worker_id": text()}, others=anything)
@@ -123,5 +123,5 @@ def _sampler(optuna: Any, name: str, seed: int, first_trials: int) -> Any:
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # What is good of one setting depends on the others.
+        # The best value of one setting depends on the others.
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=first_trials, multivariate=True)

@@ -31,8 +31,8 @@ from sonew_compiled.trace import trace_update
 _PARAMETER_SCALE = 0.05
 _GRADIENT_SCALE = 1e-3
 
-# Updates take one of so many gradients after the other: the statistics of a single one have rank one, as in no
-# training, and nearly all of their pivots are bad. Fewer if they take more bytes than this.
+# Updates cycle through this many gradients. The statistics of a single gradient have rank one, which never happens in
+# training, and nearly all of their pivots are bad. There are fewer gradients if they take more bytes than this.
 _GRADIENTS = 8
 _GRADIENT_BYTES = 1 << 30
 

@@ -133,7 +133,7 @@ class _Bench:
         common |= compiled
         if kind == "static":
             return common
-        # Before a training, which then is not lost with it.
+        # This comes before the training, so that a failure here does not lose it.
         limits = self._roofline(run)
         if kind == "train":
             goals = list(self._plan.target_losses)

@@ -29,7 +29,7 @@ BEST_FILE = "best.json"
 RATE_FACTOR = 10.0
 """How far the search goes from the learning rate that ships, up and down; settings' records say how far they go."""
 
-# The learning rate matters most: the first trials have what ships, and its rate times these.
+# The learning rate matters most: the first trials have the preset's settings, with its rate times each of these.
 _FIRST_RATES = (1.0, 3.0, 1 / 3)
 
 
@@ -229,7 +229,7 @@ def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...
                     center=preset.values[setting.name],
                     factor=setting.search,
                     from_one=setting.from_one,
-                    # Short of the bound, which the rounding of a value could go over.
+                    # The range ends short of the bound, because rounding a value could take it over.
                     most=1 - setting.least if setting.from_one else 0.99 * setting.most,
                 )
             )

@@ -12,15 +12,15 @@ from sonew_compiled.runtime.dtypes import is_floating
 # Sums in another order differ by this much, relative to the number and to the tensor's largest.
 _RELATIVE = 1e-4
 _OF_LARGEST = 1e-5
-# What is left where numbers of about 1, such as updates at the rate that is tried, cancel.
+# Numbers of about 1, such as updates at the rate that is tried, leave this much where they cancel.
 _CANCELLED = 2.0**-21
-# As many times as far as JAX's own result moves when the inputs move in their last places.
+# A result may be off by this many times the distance that JAX's own moves when the inputs move in their last places.
 _TIMES_MOVED = 16.0
 # Roundings to a narrow dtype that fall to the other side.
 _PLACES = 4.0
-# Of a large tensor, the part that may be anything: where a sign or a choice hangs on a rounding.
+# The share of a large tensor that may be anything, because a sign or a choice depends on a rounding.
 _CHAOTIC, _LARGE = 1e-3, 1000
-# Of codes of 8 bits, the part that may be the next code.
+# The share of 8-bit codes that may be the next code.
 _NEXT_CODES = 0.02
 
 
@@ -58,7 +58,7 @@ def difference(got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndar
         far: np.ndarray = np.abs(np.subtract(here, there))
         size = np.abs(there)
         accepted = size * _relative(want.dtype) + _absolute(size, want.dtype) if floating else np.zeros(want.shape)
-        # A difference of infinities is no number, and is no less than anything.
+        # The difference of two infinities is NaN, for which no comparison holds.
         bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
     if _few(bad, far, want.dtype):
         return None

@@ -19,9 +19,9 @@ from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.xla import compile_artifact, compile_lowered
 
-# How often the inputs are moved: of large tensors once, which have elements enough to tell how far they move.
+# How often the inputs are moved. Once is enough for large tensors: their many elements tell how far results move.
 _MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**6
-# Of float32 inputs, relative: some last places.
+# How far float32 inputs are moved, relative to their size: a few last places.
 _LAST_PLACES = 2.0**-21
 
 Arrays = dict[str, np.ndarray]

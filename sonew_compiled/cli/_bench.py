@@ -102,7 +102,7 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
 
 def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
     _require_compiler()
-    import matplotlib as mpl  # looked for before hours of training, not after
+    import matplotlib as mpl  # found out before hours of training, not after
 
     assert mpl
     from sonew_compiled.bench.benchmark import run_plan

@@ -38,7 +38,7 @@ _EXTRAS = {
 }
 
 
-# Of an error that nobody foresaw, characters that are shown.
+# How many characters of an unforeseen error are shown.
 _LONGEST_FAULT = 200
 
 

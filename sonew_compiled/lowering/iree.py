@@ -32,15 +32,15 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
     with scratch_folder() as scratch:
         source, program, result = (scratch / f"module.{suffix}" for suffix in ("mlir", "vm.mlir", "vmfb"))
         source.write_bytes(stablehlo)
-        # By names without the folder's, which would be in the result.
+        # The names are relative, because the compiler writes them into the result.
         command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
         # The host program of one without branches needs no change, and so the compiler is started once.
         if changed := has_branches(stablehlo):
             command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", program.name]
         else:
             command += ["-o", result.name]
-        # The passes have verified the module; that the compiler does it again after each of its own passes takes a
-        # quarter of its time. It does so where something is wrong: then what it says is worth waiting for.
+        # The passes have verified the module. Verifying again after each of the compiler's own passes takes a quarter
+        # of its time. It is done only after a failure, where the better message is worth the wait.
         hurried = [*command, "--verify=false"]
         if target.verified_operation:
             hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")

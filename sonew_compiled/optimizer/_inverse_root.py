@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from sonew_compiled.optimizer._precision import in_float32, statistics_epsilon
 from sonew_compiled.optimizer._runtime_number import RuntimeNumber
 
-# A root is taken if this is what is left of the largest entry of `M - I`.
+# A root is accepted if the largest entry of `M - I` is at most this.
 _TOLERANCE = 0.1
 
-# The smallest eigenvalue that is counted on, of the damping: the matrix is rounded, too.
+# The smallest eigenvalue that is assumed, as a share of the damping: rounding moves the eigenvalues too.
 _ROUNDED = 0.25
 # How near to 1 the smallest eigenvalue is before the last step, which squares that.
 _CONVERGED = 1e-4

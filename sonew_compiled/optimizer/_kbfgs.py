@@ -167,7 +167,7 @@ def kbfgs(
         updates = split(layers, steps, params)
         moved = optax.apply_updates(params, updates)
 
-        # So many times the mean loss has the derivatives of the examples' own losses.
+        # The derivatives of an example's own loss are this many times those of the mean loss.
         examples = next(iter(inputs.values())).shape[0]
         _, after = tapped(moved, signals.batch, jnp.asarray(examples, jnp.float32))
         old_leaves, new_leaves = jax.tree.leaves(params), jax.tree.leaves(moved)

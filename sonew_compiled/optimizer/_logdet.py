@@ -148,11 +148,11 @@ def _solve(
     factors: list[list[jax.Array]] = [[] for _ in range(b + 1)]
     for k in range(b, 0, -1):
         pivot = matrix[k][k]
-        # What comes of a bad one is no number, and is not used. The first is an entry of the diagonal itself: if that
-        # is no number, `s` is none either.
+        # A bad pivot gives NaN, which is not used. The first pivot is an entry of the diagonal itself: if that is NaN,
+        # so is `s`.
         if k < b or not is_damped:
             defined = defined & (pivot > 0)
-        # One division for many, but where there is one anyway.
+        # One division serves all entries; a single one is divided directly.
         inverse = one / pivot
         factors[k] = [matrix[k][q] * inverse if k > 1 else matrix[k][q] / pivot for q in range(k)]
         for p in range(k):

@@ -182,8 +182,8 @@ def _move(
     products = _sums(sketch * g)
     damping = alpha + eps
     weights = products / (damping + shrunk.astype(c.dtype))
-    # Row by row: of a product of a matrix with a vector, and of a sum that is one, IREE 3.13 keeps the result, a tensor
-    # like the parameters, on the stack where it is rounded after.
+    # The product is taken row by row. IREE 3.13 keeps the result of a product of a matrix and a vector, or of a sum
+    # that is one, on the stack if it is rounded afterwards. The result here is as large as a parameter.
     along = sum(weight * row for weight, row in zip(weights, sketch, strict=True))
     return (g - along) / damping, alpha, sketch
 

@@ -142,7 +142,8 @@ def _turned(statistics: Any, bases: Any) -> Any:
     for alike in _alike([len(matrix) for matrix in matrices]):
         stack, old = (jnp.stack([arrays[index] for index in alike]) for arrays in (matrices, turned))
         new = jax.vmap(power_step, (0, 0, None))(stack, old, ridge)
-        # Never: no entry of a basis is that large. But the next are turned only when that is known.
+        # No entry of a basis is that large, so this is never true. It orders the work: the next entries are turned only
+        # when it is known.
         ridge = ridge + jnp.where(new[0, 0, 0] > 2, 1, 0)
         for position, index in enumerate(alike):
             turned[index] = new[position]

@@ -225,8 +225,8 @@ def _update_leaf(
     m2 = options.b1 * m2 + (1 - options.b1) * g2
     gained = (1 - options.b2) * g2
     H = [options.b2 * chain.view(h) + gained * chain.shift(g2, d) for d, h in enumerate(bands)]
-    # The bias correction of a whole tensor is one number, `X(c H) = X(H) / c`, and grafting takes no notice of numbers
-    # that `u` is multiplied by: no entry of `m` or `H` is corrected, but what is compared with them, and lengths.
+    # The bias correction of a whole tensor is one number, and `X(c H) = X(H) / c`. Grafting ignores the scale of `u`.
+    # So no entry of `m` or `H` is corrected; only lengths, and what is compared with the entries, are.
     of_m, of_H = unbias(options.b1, count, dtype), unbias(options.b2, count, dtype)
     root = jnp.sqrt(of_H)
     graft_eps = options.graft_eps / root

@@ -31,8 +31,8 @@ class LayerSignals(NamedTuple):
     derivatives: dict[str, jax.Array]
 
 
-# One function a loss, so that two passes in one step are two calls of one function of the traced module, to which
-# every pass does the same.
+# Each loss has one function. Two backward passes in one step are then two calls of one function of the traced module,
+# and every compiler pass treats both alike.
 @functools.lru_cache(maxsize=32)
 def tapped_backward(loss: Loss, optimizer: str) -> Callable[[Any, Any, Any], tuple[jax.Array, LayerSignals]]:
     """`backward(params, batch, cotangent) -> (loss, LayerSignals)`, with one forward and one backward pass.

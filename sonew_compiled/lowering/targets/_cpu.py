@@ -97,10 +97,10 @@ arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 _WIDE = "avx512f"
 _NATIVE_BF16 = "avx512bf16"
 
-# Of processors with it, stores that leave out the caches have been measured; of Arm's they have not.
+# Stores that bypass the caches have been measured on processors with it, and not on Arm's.
 _BYPASSING = "avx"
-# With its gradients and its state a matrix of so many bytes is larger than the caches of a core's own, and than the
-# shares of those that cores have in common: nothing of what a kernel writes is there when the next one reads it.
+# A matrix of this many bytes, with its gradients and its state, exceeds a core's own caches and its share of the common
+# ones. Nothing that a kernel writes is still cached when the next one reads it.
 _BYPASS = 16 << 20
 
 

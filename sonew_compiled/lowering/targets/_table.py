@@ -37,7 +37,7 @@ def _vmvx(model: str) -> Target:
     assert not model
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
     *emulation, rounding = _cpu.EMULATION
-    # What is written out is what is left after 16-bit arithmetic has become float32's.
+    # The pass expands the arithmetic that is left after 16-bit arithmetic has become float32.
     passes = (
         *OWNERSHIP,
         "widen-operands",
@@ -93,7 +93,7 @@ def _vulkan(model: str) -> Target:
     )
 
 
-# Where they leave it: in what a model computes on its bits.
+# The passes leave bfloat16 only where a model computes on its bits.
 _SPIRV_LACKS = ("bf16",)
 
 _GPU_PASSES = (
@@ -161,8 +161,8 @@ def _metal(model: str) -> Target:
     )
 
 
-# Of each generation the smallest topology, and the configuration in which JAX has one device a chip: the two cores of a
-# v4 are one there.
+# The smallest topology of each generation, and the configuration in which JAX has one device a chip: it joins the two
+# cores of a v4.
 _TPUS = {"v5e": ("v5e:2x2", "default"), "v4": ("v4:2x2x1", "megacore"), "v6e": ("v6e:2x2", "default")}
 
 
