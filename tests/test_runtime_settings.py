@@ -154,9 +154,11 @@ def test_a_manifest_without_the_default_is_refused(refusal: Callable[..., str], 
     manifest = json.loads(path.read_text(encoding="utf-8"))
     manifest["optimizer"]["b1"] = "much"
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    assert "train_step takes b1, for which the optimizer has 'much'" in refusal(
+    assert "train_step takes 'b1', for which the optimizer has 'much'" in refusal(
         SonewError, lambda: open_bundle(path.parent)
     )
     del manifest["optimizer"]["b1"]
     path.write_text(json.dumps(manifest), encoding="utf-8")
-    assert "train_step takes b1" in refusal(SonewError, lambda: open_bundle(path.parent))
+    assert "train_step takes 'b1', for which the optimizer has None" in refusal(
+        SonewError, lambda: open_bundle(path.parent)
+    )
