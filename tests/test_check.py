@@ -288,6 +288,11 @@ def test_rounding_is_let_through_and_no_more() -> None:
     narrow = want.astype(ml_dtypes.bfloat16)
     assert not far((want * 1.005).astype(ml_dtypes.bfloat16), narrow)
     assert far((want * 1.2).astype(ml_dtypes.bfloat16), narrow)
+    # So what was computed in 16 bits and is given in 32, and nothing else.
+    near, farther = ((want * factor).astype(ml_dtypes.bfloat16).astype(np.float32) for factor in (1.005, 1.2))
+    assert not far(near, narrow.astype(np.float32))
+    assert far(farther, narrow.astype(np.float32))
+    assert far(want * np.float32(1.005), narrow.astype(np.float32))
     # One of two thousand may hang on a sign, a row may not; of a small tensor none may.
     wrong = want.copy()
     wrong[5] = 7

@@ -18,6 +18,7 @@ _CANCELLED = 2.0**-21
 _TIMES_MOVED = 16.0
 # Roundings to a narrow dtype that fall to the other side.
 _PLACES = 4.0
+_BFLOAT16 = 2.0**-7
 # The share of a large tensor that may be anything, because a sign or a choice depends on a rounding.
 _CHAOTIC, _LARGE = 1e-3, 1000
 # The share of 8-bit codes that may be the next code.
@@ -57,7 +58,8 @@ def difference(got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndar
     with np.errstate(invalid="ignore"):
         far: np.ndarray = np.abs(np.subtract(here, there))
         size = np.abs(there)
-        accepted = size * _relative(want.dtype) + _absolute(size, want.dtype) if floating else np.zeros(want.shape)
+        epsilon = _epsilon(here, there, want.dtype)
+        accepted = size * _relative(epsilon) + _absolute(size, epsilon) if floating else np.zeros(want.shape)
         # The difference of two infinities is NaN, for which no comparison holds.
         bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
     if _few(bad, far, want.dtype):
@@ -79,14 +81,14 @@ def _few(bad: np.ndarray, far: np.ndarray, dtype: np.dtype) -> bool:
     return int(bad.sum()) <= allowed
 
 
-def _relative(dtype: np.dtype) -> float:
-    return max(_RELATIVE, _PLACES * _epsilon(dtype))
+def _relative(epsilon: float) -> float:
+    return max(_RELATIVE, _PLACES * epsilon)
 
 
-def _absolute(size: np.ndarray, dtype: np.dtype) -> float:
+def _absolute(size: np.ndarray, epsilon: float) -> float:
     finite = size[np.isfinite(size)]
     largest = float(finite.max()) if finite.size else 0.0
-    return largest * max(_OF_LARGEST, _epsilon(dtype) / _PLACES) + _CANCELLED
+    return largest * max(_OF_LARGEST, epsilon / _PLACES) + _CANCELLED
 
 
 def movement(results: list[np.ndarray], want: np.ndarray) -> np.ndarray:
@@ -109,5 +111,12 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
     return np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))
 
 
-def _epsilon(dtype: np.dtype) -> float:
-    return {2: 2.0**-7 if dtype.name == "bfloat16" else 2.0**-10}.get(dtype.itemsize, 2.0**-23)
+def _epsilon(here: np.ndarray, there: np.ndarray, dtype: np.dtype) -> float:
+    """From 1 to the next number, of the dtype in which both results, here widened, were computed.
+
+    Where arithmetic is of 16 bits, float32 results hold nothing but what bfloat16 has.
+    """
+    if dtype.itemsize == 2:
+        return _BFLOAT16 if dtype.name == "bfloat16" else 2.0**-10
+    rounded = dtype == np.float32 and not any((each.view(np.uint32) & 0xFFFF).any() for each in (here, there))
+    return _BFLOAT16 if rounded else 2.0**-23
