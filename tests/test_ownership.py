@@ -305,7 +305,7 @@ def test_compiles_for_devices_that_are_not_here(target: str) -> None:
         assert _compiled(function, inputs[0], target)
 
 
-# ----- training
+# ----- training: what `tests/agreement/` has no row for
 
 
 FIELDS = {"x": jax.ShapeDtypeStruct((8, 5), jnp.float32)}
@@ -325,27 +325,9 @@ def _tied(params: dict[str, Array], batch: dict[str, Array]) -> Array:
     return _score(params, x + lax.fori_loop(0, 4, lambda i, c: jnp.tanh(c @ params["m"]), x))
 
 
-def _equilibrium(params: dict[str, Array], batch: dict[str, Array]) -> Array:
-    x = jnp.tanh(batch["x"] @ params["w"])
-
-    def step(z: Array) -> Array:
-        return jnp.tanh(z @ params["m"] * 0.3 + x)
-
-    rest = lax.while_loop(
-        lambda s: (jnp.linalg.norm(s[0] - s[1]) > 1e-4) & (s[2] < 30),
-        lambda s: (step(s[0]), s[0], s[2] + 1),
-        (x, x + 1.0, 0),
-    )
-    return _score(params, step(lax.stop_gradient(rest[0])))
-
-
 def _permuted(params: dict[str, Array], batch: dict[str, Array]) -> Array:
     x = jnp.tanh(batch["x"] @ params["w"] @ params["m"])
     return _score(params, x * jax.random.permutation(jax.random.key(3), x))
-
-
-def _sorting(params: dict[str, Array], batch: dict[str, Array]) -> Array:
-    return jnp.mean(jnp.sort((batch["x"] @ params["w"] @ params["m"])[:, 0])[:3]) + _score(params, params["m"])
 
 
 def _of_bits(params: dict[str, Array], batch: dict[str, Array]) -> Array:
@@ -367,10 +349,6 @@ def _guard(rate: Array) -> optax.GradientTransformation:
 
 
 TRAINED = {
-    "tied layers": (_tied, optax.sgd),
-    "equilibrium": (_equilibrium, optax.sgd),
-    "permuted": (_permuted, optax.sgd),
-    "sorting": (_sorting, optax.sgd),
     "of bits": (_of_bits, optax.sgd),
     "guarded": (_tied, _guard),
     "apply_if_finite": (_permuted, lambda rate: optax.apply_if_finite(optax.adam(rate), 3)),

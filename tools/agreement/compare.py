@@ -1,0 +1,153 @@
+"""A case compiled as the product compiles it, run on devices, and compared with JAX in all that it gives and leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agreement.case import Case
+from agreement.oracle import Arrays, Oracle
+from sonew_compiled.compile import compile_training
+from sonew_compiled.runtime import Program, TrainingState, open_bundle, open_device
+
+_SEED = 3
+# Races show now and then.
+_CHAINS = 3
+
+# Beyond this part of a tensor's largest number, and this much, a difference is looked into.
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
+
+DEVICES = {"local-task": "cpu", "local-sync": "cpu", "vmvx": "vmvx"}
+"""What a case can be run on, with the target that is compiled for it; bytecode runs on one core."""
+
+
+def disagreements(
+    case: Case,
+    *,
+    devices: Sequence[str] = ("local-task",),
+    steps: int = 2,
+    chained: int = 0,
+    rate: float = 1.0,
+) -> list[str]:
+    """Where the compiled case differs from JAX; empty if it does not.
+
+    Compared are `init`; `steps` steps, each from JAX's state; `chained` steps, each from the state that the one before
+    left, three times; `eval_step`. All but the chain are called twice. What a function must leave as it is, it does.
+
+    Args:
+      case: the model with its optimizer.
+      devices: of `DEVICES`.
+      steps: how many single steps.
+      chained: how many steps in a row.
+      rate: the learning rate; where it is small, gradients count for little beside the parameters they change.
+
+    Returns:
+      A line for each tensor that differs: device, function, tensor, and by how much.
+
+    Raises:
+      SonewError: the case is not compiled.
+    """
+    oracle = Oracle(case, rate)
+    with tempfile.TemporaryDirectory(prefix="sonew-agreement-") as folder:
+        path = Path(folder, "bundle")
+        compile_training(
+            case.loss,
+            case.init,
+            case.optimizer,
+            dict(case.batch),
+            output=path,
+            targets=tuple(dict.fromkeys(DEVICES[name] for name in devices)),
+            learning_rate=rate,
+            check=False,
+        )
+        bundle = open_bundle(path)
+        found: list[str] = []
+        for name in devices:
+            only = tuple(each for each in bundle.manifest.targets if each.name == DEVICES[name])
+            chosen = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, targets=only))
+            device = open_device("local-sync" if name == "vmvx" else name)
+            try:
+                run = _Run(oracle, Program.load(chosen, device))
+                found += [f"{name}: {line}" for line in run.disagreements(steps, chained)]
+            except Exception as error:  # whatever it is that a run ends with, it is a find
+                found.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+    return found
+
+
+class _Run:
+    def __init__(self, oracle: Oracle, program: Program) -> None:
+        self._oracle = oracle
+        self._program = program
+        self._rate = program.device.upload(oracle.rate)
+
+    def disagreements(self, steps: int, chained: int) -> Iterator[str]:
+        oracle = self._oracle
+        state = oracle.initial(_SEED)
+        try:
+            for _ in range(2):
+                made = TrainingState.initial(self._program, seed=_SEED)
+                yield from _off("init", made.download(), state, {})
+        except Exception as error:  # what else there is to find is found from JAX's state
+            yield f"init: {type(error).__name__}: {str(error)[:300]}"
+        batches = [oracle.batch(number) for number in range(chained)]
+        for _ in range(_CHAINS if chained else 0):
+            here, got = TrainingState.from_arrays(self._program, state), dict[str, np.ndarray]()
+            for number, batch in enumerate(batches, 1):
+                loss = here.step(self._program.upload_batch(batch), self._rate)
+                got[f"loss {number}"] = np.float32(loss)
+            yield from self._compared("chain", here.download() | got, state, batches)
+        for number in range(steps):
+            batch = oracle.batch(100 + number)
+            for function in ("eval_step", "train_step"):
+                yield from self._called_twice(function, state, batch)
+            state = {name: array for name, array in oracle.call("train_step", state, batch).items() if name != "loss"}
+
+    def _called_twice(self, function: str, state: Arrays, batch: Arrays) -> Iterator[str]:
+        program = self._program
+        fields = program.upload_batch(batch, function=function)
+        here = TrainingState.from_arrays(program, state)
+        for _ in range(2):
+            if function == "train_step":
+                here = TrainingState.from_arrays(program, state)
+                loss = here.step(fields, self._rate)
+                got = here.download() | {"loss": np.float32(loss)}
+            else:
+                results = program.call(function, {**here.buffers, **fields})
+                got = {
+                    s.name: program.download(s, results[s.name]) for s in program.manifest.functions[function].outputs
+                }
+                yield from _off(f"state after {function}", here.download(), state, {})
+            yield from self._compared(function, got, state, [batch])
+        specs = {spec.name: spec for spec in program.manifest.functions[function].inputs if spec.name in fields}
+        left = {name.removeprefix("batch/"): program.download(spec, fields[name]) for name, spec in specs.items()}
+        yield from _off(f"batch after {function}", left, {name: batch[name] for name in left}, {})
+
+    def _compared(self, function: str, got: Arrays, state: Arrays, batches: Sequence[Arrays]) -> Iterator[str]:
+        oracle = self._oracle
+        want = oracle.chain(state, batches) if function == "chain" else oracle.call(function, state, batches[0])
+        if any(True for _ in _off(function, got, want, {})):
+            yield from _off(function, got, want, oracle.leeway(function, state, batches))
+
+
+def _off(
+    function: str, got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray], leeway: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    assert got.keys() == want.keys(), f"{function}: {sorted(got.keys() ^ want.keys())} are not in both"
+    for name, right in want.items():
+        here = got[name]
+        assert here.shape == right.shape, f"{function} {name}: shape {here.shape} where JAX has {right.shape}"
+        if here.size == 0:
+            continue
+        here, right = here.astype(np.float64), right.astype(np.float64)
+        same = (here == right) | (np.isnan(here) & np.isnan(right))
+        with np.errstate(invalid="ignore"):
+            distance = np.where(same, 0, np.abs(here - right))
+        largest = np.abs(right[np.isfinite(right)]).max(initial=0.0)
+        allowed = np.maximum(_RELATIVE * largest + _ABSOLUTE, leeway.get(name, 0))
+        if not np.all(distance <= allowed):
+            at = np.unravel_index(np.argmax(np.where(np.isnan(distance), np.inf, distance)), distance.shape)
+            yield f"{function} {name}{list(map(int, at))}: {here[at]:.6g} where JAX has {right[at]:.6g}"

@@ -1,0 +1,127 @@
+"""What JAX computes for a case, by the names of a bundle's tensors, and how much of it float32 can tell."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from agreement.case import Case, values
+
+Arrays = dict[str, np.ndarray]
+
+# How far inputs are moved to see how much a result depends on their last bits.
+_NUDGE = 1e-6
+# XLA's code is called a few times; most of its time goes into making it fast.
+_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+class Oracle:
+    """The functions of a bundle, as `jax.jit` runs them on arrays by name."""
+
+    def __init__(self, case: Case, rate: float) -> None:
+        self.case = case
+        self.rate = np.float32(rate)
+        self._state = jax.eval_shape(self._init, jax.ShapeDtypeStruct((), jnp.int32))
+        self.names = _names(self._state)
+
+    def initial(self, seed: int) -> Arrays:
+        """The state of a seed."""
+        return _flat(jax.jit(self._init, compiler_options=_QUICKLY)(np.int32(seed)))
+
+    def batch(self, seed: int) -> Arrays:
+        """The fields of a batch."""
+        return values(self.case.batch, np.random.default_rng(seed))
+
+    def call(self, function: str, state: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> Arrays:
+        """`train_step` or `eval_step` in float32."""
+        return self._jitted(function)(dict(state), dict(batch))
+
+    def chain(self, state: Arrays, batches: Sequence[Arrays]) -> Arrays:
+        """Several steps, each with the state that the one before left, and the loss of each."""
+        return self._chained(self.call, state, batches)
+
+    def leeway(self, function: str, state: Arrays, batches: Sequence[Arrays]) -> Arrays:
+        """By how much a result may be off, for each tensor: what rounding and the last bits of the inputs change.
+
+        The function is computed in float32, in float64, and in float64 of inputs that differ by a millionth. Where a
+        program is well conditioned these agree to some 1e-6; where it compares numbers that are almost equal, or
+        sorts them, they do not, and no compiler is to blame for the side that it takes.
+        """
+        rng = np.random.default_rng(len(state))
+
+        def nudged(arrays: Mapping[str, np.ndarray]) -> Arrays:
+            return {
+                name: array * (1 + _NUDGE * rng.uniform(-1, 1, array.shape)) if _is_float(array) else array
+                for name, array in arrays.items()
+            }
+
+        def run(call: Callable[..., Arrays], state: Arrays, batches: Sequence[Arrays]) -> Arrays:
+            return self._chained(call, state, batches) if function == "chain" else call(function, state, batches[0])
+
+        narrow = run(self.call, state, batches)
+        exact = run(self._wide, state, batches)
+        moved = [run(self._wide, nudged(state), [nudged(each) for each in batches]) for _ in range(2)]
+        result = {}
+        for name, value in exact.items():
+            value = value.astype(np.float64)
+            spread = 50 * np.abs(narrow[name] - value) + sum(10 * np.abs(each[name] - value) for each in moved)
+            spread = np.where(np.isfinite(spread), spread, np.inf)
+            result[name] = spread.max(initial=0.0)
+        return result
+
+    def _wide(self, function: str, state: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> Arrays:
+        with jax.enable_x64(True):
+            return self._jitted(function)(_widened(state), _widened(batch))
+
+    def _chained(self, call: Callable[..., Arrays], state: Arrays, batches: Sequence[Arrays]) -> Arrays:
+        losses = {}
+        for number, batch in enumerate(batches, 1):
+            state = call("train_step", state, batch)
+            losses[f"loss {number}"] = state.pop("loss")
+        return state | losses
+
+    def _init(self, seed: Any) -> dict[str, Any]:
+        params = self.case.init(jax.random.key(seed, impl="threefry2x32"))
+        return {"params": params, "optimizer": self.case.optimizer(jnp.zeros((), jnp.float32)).init(params)}
+
+    @functools.cache  # noqa: B019 (an oracle lives no longer than its functions)
+    def _jitted(self, function: str) -> Callable[[Arrays, Arrays], Arrays]:
+        case, tree = self.case, jax.tree.structure(self._state)
+
+        def run(arrays: Arrays, batch: Arrays) -> dict[str, Any]:
+            # A state from a computation in float32 has float64 beside integers of 32 bits: by name, not by tree.
+            state = jax.tree.unflatten(tree, [arrays[name] for name in self.names])
+            params = state["params"]
+            if function == "eval_step":
+                one = lambda example: case.loss(params, jax.tree.map(lambda x: x[None], example))  # noqa: E731
+                return {"losses": jax.vmap(one)(batch)}
+            loss, grads = jax.value_and_grad(case.loss)(params, batch)
+            updates, optimizer = case.optimizer(jnp.asarray(self.rate)).update(grads, state["optimizer"], params)
+            after = {"params": optax.apply_updates(params, updates), "optimizer": optimizer}
+            return dict(zip(_names(after), jax.tree.leaves(after), strict=True)) | {"loss": loss}
+
+        jitted = jax.jit(run, compiler_options=_QUICKLY)
+        return lambda state, batch: {name: np.asarray(each) for name, each in jitted(state, batch).items()}
+
+
+def _names(tree: Any) -> list[str]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+
+
+def _flat(tree: Any) -> Arrays:
+    return dict(zip(_names(tree), map(np.asarray, jax.tree.leaves(tree)), strict=True))
+
+
+def _is_float(array: np.ndarray) -> bool:
+    return bool(jnp.issubdtype(array.dtype, jnp.floating))
+
+
+def _widened(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {name: array.astype(np.float64) if _is_float(array) else array for name, array in arrays.items()}

@@ -1,0 +1,93 @@
+"""Tables of operations, one row a case, compiled together and judged one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from agreement.case import Case, combine, weighed
+from agreement.compare import disagreements
+
+STEPS = 10
+
+BATCH = {"x": jax.ShapeDtypeStruct((6, 5), jnp.float32), "i": jax.ShapeDtypeStruct((6,), jnp.int32)}
+"""What most rows read: normal numbers, and integers from 0 to 4."""
+
+
+def row(
+    output: Callable[[Any, Any], jax.Array],
+    params: Mapping[str, tuple[int, ...]] | Callable[[jax.Array], Any],
+    *,
+    batch: Mapping[str, tuple[int, ...] | jax.ShapeDtypeStruct] = BATCH,
+    optimizer: Callable[[Any], optax.GradientTransformation] = optax.sgd,
+) -> Case:
+    """A case whose loss is the mean of a smooth function of `output(params, batch)`.
+
+    Args:
+      output: any array, of booleans, integers or numbers.
+      params: `init`, or the shapes of parameters, which then are constants.
+      batch: the fields; a shape alone is of float32.
+      optimizer: from a learning rate.
+    """
+
+    def drawn(key: jax.Array) -> dict[str, jax.Array]:
+        del key  # random numbers would be most of what there is to compile
+        assert not callable(params)
+        rng = np.random.default_rng(0)
+        return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in params.items()}
+
+    def loss(p: Any, b: Any) -> jax.Array:
+        return weighed(output(p, b)).astype(jnp.float32)
+
+    fields = {
+        name: jax.ShapeDtypeStruct(spec, jnp.float32) if isinstance(spec, tuple) else spec
+        for name, spec in batch.items()
+    }
+    init = params if callable(params) else drawn
+    return Case(init=init, loss=loss, optimizer=optimizer, batch=fields)
+
+
+class Table:
+    """Rows that are compiled together; where that fails without a name in halves."""
+
+    def __init__(self, rows: Mapping[str, Case], *, group: int = 30, rate: float = 1.0, trained: bool = True) -> None:
+        self.rows = rows
+        self._rate = rate
+        self._steps, self._chained = (1, STEPS) if trained else (0, 0)
+        alike: list[list[str]] = []
+        for name, case in rows.items():  # what is compiled together has one batch
+            fitting = [names for names in alike if rows[names[0]].batch == case.batch and len(names) < group]
+            fitting[0].append(name) if fitting else alike.append([name])
+        self._groups = alike
+        self._found: dict[str, list[str]] = {}
+
+    def disagreements(self, name: str) -> list[str]:
+        """What differs from JAX of a row over ten steps, and what of the rows together if no row does alone."""
+        if name not in self._found:
+            group = next(each for each in self._groups if name in each)
+            self._found |= self._judged(group)
+        return self._found[name]
+
+    def _judged(self, group: list[str]) -> dict[str, list[str]]:
+        together = self._tried(combine({each: self.rows[each] for each in group}) if group[1:] else self.rows[group[0]])
+        if not together or len(group) == 1:
+            return dict.fromkeys(group, together)
+        named = {each: [line for line in together if f"/{each}/" in line] for each in group}
+        if any(named.values()):  # the losses are of all
+            return named
+        half = len(group) // 2
+        apart = self._judged(group[:half]) | self._judged(group[half:])
+        if not any(apart.values()):
+            return {each: [f"together with {', '.join(group)}: {line}" for line in together] for each in group}
+        return apart
+
+    def _tried(self, case: Case) -> list[str]:
+        try:
+            return disagreements(case, steps=self._steps, chained=self._chained, rate=self._rate)
+        except Exception as error:  # a compiler's failure is a find like another
+            return [f"{type(error).__name__}: {str(error)[:300]}"]

@@ -1,0 +1,167 @@
+"""Random programs as straight lines of instructions, each of which is known to trace before it is taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+T = TypeVar("T")
+Function = Callable[..., Any]
+
+# Programs stay small: what is looked for are wrong numbers, not slow code.
+_LARGEST = 300
+_HIGHEST_RANK = 4
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a value: its type in a batch, and in that of one example which `eval_step` is traced with."""
+
+    whole: jax.ShapeDtypeStruct
+    single: jax.ShapeDtypeStruct
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in a batch."""
+        return tuple(self.whole.shape)
+
+    @property
+    def rank(self) -> int:
+        """How many axes it has."""
+        return len(self.whole.shape)
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.whole.shape)
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has the same shape in every batch."""
+        return tuple(self.whole.shape) == tuple(self.single.shape)
+
+    def is_(self, kind: str) -> bool:
+        """Whether it is of a kind: `float`, `int`, `bool` or `any`."""
+        kinds = {"float": jnp.floating, "int": jnp.integer, "bool": jnp.bool_, "any": np.generic}
+        return bool(jnp.issubdtype(self.whole.dtype, kinds[kind]))
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A function of earlier values, and how many it gives."""
+
+    function: Function
+    operands: tuple[int, ...]
+    count: int
+
+
+class Scope:
+    """Values that instructions can read, and the instructions that made them."""
+
+    def __init__(self, rng: np.random.Generator, inputs: Sequence[Value], *, depth: int = 0) -> None:
+        self.rng = rng
+        self.depth = depth
+        self.values = list(inputs)
+        self.inputs = len(inputs)
+        self.instructions: list[Instruction] = []
+
+    def choice(self, options: Sequence[T]) -> T:
+        """One of several."""
+        return options[int(self.rng.integers(len(options)))]
+
+    def number(self, low: int, high: int) -> int:
+        """An integer from `low` to `high`."""
+        return int(self.rng.integers(low, high + 1))
+
+    def chance(self, probability: float) -> bool:
+        """True with a probability."""
+        return bool(self.rng.random() < probability)
+
+    def pick(self, kind: str = "float", *, rank: int = 0, where: Callable[[Value], bool] | None = None) -> int:
+        """The place of a value of a kind and at least a rank, later ones sooner.
+
+        Raises:
+          LookupError: there is none.
+        """
+        found = [
+            place
+            for place, value in enumerate(self.values)
+            if value.is_(kind) and value.rank >= rank and value.size and (where is None or where(value))
+        ]
+        if not found:
+            raise LookupError(kind)
+        weights = np.linspace(1, 3, len(found))
+        return int(self.rng.choice(found, p=weights / weights.sum()))
+
+    def add(self, function: Function, *operands: int) -> int:
+        """Adds an instruction, and gives the place of its first result.
+
+        Raises:
+          LookupError: it does not trace, or gives too much.
+        """
+        whole, single = (
+            _traced(function, [getattr(self.values[place], size) for place in operands]) for size in ("whole", "single")
+        )
+        if len(whole) != len(single):
+            raise LookupError("another number of results")
+        made = [Value(a, b) for a, b in zip(whole, single, strict=True)]
+        for value in made:
+            if value.size > _LARGEST or value.rank > _HIGHEST_RANK or value.rank != len(value.single.shape):
+                raise LookupError("too large")
+        self.instructions.append(Instruction(function, operands, len(made)))
+        self.values += made
+        return len(self.values) - len(made)
+
+    def program(self, results: Sequence[int]) -> Function:
+        """The instructions so far as a function of the inputs, which gives the values in some places."""
+        instructions, inputs, places = list(self.instructions), self.inputs, list(results)
+
+        def run(*arguments: Any) -> list[Any]:
+            assert len(arguments) == inputs
+            values = list(arguments)
+            for each in instructions:
+                values += _list(each.function(*(values[place] for place in each.operands)))
+            return [values[place] for place in places]
+
+        return run
+
+    def read_for(self, results: Sequence[int]) -> set[int]:
+        """The places of the inputs that the values in some places are computed of."""
+        first = self.inputs
+        makers: dict[int, Instruction] = {}
+        for each in self.instructions:
+            makers |= dict.fromkeys(range(first, first + each.count), each)
+            first += each.count
+        found, waiting = set(results), list(results)
+        while waiting:
+            maker = makers.get(waiting.pop())
+            new = [place for place in maker.operands if place not in found] if maker else []
+            found.update(new)
+            waiting += new
+        return {place for place in found if place < self.inputs}
+
+    def unread(self) -> list[int]:
+        """The places of values that nothing reads, the latest last."""
+        read = {place for each in self.instructions for place in each.operands}
+        return [place for place in range(self.inputs, len(self.values)) if place not in read]
+
+
+def _list(results: Any) -> list[Any]:
+    return list(results) if isinstance(results, list | tuple) else [results]
+
+
+def _traced(function: Function, arguments: Sequence[jax.ShapeDtypeStruct]) -> list[jax.ShapeDtypeStruct]:
+    try:
+        results = jax.eval_shape(lambda *a: _list(function(*a)), *arguments)
+    except (TypeError, ValueError, IndexError, NotImplementedError, ZeroDivisionError) as error:
+        raise LookupError(str(error)) from None
+    for each in results:
+        if each.dtype not in (jnp.float32, jnp.int32, jnp.uint32, jnp.bool_):
+            raise LookupError(f"a result of dtype {each.dtype}")
+    return list(results)

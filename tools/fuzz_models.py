@@ -1,0 +1,68 @@
+"""Compares random small programs, compiled as bundles, with JAX, and prints those that differ.
+
+    python tools/fuzz_models.py --programs 3000 --seed 100000
+    python tools/fuzz_models.py --only 100017        # one program, with its jaxpr
+
+Each program is one seed; docs/check.md says what they are. Modules of `--together` programs are compiled and run in
+processes of their own, so that a crash or an endless loop is a find as well; a module that differs is taken apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+_PATIENCE = 1200
+
+
+def _in_process(seeds: Sequence[int], options: Sequence[str]) -> str:
+    """What a process finds of these seeds; empty if nothing."""
+    command = [sys.executable, __file__, *options, "--only", *map(str, seeds)]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+    except subprocess.TimeoutExpired:
+        return f"programs {', '.join(map(str, seeds))}: not done after {_PATIENCE} s\n"
+    if process.returncode == 0:
+        return ""
+    if process.returncode == 1 and process.stdout:
+        return process.stdout
+    if len(seeds) > 1:
+        return "".join(_in_process([seed], options) for seed in seeds) or f"programs {seeds}: {process.stderr[-300:]}\n"
+    return f"program {seeds[0]}: ended with {process.returncode}: {process.stderr[-300:]}\n"
+
+
+def main() -> int:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=int, default=300, help="how many")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the first; the others follow")
+    parser.add_argument("--size", type=int, default=6, help="how many instructions a program has at most")
+    parser.add_argument("--together", type=int, default=12, help="how many are compiled as one module")
+    parser.add_argument("--devices", default="local-task,local-sync,vmvx", help="what they run on, joined by commas")
+    parser.add_argument("--only", type=int, nargs="+", metavar="SEED", help="these programs alone, in this process")
+    options = parser.parse_args()
+    if options.only:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        from agreement.fuzz import finds, report
+
+        found = finds(options.only, size=options.size, devices=options.devices.split(","))
+        text = report(found, size=options.size)
+        print(text, end="\n" if text else "")
+        return 1 if text else 0
+    count, start = 0, time.monotonic()
+    for first in range(options.seed, options.seed + options.programs, options.together):
+        seeds = range(first, min(first + options.together, options.seed + options.programs))
+        if text := _in_process(seeds, ["--devices", options.devices, "--size", str(options.size)]):
+            count += sum(line.startswith("program") for line in text.splitlines())
+            print(text, flush=True)
+        done = seeds[-1] + 1 - options.seed
+        print(f"{done} programs in {time.monotonic() - start:.0f} s, {count} finds", file=sys.stderr, flush=True)
+    return 1 if count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
