@@ -45,6 +45,7 @@ from sonew_compiled.passes.target import (
     guard_powers,
     own_operands,
     pad_windows,
+    round_products,
     select_export,
     stream_rows,
     truncate_conversions,
@@ -77,6 +78,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             loss_scaling.PASS,
         ),
         "target": (
+            round_products.PASS,
             emulate_contractions.PASS,
             emulate_arithmetic.PASS,
             emulate_rounding.PASS,

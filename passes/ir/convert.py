@@ -42,6 +42,12 @@ def compute_in_float32(op: ir.Operation) -> None:
         for value in (*block.arguments, *(result for inner in block.operations for result in inner.operation.results)):
             if is_half(element_type(value)):
                 value.set_type(with_element(value, wide))
+    round_from_float32(op)
+
+
+def round_from_float32(op: ir.Operation) -> None:
+    """Give the operation float32 results, and round what was a 16-bit one after it."""
+    wide = ir.F32Type.get()
     for result in op.results:
         had = element_type(result)
         if is_half(had):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from sonew_compiled.passes.ir.convert import compute_in_float32
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.operations import MOVES
+from sonew_compiled.passes.ir.operations import CONTRACTIONS, MOVES
 from sonew_compiled.passes.ir.types import element_type, has_element, is_half
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
@@ -25,7 +25,8 @@ def emulate_arithmetic(module: ir.Module) -> None:
         tensors = [v for v in (*op.operands, *op.results) if isinstance(v.type, ir.RankedTensorType)]
         touched = any(is_half(element_type(v)) for v in tensors)
         constants = any(inner.name == "stablehlo.constant" for inner in operations_in(op))
-        if touched and op.name not in MOVES and not (constants or _is_rounding(op) or _in_region(op)):
+        kept = op.name in (*MOVES, *CONTRACTIONS)
+        if touched and not (kept or constants or _is_rounding(op) or _in_region(op)):
             compute_in_float32(op)
 
 

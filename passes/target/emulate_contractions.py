@@ -4,6 +4,9 @@ The operands, which were rounded to 16 bits before, are widened, and the product
 product of two such numbers fits float32, since bfloat16 has 8 significant bits and float16 has 11, and the sums are
 float32 either way. It is as fast as a float32 product. Native code for 16-bit operands is not, where there are no
 units.
+
+Where there are (`native`), matrix products of two operands of that type are left. Convolutions are not: IREE's code for
+them does not use the units.
 """
 
 from __future__ import annotations
@@ -13,13 +16,20 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
 from sonew_compiled.passes.ir.types import element_type, is_half
 from sonew_compiled.passes.ir.uses import operations_in
-from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.record import Option, Pass, read_half
 
 
-def emulate_contractions(module: ir.Module) -> None:
-    """Widen the operands of every contraction with 16-bit ones; a 16-bit result is rounded from the float32 one."""
+def emulate_contractions(module: ir.Module, *, native: str) -> None:
+    """Widen the operands of every contraction with 16-bit ones; a 16-bit result is rounded from the float32 one.
+
+    Args:
+      module: with contractions of 16-bit operands.
+      native: the type of the operands of matrix products that are left, `bf16` or `f16`; empty for none.
+    """
     for op in operations_in(module.operation):
-        if op.name in CONTRACTIONS and any(is_half(element_type(each)) for each in op.operands):
+        if op.name not in CONTRACTIONS or not any(is_half(element_type(each)) for each in op.operands):
+            continue
+        if op.name != "stablehlo.dot_general" or any(str(element_type(each)) != native for each in op.operands):
             compute_in_float32(op)
 
 
@@ -28,4 +38,12 @@ PASS = Pass(
     summary="do 16-bit matrix products in float32",
     description=__doc__,
     run=emulate_contractions,
+    options=(
+        Option(
+            name="native",
+            default="",
+            help="the type of operands that the processor has units for, bf16 or f16; none by default",
+            read=read_half,
+        ),
+    ),
 )

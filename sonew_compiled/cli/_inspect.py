@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ def _described(bundle: Bundle) -> dict[str, Any]:
     described: dict[str, Any] = json.loads(manifest.to_json())
     return described | {
         "bundle": str(bundle.path),
+        "units": {target.name: _units(bundle, target) for target in manifest.targets},
         "parameters": manifest.parameter_count,
         "state_bytes": manifest.state_bytes,
         "state_bytes_per_parameter": round(manifest.state_bytes / max(manifest.parameter_count, 1), 2),
@@ -84,15 +86,30 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
         place = f"{target.driver} {target.cpu or target.machine}".strip() if target else ""
         files.add_row(name, f"{file.size:,}", target.name if target else "", place, file.sha256[:12])
     console.print(functions, "", files)
-    described = [target for target in manifest.targets if target.kernels or target.programs]
-    if described:
-        console.print("")
-    for target in described:
-        console.print(f"{target.name}: {_kernel_figures(target) if target.kernels else _program_figures(target)}")
+    lines = [f"{target.name}: {figures}" for target in manifest.targets for figures in _figures(bundle, target)]
+    if lines:
+        console.print("", *lines, sep="\n")
     if kernels:
         for table in (_kernel_table(manifest), _program_table(manifest)):
             if table.row_count:
                 console.print("", table)
+
+
+def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:
+    """What is known of a target's code without running it, in lines."""
+    if target.kernels:
+        yield _kernel_figures(target)
+    if target.programs:
+        yield _program_figures(target)
+    if units := _units(bundle, target):
+        yield "16-bit units: " + ", ".join(f"{count:,} {name}" for name, count in units.items())
+
+
+def _units(bundle: Bundle, target: TargetSpec) -> Mapping[str, int]:
+    """How often the code of an executable has each instruction for 16-bit numbers."""
+    from sonew_compiled.lowering.units import count_units
+
+    return count_units(bundle.read(target.file)) if target.file.endswith(".vmfb") else {}
 
 
 def _kernel_figures(target: TargetSpec) -> str:
@@ -172,11 +189,17 @@ def targets_command(as_json: bool) -> None:
         return
     from rich.table import Table
 
+    from sonew_compiled.lowering.targets import processor_names
+
     table = Table("target", "compile", "run", "devices", "reason", box=None, header_style="bold", pad_edge=False)
     for row in rows:
         can = ("yes" if row[key] else "no" for key in ("compile", "run"))
         table.add_row(row["name"], *can, ", ".join(row["devices"]), row["reason"])
     options.console().print(table)
+    names = ", ".join(name.partition(":")[2] for name in processor_names())
+    options.console().print(
+        f"\nand cpu:NAME for a model of processor: {names}; features are added by a +, as in cpu:aarch64+bf16"
+    )
 
 
 def _target_rows() -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What a bundle can be compiled for: names, the compiler's flags for each, what each cannot do, and what runs it."""
 
 from sonew_compiled.lowering.targets._cpu import pin_host as pin_host
+from sonew_compiled.lowering.targets._table import processor_names as processor_names
 from sonew_compiled.lowering.targets._table import resolve_target as resolve_target
 from sonew_compiled.lowering.targets._table import resolve_targets as resolve_targets
 from sonew_compiled.lowering.targets._table import target_names as target_names

@@ -12,15 +12,9 @@ from pathlib import Path
 
 from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.targets._processors import TRIPLES, find_processor
 from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
 from sonew_compiled.lowering.targets._tools import iree_compile
-
-# The levels of the x86-64 psABI, as flags of /proc/cpuinfo; each level includes those before it.
-_X86_64_LEVELS = {
-    "x86-64-v2": ("cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"),
-    "x86-64-v3": ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
-    "x86-64-v4": ("avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"),
-}
 
 # LLVM's name of a feature where /proc/cpuinfo spells it otherwise (punctuation apart).
 _CPUINFO_NAMES = {
@@ -74,28 +68,22 @@ _HALF_IS_ENOUGH = "znver"
 
 _HOST = "--iree-llvmcpu-target-cpu=host"
 
-# Baselines of the other instruction sets: every 64-bit Arm, and RISC-V with the extensions that Linux distributions
-# ask for (RV64GC).
-_BASELINES = {
-    "aarch64": ("aarch64-unknown-linux-gnu", "generic", ()),
-    "riscv64": (
-        "riscv64-unknown-linux-gnu",
-        "generic-rv64",
-        ("--iree-llvmcpu-target-abi=lp64d", "--iree-llvmcpu-target-cpu-features=+m,+a,+f,+d,+c"),
-    ),
-}
+# Linux distributions for RISC-V ask for these extensions (RV64GC).
+_RISCV_FLAGS = ("--iree-llvmcpu-target-abi=lp64d", "--iree-llvmcpu-target-cpu-features=+m,+a,+f,+d,+c")
 
 EMULATION = ("emulate-contractions", "emulate-arithmetic", "emulate-rounding")
 """What processors and IREE's bytecode need done to the module first.
 
-Few processors multiply 16-bit operands faster than float32 ones, and IREE's code for them is much slower. In 16-bit
-arithmetic IREE leaves out some of the roundings, and its bytecode has none.
+IREE's code for 16-bit operands is much slower than for float32 ones where the processor has no units for them. In
+16-bit arithmetic IREE leaves out some of the roundings, and its bytecode has none.
 """
 
 
-# What LLVM calls vectors of 512 bits, and the instructions that round vectors of float32 to bfloat16.
+# What LLVM calls vectors of 512 bits, the instructions that round vectors of float32 to bfloat16, and those of x86-64
+# and of Arm that multiply bfloat16 and sum in float32. IREE 3.13 does not use Intel's AMX.
 _WIDE = "avx512f"
-_NATIVE_BF16 = "avx512bf16"
+_ROUNDS_BF16 = "avx512bf16"
+_MULTIPLIES_BF16 = ("avx512bf16", "bf16")
 
 # Stores that bypass the caches have been measured on processors with it, and not on Arm's.
 _BYPASSING = "avx"
@@ -104,8 +92,15 @@ _BYPASSING = "avx"
 _BYPASS = 16 << 20
 
 
-def _for_processor(target: Target, cpu: str, features: Collection[str]) -> Target:
-    """The target with the flags and the passes for a processor with these features; both in LLVM's names."""
+def _for_processor(target: Target, cpu: str, features: Collection[str], *, units: bool) -> Target:
+    """The target with the flags and the passes for a processor.
+
+    Args:
+      target: what to change.
+      cpu: the processor, by LLVM's name.
+      features: likewise.
+      units: whether products of bfloat16 take the processor's units for them.
+    """
     if _WIDE in features and not cpu.startswith(_HALF_IS_ENOUGH):
         target = dataclasses.replace(
             target,
@@ -113,18 +108,21 @@ def _for_processor(target: Target, cpu: str, features: Collection[str]) -> Targe
             fallback_flags=(*target.fallback_flags, f"{_INNER_TILED}=false"),
             verified_operation=_INNER_TILED_OPERATION,
         )
-    return dataclasses.replace(target, passes=_passes(features))
+    return dataclasses.replace(target, passes=_passes(features, units=units))
 
 
-def _passes(features: Collection[str]) -> tuple[str, ...]:
+def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
     """The passes for processors with these features, in LLVM's names.
 
     Vectors are of two registers where these are small. The kernels round by conversions that stay what they are, so
     `emulate-rounding` comes after them.
     """
     kernels = f"stream-rows:lanes={16 if _WIDE in features else 8}"
-    if _NATIVE_BF16 in features:
+    if _ROUNDS_BF16 in features:
         kernels += ",native_bf16=1"
+    products: tuple[str, ...] = ("emulate-contractions",)
+    if units and not {*_MULTIPLIES_BF16}.isdisjoint(features):
+        products = ("round-products", "emulate-contractions:native=bf16")
     if _BYPASSING in features:
         kernels += f",bypass={_BYPASS}"
     return (
@@ -132,7 +130,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         "guard-powers",
         "widen-operands",
         "pad-windows",
-        "emulate-contractions",
+        *products,
         "emulate-arithmetic",
         kernels,
         "fence-contractions",
@@ -140,41 +138,39 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
     )
 
 
-MODELS = (*reversed(_X86_64_LEVELS), *_BASELINES)
-"""The processors that can be named, the more capable level first."""
-
-
 def cpu_target(model: str) -> Target:
-    """The target `cpu`, or `cpu:<model>`."""
+    """The target `cpu`, or `cpu:<model>`, where a model is as `find_processor` takes it.
+
+    Raises:
+      UsageError: there is no such feature.
+    """
     if not model:
         return Target(
             name="cpu",
             flags=(*_FLAGS, _HOST),
             fallback_flags=_FALLBACK_FLAGS,
-            passes=_passes(()),
+            passes=_passes((), units=False),
             driver=Driver.LOCAL,
             jax_platform="cpu",
             machine=platform.machine(),
         )
-    features: tuple[str, ...]
-    if model in _BASELINES:
-        triple, cpu, more = _BASELINES[model]
-        machine, features = model, ()
-    else:
-        levels = list(_X86_64_LEVELS)
-        features = tuple(sorted(f for level in levels[: levels.index(model) + 1] for f in _X86_64_LEVELS[level]))
-        triple, cpu, more, machine = "x86_64-unknown-linux-gnu", model, (), "x86_64"
+    processor = find_processor(model)
+    flags = [f"--iree-llvmcpu-target-triple={TRIPLES[processor.machine]}", f"--iree-llvmcpu-target-cpu={processor.cpu}"]
+    if processor.machine == "riscv64":
+        flags += _RISCV_FLAGS
+    if processor.added:
+        flags.append(f"--iree-llvmcpu-target-cpu-features={','.join(f'+{each}' for each in processor.added)}")
     target = Target(
         name=f"cpu:{model}",
-        flags=(*_FLAGS, f"--iree-llvmcpu-target-triple={triple}", f"--iree-llvmcpu-target-cpu={cpu}", *more),
+        flags=(*_FLAGS, *flags),
         fallback_flags=_FALLBACK_FLAGS,
         driver=Driver.LOCAL,
         jax_platform="cpu",
-        machine=machine,
-        cpu=cpu,
-        cpu_features=features,
+        machine=processor.machine,
+        cpu=processor.cpu,
+        cpu_features=processor.flags,
     )
-    return _for_processor(target, cpu, features)
+    return _for_processor(target, processor.cpu, processor.features, units=True)
 
 
 def pin_host(target: Target) -> Target:
@@ -190,7 +186,9 @@ def pin_host(target: Target) -> Target:
     if _HOST not in target.flags:
         return target
     cpu, features = _host()
-    return _for_processor(dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features)), cpu, features)
+    described = dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features))
+    # The units were measured on a processor that was named; the tests compare what `cpu` is with float32 products.
+    return _for_processor(described, cpu, features, units=False)
 
 
 @functools.cache

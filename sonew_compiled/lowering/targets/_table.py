@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from sonew_compiled.contract import Driver
 from sonew_compiled.errors import UsageError
-from sonew_compiled.lowering.targets import _cpu
+from sonew_compiled.lowering.targets import _cpu, _processors
 from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
 from sonew_compiled.lowering.targets._tools import has_libtpu
 
@@ -22,12 +22,15 @@ class _Family:
     Attributes:
       make: the target of a model, or of `""` where the family's own name is a target.
       models: the models of device that can be named, in the order in which a machine should try them.
+      named: further models that can be named and that `all` leaves out: each is one of `models` with more features, and
+        more can be added to either by a `+`, as in `aarch64+bf16`.
       default: the model that the family's own name means; empty where that is a target of its own.
       otherwise: what to take for a device that is not listed.
     """
 
     make: Callable[[str], Target]
     models: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
     default: str = ""
     otherwise: str = ""
 
@@ -101,6 +104,7 @@ _GPU_PASSES = (
     "guard-powers",
     "widen-operands",
     "pad-windows",
+    "round-products",
     "fork-stored",
     "gather-shifts",
     "fence-scatters",
@@ -183,7 +187,8 @@ _FAMILIES: Mapping[str, _Family] = MappingProxyType(
     {
         "cpu": _Family(
             make=_cpu.cpu_target,
-            models=_cpu.MODELS,
+            models=_processors.BASELINES,
+            named=_processors.PROCESSORS,
             otherwise="cpu, on a machine like the one that shall run it, names its processor in full",
         ),
         "vmvx": _Family(make=_vmvx),
@@ -214,6 +219,11 @@ def target_names() -> tuple[str, ...]:
     )
 
 
+def processor_names() -> tuple[str, ...]:
+    """The targets that name a model of processor, which `target_names` leaves out."""
+    return tuple(f"{family}:{model}" for family, each in _FAMILIES.items() for model in each.named)
+
+
 def resolve_target(name: str) -> Target:
     """The target of a name such as `cpu`, `vulkan:ada` or `cuda`, which is `cuda:sm_80`; capitals do not matter.
 
@@ -226,8 +236,8 @@ def resolve_target(name: str) -> Target:
         raise UsageError(f"unknown target {name!r}; give {ALL}, or one of {', '.join(target_names())}")
     if not colon:
         return each.make(each.default)
-    if model not in each.models:
-        names = ", ".join(f"{family}:{model}" for model in each.models)
+    if (model.partition("+")[0] if each.named else model) not in (*each.models, *each.named):
+        names = ", ".join(f"{family}:{model}" for model in (*each.models, *each.named))
         raise UsageError(
             f"unknown target {name!r}; give {family if not names else f'one of {names}'}"
             + (f" ({each.otherwise})" if each.otherwise else "")

@@ -1,0 +1,117 @@
+"""The units for products of 16-bit numbers that an executable uses, counted in its machine code."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+from sonew_compiled.lowering.vmfb import Code, read_code
+
+# With the prefix EVEX, in the map 0F38, by a prefix of the instruction's own (F3 or F2), the width W0, and an opcode.
+# Registers are in the other bits. Twenty-five bits are fixed, as other code has them once in thirty million places.
+_EVEX = re.compile(rb"\x62(?=...[\x52\x72])", re.DOTALL)
+_X86_64 = {(0x06, 0x52): "vdpbf16ps", (0x06, 0x72): "vcvtneps2bf16", (0x07, 0x72): "vcvtne2ps2bf16"}
+
+# Of the 32 bits of an instruction those that are not registers, and what they are.
+_AARCH64 = {
+    "bfmmla": (0xFFE0FC00, 0x6E40EC00),
+    "bfdot": (0xBFE0FC00, 0x2E40FC00),
+    "bfcvt": (0xFFFFFC00, 0x1E634000),
+    "bfcvtn": (0xBFFFFC00, 0x0EA16800),
+}
+
+# The same of the first 32 of AMD's, whose operations of 16-bit numbers are these.
+_AMD_OPERATIONS = {
+    "v_mfma": (0xFF800000, 0xD3800000, {*range(0x48, 0x4E), 0x5F, *range(0x60, 0x68)}),
+    "v_wmma": (0xFF800000, 0xCC000000, {*range(0x40, 0x44)}),
+}
+
+_PTX = re.compile(rb"^\s*(?:@\S+\s+)?(wgmma\.mma_async|wmma\.mma\.sync|mma\.sync)[\w.:]*\.b?f16\b", re.MULTILINE)
+_MSL = re.compile(rb"\b(simdgroup_multiply_accumulate)\b")
+_SPIRV_HEADER, _SPIRV = 5, {4459: "OpCooperativeMatrixMulAddKHR"}
+
+_PF_X = 1
+
+
+def count_units(executable: bytes) -> Mapping[str, int]:
+    """How often each instruction that multiplies or rounds 16-bit numbers in units for them stands in the code.
+
+    Args:
+      executable: a `.vmfb`.
+
+    Returns:
+      By the name that the manual of the processor or the language has. What does not occur is left out.
+
+    Raises:
+      ValueError: it is not an IREE executable.
+    """
+    found: Counter[str] = Counter()
+    for code in read_code(executable):
+        found.update(_FINDERS.get((code.kind, code.architecture if code.kind == "elf" else ""), _nothing)(code))
+    return dict(sorted(found.items()))
+
+
+def _nothing(_: Code) -> Iterator[str]:
+    return iter(())
+
+
+def _of_x86_64(code: Code) -> Iterator[str]:
+    for segment in _executable_segments(code.content):
+        for at in (found.start() for found in _EVEX.finditer(segment)):
+            _, first, second, _, opcode = segment[at : at + 5]
+            if first & 0x0F == 0x02 and (name := _X86_64.get((second & 0x87, opcode))) is not None:
+                yield name
+
+
+def _of_aarch64(code: Code) -> Iterator[str]:
+    for word in _words(code):
+        for name, (mask, value) in _AARCH64.items():
+            if word & mask == value:
+                yield name
+
+
+def _of_amd(code: Code) -> Iterator[str]:
+    for word in _words(code):
+        for name, (mask, value, operations) in _AMD_OPERATIONS.items():
+            if word & mask == value and word >> 16 & 0x7F in operations:
+                yield name
+
+
+def _of_text(pattern: re.Pattern[bytes]) -> Callable[[Code], Iterator[str]]:
+    return lambda code: (found[1].decode() for found in pattern.finditer(code.content))
+
+
+def _of_spirv(code: Code) -> Iterator[str]:
+    words = struct.unpack(f"<{len(code.content) // 4}I", code.content)
+    at = _SPIRV_HEADER
+    while at < len(words):
+        if (name := _SPIRV.get(words[at] & 0xFFFF)) is not None:
+            yield name
+        at += max(words[at] >> 16, 1)
+
+
+def _words(code: Code) -> Iterator[int]:
+    for segment in _executable_segments(code.content):
+        yield from (word for (word,) in struct.iter_unpack("<I", segment[: len(segment) // 4 * 4]))
+
+
+def _executable_segments(elf: bytes) -> Iterator[bytes]:
+    """What is loaded from an ELF file of 64 bits to be executed."""
+    table = struct.unpack_from("<Q", elf, 32)[0]
+    size, count = struct.unpack_from("<HH", elf, 54)
+    for index in range(count):
+        _, flags, offset, _, _, length = struct.unpack_from("<IIQQQQ", elf, table + index * size)
+        if flags & _PF_X:
+            yield elf[offset : offset + length]
+
+
+_FINDERS: Mapping[tuple[str, str], Callable[[Code], Iterator[str]]] = {
+    ("elf", "x86_64"): _of_x86_64,
+    ("elf", "aarch64"): _of_aarch64,
+    ("hsaco", ""): _of_amd,
+    ("ptx", ""): _of_text(_PTX),
+    ("msl", ""): _of_text(_MSL),
+    ("spirv", ""): _of_spirv,
+}
