@@ -72,7 +72,10 @@ def test_short_names_and_capitals(name: str, full: str) -> None:
         ("cuda:sm_90", "give one of cuda:sm_89, cuda:sm_86"),
         ("cuda:sm_90", "a newer GPU runs the code of each older one"),
         ("cuda:", "give one of cuda:sm_89"),
-        ("cpu:znver9", "give one of cpu:x86-64-v4, cpu:x86-64-v3, cpu:x86-64-v2, cpu:aarch64, cpu:riscv64, cpu:znver3, "),
+        (
+            "cpu:znver9",
+            "give one of cpu:x86-64-v4, cpu:x86-64-v3, cpu:x86-64-v2, cpu:aarch64, cpu:riscv64, cpu:znver3, ",
+        ),
         ("cpu:znver9", "cpu:apple-m1 (cpu, on a machine like"),
         ("vulkan:geforce", "vulkan:ada (vulkan alone is code for all of them)"),
         ("rocm:gfx90a", "give one of rocm:gfx942, rocm:gfx1100"),
