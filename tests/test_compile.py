@@ -146,7 +146,7 @@ def compiled_losses(
     return [state.step(program.upload_batch(batch), learning_rate) for batch in batches], state
 
 
-# Every optimizer, on another model: tests/test_optimizers.py.
+# Every optimizer, on another model: tests/optimizer/test_optimizers.py.
 @pytest.mark.parametrize("name", ["tridiag", "band"])
 def test_the_compiled_step_is_the_jitted_one(bundles: Bundles, data: Dataset, cpu: Device, name: str) -> None:
     program = Program.load(open_bundle(bundles(name)), cpu)

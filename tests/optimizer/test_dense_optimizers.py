@@ -232,7 +232,7 @@ BATCH = spec(data(0))
 
 @pytest.mark.parametrize("precision", [name for name in POLICIES if name not in ("f32", "bf16")])
 def test_kfac_under_every_policy(cpu: Device, precision: str, tmp_path: Path) -> None:
-    """Those in f32 and bf16 are in tests/test_optimizers.py."""
+    """Those in f32 and bf16 are in tests/optimizer/test_optimizers.py."""
     settings = optimizer_settings("kfac", eps=0.1, precond_interval=4)
     compile_training(loss, init, settings, BATCH, output=tmp_path / "bundle", precision=precision, check=False)
     state = TrainingState.initial(Program.load(open_bundle(tmp_path / "bundle"), cpu), seed=0)

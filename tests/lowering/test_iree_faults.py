@@ -1,4 +1,4 @@
-"""Faults of the installed IREE that lowering and rules work around, each by a reduced module in `tests/iree/`.
+"""Faults of the installed IREE that lowering and rules work around, each by a reduced module in `tests/lowering/iree/`.
 
 A test that fails here says that IREE has been mended: what works around the fault can go (docs/iree-issues.md).
 """

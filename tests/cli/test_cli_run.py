@@ -17,7 +17,7 @@ from PIL import Image
 from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors
 
 Run = Callable[..., Any]
-EXAMPLE = Path(__file__).parent.parent / "docs/examples/perceptron.py"
+EXAMPLE = Path(__file__).parents[2] / "docs/examples/perceptron.py"
 
 
 @pytest.fixture(autouse=True)

@@ -27,7 +27,7 @@ from sonew_compiled.presets import (
 )
 from sonew_compiled.setting import Setting, flag_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 each = pytest.mark.parametrize("name", OPTIMIZERS)
 
 

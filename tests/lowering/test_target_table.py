@@ -10,7 +10,7 @@ import pytest
 
 from sonew_compiled.lowering.targets import target_names
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DOCUMENT, ROWS = ROOT / "docs" / "targets.md", ROOT / "docs" / "results" / "targets.jsonl"
 
 # These were run on the machine that made the table, the small model on all of them.

@@ -36,7 +36,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.trace import trace_update
 
-# Those that look into the model need one that is trained on a batch: tests/test_dense_optimizers.py.
+# Those that look into the model need one that is trained on a batch: tests/optimizer/test_dense_optimizers.py.
 OF_GRADIENTS = [name for name, record in RECORDS.items() if not record.needs_loss]
 each_of_gradients = pytest.mark.parametrize("name", OF_GRADIENTS)
 # tests/test_compile.py and tests/test_precision.py have the other two, which take longest to compile.

@@ -1,4 +1,4 @@
-"""IREE's faults are still there: each module of `tests/iree/` shows one. A test that fails says that a pass may go.
+"""IREE's faults are still there: `iree/` has a module for each. A test that fails says that a pass may go.
 
 The faults and their passes are listed in docs/iree-issues.md.
 """
