@@ -17,6 +17,9 @@ An activation that one product alone reads is copied as well. IREE would fuse it
 write it out for each row of a tile, 2,500 lines of LLVM's code for a tanh. Stored first, it is the kernel that a
 training step has anyway, where the backward pass reads it too.
 
+So is a product that a product of many matrices reads, such as the scores of an attention. IREE tiles the rows of all
+matrices as one, and where a tile has rows of two of them the second product reads others' rows: its numbers are wrong.
+
 Likewise a part of a tensor. IREE makes the slice in the kernel that computes the product, on the stack, whole: a
 contracted axis of more than some hundred elements does not fit there, and the compiler gives up.
 """
@@ -63,8 +66,15 @@ def fence_contractions(module: ir.Module) -> None:
         op = product
         while len(readers := [use.owner.operation for use in op.results[0].uses]) == 1 and readers[0].name in _MOVES:
             (op,) = readers
-        if _is_combined(op):
+        if _is_combined(op) or any(_is_batched(each.owner.operation) for each in op.results[0].uses):
             _fence(op)
+
+
+def _is_batched(op: ir.Operation) -> bool:
+    """Whether it is a product of many matrices at once."""
+    return op.name == "stablehlo.dot_general" and "lhs_batching_dimensions = [" in str(
+        op.attributes["dot_dimension_numbers"]
+    )
 
 
 def _fence(op: ir.Operation) -> None:

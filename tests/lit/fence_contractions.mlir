@@ -69,3 +69,16 @@ func.func public @parts(%x: tensor<4x16xf32>, %i: tensor<i32>) -> tensor<4x8xf32
   %5 = stablehlo.slice %4 [0:4, 0:8] : (tensor<8x8xf32>) -> tensor<4x8xf32>
   return %5 : tensor<4x8xf32>
 }
+
+// A product of many matrices reads copies of products.
+// CHECK-LABEL: func.func public @scores
+// CHECK:         [[K:%.+]] = stablehlo.dot_general %arg0, %arg1
+// CHECK:         [[T:%.+]] = stablehlo.transpose [[K]]
+// CHECK:         [[HELD:%.+]] = "flow.tensor.clone"([[T]])
+// CHECK:         stablehlo.dot_general %arg0, [[HELD]]
+func.func public @scores(%x: tensor<3x6x4xf32>, %k: tensor<4x4xf32>) -> tensor<3x6x6xf32> {
+  %0 = stablehlo.dot_general %x, %k, contracting_dims = [2] x [0] : (tensor<3x6x4xf32>, tensor<4x4xf32>) -> tensor<3x6x4xf32>
+  %1 = stablehlo.transpose %0, dims = [0, 2, 1] : (tensor<3x6x4xf32>) -> tensor<3x4x6xf32>
+  %2 = stablehlo.dot_general %x, %1, batching_dims = [0] x [0], contracting_dims = [2] x [1] : (tensor<3x6x4xf32>, tensor<3x4x6xf32>) -> tensor<3x6x6xf32>
+  return %2 : tensor<3x6x6xf32>
+}
