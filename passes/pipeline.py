@@ -25,6 +25,7 @@ ORDER = (
     "bound-scatters",
     "flatten-scatters",
     "transpose-scatters",
+    "trim-windows",
     PRECISION,  # before split-reductions, which cuts the stages with the types that they will have
     "split-reductions",
     "wire-donation",

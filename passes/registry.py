@@ -27,6 +27,7 @@ from sonew_compiled.passes.shared import (
     strip_roles,
     strip_shardings,
     transpose_scatters,
+    trim_windows,
     wire_donation,
 )
 from sonew_compiled.passes.target import (
@@ -64,6 +65,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             bound_scatters.PASS,
             flatten_scatters.PASS,
             transpose_scatters.PASS,
+            trim_windows.PASS,
             split_reductions.PASS,
             wire_donation.PASS,
             strip_locations.PASS,

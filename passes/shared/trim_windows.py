@@ -1,0 +1,120 @@
+"""Take from windows with one place along an axis what they do not cover there, and their stride.
+
+Where a window has one place along an axis, IREE 3.13 drops that axis of the output, and takes the stride for one of the
+window itself: a strided convolution reads beyond its input, and a pooling reads other elements. One place needs no
+stride. What the window does not cover is cut off, of the padding first.
+
+    convolution(x[N, 5, C], w[3, C, K]), stride 3  becomes  convolution(x[N, 0:3, C], w), stride 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.types import shape_of
+from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.passes.record import Pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Windows:
+    """Where an operation says what its windows are.
+
+    Attributes:
+      inputs: the numbers of the operands that it moves over.
+      axes: those of the operands, one for each number of its attributes.
+      places: of the output, likewise.
+      sizes: of the window, likewise.
+      spread: the attribute that says how far apart elements of the operands are, with zeros between.
+      dilation: the same of the window.
+    """
+
+    inputs: Sequence[int]
+    axes: Sequence[int]
+    places: Sequence[int]
+    sizes: Sequence[int]
+    spread: str
+    dilation: str
+
+
+def trim_windows(module: ir.Module) -> None:
+    """Trim what every convolution and pooling moves over, along strided axes whose output has size 1."""
+    for op in operations_in(module.operation):
+        if "window_strides" not in op.attributes:
+            continue
+        if op.name == "stablehlo.convolution":
+            _trim(op, _of_convolution(op))
+        elif op.name == "stablehlo.reduce_window":
+            _trim(op, _of_pooling(op))
+
+
+def _of_convolution(op: ir.Operation) -> _Windows:
+    numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
+    kernel, result = shape_of(op.operands[1]), shape_of(op.results[0])
+    return _Windows(
+        inputs=(0,),
+        axes=list(numbers.input_spatial_dimensions),
+        places=[result[axis] for axis in numbers.output_spatial_dimensions],
+        sizes=[kernel[axis] for axis in numbers.kernel_spatial_dimensions],
+        spread="lhs_dilation",
+        dilation="rhs_dilation",
+    )
+
+
+def _of_pooling(op: ir.Operation) -> _Windows:
+    sizes = list(ir.DenseI64ArrayAttr(op.attributes["window_dimensions"]))
+    return _Windows(
+        inputs=range(len(op.results)),
+        axes=range(len(sizes)),
+        places=shape_of(op.results[0]),
+        sizes=sizes,
+        spread="base_dilations",
+        dilation="window_dilations",
+    )
+
+
+def _trim(op: ir.Operation, windows: _Windows) -> None:
+    rank = len(windows.axes)
+    strides = list(ir.DenseI64ArrayAttr(op.attributes["window_strides"]))
+    alone = [axis for axis in range(rank) if strides[axis] != 1 and windows.places[axis] == 1]
+    if not alone:
+        return
+    spread, dilation = (_numbers(op, name, rank) for name in (windows.spread, windows.dilation))
+    padding = np.zeros((rank, 2), np.int64)
+    if "padding" in op.attributes:
+        padding[:] = np.array(ir.DenseIntElementsAttr(op.attributes["padding"])).reshape(rank, 2)
+    limits = shape_of(op.operands[windows.inputs[0]])
+    for axis in alone:
+        strides[axis] = 1
+        low, high = (int(each) for each in padding[axis])
+        at = windows.axes[axis]
+        covered = (windows.sizes[axis] - 1) * dilation[axis] + 1
+        surplus = low + (limits[at] - 1) * spread[axis] + 1 + high - covered
+        of_padding = min(surplus, max(high, 0))
+        # An element goes with the zeros that are spread before it. One stays, also where the window is all padding.
+        gone = min((surplus - of_padding) // spread[axis], limits[at] - 1)
+        limits[at] -= gone
+        padding[axis, 1] = high - surplus + gone * spread[axis]
+    with ir.InsertionPoint(op):
+        for index in windows.inputs:
+            op.operands[index] = build.slice_of(op.operands[index], [0] * len(limits), limits)
+    op.attributes["window_strides"] = ir.DenseI64ArrayAttr.get(strides)
+    op.attributes["padding"] = ir.DenseIntElementsAttr.get(padding)
+
+
+def _numbers(op: ir.Operation, name: str, rank: int) -> list[int]:
+    """An attribute with a number for each axis; ones where there is none."""
+    return list(ir.DenseI64ArrayAttr(op.attributes[name])) if name in op.attributes else [1] * rank
+
+
+PASS = Pass(
+    name="trim-windows",
+    summary="cut off what a window with one place does not cover",
+    description=__doc__,
+    run=trim_windows,
+)
