@@ -16,7 +16,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
 from sonew_compiled.passes.ir.types import element_type, is_half
 from sonew_compiled.passes.ir.uses import operations_in
-from sonew_compiled.passes.record import Option, Pass, read_half
+from sonew_compiled.passes.record import Option, Pass
 
 
 def emulate_contractions(module: ir.Module, *, native: str) -> None:
@@ -24,13 +24,20 @@ def emulate_contractions(module: ir.Module, *, native: str) -> None:
 
     Args:
       module: with contractions of 16-bit operands.
-      native: the type of the operands of matrix products that are left, `bf16` or `f16`; empty for none.
+      native: the type of the operands of matrix products that are left, `bf16` or `f16`, or `none`.
     """
     for op in operations_in(module.operation):
         if op.name not in CONTRACTIONS or not any(is_half(element_type(each)) for each in op.operands):
             continue
         if op.name != "stablehlo.dot_general" or any(str(element_type(each)) != native for each in op.operands):
             compute_in_float32(op)
+
+
+def _read_native(text: str) -> str:
+    """A 16-bit type from text, or none."""
+    if text not in ("none", "bf16", "f16"):
+        raise ValueError("give none, bf16 or f16")
+    return text
 
 
 PASS = Pass(
@@ -41,9 +48,9 @@ PASS = Pass(
     options=(
         Option(
             name="native",
-            default="",
-            help="the type of operands that the processor has units for, bf16 or f16; none by default",
-            read=read_half,
+            default="none",
+            help="the type of operands that the processor has units for, bf16 or f16, or none",
+            read=_read_native,
         ),
     ),
 )
