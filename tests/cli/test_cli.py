@@ -121,8 +121,9 @@ def test_targets(sonew: Run) -> None:
     assert "local-task" in rows["cpu"]["devices"]
     table = sonew("targets")
     assert (table.code, table.err) == (0, "")
-    lines = table.out.splitlines()
+    *lines, empty, named = table.out.splitlines()
     assert [line.split()[0] for line in lines] == ["target", *rows]
+    assert (empty, named[:14]) == ("", "and cpu:NAME f")
     assert lines[0].split() == ["target", "compile", "run", "devices", "reason"]
 
 
