@@ -29,7 +29,7 @@ from __future__ import annotations
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import splat_of
 from sonew_compiled.passes.ir.elementwise import is_vectorised
-from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.uses import Readers, operations_in, owner, readers_beyond
 from sonew_compiled.passes.record import Pass
 
@@ -72,9 +72,9 @@ def fence_contractions(module: ir.Module) -> None:
 
 def _is_batched(op: ir.Operation) -> bool:
     """Whether it is a product of many matrices at once."""
-    return op.name == "stablehlo.dot_general" and "lhs_batching_dimensions = [" in str(
-        op.attributes["dot_dimension_numbers"]
-    )
+    if op.name != "stablehlo.dot_general":
+        return False
+    return bool(list(stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"]).lhs_batching_dimensions))
 
 
 def _fence(op: ir.Operation) -> None:

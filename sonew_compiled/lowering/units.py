@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
-from sonew_compiled.lowering.vmfb import Code, read_code
+from sonew_compiled.lowering.vmfb import Code, elf_segments, read_code, spirv_instructions
 
 # With the prefix EVEX, in the map 0F38, by a prefix of the instruction's own (F3 or F2), the width W0, and an opcode.
 # Registers are in the other bits. Twenty-five bits are fixed, as other code has them once in thirty million places.
@@ -30,7 +30,7 @@ _AMD_OPERATIONS = {
 
 _PTX = re.compile(rb"^\s*(?:@\S+\s+)?(wgmma\.mma_async|wmma\.mma\.sync|mma\.sync)[\w.:]*\.b?f16\b", re.MULTILINE)
 _MSL = re.compile(rb"\b(simdgroup_multiply_accumulate)\b")
-_SPIRV_HEADER, _SPIRV = 5, {4459: "OpCooperativeMatrixMulAddKHR"}
+_SPIRV = {4459: "OpCooperativeMatrixMulAddKHR"}
 
 _PF_X = 1
 
@@ -84,12 +84,7 @@ def _of_text(pattern: re.Pattern[bytes]) -> Callable[[Code], Iterator[str]]:
 
 
 def _of_spirv(code: Code) -> Iterator[str]:
-    words = struct.unpack(f"<{len(code.content) // 4}I", code.content)
-    at = _SPIRV_HEADER
-    while at < len(words):
-        if (name := _SPIRV.get(words[at] & 0xFFFF)) is not None:
-            yield name
-        at += max(words[at] >> 16, 1)
+    return (_SPIRV[opcode] for _, opcode, _ in spirv_instructions(code.content) if opcode in _SPIRV)
 
 
 def _words(code: Code) -> Iterator[int]:
@@ -99,12 +94,7 @@ def _words(code: Code) -> Iterator[int]:
 
 def _executable_segments(elf: bytes) -> Iterator[bytes]:
     """What is loaded from an ELF file of 64 bits to be executed."""
-    table = struct.unpack_from("<Q", elf, 32)[0]
-    size, count = struct.unpack_from("<HH", elf, 54)
-    for index in range(count):
-        _, flags, offset, _, _, length = struct.unpack_from("<IIQQQQ", elf, table + index * size)
-        if flags & _PF_X:
-            yield elf[offset : offset + length]
+    return (elf[each.start : each.end] for each in elf_segments(elf) if each.flags & _PF_X)
 
 
 _FINDERS: Mapping[tuple[str, str], Callable[[Code], Iterator[str]]] = {

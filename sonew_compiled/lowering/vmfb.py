@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from sonew_compiled.lowering.targets import resolve_target, target_names
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64", 224: "amdgpu", 243: "riscv64"}
 
 _SPIRV_MAGIC = 0x07230203
+_SPIRV_HEADER = 5
 _SPIRV_ENTRY_POINT = 15
+_PT_NOTE = 4
 _NT_AMDGPU_METADATA = 32
 
 
@@ -100,27 +103,56 @@ def _string(member: bytes, start: bytes) -> str:
 
 
 def _spirv_entries(content: bytes) -> tuple[str, ...]:
+    return tuple(
+        content[4 * (at + 3) : 4 * (at + length)].partition(b"\0")[0].decode()
+        for at, opcode, length in spirv_instructions(content)
+        if opcode == _SPIRV_ENTRY_POINT
+    )
+
+
+def spirv_instructions(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each instruction of a SPIR-V module begins, its opcode, and its length, both in words of 32 bits."""
     words = struct.unpack(f"<{len(content) // 4}I", content)
-    names = []
-    at = 5  # after the header
+    at = _SPIRV_HEADER
     while at < len(words):
-        length, opcode = words[at] >> 16, words[at] & 0xFFFF
-        if opcode == _SPIRV_ENTRY_POINT:
-            names.append(content[4 * (at + 3) : 4 * (at + length)].partition(b"\0")[0].decode())
+        length = words[at] >> 16
+        yield at, words[at] & 0xFFFF, length
         at += max(length, 1)
-    return tuple(names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """A segment of an ELF file.
+
+    Attributes:
+      kind: `p_type` of its header.
+      flags: `p_flags`.
+      start: where it begins in the file, in bytes.
+      end: where it ends.
+    """
+
+    kind: int
+    flags: int
+    start: int
+    end: int
+
+
+def elf_segments(elf: bytes) -> Iterator[Segment]:
+    """The segments of an ELF file of 64 bits."""
+    table = struct.unpack_from("<Q", elf, 32)[0]
+    size, count = struct.unpack_from("<HH", elf, 54)
+    for index in range(count):
+        kind, flags, offset, _, _, length = struct.unpack_from("<IIQQQQ", elf, table + index * size)
+        yield Segment(kind=kind, flags=flags, start=offset, end=offset + length)
 
 
 def amd_metadata(elf: bytes) -> dict[str, Any]:
     """What the note `NT_AMDGPU_METADATA` of a `hsaco` says; empty where there is none."""
-    table = struct.unpack_from("<Q", elf, 32)[0]
-    size, count = struct.unpack_from("<HH", elf, 54)
-    for index in range(count):
-        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", elf, table + index * size)
-        if kind != 4:  # PT_NOTE
+    for segment in elf_segments(elf):
+        if segment.kind != _PT_NOTE:
             continue
-        end = offset + length
-        while offset + 12 <= end:
+        offset = segment.start
+        while offset + 12 <= segment.end:
             name_size, value_size, note = struct.unpack_from("<III", elf, offset)
             value = offset + 12 + -(-name_size // 4) * 4
             if note == _NT_AMDGPU_METADATA:
