@@ -26,7 +26,6 @@ from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors, write
 
 CHECKPOINT_FORMAT_VERSION = 1
 
-_NAME = re.compile(r"step-([0-9]{8,15})\.safetensors")
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
 
@@ -143,7 +142,7 @@ def list_checkpoints(directory: Path) -> list[tuple[int, Path]]:
     """The checkpoints of a directory with their steps, the earliest first."""
     if not directory.is_dir():
         return []
-    matches = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
+    matches = ((replacement.CHECKPOINT_NAME.fullmatch(path.name), path) for path in directory.iterdir())
     return sorted((int(match.group(1)), path) for match, path in matches if match)
 
 

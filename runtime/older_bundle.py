@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from sonew_compiled.contract import MANIFEST_FILE, SIGNATURE_FILE
@@ -36,9 +37,7 @@ def foreign_in(path: Path) -> str:
       SonewError: a file cannot be read.
     """
     try:
-        names = sorted(each.name for each in path.iterdir())
-        own = _own_files(path) if MANIFEST_FILE in names else {}
-        return next((name for name in names if not _is_own(path / name, own)), "")
+        return next((name for name, is_own in _contents(path) if not is_own), "")
     except OSError as error:
         raise SonewError(f"{error.filename or path} cannot be read ({error.strerror}): check its permissions") from None
 
@@ -54,11 +53,10 @@ def remove_bundle(path: Path) -> str:
     Raises:
       OSError: a file cannot be read or removed.
     """
-    names = sorted((each.name for each in path.iterdir()), key=lambda name: name == MANIFEST_FILE)
-    own = _own_files(path) if MANIFEST_FILE in names else {}
-    foreign = [name for name in names if not _is_own(path / name, own)]
-    for name in names:
-        if name not in foreign and not (foreign and name == MANIFEST_FILE):
+    contents = list(_contents(path))
+    foreign = [name for name, is_own in contents if not is_own]
+    for name, is_own in sorted(contents, key=lambda each: each[0] == MANIFEST_FILE):
+        if is_own and not (foreign and name == MANIFEST_FILE):
             (path / name).unlink()
     if foreign:
         return foreign[0]
@@ -100,6 +98,13 @@ def writable_bundle(path: Path) -> Path:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
     return place if path.is_symlink() or not path.name else path
+
+
+def _contents(path: Path) -> Iterator[tuple[str, bool]]:
+    """What is in a directory, by name, and whether it is the bundle's own."""
+    names = sorted(each.name for each in path.iterdir())
+    own = _own_files(path) if MANIFEST_FILE in names else {}
+    return ((name, _is_own(path / name, own)) for name in names)
 
 
 def _own_files(path: Path) -> dict[str, str]:

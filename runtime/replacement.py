@@ -32,7 +32,8 @@ _COMMITTED = ".replacing"
 _OLD_FILES = "old-files.json"
 _OLD_BUNDLE = "old-bundle"
 _OLD_NAMES = listed(text(), 1_000_000)
-_CHECKPOINT = re.compile(r"step-[0-9]{8,15}\.safetensors")
+CHECKPOINT_NAME = re.compile(r"step-([0-9]{8,15})\.safetensors")
+"""A checkpoint's file, with its step."""
 
 
 def gathering(folder: Path) -> Path:
@@ -116,5 +117,5 @@ def _remove(folder: Path, name: str) -> None:
         # Moved away in one step: nobody could tell that something half removed was a bundle.
         if path.is_dir() and is_replaceable(path):
             path.rename(folder / _COMMITTED / _OLD_BUNDLE)
-    elif _CHECKPOINT.fullmatch(name):
+    elif CHECKPOINT_NAME.fullmatch(name):
         path.unlink(missing_ok=True)

@@ -1,8 +1,10 @@
-"""The attributes by which passes know the arguments and results of functions."""
+"""Attributes: those by which passes know a function's arguments and results, and those of windows, by axis."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from sonew_compiled.contract import ROLE_ATTRIBUTE
 from sonew_compiled.passes.ir.mlir import ir
@@ -19,6 +21,18 @@ GIVEN_UP = "jax.buffer_donor"
 def text_attribute(attributes: Mapping[str, ir.Attribute], key: str) -> str:
     """The attribute's string, empty if there is none."""
     return str(ir.StringAttr(attributes[key]).value) if key in attributes else ""
+
+
+def axis_numbers(op: ir.Operation, name: str, rank: int) -> list[int]:
+    """An attribute of an operation with a number for each axis; ones where there is none."""
+    return list(ir.DenseI64ArrayAttr(op.attributes[name])) if name in op.attributes else [1] * rank
+
+
+def paddings(op: ir.Operation, rank: int) -> np.ndarray:
+    """How much an operation pads each axis, before and behind it: int64[rank, 2], zeros where it does not."""
+    if "padding" not in op.attributes:
+        return np.zeros((rank, 2), np.int64)
+    return np.array(ir.DenseIntElementsAttr(op.attributes["padding"]), np.int64).reshape(rank, 2)
 
 
 def role_indices(attributes: Sequence[Attributes], roles: Iterable[str]) -> list[int]:

@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.attributes import axis_numbers, paddings
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import operations_in
@@ -84,10 +83,8 @@ def _trim(op: ir.Operation, windows: _Windows) -> None:
     alone = [axis for axis in range(rank) if strides[axis] != 1 and windows.places[axis] == 1]
     if not alone:
         return
-    spread, dilation = (_numbers(op, name, rank) for name in (windows.spread, windows.dilation))
-    padding = np.zeros((rank, 2), np.int64)
-    if "padding" in op.attributes:
-        padding[:] = np.array(ir.DenseIntElementsAttr(op.attributes["padding"])).reshape(rank, 2)
+    spread, dilation = (axis_numbers(op, name, rank) for name in (windows.spread, windows.dilation))
+    padding = paddings(op, rank)
     limits = shape_of(op.operands[windows.inputs[0]])
     for axis in alone:
         strides[axis] = 1
@@ -105,11 +102,6 @@ def _trim(op: ir.Operation, windows: _Windows) -> None:
             op.operands[index] = build.slice_of(op.operands[index], [0] * len(limits), limits)
     op.attributes["window_strides"] = ir.DenseI64ArrayAttr.get(strides)
     op.attributes["padding"] = ir.DenseIntElementsAttr.get(padding)
-
-
-def _numbers(op: ir.Operation, name: str, rank: int) -> list[int]:
-    """An attribute with a number for each axis; ones where there is none."""
-    return list(ir.DenseI64ArrayAttr(op.attributes[name])) if name in op.attributes else [1] * rank
 
 
 PASS = Pass(

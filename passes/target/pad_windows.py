@@ -9,6 +9,7 @@ cumulative sums of them are such. Padded before, by what the reduction begins wi
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.attributes import axis_numbers, paddings
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, shape_of
 from sonew_compiled.passes.ir.uses import operations_in
@@ -23,15 +24,15 @@ def pad_windows(module: ir.Module) -> None:
         inputs = range(len(op.results))
         if not any(_is_unsigned(op.operands[index]) for index in inputs):
             continue
-        bounds = [int(each) for each in ir.DenseIntElementsAttr(op.attributes["padding"])]
-        dilations = [1] * (len(bounds) // 2)
+        rank = len(shape_of(op.results[0]))
+        low, high = paddings(op, rank).T.tolist()
+        dilations = axis_numbers(op, "base_dilations", rank)
         if "base_dilations" in op.attributes:
-            dilations = list(ir.DenseI64ArrayAttr(op.attributes["base_dilations"]))
             del op.attributes["base_dilations"]
         with ir.InsertionPoint(op):
             for index in inputs:
                 init = op.operands[len(inputs) + index]
-                op.operands[index] = _padded(op.operands[index], init, bounds[::2], bounds[1::2], dilations)
+                op.operands[index] = _padded(op.operands[index], init, low, high, dilations)
         del op.attributes["padding"]
 
 
