@@ -101,15 +101,23 @@ def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:
         yield _kernel_figures(target)
     if target.programs:
         yield _program_figures(target)
-    if units := _units(bundle, target):
+    units = _units(bundle, target)
+    if units is None:
+        yield "its code cannot be read"
+    elif units:
         yield "16-bit units: " + ", ".join(f"{count:,} {name}" for name, count in units.items())
 
 
-def _units(bundle: Bundle, target: TargetSpec) -> Mapping[str, int]:
-    """How often the code of an executable has each instruction for 16-bit numbers."""
+def _units(bundle: Bundle, target: TargetSpec) -> Mapping[str, int] | None:
+    """How often the code of an executable has each instruction for 16-bit numbers; None of what is no executable."""
     from sonew_compiled.lowering.units import count_units
 
-    return count_units(bundle.read(target.file)) if target.file.endswith(".vmfb") else {}
+    if not target.file.endswith(".vmfb"):
+        return {}
+    try:
+        return count_units(bundle.read(target.file))
+    except ValueError:
+        return None
 
 
 def _kernel_figures(target: TargetSpec) -> str:

@@ -48,8 +48,11 @@ def count_units(executable: bytes) -> Mapping[str, int]:
       ValueError: it is not an IREE executable.
     """
     found: Counter[str] = Counter()
-    for code in read_code(executable):
-        found.update(_FINDERS.get((code.kind, code.architecture if code.kind == "elf" else ""), _nothing)(code))
+    try:
+        for code in read_code(executable):
+            found.update(_FINDERS.get((code.kind, code.architecture if code.kind == "elf" else ""), _nothing)(code))
+    except (IndexError, struct.error) as error:
+        raise ValueError(f"not an IREE executable: {error}") from None
     return dict(sorted(found.items()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -179,6 +180,22 @@ def test_what_can_be_named_is_listed_and_is_not_in_all(sonew: Any) -> None:
 def test_other_names_are_refused(name: str, says: str) -> None:
     with pytest.raises(UsageError, match=re.escape(says)):
         resolve_target(name)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000])
+def test_inspect_says_what_is_no_executable(bundle_copy: Path, sonew: Any, kept: int) -> None:
+    manifest = json.loads((bundle_copy / "manifest.json").read_text())
+    target = manifest["targets"][0]
+    path = bundle_copy / target["file"]
+    content = path.read_bytes()[:kept] + b"nothing"
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    manifest["files"][target["file"]] |= {"size": len(content), "sha256": digest}
+    (bundle_copy / "manifest.json").write_text(json.dumps(manifest))
+    result = sonew("inspect", bundle_copy)
+    assert result.code == 0, result.err
+    assert f"{target['name']}: its code cannot be read" in result.out
+    assert json.loads(sonew("inspect", bundle_copy, "--json").out)["units"][target["name"]] is None
 
 
 def test_inspect_says_which_units_the_code_uses(small: Any, sonew: Any, sonew_apart: Any, tmp_path: Path) -> None:
