@@ -1,8 +1,8 @@
 """The table of what compiles and runs is that of the committed rows, which are of the compiler that the tests use."""
 
-import importlib.util
 import itertools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,13 +19,8 @@ COMPILED = {*RUN, "cpu:aarch64", "cpu:riscv64", "cuda:sm_80", "rocm:gfx942", "me
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("target_table", ROOT / "tools" / "target_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("target_table")
 
 
 def test_the_document_has_the_table_of_the_rows(tool: ModuleType) -> None:

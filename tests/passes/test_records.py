@@ -1,9 +1,9 @@
 """The records of the passes: they agree with their files and functions, and the documents with them."""
 
-import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -19,13 +19,8 @@ each_pass = pytest.mark.parametrize("each", passes.REGISTRY.values(), ids=passes
 
 
 @pytest.fixture(scope="module")
-def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pass_tables", ROOT / "tools" / "pass_tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
+    return load_tool("pass_tables")
 
 
 def test_the_document_is_what_the_records_say(tool: ModuleType) -> None:

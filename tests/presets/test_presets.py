@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import click
 import jax
@@ -91,12 +92,8 @@ def test_a_grafted_update_reads_its_state_twice() -> None:
         assert update_bytes(name, parameters=1, state=100, gradients=10) == 12 + 100 * passes
 
 
-def test_the_document_has_the_table_of_the_records() -> None:
-    spec = importlib.util.spec_from_file_location("optimizer_table", ROOT / "tools" / "optimizer_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_the_document_has_the_table_of_the_records(load_tool: Callable[[str], ModuleType]) -> None:
+    tool = load_tool("optimizer_table")
     document = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
     assert tool.insert(document, tool.markdown()) == document
 
