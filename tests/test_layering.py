@@ -173,6 +173,13 @@ def test_no_file_of_passes_is_private() -> None:
         assert "._" not in module
 
 
+def test_no_file_of_python_is_longer_than_400_lines() -> None:
+    folders = ("sonew_compiled", "passes", "runtime", "tests", "tools", "docs")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 300
+    assert not [path for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+
+
 def test_compile_does_not_know_the_command_line() -> None:
     assert not [name for name in imports("sonew_compiled.compile") if part_of(name) == "cli"]
 
