@@ -74,7 +74,7 @@ _TENSOR_1 = {"name": _NAME, "shape": _shape, "dtype": _dtype}
 _TENSOR = {**_TENSOR_1, "role": _role}
 _KERNEL = record({"name": _NAME, "registers": integer(), "spilled_bytes": integer()}, strict=True)
 _COUNTS = ("code", "argument", "output", "aliased", "temporary")
-_PROGRAM = record(
+_TPU_FUNCTION = record(
     {
         "function": _NAME,
         **{f"{each}_bytes": integer() for each in _COUNTS},
@@ -92,7 +92,7 @@ _TARGET = record(
         "device_names": listed(_WORD, 1_000),
         "stored_as": mapped(_dtype, 20, key=_dtype),
         "kernels": listed(_KERNEL, 5_000),
-        "programs": listed(_PROGRAM, 100),
+        "programs": listed(_TPU_FUNCTION, 100),
     },
     strict=True,
 )

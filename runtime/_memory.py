@@ -15,9 +15,10 @@ _NEVER = -1
 def keep_freed_memory() -> None:
     """Makes the process keep what it frees, for the next step to use.
 
-    IREE's processor devices allocate a step's scratch memory anew at each call. glibc gives blocks beyond 32 MiB back
-    to the kernel at once, which clears and maps their pages again for the next step: a sixth of the time of a bfloat16
-    step of the autoencoder. The process grows by no more than its largest step took. Other C libraries are left alone.
+    IREE's processor devices allocate a step's scratch memory anew at each call. glibc returns blocks beyond 32 MiB to
+    the operating system at once. The system then clears and maps their pages again for the next step, which is a sixth
+    of the time of a bfloat16 step of the autoencoder. The process grows by no more than the scratch memory of its
+    largest step. Other C libraries are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

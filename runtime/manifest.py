@@ -97,7 +97,7 @@ class KernelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProgramSpec:
+class TpuFunctionSpec:
     """What XLA says of the executable of one function, before it has run.
 
     Attributes:
@@ -162,7 +162,7 @@ class TargetSpec(Needs):
     file: str
     stored_as: Mapping[str, str] = field(default_factory=dict)
     kernels: tuple[KernelSpec, ...] = ()
-    programs: tuple[ProgramSpec, ...] = ()
+    programs: tuple[TpuFunctionSpec, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,6 +335,6 @@ def _function(raw: dict[str, Any]) -> FunctionSpec:
 
 def _target(raw: dict[str, Any]) -> TargetSpec:
     kernels = tuple(KernelSpec(**kernel) for kernel in raw.get("kernels", ()))
-    programs = tuple(ProgramSpec(**program) for program in raw.get("programs", ()))
+    programs = tuple(TpuFunctionSpec(**each) for each in raw.get("programs", ()))
     lists = {key: tuple(raw.get(key, ())) for key in ("cpu_features", "device_names")}
     return TargetSpec(**{**raw, **lists, "kernels": kernels, "programs": programs})

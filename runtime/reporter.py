@@ -98,13 +98,13 @@ class ProgressReporter(Reporter):
     def step(self, *, step: int, loss: float) -> None:
         """Moves the bar."""
         assert self._task is not None
-        speed = self._progress.tasks[0].speed
+        steps_per_second = self._progress.tasks[0].speed
         self._progress.update(
             self._task,
             completed=step,
             epoch=self._epoch_after(step),
             loss=f"{loss:.4g}",
-            rate=f"{speed * self._batch_size:,.0f}" if speed else "-",
+            rate=f"{steps_per_second * self._batch_size:,.0f}" if steps_per_second else "-",
         )
 
     def say(self, line: str) -> None:

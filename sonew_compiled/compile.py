@@ -167,7 +167,7 @@ def compile_training(
         files[PARAMETERS_FILE] = Path(params).read_bytes()
     what = f"{model} with {described['name']}"
     adapted = [adapt(stablehlo, target, what=what) for target in resolved]
-    built = []
+    compiled = []
     # JAX computes the expected results while IREE's compiler runs in a process of its own.
     reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
     tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
@@ -176,22 +176,22 @@ def compile_training(
         for target, source in zip(resolved, adapted, strict=True):
             progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
             files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
-            built.append(spec)
+            compiled.append(spec)
     except Exception:
         # Nothing is left running behind an error; Ctrl-C does not wait.
         wait([expected] if expected else [])
         raise
     if check:
-        _check(built, files, manifest, expected, dump=dump_check, progress=progress)
+        _check(compiled, files, manifest, expected, dump=dump_check, progress=progress)
     specs = {name: FileSpec.of(data) for name, data in files.items()}
-    complete = replace(manifest, targets=tuple(built), files=specs)
+    complete = replace(manifest, targets=tuple(compiled), files=specs)
     write_bundle(destination, files, complete.to_json())
     remember_made_here(complete)
     return complete
 
 
 def _check(
-    built: Sequence[TargetSpec],
+    compiled: Sequence[TargetSpec],
     files: Mapping[str, bytes],
     manifest: Manifest,
     expected: Future[list[Call]] | None,
@@ -208,7 +208,7 @@ def _check(
         progress(f"not checked: JAX does not run it here ({type(error).__name__}: {line[:200]})")
         return
     first = True
-    for target in built:
+    for target in compiled:
         if reason := why_not_checked(target, manifest, first=first):
             progress(f"not checked for {target.name}: {reason}")
             continue

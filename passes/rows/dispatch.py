@@ -11,10 +11,10 @@ from sonew_compiled.passes.ir.build import create
 from sonew_compiled.passes.ir.function import Function
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.uses import at_top, owner
-from sonew_compiled.passes.rows.executable import Executable
 from sonew_compiled.passes.rows.kernel import Kernel
 from sonew_compiled.passes.rows.layout import Layout
 from sonew_compiled.passes.rows.reductions import FullReduction
+from sonew_compiled.passes.rows.stream_executable import StreamExecutable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class _Placed:
 
 
 def dispatch(
-    executable: Executable, function: Function, layouts: Sequence[Layout], *, after: ir.Operation | None
+    executable: StreamExecutable, function: Function, layouts: Sequence[Layout], *, after: ir.Operation | None
 ) -> dict[ir.Operation, Kernel]:
     """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
 
@@ -127,7 +127,7 @@ def _readers(layout: Layout) -> set[ir.Operation]:
     return {at_top(use.owner.operation) for value in layout.phase.results for use in value.uses}
 
 
-def _dispatch(executable: Executable, layout: Layout, operands: Sequence[ir.Value]) -> ir.Operation:
+def _dispatch(executable: StreamExecutable, layout: Layout, operands: Sequence[ir.Value]) -> ir.Operation:
     attributes = {
         "entry_points": ir.ArrayAttr.get([executable.entry(layout.symbol)]),
         "operandSegmentSizes": ir.DenseI32ArrayAttr.get([0, len(operands), 0, 0]),

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from sonew_compiled.passes.ir.build import create
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type
-from sonew_compiled.passes.rows.executable import Executable
 from sonew_compiled.passes.rows.frame import Frame, make_frame
 from sonew_compiled.passes.rows.layout import Layout
 from sonew_compiled.passes.rows.loops import Loop, arith, index
 from sonew_compiled.passes.rows.memory import LINE, bypass_caches, bytes_of
 from sonew_compiled.passes.rows.stage import Stage, leave_row_before
+from sonew_compiled.passes.rows.stream_executable import StreamExecutable
 
 
 class Kernel:
@@ -31,7 +31,7 @@ class Kernel:
       layout: its layout.
     """
 
-    def __init__(self, layout: Layout, executable: Executable) -> None:
+    def __init__(self, layout: Layout, executable: StreamExecutable) -> None:
         self.layout = layout
         bindings = len(layout.operands) + len(layout.results)
         self._function = executable.add(layout.symbol, bindings=bindings, groups=layout.groups)

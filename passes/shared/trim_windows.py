@@ -54,12 +54,12 @@ def trim_windows(module: ir.Module) -> None:
 
 def _of_convolution(op: ir.Operation) -> _Windows:
     numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
-    kernel, result = shape_of(op.operands[1]), shape_of(op.results[0])
+    window, result = shape_of(op.operands[1]), shape_of(op.results[0])
     return _Windows(
         inputs=(0,),
         axes=list(numbers.input_spatial_dimensions),
         places=[result[axis] for axis in numbers.output_spatial_dimensions],
-        sizes=[kernel[axis] for axis in numbers.kernel_spatial_dimensions],
+        sizes=[window[axis] for axis in numbers.kernel_spatial_dimensions],
         spread="lhs_dilation",
         dilation="rhs_dilation",
     )

@@ -33,7 +33,6 @@ from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
 from sonew_compiled.passes.record import Option, Pass, read_flag
 from sonew_compiled.passes.rows.dispatch import dispatch, overwrite_arguments
-from sonew_compiled.passes.rows.executable import Executable
 from sonew_compiled.passes.rows.group import RowGroup
 from sonew_compiled.passes.rows.groups import row_groups
 from sonew_compiled.passes.rows.kernel import Kernel
@@ -41,6 +40,7 @@ from sonew_compiled.passes.rows.layout import Layout, fits, layout_of
 from sonew_compiled.passes.rows.phase import Phase
 from sonew_compiled.passes.rows.phases import phases_of
 from sonew_compiled.passes.rows.reductions import Partial, partials_of
+from sonew_compiled.passes.rows.stream_executable import StreamExecutable
 from sonew_compiled.passes.rows.vectors import Vectors
 
 _EXECUTABLE = "rows"
@@ -74,7 +74,7 @@ def stream_rows(
     run_mlir_passes(module, "builtin.module(func.func(cse))")
     vectors = Vectors(lanes, native_bf16=native_bf16)
     with ir.InsertionPoint.at_block_begin(module.body):
-        executable = Executable(_EXECUTABLE)
+        executable = StreamExecutable(_EXECUTABLE)
     count = 0
     for function in functions(module):
         _clone_for_each_reader(function)

@@ -57,8 +57,8 @@ class Suite:
 
 SUITES: Mapping[str, Suite] = MappingProxyType(
     {
-        preset.name: preset
-        for preset in (
+        suite.name: suite
+        for suite in (
             Suite(
                 name="paper",
                 summary="the paper's autoencoder table: 100 epochs of full MNIST",

@@ -153,7 +153,7 @@ def _tune(
     )
     left = None if trials is None else max(trials - len(_finished(study)), 0)
 
-    def report(study: Any, trial: Any) -> None:
+    def say_trial(study: Any, trial: Any) -> None:
         asked = ", ".join(f"{key} {value:.4g}" for key, value in _values_of(axes, trial.params).items())
         value = "diverged" if trial.value is None or math.isinf(trial.value) else f"train loss {trial.value:.4f}"
         say(f"trial {trial.number}: {asked}: {'pruned' if trial.state.name == 'PRUNED' else value}")
@@ -170,7 +170,7 @@ def _tune(
             objective,
             n_trials=left,
             timeout=None if minutes is None else 60 * minutes,
-            callbacks=[report],
+            callbacks=[say_trial],
             gc_after_trial=True,
         )
     result = _result(study, settings, axes)

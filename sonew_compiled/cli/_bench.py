@@ -111,26 +111,26 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     from sonew_compiled.bench.suites import SUITES
     from sonew_compiled.runtime import load_dataset
 
-    preset = _replaced(SUITES[name], what)
-    options.load_model(preset.model)
-    load_dataset(preset.data, data_dir=what["data_dir"])
+    suite = _replaced(SUITES[name], what)
+    options.load_model(suite.model)
+    load_dataset(suite.data, data_dir=what["data_dir"])
     plan = Plan(
         runs=make_runs(
-            model=preset.model,
-            optimizers=preset.optimizers,
-            precisions=preset.precisions,
-            places=places_of(preset.targets, what["device"]),
+            model=suite.model,
+            optimizers=suite.optimizers,
+            precisions=suite.precisions,
+            places=places_of(suite.targets, what["device"]),
             batch_size=what["batch_size"],
-            seeds=preset.seeds,
-            epochs=preset.epochs,
-            steps=preset.steps,
-            data=preset.data,
+            seeds=suite.seeds,
+            epochs=suite.epochs,
+            steps=suite.steps,
+            data=suite.data,
             data_dir=what["data_dir"],
             learning_rate=what["learning_rate"],
             settings={name: what[name] for name in SETTINGS},
         ),
-        target_losses=preset.target_losses,
-        update=preset.update,
+        target_losses=suite.target_losses,
+        update=suite.update,
         versus=what["versus"],
         pairs=what["pairs"],
     )
@@ -150,15 +150,15 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     options.say(f"wrote {output}/report.html: {len(rows)} rows" + (f", {failed} of them failed" if failed else ""))
 
 
-def _replaced(preset: Suite, what: dict[str, Any]) -> Suite:
-    """The preset with what was asked for in its place."""
+def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
+    """The suite with the options that were given in place of its own."""
     if what["epochs"] and what["steps"]:
         raise UsageError("--epochs trains and --steps only times; leave one of them out")
     names = ("model", "optimizers", "precisions", "targets", "seeds", "data", "target_losses")
     given = {name: what[name] for name in names if what[name]}
     if what["epochs"] or what["steps"]:
         given |= {"epochs": what["epochs"], "steps": what["steps"]}
-    return dataclasses.replace(preset, **given)
+    return dataclasses.replace(suite, **given)
 
 
 def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:

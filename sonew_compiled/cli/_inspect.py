@@ -90,7 +90,7 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     if lines:
         console.print("", *lines, sep="\n")
     if kernels:
-        for table in (_kernel_table(manifest), _program_table(manifest)):
+        for table in (_kernel_table(manifest), _function_table(manifest)):
             if table.row_count:
                 console.print("", table)
 
@@ -100,7 +100,7 @@ def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:
     if target.kernels:
         yield _kernel_figures(target)
     if target.programs:
-        yield _program_figures(target)
+        yield _function_figures(target)
     units = _units(bundle, target)
     if units is None:
         yield "its code cannot be read"
@@ -133,7 +133,7 @@ def _kernel_figures(target: TargetSpec) -> str:
     return ", ".join(parts)
 
 
-def _program_figures(target: TargetSpec) -> str:
+def _function_figures(target: TargetSpec) -> str:
     """What is known of a step on a TPU without running it, in one line."""
     step = next((each for each in target.programs if each.function == TRAIN_STEP), target.programs[0])
     mb = {name: f"{value / 1e6:.1f} MB" for name, value in dataclasses.asdict(step).items() if name != "function"}
@@ -154,15 +154,15 @@ def _kernel_table(manifest: Manifest) -> Table:
     return table
 
 
-def _program_table(manifest: Manifest) -> Table:
+def _function_table(manifest: Manifest) -> Table:
     """The figures of every function for a TPU, in bytes but for the operations."""
     from rich.table import Table
 
     heads = ("code", "arguments", "results", "in place", "temporary", "FLOP", "read and written")
     table = Table("target", "function", *heads, box=None, header_style="bold", pad_edge=False)
     for target in manifest.targets:
-        for program in target.programs:
-            figures = dataclasses.asdict(program)
+        for function in target.programs:
+            figures = dataclasses.asdict(function)
             table.add_row(target.name, figures.pop("function"), *(f"{figure:,}" for figure in figures.values()))
     return table
 

@@ -55,7 +55,7 @@ def fetch(data_dir: Path | None, as_json: bool) -> None:
     directory = data_dir or mnist.default_directory()
     with _progress() as progress:
         rows = fetch.fetch_mnist(directory, mirrors=fetch.MIRRORS, progress=progress)
-    _report(mnist.FULL, directory, rows, as_json)
+    _print_files(mnist.FULL, directory, rows, as_json)
 
 
 @data.command()
@@ -92,13 +92,13 @@ def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
         directory = mnist.find(data_dir, complete=False)
         rows = mnist.verify_mnist(directory)
         remedy = f"repair it with `sonew data fetch --data-dir {shlex.quote(str(directory))}`"
-    _report(name, directory, rows, as_json)
+    _print_files(name, directory, rows, as_json)
     bad = [f"{row.file} is {row.status}" for row in rows if row.status is not mnist.FileState.VALID]
     if bad:
         raise SonewError(f"the data set `{name}` in {directory} is not usable ({', '.join(bad)}); {remedy}")
 
 
-def _report(name: str, directory: Path, rows: list[FileRow], as_json: bool) -> None:
+def _print_files(name: str, directory: Path, rows: list[FileRow], as_json: bool) -> None:
     if as_json:
         usable = all(row.status in ("valid", "fetched") for row in rows)
         files = [row._asdict() for row in rows]

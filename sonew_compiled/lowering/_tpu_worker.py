@@ -2,9 +2,9 @@
 
 `libtpu` logs to stderr, may end its process, and takes its settings from the environment, as `iree-compile` does not.
 
-FOLDER holds `request.json`, whose fields are those of `lowering/tpu.py`, and `NAME.stablehlo` for every
-program: a portable artifact with the one public function `@main`. The worker writes `NAME.xla`, what
-`jax.experimental.serialize_executable.serialize` makes of the executable, and `report.json`: XLA's figures by program.
+FOLDER holds `request.json`, which `lowering/tpu.py` writes, and `NAME.stablehlo` for each function: a portable artifact
+whose only public function is `@main`. The worker writes `NAME.xla`, the executable as
+`jax.experimental.serialize_executable.serialize` gives it, and `figures.json`: XLA's figures by function.
 An error is a last line `error: ...` on stderr.
 """
 
@@ -25,34 +25,34 @@ from sonew_compiled.xla import compile_artifact
 
 
 def main(folder: Path) -> None:
-    """Compiles every program of the request."""
+    """Compiles every function of the request."""
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     topology = topologies.get_topology_desc(
         request["topology"], platform="tpu", chip_config_name=request["chip_config"]
     )
     sharding = SingleDeviceSharding(topology.devices[0])
-    report = {}
-    for name, program in request["programs"].items():
+    figures = {}
+    for name, function in request["functions"].items():
         print(f"compile {name} for {request['topology']}", file=sys.stderr, flush=True)
-        compiled = _compile((folder / f"{name}.stablehlo").read_bytes(), program, sharding)
+        compiled = _compile((folder / f"{name}.stablehlo").read_bytes(), function, sharding)
         payload, inputs, outputs = serialize_executable.serialize(compiled)
         # The loader makes the trees anew from the manifest.
-        assert inputs == jax.tree.structure((tuple(range(len(program["inputs"]))), {})), inputs
-        assert outputs == jax.tree.structure(tuple(range(len(program["outputs"])))), outputs
+        assert inputs == jax.tree.structure((tuple(range(len(function["inputs"]))), {})), inputs
+        assert outputs == jax.tree.structure(tuple(range(len(function["outputs"])))), outputs
         (folder / f"{name}.xla").write_bytes(payload)
-        report[name] = _figures(compiled)
-    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+        figures[name] = _figures(compiled)
+    (folder / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
 
 
-def _compile(artifact: bytes, program: dict[str, Any], sharding: SingleDeviceSharding) -> jax.stages.Compiled:
+def _compile(artifact: bytes, function: dict[str, Any], sharding: SingleDeviceSharding) -> jax.stages.Compiled:
     inputs, outputs = (
         [
             jax.ShapeDtypeStruct(tuple(each["shape"]), jnp.dtype(each["dtype"]), sharding=sharding)
-            for each in program[key]
+            for each in function[key]
         ]
         for key in ("inputs", "outputs")
     )
-    donated = [index for index, each in enumerate(program["inputs"]) if each["donated"]]
+    donated = [index for index, each in enumerate(function["inputs"]) if each["donated"]]
     return compile_artifact(artifact, inputs, outputs, platform="tpu", donated=donated)
 
 

@@ -1,6 +1,6 @@
-"""Branches of IREE's host program that pass one reference several times, which IREE 3.13 loses.
+"""Branches of IREE's host code that pass one reference several times, which IREE 3.13 loses.
 
-The program that runs on the host is in IREE's `vm` dialect. A branch to a block hands buffers and fences on in
+The code that runs on the host is in IREE's `vm` dialect. A branch to a block hands buffers and fences on in
 registers of references, and takes each out of its register with the last argument that it passes it for. But the moves
 are put into another order, and one whose register is already the right one is left out: then a register that is still
 to be read is empty. A command buffer takes an empty register for a slot of its binding table ("indirect buffer
@@ -27,16 +27,16 @@ _REFERENCE = "!vm.ref<"
 
 
 def has_branches(stablehlo: bytes) -> bool:
-    """Whether the host program of a module, a portable artifact or text, has branches that pass tensors."""
+    """Whether the host code of a module, a portable artifact or text, has branches that pass tensors."""
     return _BRANCHING.search(stablehlo) is not None
 
 
-def part_references(program: bytes) -> bytes:
-    """The host program, as bytecode of IREE's MLIR, with no reference passed twice by one branch."""
+def part_references(host_code: bytes) -> bytes:
+    """The host code, as bytecode of IREE's MLIR, with no reference passed twice by one branch."""
     import iree.compiler.ir as ir
 
     with ir.Context():
-        module = ir.Module.parse(program)
+        module = ir.Module.parse(host_code)
         branches: list[Any] = []
 
         def visit(op: Any) -> Any:

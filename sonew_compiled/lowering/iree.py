@@ -30,13 +30,13 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
       SonewError: the compiler refused it; see `compile_error`.
     """
     with scratch_folder() as scratch:
-        source, program, result = (scratch / f"module.{suffix}" for suffix in ("mlir", "vm.mlir", "vmfb"))
+        source, host_code, result = (scratch / f"module.{suffix}" for suffix in ("mlir", "vm.mlir", "vmfb"))
         source.write_bytes(stablehlo)
         # The names are relative, because the compiler writes them into the result.
         command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
-        # The host program of one without branches needs no change, and so the compiler is started once.
+        # The host code of a module without branches needs no change, and so the compiler is started once.
         if changed := has_branches(stablehlo):
-            command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", program.name]
+            command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", host_code.name]
         else:
             command += ["-o", result.name]
         # The passes have verified the module. Verifying again after each of the compiler's own passes takes a quarter
@@ -56,8 +56,8 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
                 command += target.fallback_flags
                 process = run_to_end(command, folder=scratch, environment=environment)
             if changed and process.returncode == 0:
-                program.write_bytes(part_references(program.read_bytes()))
-                command = [iree_compile(), program.name, "--compile-from=vm", *target.flags, "-o", result.name]
+                host_code.write_bytes(part_references(host_code.read_bytes()))
+                command = [iree_compile(), host_code.name, "--compile-from=vm", *target.flags, "-o", result.name]
                 process = run_to_end(command, folder=scratch, environment=environment)
         except OSError as error:
             raise SonewError(

@@ -11,7 +11,7 @@ from sonew_compiled.lowering.limits import why_not_computed
 from sonew_compiled.lowering.registers import kernel_figures
 from sonew_compiled.lowering.targets import Target, resolve_target, target_names
 from sonew_compiled.lowering.tpu import lower_tpu
-from sonew_compiled.runtime.manifest import FunctionSpec, KernelSpec, ProgramSpec, TargetSpec, TensorSpec
+from sonew_compiled.runtime.manifest import FunctionSpec, KernelSpec, TargetSpec, TensorSpec, TpuFunctionSpec
 
 
 def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
@@ -48,7 +48,7 @@ def lower(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tupl
       SonewError: the compiler refused it.
     """
     kernels: tuple[KernelSpec, ...] = ()
-    programs: tuple[ProgramSpec, ...] = ()
+    programs: tuple[TpuFunctionSpec, ...] = ()
     if target.compiler == "libtpu":
         executable, programs = lower_tpu(stablehlo, target, what=what)
     else:

@@ -15,7 +15,7 @@ from sonew_compiled.lowering.diagnostics import compile_error
 from sonew_compiled.lowering.process import run_to_end
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.lowering.targets import Target
-from sonew_compiled.runtime.manifest import ProgramSpec
+from sonew_compiled.runtime.manifest import TpuFunctionSpec
 
 # The machine has no TPU, and libtpu is not to look for one, nor for the service that describes Google's machines.
 _ENVIRONMENT = {
@@ -32,7 +32,7 @@ _ENVIRONMENT = {
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tuple[ProgramSpec, ...]]:
+def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tuple[TpuFunctionSpec, ...]]:
     """Compiles every export of a module for a TPU.
 
     Args:
@@ -52,25 +52,25 @@ def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tu
         environment = os.environ | _ENVIRONMENT | {"TMPDIR": str(folder), "TPU_LOG_DIR": str(folder)}
         process = run_to_end(command, folder=folder, environment=environment)
         if process.returncode == 0:
-            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-            programs = tuple(ProgramSpec(function=name, **report[name]) for name in names)
-            return _archive({f"{name}.xla": (folder / f"{name}.xla").read_bytes() for name in names}), programs
+            figures = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+            described = tuple(TpuFunctionSpec(function=name, **figures[name]) for name in names)
+            return _archive({f"{name}.xla": (folder / f"{name}.xla").read_bytes() for name in names}), described
         raise compile_error(compiler="libtpu", process=process, folder=folder, target=target, what=what)
 
 
 def _write_request(folder: Path, stablehlo: bytes, target: Target) -> list[str]:
     """Writes what the worker reads, and gives the names of the exports."""
-    programs = {}
+    functions = {}
     signatures = passes.signatures(passes.from_portable_artifact(stablehlo))
     for name, signature in signatures.items():
         module = passes.from_portable_artifact(stablehlo)
         passes.run_pipeline(module, [passes.parse_pass(f"select-export:name={name}")])
         (folder / f"{name}.stablehlo").write_bytes(passes.to_portable_artifact(module))
-        programs[name] = {
+        functions[name] = {
             "inputs": [_described(value) | {"donated": value.donated} for value in signature.inputs],
             "outputs": [_described(value) for value in signature.outputs],
         }
-    request = {"topology": target.topology, "chip_config": target.chip_config, "programs": programs}
+    request = {"topology": target.topology, "chip_config": target.chip_config, "functions": functions}
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     return list(signatures)
 

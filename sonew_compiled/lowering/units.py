@@ -61,7 +61,7 @@ def _nothing(_: Code) -> Iterator[str]:
 
 
 def _of_x86_64(code: Code) -> Iterator[str]:
-    for segment in _executable_segments(code.content):
+    for segment in _code_segments(code.content):
         for at in (found.start() for found in _EVEX.finditer(segment)):
             _, first, second, _, opcode = segment[at : at + 5]
             if first & 0x0F == 0x02 and (name := _X86_64.get((second & 0x87, opcode))) is not None:
@@ -91,11 +91,11 @@ def _of_spirv(code: Code) -> Iterator[str]:
 
 
 def _words(code: Code) -> Iterator[int]:
-    for segment in _executable_segments(code.content):
+    for segment in _code_segments(code.content):
         yield from (word for (word,) in struct.iter_unpack("<I", segment[: len(segment) // 4 * 4]))
 
 
-def _executable_segments(elf: bytes) -> Iterator[bytes]:
+def _code_segments(elf: bytes) -> Iterator[bytes]:
     """What is loaded from an ELF file of 64 bits to be executed."""
     return (elf[each.start : each.end] for each in elf_segments(elf) if each.flags & _PF_X)
 

@@ -54,7 +54,7 @@ def read_code(vmfb: bytes) -> tuple[Code, ...]:
 
 
 def _code(member: bytes) -> Code | None:
-    """The code in a file of the executable; None for the program that runs on the host."""
+    """The code in a file of the executable; None for the code that runs on the host."""
     kind = member[:4]
     if kind == b"\x7fELF":
         return Code(kind="elf", architecture=elf_machine(member), kernels=(), content=member)

@@ -25,7 +25,7 @@ from sonew_compiled.errors import UsageError
 Place = tuple[int, ...]
 """Where an equation is: its index in the jaxpr, or that of a call and its place inside, and so on."""
 
-_AS_A_KERNEL = (((1,), (0,)), ((), ()))
+_AS_A_WEIGHT = (((1,), (0,)), ((), ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +33,21 @@ class DenseLayer:
     """A product `a W`, or `a W + b`, of activations `a` of shape (batch, in).
 
     Attributes:
-      name: the path of the kernel in the tree of parameters, joined by `/`.
-      kernel: the index of `W`, of shape (in, out), among the leaves of the parameters.
+      name: the path of the weight in the tree of parameters, joined by `/`.
+      weight: the index of `W`, of shape (in, out), among the leaves of the parameters.
       bias: likewise of `b`, of shape (out,); None if there is none.
       place: where the product is in the jaxpr of the loss.
     """
 
     name: str
-    kernel: int
+    weight: int
     bias: int | None
     place: Place
 
     def join(self, leaves: list[jax.Array]) -> jax.Array:
         """Of a tree like the parameters the layer's matrix, (in, out), with the bias for another row."""
-        kernel = leaves[self.kernel]
-        return kernel if self.bias is None else jnp.concatenate([kernel, leaves[self.bias][None]], axis=0)
+        weight = leaves[self.weight]
+        return weight if self.bias is None else jnp.concatenate([weight, leaves[self.bias][None]], axis=0)
 
     def with_ones(self, inputs: jax.Array) -> jax.Array:
         """The layer's inputs with what the bias is multiplied by: (batch, in), or (batch, in + 1)."""
@@ -62,14 +62,14 @@ def split(layers: tuple[DenseLayer, ...], matrices: dict[str, jax.Array], like: 
     leaves, tree = jax.tree.flatten(like)
     for layer in layers:
         matrix = matrices[layer.name]
-        leaves[layer.kernel] = matrix if layer.bias is None else matrix[:-1]
+        leaves[layer.weight] = matrix if layer.bias is None else matrix[:-1]
         if layer.bias is not None:
             leaves[layer.bias] = matrix[-1]
     return tree.unflatten(leaves)
 
 
 def find_layers(jaxpr: Jaxpr, params: Any, batch: Any, optimizer: str) -> tuple[DenseLayer, ...]:
-    """The layers of a loss, in the order of their kernels among the parameters.
+    """The layers of a loss, in the order of their weights among the parameters.
 
     Every parameter must be used once: a matrix (in, out) as the right operand of a product with activations
     (batch, in), a vector (out,) as what is added to such a product. Functions under `jax.jit` are looked into; loops
@@ -106,7 +106,7 @@ class _Search:
         self._optimizer = optimizer
         self._uses: Counter[_Value] = Counter()
         self._places: dict[int, Place] = {}
-        self._kernel_of: dict[int, int] = {}
+        self._weight_of: dict[int, int] = {}
 
     def follow(self, jaxpr: Jaxpr, found: dict[Var, _Value], outside: Place = ()) -> None:
         """Adds to `found` what comes of the parameters, and keeps account of how they are used."""
@@ -137,7 +137,7 @@ class _Search:
         if ours is None:
             return None  # a product goes where it likes
         if by_kind.keys() == {"bias", "product"} and eqn.primitive is add_p and self._uses[ours] == 1:
-            self._kernel_of[ours.index] = by_kind["product"].index
+            self._weight_of[ours.index] = by_kind["product"].index
             return None
         if self._uses[ours] > 1 or len([value for _, value in read if value == ours]) > 1:
             self._refuse(ours.index, "is used more than once")
@@ -149,24 +149,24 @@ class _Search:
                 return _Value("bias", ours.index)
         what = f"goes into {eqn.primitive.name}"
         if eqn.primitive is dot_general_p:
-            what += ", not as the kernel of a product (batch, in) x (in, out)"
+            what += ", not as the weight of a product (batch, in) x (in, out)"
         elif ours.kind == "bias":
-            what += ", not added to the product of a kernel"
+            what += ", not added to the product of a weight"
         return self._refuse(ours.index, what)
 
     def layers(self) -> tuple[DenseLayer, ...]:
         """All of them, once every parameter has its part in one."""
         for index in range(len(self._names)):
-            if index not in self._places and index not in self._kernel_of:
+            if index not in self._places and index not in self._weight_of:
                 self._refuse(index, "has no part in the loss")
         biases: dict[int, int] = {}
-        for bias, kernel in self._kernel_of.items():
-            if self._uses[_Value("product", kernel)] > 1:
+        for bias, weight in self._weight_of.items():
+            if self._uses[_Value("product", weight)] > 1:
                 self._refuse(bias, "is added to a product that is read elsewhere too")
-            biases[kernel] = bias
+            biases[weight] = bias
         return tuple(
-            DenseLayer(name=self._names[kernel] or "kernel", kernel=kernel, bias=biases.get(kernel), place=place)
-            for kernel, place in sorted(self._places.items())
+            DenseLayer(name=self._names[weight] or "kernel", weight=weight, bias=biases.get(weight), place=place)
+            for weight, place in sorted(self._places.items())
         )
 
     def _refuse(self, index: int, what: str) -> NoReturn:
@@ -179,7 +179,7 @@ class _Search:
 def _is_dense(eqn: JaxprEqn, batch_size: int) -> bool:
     dimensions = tuple(tuple(map(tuple, pair)) for pair in eqn.params["dimension_numbers"])
     left, right = map(shape_of, eqn.invars)
-    return dimensions == _AS_A_KERNEL and len(left) == len(right) == 2 and left[0] == batch_size
+    return dimensions == _AS_A_WEIGHT and len(left) == len(right) == 2 and left[0] == batch_size
 
 
 def _is_wide_bias(eqn: JaxprEqn) -> bool:

@@ -114,10 +114,10 @@ def _bluestein(x: tuple[jax.Array, jax.Array]) -> _Pair:
     size = 1 << (2 * n - 2).bit_length()
     squares = np.arange(n, dtype=np.int64) ** 2
     chirp = _root(squares, 2 * n, x[0].dtype)
-    kernel = np.zeros(size, np.complex128)
-    kernel[:n] = np.exp(1j * np.pi * (squares % (2 * n)) / n)
-    kernel[size - n + 1 :] = kernel[1:n][::-1]
-    spectrum = np.fft.fft(kernel)
+    filter_ = np.zeros(size, np.complex128)
+    filter_[:n] = np.exp(1j * np.pi * (squares % (2 * n)) / n)
+    filter_[size - n + 1 :] = filter_[1:n][::-1]
+    spectrum = np.fft.fft(filter_)
     filtered = _Pair(jnp.asarray(spectrum.real, x[0].dtype), jnp.asarray(spectrum.imag, x[0].dtype))
     padding = [(0, 0)] * (x[0].ndim - 1) + [(0, size - n)]
     padded = _Pair(*(jnp.pad(each, padding) for each in _product(x, chirp)))

@@ -25,7 +25,7 @@ from sonew_compiled.lowering.lower import function_specs
 from sonew_compiled.lowering.targets import _tools, resolve_target, why_not_compiled
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import open_bundle
-from sonew_compiled.runtime.manifest import FileSpec, Manifest, ProgramSpec, TargetSpec
+from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec, TpuFunctionSpec
 
 Refusal = Callable[..., str]
 Run = Callable[..., Any]
@@ -98,7 +98,7 @@ def test_inspect_shows_the_figures(tpu_bundle: Path, sonew: Run) -> None:
     assert f"{step['bytes_accessed']:,}" in sonew("inspect", tpu_bundle, "--kernels").out
 
 
-def described(*programs: ProgramSpec) -> Manifest:
+def described(*programs: TpuFunctionSpec) -> Manifest:
     """The manifest of the bundle that `loadable` writes."""
     step = function_specs(passes.parse(STEP))["train_step"]
     state = step.outputs[:1]
@@ -144,7 +144,7 @@ def loadable(tmp_path: Path) -> Path:
 
 
 def test_programs_are_read_back_and_older_manifests_have_none() -> None:
-    program = ProgramSpec(
+    program = TpuFunctionSpec(
         function="train_step",
         code_bytes=1,
         argument_bytes=2,
@@ -289,7 +289,7 @@ def test_the_signature_is_that_of_the_module(tmp_path: Path) -> None:
     assert tpu._write_request(tmp_path, artifact, resolve_target("tpu:v4")) == ["train_step"]
     request = json.loads((tmp_path / "request.json").read_text())
     assert (request["topology"], request["chip_config"]) == ("v4:2x2x1", "megacore")
-    assert request["programs"]["train_step"]["inputs"] == [
+    assert request["functions"]["train_step"]["inputs"] == [
         {"shape": [3], "dtype": "float32", "donated": True},
         {"shape": [2], "dtype": "float32", "donated": False},
         {"shape": [], "dtype": "float32", "donated": False},

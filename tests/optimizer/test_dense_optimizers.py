@@ -156,11 +156,11 @@ REFUSED: dict[str, tuple[Callable[[Params, Any], jax.Array], Params, str]] = {
     "of itself": (lambda p, x: jnp.mean(x) * jnp.mean(p["w"] * p["w"]), KERNEL, "params/w is used more than once"),
     "scan": (scanned, KERNEL, "params/w goes into scan"),
     "transposed": (lambda p, x: jnp.mean(x @ p["w"].T), KERNEL, "params/w goes into transpose"),
-    "left": (lambda p, x: jnp.mean(p["w"] @ x.T), KERNEL, "params/w goes into dot_general, not as the kernel of"),
+    "left": (lambda p, x: jnp.mean(p["w"] @ x.T), KERNEL, "params/w goes into dot_general, not as the weight of"),
     "rows": (
         lambda p, x: jnp.mean(x.reshape(6, 2) @ p["w"]),
         {"w": jnp.ones((2, 4))},
-        "params/w goes into dot_general, not as the kernel of",
+        "params/w goes into dot_general, not as the weight of",
     ),
     "scale": (lambda p, x: jnp.mean(x * p["b"] @ p["w"]), LAYER, "params/b goes into mul"),
     "bias first": (lambda p, x: jnp.mean((x + p["b"]) @ p["w"]), LAYER, "params/b goes into add, not added to"),

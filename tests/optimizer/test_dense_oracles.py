@@ -85,7 +85,7 @@ def test_the_tapped_pass_gives_gradients_inputs_and_derivatives() -> None:
     assert [layer.bias is None for layer in layers] == [False, False, False, True]
     for found in layers:
         a, g = signals.inputs[found.name], 16 / 3 * signals.derivatives[found.name]
-        np.testing.assert_allclose(a[:, :, None] * g[:, None, :], each[found.kernel], rtol=1e-12)
+        np.testing.assert_allclose(a[:, :, None] * g[:, None, :], each[found.weight], rtol=1e-12)
         if found.bias is not None:
             np.testing.assert_allclose(g, each[found.bias], rtol=1e-12)
 

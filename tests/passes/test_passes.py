@@ -290,7 +290,7 @@ func.func public @main(
 def test_donated_arguments_are_updated_in_place_only_where_that_is_right(tmp_path: Path) -> None:
     module = passes.parse(f"module @sonew {{ {DONATED} }}")
     passes.run_pipeline(module, [each for each in passes.PIPELINE if each.name != "merge-exports"])
-    program = _iree_program(passes.to_portable_artifact(module), tmp_path)
+    program = _main_by_iree(passes.to_portable_artifact(module), tmp_path)
 
     rng = np.random.default_rng(0)
     w, m, x = (rng.normal(size=(64, 64)).astype(np.float32) for _ in range(3))
@@ -306,10 +306,10 @@ def test_donated_arguments_are_updated_in_place_only_where_that_is_right(tmp_pat
         np.testing.assert_array_equal(buffer, value)  # and nothing else
 
 
-Program = Callable[..., tuple[list[np.ndarray], list[np.ndarray]]]
+Main = Callable[..., tuple[list[np.ndarray], list[np.ndarray]]]
 
 
-def _iree_program(artifact: bytes, directory: Path) -> Program:
+def _main_by_iree(artifact: bytes, directory: Path) -> Main:
     """Compile `@main` of the artifact; calling it gives the arguments' buffers afterwards, and the results."""
     (directory / "module.stablehlo").write_bytes(artifact)
     command = [

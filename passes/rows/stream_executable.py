@@ -1,6 +1,6 @@
 """A `stream.executable` of kernels, which `iree-compile` takes as it does those that it makes itself.
 
-One holds all the kernels of a module: IREE 3.13 builds its pipelines anew for each executable.
+One holds all the kernels of a module: IREE 3.13 sets up its pipelines anew for each executable.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.rows.loops import index
 
 
-class Executable:
+class StreamExecutable:
     """An executable without kernels, made at the insertion point.
 
     Attributes:
