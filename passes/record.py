@@ -20,8 +20,8 @@ class Option(Generic[T_co]):
     Attributes:
         name: the keyword argument of the pass's function.
         default: the value where none is given.
-        help: what it sets, as a phrase without a full stop.
-        read: makes the value from text; a `ValueError` says what is accepted.
+        help: a phrase without a full stop that says what it sets.
+        read: makes the value from text; its `ValueError` says what is accepted.
     """
 
     name: str
@@ -42,12 +42,12 @@ class Pass:
     """A rewrite of a module in place.
 
     Attributes:
-        name: what the command line and the dumps call it, in kebab case: the name of its file.
-        summary: what it does, as a phrase; the row of the tables and of `--list`.
-        description: what it does in detail and why: the docstring of its file.
-        run: rewrites the module in place; called inside the module's context with an unknown location current, with a
-            keyword argument for each option.
-        options: what can be set.
+        name: its name on the command line and in dumps: the name of its file, in kebab case.
+        summary: a phrase that says what it does, for the tables and `--list`.
+        description: the docstring of its file, which says in detail what it does and why.
+        run: rewrites the module in place. It takes a keyword argument for each option, and is called inside the
+            module's context, where the current location is unknown.
+        options: the settings that it has.
         values: the values of the options that `bind` has set.
     """
 
@@ -72,7 +72,7 @@ class Pass:
         return dataclasses.replace(self, values={**self.values, **values})
 
     def __call__(self, module: ir.Module) -> None:
-        """Run the pass on the module, without verification: `run_pipeline` is what verifies."""
+        """Run the pass on the module without verifying it; `run_pipeline` verifies."""
         with module.context, ir.Location.unknown():
             self.run(module, **{each.name: self.values.get(each.name, each.default) for each in self.options})
 

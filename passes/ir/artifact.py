@@ -1,7 +1,7 @@
 """The portable artifact: StableHLO as versioned bytes.
 
-The bytes are MLIR bytecode of the VHLO dialect, which StableHLO promises to keep readable for five years.
-`iree-compile` reads them with `--iree-input-type=stablehlo` (its `auto` does not recognise them).
+The bytes are MLIR bytecode of the VHLO dialect, and StableHLO promises to keep them readable for five years.
+`iree-compile` reads them with `--iree-input-type=stablehlo`; its `auto` does not recognise them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from sonew_compiled.passes.ir.uses import operations_in
 ARTIFACT_VERSION = "1.13.0"
 """The StableHLO version that artifacts are written in.
 
-Fixed rather than that of the installed jaxlib, so that a newer jaxlib alone neither changes the bytes nor makes
-artifacts that an older compiler refuses. Raise it only when an operation needs it.
+It is fixed, and is not the version of the installed jaxlib: a newer jaxlib alone must neither change the bytes nor
+write artifacts that an older compiler refuses. Raise it only when an operation needs it.
 """
 
 # How MLIR's bytecode begins.
@@ -62,7 +62,7 @@ def from_portable_artifact(artifact: bytes, context: ir.Context | None = None) -
 def to_bytes(module: ir.Module) -> bytes:
     """Return the module as a portable artifact if that can hold it, else as text; `iree-compile` reads both.
 
-    The text is in the generic form: how operations are written otherwise is not the same in each version of MLIR.
+    The text is in the generic form, because the other forms differ between versions of MLIR.
     """
     return to_text(module, generic=True).encode() if _foreign(module) else to_portable_artifact(module)
 
@@ -77,7 +77,7 @@ def from_bytes(content: bytes) -> ir.Module:
 
 
 def _why_not(module: ir.Module) -> str:
-    """Say what in the module cannot be serialized, as far as that can be told."""
+    """Say, as far as it is known, which part of the module cannot be serialized."""
     if foreign := _foreign(module):
         return f"a portable artifact holds StableHLO only; the module also has: {', '.join(sorted(foreign))}"
     return (
@@ -87,6 +87,6 @@ def _why_not(module: ir.Module) -> str:
 
 
 def _foreign(module: ir.Module) -> set[str]:
-    """The operations that are not StableHLO's."""
+    """The operations of other dialects than StableHLO."""
     names = {op.name for op in operations_in(module.operation)}
     return {name for name in names if name.partition(".")[0] not in ("builtin", "func", "stablehlo")}

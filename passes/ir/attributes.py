@@ -1,4 +1,4 @@
-"""Attributes: those by which passes know a function's arguments and results, and those of windows, by axis."""
+"""The attributes of a function's arguments and results that passes read, and the attributes of windows by axis."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def text_attribute(attributes: Mapping[str, ir.Attribute], key: str) -> str:
 
 
 def axis_numbers(op: ir.Operation, name: str, rank: int) -> list[int]:
-    """An attribute of an operation with a number for each axis; ones where there is none."""
+    """The numbers, one for each axis, of an attribute of an operation; ones if it has no such attribute."""
     return list(ir.DenseI64ArrayAttr(op.attributes[name])) if name in op.attributes else [1] * rank
 
 
 def paddings(op: ir.Operation, rank: int) -> np.ndarray:
-    """How much an operation pads each axis, before and behind it: int64[rank, 2], zeros where it does not."""
+    """The elements that an operation pads before and behind each axis: int64[rank, 2], zeros if it pads nothing."""
     if "padding" not in op.attributes:
         return np.zeros((rank, 2), np.int64)
     return np.array(ir.DenseIntElementsAttr(op.attributes["padding"]), np.int64).reshape(rank, 2)
 
 
 def role_indices(attributes: Sequence[Attributes], roles: Iterable[str]) -> list[int]:
-    """Which of the arguments or results have one of these roles."""
+    """The indices of the arguments or results that have one of these roles."""
     wanted = set(roles)
     return [index for index, each in enumerate(attributes) if text_attribute(each, ROLE_ATTRIBUTE) in wanted]

@@ -38,13 +38,13 @@ def constant(value: float, element: ir.Type, shape: Sequence[int] = ()) -> ir.Va
 
 
 def elementwise(name: str, first: ir.Value, *others: ir.Value | int) -> ir.Value:
-    """`stablehlo.<name>` of tensors of one type, which the result has too; a number stands for a splat."""
+    """`stablehlo.<name>` of tensors of one type; the result has that type too. A number stands for a splat."""
     operands = [first, *(like(other, first) if isinstance(other, int) else other for other in others)]
     return ir.Operation.create(f"stablehlo.{name}", results=[first.type], operands=operands).result
 
 
 def like(value: float, tensor: ir.Value) -> ir.Value:
-    """A tensor of one value, of the type that another has."""
+    """A splat of one value with the type of another tensor."""
     return constant(value, element_type(tensor), shape_of(tensor))
 
 
@@ -72,7 +72,7 @@ def bitcast(value: ir.Value, into: ir.Type) -> ir.Value:
 
 
 def broadcast(value: ir.Value, shape: Sequence[int], dims: Sequence[int] = ()) -> ir.Value:
-    """A tensor that repeats the value, whose axes become those at `dims`; a scalar has none."""
+    """A tensor that repeats the value along new axes; the value's own axes become those at `dims`."""
     kind = ir.RankedTensorType.get(shape, element_type(value))
     attributes = {"broadcast_dimensions": ir.DenseI64ArrayAttr.get(list(dims))}
     return ir.Operation.create(
@@ -81,7 +81,7 @@ def broadcast(value: ir.Value, shape: Sequence[int], dims: Sequence[int] = ()) -
 
 
 def reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
-    """The same elements in another shape; the tensor itself if it has it."""
+    """The same elements in another shape; the tensor itself if it has that shape already."""
     if shape_of(value) == list(shape):
         return value
     kind = ir.RankedTensorType.get(shape, element_type(value))
@@ -89,7 +89,7 @@ def reshape(value: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 
 def transpose(value: ir.Value, order: Sequence[int]) -> ir.Value:
-    """The tensor whose axis `k` is the value's axis `order[k]`; the tensor itself if none moves."""
+    """The tensor whose axis `k` is the value's axis `order[k]`; the value itself if no axis moves."""
     if list(order) == sorted(order):
         return value
     shape = shape_of(value)
@@ -99,7 +99,7 @@ def transpose(value: ir.Value, order: Sequence[int]) -> ir.Value:
 
 
 def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
-    """The tensors one after the other along an axis; the tensor itself if it is one."""
+    """The tensors one after the other along an axis; a single tensor is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     shape = shape_of(parts[0])
@@ -112,7 +112,7 @@ def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
 
 
 def slice_of(value: ir.Value, starts: Sequence[int], limits: Sequence[int]) -> ir.Value:
-    """The elements from `starts` up to `limits`; the tensor itself if these are all."""
+    """The elements from `starts` up to `limits`; the tensor itself if that is all of it."""
     shape = shape_of(value)
     if not any(starts) and list(limits) == shape:
         return value
@@ -134,7 +134,7 @@ def rows(value: ir.Value, start: int, end: int) -> ir.Value:
 
 
 def iota(shape: Sequence[int], dim: int, element: ir.Type | None = None) -> ir.Value:
-    """The index of every element along an axis, as integers, unsigned ones of 32 bits if not said otherwise."""
+    """The index of every element along an axis, as integers; without `element`, unsigned ones of 32 bits."""
     kind = ir.RankedTensorType.get(shape, element or u32())
     attributes = {"iota_dimension": ir.IntegerAttr.get(ir.IntegerType.get_signless(64), dim)}
     return ir.Operation.create("stablehlo.iota", results=[kind], attributes=attributes).result
@@ -150,12 +150,12 @@ def linear_index(shape: Sequence[int]) -> ir.Value:
 
 
 def reduce_all(name: str, value: ir.Value, init: ir.Value) -> ir.Value:
-    """Reduce every element into a scalar with `stablehlo.<name>`, of which `init` is the identity."""
+    """Reduce all elements to a scalar with `stablehlo.<name>`, whose identity is `init`."""
     return reduce(name, value, init, range(len(shape_of(value))))
 
 
 def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> ir.Value:
-    """Reduce these axes with `stablehlo.<name>`, of which `init` is the identity."""
+    """Reduce these axes with `stablehlo.<name>`, whose identity is `init`."""
     if not dims:
         return value
     left = [size for dim, size in enumerate(shape_of(value)) if dim not in dims]
@@ -172,7 +172,7 @@ def reduce(name: str, value: ir.Value, init: ir.Value, dims: Sequence[int]) -> i
 
 
 def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int]) -> list[ir.Value]:
-    """Reduce these axes of other tensors with the body and the initial values of a `stablehlo.reduce`."""
+    """Reduce these axes of other tensors, with the body and the initial values that a `stablehlo.reduce` has."""
     copy = op.clone()
     for index, value in enumerate(values):
         copy.operands[index] = value
@@ -184,7 +184,7 @@ def reduce_as(op: ir.Operation, values: Sequence[ir.Value], dims: Sequence[int])
 
 
 def add_zero(value: ir.Value, *, but: Sequence[ir.Operation] = ()) -> None:
-    """Make the readers of the value, except these operations, read the sum of it and zero, which changes no number."""
+    """Make all readers of the value but these operations read its sum with zero, which changes no number."""
     maker = owner(value)
     assert maker is not None, value
     with ir.InsertionPoint.after(maker):
@@ -193,15 +193,15 @@ def add_zero(value: ir.Value, *, but: Sequence[ir.Operation] = ()) -> None:
 
 
 def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
-    """The same values, behind a barrier that nothing is fused across."""
+    """The same values behind a barrier; no compiler fuses operations across it."""
     kinds = [value.type for value in values]
     return list(ir.Operation.create("stablehlo.optimization_barrier", results=kinds, operands=list(values)).results)
 
 
 def clone(value: ir.Value) -> ir.Value:
-    """A copy, which keeps IREE from fusing what makes the value with what reads it, and which IREE then leaves out.
+    """A `flow.tensor.clone`: IREE does not fuse the value's producer with the copy's readers, and drops the copy later.
 
-    Of IREE's own dialect, which jaxlib does not know. It has integers without a sign alone.
+    The operation is of IREE's own dialect, which jaxlib does not know. That dialect takes signless integers only.
     """
     value.type.context.allow_unregistered_dialects = True
     element = element_type(value)

@@ -1,4 +1,4 @@
-"""Splats: tensors of which every element is one number."""
+"""Splats: tensors whose elements are all the same number."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
 
 SPLATS = ("stablehlo.constant", "stablehlo.broadcast_in_dim")
-"""The operations that make splats, among other tensors."""
+"""The operations that can make a splat."""
 
 
 def splat_of(value: ir.Value) -> ir.Attribute | None:
-    """The number of a constant that consists of one, None if the value is no such constant."""
+    """The number that all elements of a constant are; None if the value is no such constant."""
     op = owner(value)
     if op is None or op.name != "stablehlo.constant":
         return None
@@ -20,7 +20,7 @@ def splat_of(value: ir.Value) -> ir.Attribute | None:
 
 
 def is_splat(value: ir.Value) -> bool:
-    """Whether every element of the tensor is one number, of a constant or a scalar."""
+    """Whether all elements of the tensor are one number: a constant's, or a scalar's that is broadcast."""
     op = owner(value)
     if op is not None and op.name == "stablehlo.broadcast_in_dim":
         return not shape_of(op.operands[0])

@@ -1,4 +1,4 @@
-"""Conversions between element types: making them, and seeing through them."""
+"""Conversions between element types, and the values behind them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ def convert(value: ir.Value, into: ir.Type) -> ir.Value:
 
 
 def narrowed(value: ir.Value, into: ir.Type) -> ir.Value:
-    """`value` rounded to the narrower type `into`: what it was widened from, if it was, else by a conversion."""
+    """`value` rounded to the narrower type `into`: the number that it was widened from, else a conversion."""
     source = source_in(value, into)
     return convert(value, into) if source is None else source
 
 
 def source_in(value: ir.Value, kind: ir.Type) -> ir.Value | None:
-    """The operand of the conversion that makes this value, if one does and the operand has this element type."""
+    """The operand of the conversion that makes this value; None without a conversion from this element type."""
     source = widened_from(value)
     return source if source is not None and element_type(source) == kind else None
 
 
 def widened_from(value: ir.Value) -> ir.Value | None:
-    """The operand of the conversion that makes this value, if one does."""
+    """The operand of the conversion that makes this value; None if no conversion does."""
     op = owner(value)
     return op.operands[0] if op is not None and op.name == "stablehlo.convert" else None
 
 
 def compute_in_float32(op: ir.Operation) -> None:
-    """Widen the 16-bit operands of an operation, and what its regions compute, and round its 16-bit results."""
+    """Widen an operation's 16-bit operands and everything in its regions, and round its 16-bit results."""
     wide = ir.F32Type.get()
     with ir.InsertionPoint(op):
         for index, operand in enumerate(op.operands):
@@ -46,7 +46,7 @@ def compute_in_float32(op: ir.Operation) -> None:
 
 
 def round_from_float32(op: ir.Operation) -> None:
-    """Give the operation float32 results, and round what was a 16-bit one after it."""
+    """Give the operation float32 results, and round those that were of 16 bits after it."""
     wide = ir.F32Type.get()
     for result in op.results:
         had = element_type(result)

@@ -1,4 +1,4 @@
-"""Which results of a function depend on one of its arguments: data flow through calls."""
+"""Data flow through calls: the results of a function that depend on some of its arguments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from sonew_compiled.passes.ir.uses import operations_in
 def dependent_results(function: Function, arguments: frozenset[int], by_name: Mapping[str, Function]) -> frozenset[int]:
     """The indices of the results that are computed from any of the arguments with these indices.
 
-    Calls are looked into. An operation with regions, such as a loop, is taken whole: if it reads anything that depends
-    on them, all its results do.
+    The search follows calls into their functions. An operation with regions, such as a loop, is taken as a whole: if it
+    reads anything that depends on the arguments, all of its results depend on them.
 
     Args:
         function: of a flat module.

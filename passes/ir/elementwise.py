@@ -23,7 +23,7 @@ ARITHMETIC = {
     "shift_right_logical": ("", "arith.shrui"),
     "shift_right_arithmetic": ("", "arith.shrsi"),
 }
-"""For StableHLO's operations, the operation on floating point and the one on integers; empty if there is none."""
+"""The operations on floating point and on integers, by StableHLO's operation; empty where there is none."""
 
 # Operations that take more than one operation of `arith`, or whose types differ.
 _OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
@@ -46,7 +46,7 @@ def is_vectorised(op: ir.Operation) -> bool:
 
 
 def conversion_of(source: ir.Type, into: ir.Type) -> str | None:
-    """The operation that converts numbers of one type to another, None for those that no kernel needs."""
+    """The operation that converts numbers of one type to another; None for conversions that no kernel needs."""
     floats = isinstance(source, ir.FloatType), isinstance(into, ir.FloatType)
     narrower = width_of(into) < width_of(source)
     if floats == (True, True):
@@ -61,7 +61,7 @@ def conversion_of(source: ir.Type, into: ir.Type) -> str | None:
 
 
 def is_elementwise(op: ir.Operation) -> bool:
-    """Whether each element of the result depends on the same element of each operand alone, or on a scalar."""
+    """Whether each element of the result depends only on scalars and on the same element of each operand."""
     if not is_vectorised(op):
         return False
     shape = shape_of(op.results[0])

@@ -1,4 +1,4 @@
-"""A function of a flat module: what it takes and gives, and changing that with its signature kept in step."""
+"""A function of a flat module, whose signature follows the changes of its arguments and results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Function:
         return list(self.terminator.operands)
 
     def retype_argument(self, index: int, into: ir.Type) -> None:
-        """Take argument `index` with element type `into`, and give its readers what they had, by a conversion."""
+        """Take argument `index` with element type `into`; its readers read it converted to the type it had."""
         argument = self.arguments[index]
         had = element_type(argument)
         argument.set_type(with_element(argument, into))
@@ -79,7 +79,7 @@ class Function:
         old.erase()
 
     def finish(self) -> None:
-        """Make the signature what the block says."""
+        """Write the signature that the block now has."""
         kind = ir.FunctionType.get([v.type for v in self.arguments], [v.type for v in self.returned])
         self.op.attributes["function_type"] = ir.TypeAttr.get(kind)
         for key, attributes in (("arg_attrs", self.argument_attributes), ("res_attrs", self.result_attributes)):
@@ -92,7 +92,7 @@ class Function:
         return [{named.name: named.attr for named in ir.DictAttr(each)} for each in self.op.attributes[key]]
 
     def _first_of_its_own(self) -> ir.Operation:
-        """The first operation that is no conversion of an argument: where another of them goes."""
+        """The first operation that is no conversion of an argument; further conversions go before it."""
         for op in self.block.operations:
             operation = op.operation
             if operation.name != "stablehlo.convert" or not isinstance(operation.operands[0].owner, ir.Block):
@@ -112,7 +112,7 @@ def symbol(op: ir.Operation) -> str:
 
 
 def erase_unused(function: Function) -> None:
-    """Remove operations at the top level of whose results nothing is read, and then those that only these read."""
+    """Remove the operations at the top level whose results nothing reads, until there are none."""
     for op in reversed([each.operation for each in function.block.operations]):
         pure = op.name.startswith("stablehlo.") and op.name != "stablehlo.custom_call"
         if pure and not any(list(each.uses) for each in op.results):
@@ -120,15 +120,15 @@ def erase_unused(function: Function) -> None:
 
 
 def copied(block: ir.Block, values: Mapping[ir.Value, ir.Value]) -> list[ir.Value]:
-    """Copy what a block computes to the insertion point, and return what its terminator hands on.
+    """Copy a block's operations to the insertion point, and return the copies of its terminator's operands.
 
-    `values` are what the copies read in the place of its arguments, and of values from outside.
+    The copies read `values` in place of the block's arguments and of values from outside.
     """
     known = dict(values)
     *body, last = block.operations
     for op in body:
         copy = op.operation.clone()
-        # Regions may read what is outside of them.
+        # Regions may read values from outside.
         for each in (copy, *operations_in(copy)):
             for index, operand in enumerate(each.operands):
                 each.operands[index] = known.get(operand, operand)

@@ -1,4 +1,4 @@
-"""The one place where jaxlib's bindings of MLIR are imported, and what every pass needs of them."""
+"""jaxlib's bindings of MLIR, which only this file imports, and the functions that every pass needs of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ stablehlo.register_stablehlo_passes()
 
 
 def make_context() -> ir.Context:
-    """Return a context that knows what a JAX lowering holds: builtin, func, stablehlo, chlo and sdy.
+    """Return a context that knows the dialects of a JAX lowering: builtin, func, stablehlo, chlo and sdy.
 
     Attributes of dialects that are not registered (`sonew.name`, `tf.aliasing_output`) are allowed on registered
     operations; operations of unknown dialects are not.
@@ -44,7 +44,7 @@ def parse(text: str, context: ir.Context | None = None) -> ir.Module:
 
 
 def to_text(module: ir.Module, *, locations: bool = False, generic: bool = False) -> str:
-    """Return the module's text, every constant in full; source locations and MLIR's generic form if asked for."""
+    """Return the module's text with every constant in full, and on request with locations or in the generic form."""
     text = module.operation.get_asm(enable_debug_info=locations, print_generic_op_form=generic)
     return str(text).rstrip("\n") + "\n"
 

@@ -1,4 +1,4 @@
-"""Operations by what they do."""
+"""Sets of operations that do the same kind of thing."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ MOVES = frozenset((
     "stablehlo.return", "stablehlo.reverse", "stablehlo.select", "stablehlo.slice", "stablehlo.transpose",
     "stablehlo.while",
 ))  # fmt: skip
-"""Operations that move values and compute nothing, or that have no types of their own."""
+"""The operations that only move values, or that have no types of their own."""

@@ -21,7 +21,7 @@ class Pair(NamedTuple):
 
 
 def each_part(function: Callable[..., ir.Value], *pairs: Pair) -> Pair:
-    """The pair of what a function gives of the real parts and of the imaginary ones."""
+    """The pair of a function's result for the real parts and its result for the imaginary ones."""
     return Pair(*(function(*parts) for parts in zip(*pairs, strict=True)))
 
 
@@ -83,7 +83,7 @@ def power(x: Pair, y: Pair) -> Pair:
 def sqrt(x: Pair) -> Pair:
     """The root whose real part is not negative, and whose imaginary part has the sign of the number's."""
     half = build.like(0.5, x.real)
-    # Halves are added, for their sum may be too large where the root is not.
+    # Halves are added, because the whole sum may overflow where the root does not.
     larger = build.elementwise("sqrt", _add(_times(magnitude(x), half), _times(_abs(x.real), half)))
     safe = _where(_is_zero(larger), build.like(1, larger), larger)
     smaller = _over(_times(_abs(x.imag), half), safe)

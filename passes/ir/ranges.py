@@ -1,4 +1,4 @@
-"""Between which integers a tensor's elements lie, where the module says so."""
+"""The bounds of a tensor's integers, where the module shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAME_ELEMENTS = (
 
 
 def range_of(value: ir.Value) -> tuple[int, int] | None:
-    """The least and the greatest that an element of a tensor of integers can be; None if nothing says."""
+    """The least and the greatest value of a tensor of integers; None if the module does not show them."""
     op = owner(value)
     if op is None:
         return None
@@ -41,18 +41,18 @@ def range_of(value: ir.Value) -> tuple[int, int] | None:
 
 
 def is_inside(indices: ir.Value, greatest: list[int]) -> bool:
-    """Whether no element can be below zero, or above any of these."""
+    """Whether every element is known to be at least zero and no greater than any of these."""
     found = range_of(indices)
     return found is not None and found[0] >= 0 and found[1] <= min(greatest)
 
 
 def limits(indices: ir.Value, axis: int, greatest: list[int]) -> ir.Value:
-    """A tensor like the indices that has for each component, of those along an axis, the greatest that it may be.
+    """A tensor of the indices' shape that holds the greatest value of each component along an axis.
 
-    The axis is that behind the last where the indices are of one component, and have no axis for it.
+    Indices of a single component may lack the axis; it is then one behind their last.
     """
     element, shape = element_type(indices), shape_of(indices)
-    # An index of eight bits cannot leave a larger tensor.
+    # A narrow integer cannot exceed a greater bound: an index of eight bits never leaves a larger tensor.
     bits = element.width - (0 if element.is_unsigned else 1)
     numbers = [min(each, 2**bits - 1) for each in greatest]
     if len(set(numbers)) == 1:

@@ -9,7 +9,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
 
-# A matrix of so many times as many rows, or more, is taken for a shifted one.
+# A concatenation counts as a shift if the matrix has at least so many times as many rows as it is shifted by.
 _ROWS_FOR_EACH_SHIFTED = 4
 
 
@@ -17,15 +17,15 @@ _ROWS_FOR_EACH_SHIFTED = 4
 class Shift:
     """A matrix whose rows are those of another one, `by` rows further on.
 
-    Row `r` of the result is row `r + by` of the source. Rows beyond the ends have the fill, or, if the shift wraps, the
-    rows of the neighbouring column: row -1 of a column is the last row of the column before it. Then only the ends
-    without a neighbour have the fill: those of the last column, or of the first.
+    Row `r` of the result is row `r + by` of the source. Rows beyond the ends hold the fill. If the shift wraps, they
+    hold the neighbouring column instead: row -1 of a column is the last row of the column before it. Only an end
+    without a neighbour then holds the fill: that of the last column, or of the first.
 
     Attributes:
       source: the other matrix.
       by: how many rows further on; negative for rows before.
       wraps: whether rows beyond the ends are those of the neighbouring column.
-      fill: a splat of the number that stands where the source has none.
+      fill: a splat of the number beyond the source's ends.
     """
 
     source: ir.Value
@@ -49,14 +49,14 @@ def is_concatenation(op: ir.Operation, dim: int) -> bool:
 
 
 def is_part_of_shift(op: ir.Operation) -> bool:
-    """Whether it is one of the slices and concatenations that shifts are made of."""
+    """Whether the operation is a slice or a concatenation such as shifts are made of."""
     return op.name in ("stablehlo.slice", "stablehlo.concatenate")
 
 
 def shift_of(op: ir.Operation) -> Shift | None:
-    """What the operation shifts and how, None if it is no shift.
+    """The shift that the operation is; None if it is none.
 
-    A shift by `k` rows is a concatenation of all rows of the source but `k` and of `k` rows at the edge.
+    A shift by `k` rows concatenates all but `k` rows of the source with `k` rows at the edge.
     """
     if not is_concatenation(op, 0) or len(op.operands) != 2 or len(shape_of(op.results[0])) != 2:
         return None
@@ -79,10 +79,10 @@ def shift_of(op: ir.Operation) -> Shift | None:
 
 
 def _fill_of_wrapped(edge: ir.Value, source: ir.Value, *, backward: bool) -> ir.Value | None:
-    """The fill of the edge of a shift that wraps, None if the edge is none.
+    """The fill at the edge of a shift that wraps; None if this is no such edge.
 
-    The edge is the rows at the other end of the source, moved by one column, with the fill in the column that this
-    leaves free: the first column if the shift is backward, the last one otherwise.
+    The edge holds the rows at the other end of the source, moved by one column. The column that is left free holds the
+    fill: the first column if the shift is backward, else the last one.
     """
     op = owner(edge)
     if op is None or not is_concatenation(op, 1):
@@ -100,7 +100,7 @@ def _fill_of_wrapped(edge: ir.Value, source: ir.Value, *, backward: bool) -> ir.
 
 
 def _slice_of(value: ir.Value) -> _Slice:
-    """The part of a tensor that the value is, through any number of slices without strides."""
+    """The part of a tensor that this value is, seen through any number of slices without strides."""
     shape = tuple(shape_of(value))
     starts = (0,) * len(shape)
     while (op := owner(value)) is not None and op.name == "stablehlo.slice":

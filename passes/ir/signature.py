@@ -1,4 +1,4 @@
-"""The signatures of a module's exports, as passes leave them: names, shapes and dtypes of arguments and results."""
+"""The signatures of a module's exports: the names, shapes and dtypes of their arguments and results."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _DTYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat
 class Value:
     """An argument or result: its `sonew.name`, shape in elements, NumPy or ml_dtypes dtype, and `sonew.role`.
 
-    `role` is empty where the module says none: an artifact says it of the state alone. `donated` says of an argument
-    that `wire-donation` lets a result take its buffer.
+    `role` is empty where the module gives none; an artifact gives it for the state alone. `donated` is true of an
+    argument whose buffer a result takes, as `wire-donation` decided.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Signature:
 
 
 def signatures(module: ir.Module) -> dict[str, Signature]:
-    """The public functions of a flat module, every argument and result of which has a `sonew.name`."""
+    """The signature of each public function of a flat module; all arguments and results have a `sonew.name`."""
     return {
         function.name: Signature(
             inputs=_values(function.arguments, function.argument_attributes),
@@ -66,6 +66,6 @@ def _dtype(element: ir.Type) -> str:
     text = str(element)
     if text in _DTYPES:
         return _DTYPES[text]
-    # i32, ui8 and so on; StableHLO's signless integers are JAX's signed ones.
+    # Such as i32 or ui8. StableHLO's signless integers are JAX's signed ones.
     assert text.lstrip("ui").isdigit(), f"no dtype for the element type {text}"
     return ("uint" if text.startswith("u") else "int") + text.lstrip("ui")

@@ -1,4 +1,4 @@
-"""The training state: the functions that give and take it, and adding a scalar to it."""
+"""The training state: the functions that take and return it, and how a pass adds a scalar to it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def functions_of_state(module: ir.Module, name: str) -> tuple[Function, Function
 def add_state(init: Function, step: Function, name: str, initial: float, element: ir.Type) -> ir.Value:
     """Add a scalar to the training state.
 
-    `init` gives it the initial value, and `step` takes and donates it; its new value is `step`'s to give, with
-    `state_attributes`.
+    `init` returns its initial value; `step` takes it as a donated argument. The caller adds its new value to the
+    results of `step`, with `state_attributes`.
 
     Returns:
         The scalar as `step` takes it.

@@ -1,4 +1,4 @@
-"""From a value to the operation that makes it and to those that read it."""
+"""The operation that makes a value, and the operations that read it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from sonew_compiled.passes.ir.mlir import ir
 
 
 def owner(value: ir.Value) -> ir.Operation | None:
-    """The operation that makes a value; none makes an argument."""
+    """The operation that makes a value; None for an argument."""
     return None if isinstance(value.owner, ir.Block) else value.owner.operation
 
 
 def at_top(op: ir.Operation) -> ir.Operation:
-    """The operation of a function's own block that this one is, or is in a region of."""
+    """The operation of the function's own block that is this one, or has it in a region."""
     while (parent := op.parent) is not None and parent.name != "func.func":
         op = parent
     return op
@@ -33,7 +33,10 @@ def operations_in(root: ir.Operation) -> list[ir.Operation]:
 
 
 def readers_beyond(op: ir.Operation, goes_on: Callable[[ir.Operation], bool]) -> Iterator[ir.Operation]:
-    """Every operation, once, that reads the result of this one or of a reader that `goes_on`; these have one result."""
+    """Each operation once that reads this one's result, or that of a reader for which `goes_on` holds.
+
+    This operation and those readers have one result each.
+    """
     seen, waiting = {op}, [op]
     while waiting:
         for use in waiting.pop().results[0].uses:
@@ -46,7 +49,7 @@ def readers_beyond(op: ir.Operation, goes_on: Callable[[ir.Operation], bool]) ->
 
 
 class Readers:
-    """The operations that read a value now, to be told apart from those that will."""
+    """The operations that read a value now, as opposed to those that are made later."""
 
     def __init__(self, value: ir.Value) -> None:
         self._uses = [(use.owner.operation, use.operand_number) for use in value.uses]

@@ -1,6 +1,6 @@
 """Scale the loss while it is differentiated, so that small gradients do not vanish in float16.
 
-float16 has no number below 6e-8, so gradients that flow backward through products of float16 operands are lost there.
+float16 has no positive number below 6e-8. Smaller gradients that flow backward through float16 products become zero.
 All gradients are proportional to the cotangent that the backward pass starts with, 1.0 in the traced step. This pass
 makes the cotangent a scale, and divides what depends on it by the scale before the update: gradients, and derivatives
 by pre-activations where an optimizer takes them. What does not depend on it, such as activations, stays as it is.
@@ -10,7 +10,7 @@ The scale is part of the state, and is found by trial:
 - If any gradient is infinite or NaN, the step leaves the whole state as it was and halves the scale, down to 1.
 - After `interval` steps in a row in which none was, the step doubles the scale, up to 2^24.
 
-Every scale is a power of two, so that scaling alone rounds nothing. The loss that the step reports is not scaled.
+Every scale is a power of two, so that scaling alone rounds nothing. The loss that the step returns is not scaled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sonew_compiled.passes.record import Option, Pass
 
 SCALE = "precision/loss_scale"
 GOOD_STEPS = "precision/good_steps"
-"""How many steps in a row had finite gradients since the scale last changed."""
+"""The count of steps in a row with finite gradients since the scale last changed."""
 
 GRADIENTS = contract.merged_name(contract.TRAIN_STEP, contract.GRADIENTS)
 SMALLEST_SCALE = 1.0
@@ -89,7 +89,7 @@ def _gradients_call(step: Function) -> ir.Operation:
 
 
 def _all_finite(gradients: list[ir.Value]) -> ir.Value:
-    """Whether no element is infinite or NaN, told by the exponent's bits, alike on every target."""
+    """Whether no element is infinite or NaN. The exponent's bits tell, in the same way on every target."""
     zero = build.constant(0, build.u32())
     largest = zero
     for gradient in gradients:
@@ -99,7 +99,7 @@ def _all_finite(gradients: list[ir.Value]) -> ir.Value:
 
 
 def _keep_state_unless(finite: ir.Value, step: Function) -> None:
-    """Return the state as it came unless `finite` holds."""
+    """Return the state unchanged unless `finite` holds."""
     names = [text_attribute(each, contract.NAME_ATTRIBUTE) for each in step.argument_attributes]
     for index in role_indices(step.result_attributes, contract.STATE_ROLES):
         old = step.arguments[names.index(text_attribute(step.result_attributes[index], contract.NAME_ATTRIBUTE))]

@@ -1,8 +1,9 @@
 """Round the operands of matrix products and convolutions to 16 bits; products and sums stay in float32.
 
-The contractions of the model are rounded, forward and backward. Contractions that only the optimizer's update does are
-not: an optimizer's own linear algebra, such as the iterations for an inverse root, does not bear it. The update is
-found by its name, `train_step__update`. The contractions of `init`, which runs once, are not rounded either.
+The operands of the model's contractions are rounded, forward and backward. Those of contractions that belong to the
+optimizer's update alone are not: an optimizer's own linear algebra, such as the iterations for an inverse root, does
+not tolerate the rounding. The pass knows the update by its name, `train_step__update`. The contractions of `init`,
+which runs once, stay as they are too.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ PASS = Pass(
         Option(
             name="dtype",
             default="bf16",
-            help="the type that operands are rounded to, bf16 or f16",
+            help="the type to which operands are rounded, bf16 or f16",
             read=read_half,
         ),
     ),

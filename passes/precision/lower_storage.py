@@ -1,8 +1,8 @@
 """Keep the training state in 16 bits, and compute with it as before.
 
 Tensors of the state, which have a `sonew.role`, enter and leave every export in the narrow type. Each is widened as it
-enters, which is exact, and rounded to nearest, ties to even, as it leaves. In between, the computation has the type
-that it had. So a step uses a value that it both computes and stores unrounded, and the next step finds it rounded.
+enters, which is exact, and rounded to nearest, ties to even, as it leaves. The computation in between keeps its types.
+So a step that computes and stores a value goes on with the unrounded number, and the next step reads the rounded one.
 """
 
 from __future__ import annotations

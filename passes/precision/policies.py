@@ -1,4 +1,4 @@
-"""Precision policies: what is stored and computed in which dtype, as lists of passes."""
+"""Precision policies: the dtypes of storage and computation, each as a list of passes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Policy:
     """A choice of dtypes.
 
     Attributes:
-        name: as the user writes it.
-        summary: one line of what it means.
-        passes: what makes it of a float32 module, in order, as `tools/sonew_opt.py --pass` takes them.
-        parameter_dtype: what the parameters are stored in, by its NumPy or ml_dtypes name.
-        state_dtype: what the optimizer's statistics and momenta are stored in.
+        name: the name on the command line.
+        summary: its meaning in one line.
+        passes: the passes that apply it to a float32 module, in order, as `tools/sonew_opt.py --pass` takes them.
+        parameter_dtype: the dtype of the stored parameters, by its NumPy or ml_dtypes name.
+        state_dtype: the dtype of the optimizer's stored statistics and momenta.
     """
 
     name: str
@@ -86,7 +86,7 @@ def precision_policy(name: str) -> Policy:
     """The policy of this name.
 
     Raises:
-        UsageError: there is none; the message lists those there are.
+        UsageError: there is no such policy; the message lists the policies.
     """
     if name not in POLICIES:
         raise UsageError(f"unknown precision {name!r}; give one of {', '.join(POLICIES)}")

@@ -1,7 +1,7 @@
 """Compute in 16 bits throughout: every operation on tensors rounds its result.
 
-Tensors of rank 1 and more are in the narrow type, in every function but two kinds. Scalars stay float32, as they would
-in a program written for the narrow type: the learning rate, corrections of bias, norms, the loss. In detail:
+Tensors of rank 1 and more have the narrow type in every function, with two exceptions below. Scalars stay float32, as
+they do in code that is written for the narrow type: the learning rate, bias corrections, norms, the loss. In detail:
 
 - An operation takes narrow operands and gives a narrow result.
 - Reductions accumulate in float32 and round the result. So do matrix products and convolutions of narrow operands.
@@ -11,7 +11,7 @@ in a program written for the narrow type: the learning rate, corrections of bias
 - A function with `__in_float32_` in its name, and what it calls, computes in float32, and its results are rounded. An
   optimizer's iterations for an inverse root need it.
 - `init`, and any function that makes floats of random bits, computes in float32, and its results are rounded. A uniform
-  number in [0, 1) that is rounded on the way is often 1, whose inverse error function is infinite.
+  number in [0, 1) that is rounded too early is often 1, and the inverse error function of 1 is infinite.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from sonew_compiled.passes.ir.uses import Readers, operations_in
 from sonew_compiled.passes.record import Option, Pass, read_half
 
 IN_FLOAT32 = contract.merged_name("", contract.IN_FLOAT32)
-"""The name of a function that computes in float32 contains this."""
+"""The part that the name of a function has if it computes in float32."""
 
 _LARGEST = {"bf16": float.fromhex("0x1.fep127"), "f16": 65504.0}
 
-# They only hand their operands over, or must keep the width of these.
+# Operations that only hand their operands over, or must keep the width of these.
 _LEFT_ALONE = frozenset((
     "func.call", "func.return", "stablehlo.bitcast_convert", "stablehlo.case", "stablehlo.custom_call", "stablehlo.if",
     "stablehlo.return", "stablehlo.while",
 ))  # fmt: skip
 
-# They compute in float32 and round their results: sums, and operations with a body.
+# Operations that compute in float32 and round their results: sums, and operations with a body.
 _WIDE = frozenset((
     *CONTRACTIONS, "stablehlo.iota", "stablehlo.map", "stablehlo.reduce", "stablehlo.reduce_window",
     "stablehlo.scatter", "stablehlo.select_and_scatter", "stablehlo.sort",
@@ -73,7 +73,7 @@ def retype(module: ir.Module, *, dtype: str) -> None:
 
 
 def _retype(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
-    """Make one operation compute in the narrow type, its surroundings unchanged."""
+    """Make one operation compute in the narrow type, and leave its operands' producers and its readers unchanged."""
     values = [*op.operands, *op.results]
     if op.name in _LEFT_ALONE or not any(_is_wide_tensor(value) for value in values) or _is_ours(op, narrow):
         return
@@ -96,7 +96,7 @@ def _retype(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
 
 
 def _retype_constant(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
-    """Round a constant: now, if it is a splat, else by a conversion."""
+    """Round a constant: a splat right here, any other by a conversion."""
     value = ir.DenseElementsAttr(op.attributes["value"])
     if value.is_splat:
         number = ir.FloatAttr(value.get_splat_value()).value
@@ -112,7 +112,7 @@ def _retype_constant(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
 
 
 def _retype_call(call: ir.Operation, narrow: ir.Type, kept: set[str]) -> None:
-    """Give a call operands of the types that its function takes, and results of the types that it gives."""
+    """Give a call the operand and result types of the function that it calls."""
     if callee(call) in kept:
         for result in call.results:
             if _is_wide_tensor(result):
@@ -129,7 +129,7 @@ def _retype_call(call: ir.Operation, narrow: ir.Type, kept: set[str]) -> None:
 
 
 def _replace_after(op: ir.Operation, value: ir.Value, make: Callable[[ir.Value], ir.Value]) -> None:
-    """Make the readers of an operation's result read what `make` makes of it."""
+    """Make the readers of an operation's result read `make(result)`."""
     readers = Readers(value)
     with ir.InsertionPoint.after(op):
         readers.redirect(make(value))
@@ -154,7 +154,7 @@ def _makes_floats_of_bits(function: Function) -> bool:
 
 
 def _fold_conversions(function: Function) -> None:
-    """Undo conversions there and back, and drop those that nobody reads."""
+    """Remove pairs of conversions that cancel, and conversions that nothing reads."""
     conversions = [op for op in operations_in(function.op) if op.name == "stablehlo.convert"]
     for op in conversions:
         source = source_in(op.operands[0], element_type(op.results[0]))
@@ -174,7 +174,7 @@ PASS = Pass(
         Option(
             name="dtype",
             default="bf16",
-            help="the type that is computed in, bf16 or f16",
+            help="the type of the computation, bf16 or f16",
             read=read_half,
         ),
     ),

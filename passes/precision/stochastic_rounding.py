@@ -1,22 +1,22 @@
 r"""Round tensors of the state to bfloat16 stochastically, by a rule that every target computes to the same bit.
 
-Rounded to nearest, a bfloat16 weight does not move at all if the update is less than half its last place. Stochastic
-rounding goes up with the probability of the part that is cut off. In the mean, the weight then moves by the update: the
-rounding is unbiased.
+With rounding to nearest, a bfloat16 weight does not move at all if the update is less than half of its last place.
+Stochastic rounding goes up with a probability equal to the part that is cut off. The weight then moves by the update in
+the mean: the rounding is unbiased.
 
 The noise is a hash of counters, in unsigned 32-bit arithmetic that wraps around. It needs no generator's state, and is
-the same on every target and after a resume. With `mix(x)` being
+the same on every target and after a resume. The hash `mix(x)` is
 
     x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;  x *= 0x846ca68b;  x ^= x >> 16
 
-and `step` the number of steps done before this one, `tensor` the position of the tensor among those of its roles in
-`train_step`'s results, and `index` the row-major index of the element, each from 0 on,
+Its inputs count from 0. `step` is the number of steps before this one. `tensor` is the position of the tensor among
+those of its roles in the results of `train_step`. `index` is the row-major index of the element. Then
 
     noise = mix(mix(index) ^ mix(mix(step + 0x9e3779b9) ^ tensor)) >> 16                     (16 bits)
     |bfloat16| = min(|float32 as an integer| + noise, 0x7f7fffff) >> 16                      (the sign stays)
 
-So a value that bfloat16 has stays what it is, and a finite one stays finite. Infinities and NaN stay too. `mix` is a
-finalizer of C. Wellons' hash-prospector ("lowbias32").
+So a value that bfloat16 can hold is not changed, and a finite value stays finite. Infinities and NaN are kept. `mix` is
+a finalizer of C. Wellons' hash-prospector ("lowbias32").
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ STEP = "precision/step"
 
 
 def stochastic_rounding(module: ir.Module, *, roles: Collection[str]) -> None:
-    """Make the roundings stochastic with which tensors of these roles leave `train_step`.
+    """Round each result of `train_step` that has one of these roles stochastically as it leaves.
 
     Raises:
-        UsageError: there is no `init` or `train_step`, or no such rounding: `lower-storage` makes them.
+        UsageError: there is no `init` or `train_step`, or no such rounding. `lower-storage` makes the roundings.
     """
     init, step = functions_of_state(module, "stochastic-rounding")
     found = list(_roundings(step, roles))
@@ -65,7 +65,7 @@ def stochastic_rounding(module: ir.Module, *, roles: Collection[str]) -> None:
 
 
 def _roundings(step: Function, roles: Collection[str]) -> list[tuple[int, int, ir.Value]]:
-    """The tensor's number, the result's index and the float32 value of each rounding to nearest."""
+    """For each rounding to nearest, the tensor's number, the result's index and the float32 value."""
     found = []
     for tensor, result in enumerate(role_indices(step.result_attributes, roles)):
         rounded = step.returned[result]
@@ -92,7 +92,7 @@ def _rounded(value: ir.Value, key: ir.Value) -> ir.Value:
     magnitude = build.elementwise("and", bits, 0x7FFFFFFF)
     infinity = build.like(0x7F800000, magnitude)
     finite = build.elementwise("minimum", build.elementwise("add", magnitude, noise), 0x7F7FFFFF)
-    # A NaN may have bits only where they are cut off, and would become an infinity: it becomes the usual NaN.
+    # A NaN whose only bits are cut off would become an infinity. It becomes the default NaN instead.
     nan = build.compare("GT", magnitude, infinity, "UNSIGNED")
     special = build.select(nan, build.like(0x7FC00000, magnitude), infinity)
     kept = build.select(build.compare("LT", magnitude, infinity, "UNSIGNED"), finite, special)

@@ -1,4 +1,4 @@
-"""Where the rows near a row lie in memory, computed once before a loop over columns."""
+"""The addresses of the rows near a row, computed once before a loop over columns."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from sonew_compiled.passes.rows.loops import arith, i32, index, select
 
 
 class Addresses:
-    """Makes the addresses of rows, each once, in front of the loop over columns that uses them.
+    """Makes the addresses of rows, each once, before the loop over columns that uses them.
 
-    Matrices are read where a shift finds their rows. Row -1 of a column is the last row of the column before, which in
-    memory is the element before the last row's own element. Likewise a row after the last one.
+    Rows beyond the ends are read from the neighbouring column. Row -1 of a column is the last row of the column before,
+    which in memory is the element before the last row's own. The row after the last one is the first row of the next
+    column.
 
     Args:
       frame: the kernel's.
-      row: the row that others are counted from.
-      loop: the operation that addresses are computed before.
-      first: the least offset of a row that is never before row 0.
+      row: the row from which offsets are counted.
+      loop: the operation before which the addresses are computed.
+      first: the least offset whose row is never before row 0.
     """
 
     def __init__(self, frame: Frame, row: ir.Value, loop: ir.Operation, *, first: int) -> None:
@@ -32,7 +33,7 @@ class Addresses:
         self._filled_rows: dict[int, ir.Value] = {}
 
     def offset(self, at: int) -> ir.Value:
-        """The element in memory that the row `at` rows on begins with."""
+        """The index in memory of the first element of the row `at` rows further on."""
         if at not in self._offsets:
             rows, columns = self._frame.layout.rows, self._frame.layout.columns
             with ir.InsertionPoint(self._loop):
@@ -48,7 +49,7 @@ class Addresses:
         return self._offsets[at]
 
     def slot(self, value: ir.Value, at: int) -> ir.Value:
-        """The element of the value's line buffer that the row `at` rows on begins with."""
+        """The index in the value's line buffer of the first element of the row `at` rows further on."""
         if (value, at) not in self._slots:
             layout = self._frame.layout
             buffer = layout.phase.buffers[value]
@@ -59,11 +60,11 @@ class Addresses:
         return self._slots[value, at]
 
     def outside(self, at: int, *, wraps: bool, columns: ir.Value) -> ir.Value:
-        """The lanes that have the fill of a shift in the row `at` rows on.
+        """The lanes that hold a shift's fill in the row `at` rows further on.
 
         Args:
           at: the offset of the row.
-          wraps: whether the shift wraps: then a row beyond an end has the fill in one column alone.
+          wraps: whether the shift wraps; a row beyond an end then holds the fill in one column alone.
           columns: a vector of the columns' numbers.
         """
         if wraps:
@@ -75,7 +76,7 @@ class Addresses:
         return self._filled_rows[at]
 
     def _filled_column(self, at: int) -> ir.Value:
-        """A vector of the column that has the fill of a shift that wraps; of -1 if none has."""
+        """A vector of the number of the column that holds the fill of a shift that wraps; -1 if none does."""
         if at not in self._filled_columns:
             with ir.InsertionPoint(self._loop):
                 before, after = self._beyond(at)
@@ -84,7 +85,7 @@ class Addresses:
         return self._filled_columns[at]
 
     def _beyond(self, at: int) -> tuple[ir.Value, ir.Value]:
-        """Whether the row `at` rows on is before the first row, and whether it is after the last one."""
+        """Whether the row `at` rows further on is before the first row, and whether it is after the last one."""
         row = self._at(at)
         before = arith("cmpi_slt", row, self._frame.zero)
         after = arith("cmpi_sge", row, index(self._frame.layout.rows))

@@ -8,7 +8,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.rows.group import RowGroup
 from sonew_compiled.passes.rows.phase import LineBuffer, united
 
-# A value that takes so many operations is carried to the next row that reads it.
+# A value is carried to the next row that reads it if it takes at least so many operations.
 _CARRIED = 4
 
 
@@ -19,9 +19,9 @@ def dear_values(
     known: Collection[ir.Value],
     recompute: int,
 ) -> list[ir.Value]:
-    """The values that take more than `recompute` operations to compute again for their further offsets, last first.
+    """The values whose recomputation for further offsets takes more than `recompute` operations, last first.
 
-    The values in `before` are stored and not computed. The others in `known` cost nothing to what reads them.
+    The values in `before` are stored and not computed. The other values in `known` cost their readers nothing.
     """
     read: dict[ir.Value, set[int]] = {value: {0} for value in results}
     kept: list[ir.Value] = []
@@ -54,14 +54,14 @@ def line_buffers(
       known: these, and the values that were stored before.
       at_least: the lookahead that some of them must have.
     """
-    # For each value computed: the first row at which it is, its lookahead, and its stencil.
+    # For each computed value: its first row, its lookahead and its stencil.
     computed = [(0, 0, {value: {0}} if value in known else group.stencil(value, known)) for value in results]
     buffers: dict[ir.Value, LineBuffer] = {}
     warm_up = 0
     for value in kept:
         readers = [(begin, ahead, stencil[value]) for begin, ahead, stencil in computed if value in stencil]
-        # Stages run in the order of their lookahead, the largest first. So what a stage reads of a later one must be of
-        # a row before.
+        # Stages run in the order of their lookahead, the largest first. So a stage can read only earlier rows of the
+        # values of a later stage.
         needed = (ahead + max(offsets) + (max(offsets) < 0) for _, ahead, offsets in readers)
         lookahead = max(at_least.get(value, 0), *needed)
         oldest = min(ahead + min(offsets) for _, ahead, offsets in readers)
@@ -74,9 +74,9 @@ def line_buffers(
 
 
 def carried_values(group: RowGroup, results: Collection[ir.Value], known: Collection[ir.Value]) -> list[ir.Value]:
-    """The values that only a shift by one row reads of the row before, and that take some operations to compute."""
+    """The values whose row before only a shift by one row reads, and that take some operations to compute."""
     offsets = united(group.stencil(result, known) for result in results)
-    # A shift that was stored before is loaded, and what it reads is not computed here.
+    # A shift that was stored before is loaded, and its operand is not computed here.
     made = {op: shift for op, shift in group.shifts.items() if op.results[0] not in known}
     before = [shift.source for op, shift in made.items() if shift.by == -1 and offsets.get(op.results[0]) == {0}]
     computed = [each for each in dict.fromkeys(before) if group.computes(each) and each not in known]

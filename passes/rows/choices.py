@@ -1,4 +1,4 @@
-"""Selects of which one side is seldom taken, and then computed in a branch."""
+"""Selects one side of which is seldom taken, and is computed in a branch."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Choices:
     """Selects whose first side is rare.
 
     Attributes:
-      usual: the second sides that most of a line buffer's computation leads to, each with that buffer's lookahead, at
-        which they are computed too.
+      usual: the second sides that a line buffer nearly computes, each with that buffer's lookahead, at which it is
+        computed too.
       rare: the selects by their condition.
     """
 
@@ -33,10 +33,10 @@ def rare_choices(
     known: Collection[ir.Value],
     recompute: int,
 ) -> Choices:
-    """The selects between a value that is nearly there and one that is not.
+    """The selects between a value that is nearly computed and one that is not.
 
-    Where a line buffer that runs ahead computes most of what the second side of a select takes, that side is computed
-    ahead as well. The first side is then the exception, and only vectors in which some lane takes it compute it.
+    If a line buffer that runs ahead computes most of the second side of a select, that side is computed ahead as well.
+    The first side is then the exception, and only a vector with a lane that takes it computes it.
     """
     operations = _operations(group, results, buffers, known)
     ahead = _ahead(group, buffers, known)
@@ -80,7 +80,7 @@ def _ahead(
 def _side(
     group: RowGroup, value: ir.Value, operations: Collection[ir.Operation], known: Collection[ir.Value]
 ) -> set[ir.Operation]:
-    """The operations that compute a side of a select; none if it is there already."""
+    """The operations that compute a side of a select; none if it is already known."""
     if owner(value) not in operations or value in known:
         return set()
     return set(group.computed(value, known))
@@ -89,7 +89,7 @@ def _side(
 def _with_usual_side(
     rare: Mapping[ir.Value, Sequence[ir.Operation]], usual: Collection[ir.Value]
 ) -> dict[ir.Value, Sequence[ir.Operation]]:
-    """Those of the selects whose condition has a select with a usual side."""
+    """The selects whose condition has a select with a usual side."""
     return {
         condition: selects for condition, selects in rare.items() if any(each.operands[2] in usual for each in selects)
     }

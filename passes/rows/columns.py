@@ -20,12 +20,12 @@ class Columns:
 
     Args:
       frame: the kernel's.
-      row: the row that offsets are counted from.
+      row: the row from which offsets are counted.
       addresses: of the rows near it.
       column: the first column.
-      own: the value in a line buffer that is computed here, with the offset of its row; others are read.
-      read: the mask of what is loaded; None for a whole vector.
-      write: the mask of what is stored and reduced; None for a whole vector.
+      own: the line buffers' values that are computed here, each with the offset of its row; others are read.
+      read: the mask of the loads; None for a whole vector.
+      write: the mask of the stores and reductions; None for a whole vector.
       at_edges: whether rows before the first one and after the last one may be read.
     """
 
@@ -48,20 +48,20 @@ class Columns:
         self._own = own
         self._read = read
         self._write = write
-        # What has been made: a vector of each value at each offset.
+        # The vectors made so far, by value and offset.
         self._made: dict[tuple[ir.Value, int], ir.Value] = {}
-        # The element of the first lane in the row itself.
+        # The index of the first lane's element in the row itself.
         self._here = arith("addi", arith("muli", row, index(frame.layout.columns)), column)
         self._numbers = self._column_numbers() if at_edges else None
 
     def fill_line_buffers(self) -> None:
-        """Compute a row of each line buffer that is this computation's own."""
+        """Compute a row of each line buffer in `own`."""
         for value, at in self._own.items():
             computed = self._computed(value, at)
             self._vectors.store(computed, self._frame.buffers[value], self._in_buffer(value, at), element_type(value))
 
     def results(self, strip: int, totals: Sequence[ir.Value]) -> list[ir.Value]:
-        """Store the results of so many rows, and return the totals with the reduced values of these rows in them."""
+        """Store the results of `strip` rows, and return the totals with these rows' values added in."""
         totals = list(totals)
         for at in range(strip):
             results = {value: self._at(value, at) for value in self._frame.layout.phase.results}
@@ -73,7 +73,7 @@ class Columns:
         return totals
 
     def leave(self, at: int) -> None:
-        """Leave the carried values of a row to the next strip: all are computed before any is overwritten."""
+        """Leave the carried values of a row to the next strip; compute all before overwriting any."""
         last = {value: self._at(value, at) for value in self._frame.carried}
         for value, memory in self._frame.carried.items():
             self._vectors.store(last[value], memory, self._in_block(), element_type(value))
@@ -81,8 +81,8 @@ class Columns:
     def prefetch(self, strip: int, prefetched: set[ir.Value]) -> None:
         """Prefetch the rows of inputs that the next strip is the first to load.
 
-        Processors foresee loads that go on in memory, but not those of a row that begins elsewhere. Inputs in
-        `prefetched` are left out, since an earlier stage brings them to the cache; those prefetched here are added.
+        Processors prefetch sequential loads themselves, but not those of a row that begins elsewhere. Inputs in
+        `prefetched` are left out, since an earlier stage brings them to the cache. The inputs of this call are added.
         """
         farthest: dict[ir.Value, int] = {}
         for value, at in self._made:
@@ -94,13 +94,13 @@ class Columns:
                 self._vectors.prefetch(self._frame.memory[value], self._in_matrix(row))
 
     def _at(self, value: ir.Value, at: int) -> ir.Value:
-        """The value in the row `at` rows on."""
+        """The value in the row `at` rows further on."""
         if (value, at) not in self._made:
             self._made[value, at] = self._fetched(value, at)
         return self._made[value, at]
 
     def _fetched(self, value: ir.Value, at: int) -> ir.Value:
-        """The value from where it is: a constant, a line buffer, what the strip before left, an input, or computed."""
+        """The value from its source: a constant, a line buffer, the strip before, an input, or its operation."""
         frame = self._frame
         if is_splat(value):
             return self._splat(value)
@@ -113,7 +113,7 @@ class Columns:
         return self._computed(value, at)
 
     def _computed(self, value: ir.Value, at: int) -> ir.Value:
-        """The value in the row `at` rows on, as the operation that makes it computes it."""
+        """The value in the row `at` rows further on, computed by its operation."""
         if (value, at) not in self._made:
             op = owner(value)
             assert op is not None, value
@@ -135,7 +135,7 @@ class Columns:
         return select(outside, self._splat(shift.fill), result)
 
     def _choose(self, condition: ir.Value, at: int) -> None:
-        """Make all selects of a condition, the first sides in a branch that is taken if some lane needs them."""
+        """Make all selects of a condition; compute their first sides in a branch, taken if some lane needs them."""
         selects = self._frame.layout.phase.rare[condition]
         where = self._at(condition, at)
         usual = [self._at(op.operands[2], at) for op in selects]
@@ -145,7 +145,7 @@ class Columns:
         with ir.InsertionPoint(branch.regions[0].blocks.append()):
             rare = [self._at(op.operands[1], at) for op in selects]
             create("scf.yield", [select(where, yes, no) for yes, no in zip(rare, usual, strict=True)])
-        # What was made in the branch does not exist outside of it.
+        # Values that were made in the branch do not exist outside of it.
         self._made.clear()
         self._made.update(made)
         with ir.InsertionPoint(branch.regions[1].blocks.append()):

@@ -1,4 +1,4 @@
-"""The dispatches of a group's kernels: where they go, and what then reads their results."""
+"""The dispatches of a group's kernels: their places in the function, and the readers of their results."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ class _Placed:
 def dispatch(
     executable: StreamExecutable, function: Function, layouts: Sequence[Layout], *, after: ir.Operation | None
 ) -> dict[ir.Operation, Kernel]:
-    """Make the kernels of a group and their dispatches, and give readers what these give; nothing if there is no place.
+    """Make the kernels of a group and their dispatches, and redirect the readers of their results.
+
+    Nothing is made if a kernel has no place.
 
     Args:
-      executable: gets the kernels.
-      function: gets the dispatches.
+      executable: receives the kernels.
+      function: receives the dispatches.
       layouts: of the group's kernels, in order.
-      after: the dispatch that the first of these is to come after, if that is early enough: it takes a result of it.
+      after: a dispatch whose result the first of these takes, so as to run after it, if that is early enough.
     """
     placed = _places(function, layouts, after)
     if not placed:
@@ -63,9 +65,9 @@ def dispatch(
 
 
 def overwrite_arguments(function: Function, dispatches: Mapping[ir.Operation, Kernel]) -> None:
-    """Let kernels write results to the memory of donated arguments that nothing else reads, and at no other row.
+    """Make kernels write results to donated arguments' memory, if nothing else reads it, nor the kernel another row.
 
-    The alias of other results that kernels write is taken away: they would be written before all is read.
+    Other results of kernels lose their alias, since they would be written before the argument is read to its end.
     """
     tied: dict[ir.Operation, dict[int, int]] = {op: {} for op in dispatches}
     for argument, attributes in zip(function.arguments, function.argument_attributes, strict=True):
@@ -89,15 +91,15 @@ def overwrite_arguments(function: Function, dispatches: Mapping[ir.Operation, Ke
 
 
 def _places(function: Function, layouts: Sequence[Layout], after: ir.Operation | None) -> list[_Placed]:
-    """Where the kernels go; empty if one of them has no place.
+    """The places of the kernels; empty if one of them has no place.
 
-    A dispatch goes where the last of what it reads is there. That must be before anything reads what it gives.
+    A dispatch goes after the last of its operands. That must be before the first reader of its results.
     """
     places: dict[ir.Operation, float] = {op.operation: place for place, op in enumerate(function.block.operations)}
     first_reads = _first_reads(layouts, places)
     if layouts and after is not None and places[after] < min(first_reads):
         layouts = [replace(layouts[0], after=after.results[0]), *layouts[1:]]
-    # Where the results of the kernels before are.
+    # The places of the results of earlier kernels.
     given: dict[ir.Value, float] = {}
     placed = []
     for layout, first_read in zip(layouts, first_reads, strict=True):
@@ -113,7 +115,7 @@ def _places(function: Function, layouts: Sequence[Layout], after: ir.Operation |
 
 
 def _first_reads(layouts: Iterable[Layout], places: Mapping[ir.Operation, float]) -> list[float]:
-    """For each kernel, where what it gives is first read by an operation that no kernel replaces."""
+    """For each kernel, the place of the first operation that reads its results and that no kernel replaces."""
     layouts = list(layouts)
     replaced = {op for layout in layouts for op in layout.phase.operations()}
     return [
@@ -123,7 +125,7 @@ def _first_reads(layouts: Iterable[Layout], places: Mapping[ir.Operation, float]
 
 
 def _readers(layout: Layout) -> set[ir.Operation]:
-    """The operations at the top level that read what the kernel is to give, in a region or not."""
+    """The operations at the top level that read the kernel's results, themselves or in a region."""
     return {at_top(use.owner.operation) for value in layout.phase.results for use in value.uses}
 
 
@@ -136,7 +138,7 @@ def _dispatch(executable: StreamExecutable, layout: Layout, operands: Sequence[i
 
 
 def _after(ops: Iterable[ir.Operation | None], function: Function) -> ir.InsertionPoint:
-    """Behind the last of these operations, or at the beginning of the function."""
+    """The point after the last of these operations, or the beginning of the function."""
     there = {op for op in ops if op is not None}
     last = None
     for op in function.block.operations:

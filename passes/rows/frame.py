@@ -1,4 +1,4 @@
-"""The values that all code of a kernel reads: its memory, its scalars, and which rows and columns are whose."""
+"""The values that all code of a kernel reads: its memory, its scalars, and its workgroup's rows and columns."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reduced:
 
     Attributes:
       value: the values that are reduced.
-      combine: StableHLO's name of the operation that combines two of them.
+      combine: StableHLO's name of the operation that combines two values.
       memory: where each workgroup stores its partial result.
     """
 
@@ -32,7 +32,7 @@ class Reduced:
 
     @property
     def combination(self) -> Combination:
-        """How numbers are combined."""
+        """The operations that combine numbers."""
         return COMBINATIONS[self.combine]
 
 
@@ -77,7 +77,7 @@ class Frame:
         return self.layout.vectors
 
     def scalar(self, value: ir.Value) -> ir.Value:
-        """A vector of a scalar, or of the one number that a constant consists of."""
+        """A vector of a scalar, or of the number of a splat."""
         return _scalar(value, self.scalars, self.vectors)
 
 
@@ -136,7 +136,7 @@ def make_frame(layout: Layout, block: ir.Block) -> Frame:
 
 
 def _scalars(layout: Layout, bindings: Iterator[ir.Value], zero: ir.Value) -> dict[ir.Value, ir.Value]:
-    """Vectors of the scalars that are given, combined from partial results, and computed of both."""
+    """Vectors of the scalars: the given ones, those combined from partial results, and those computed from both."""
     vectors = layout.vectors
     scalars: dict[ir.Value, ir.Value] = {}
     for value in layout.scalars.given:
@@ -155,7 +155,7 @@ def _scalar(value: ir.Value, scalars: Mapping[ir.Value, ir.Value], vectors: Vect
 
 
 def _rows_on_stack(layout: Layout, value: ir.Value, rows: int) -> ir.Value:
-    """Memory on the stack for so many rows of a block's columns."""
+    """Memory on the stack for `rows` rows of a block's columns."""
     return create(
         "memref.alloca",
         results=[buffer_type(rows * padded(layout.block, layout.vectors.lanes), element_type(value))],
@@ -164,5 +164,5 @@ def _rows_on_stack(layout: Layout, value: ir.Value, rows: int) -> ir.Value:
 
 
 def _memory(binding: ir.Value, zero: ir.Value, size: int, like: ir.Value) -> ir.Value:
-    """The memory of a binding: so many elements of the type that another tensor has."""
+    """The memory of a binding: `size` elements of the type that `like` has."""
     return create("stream.binding.subspan", [binding, zero], [buffer_type(size, element_type(like))]).result

@@ -1,4 +1,4 @@
-"""Matrices of one shape that elementwise operations and shifts join, and what computing them reads."""
+"""Matrices of one shape that elementwise operations and shifts join, and the stencils of their computation."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.shifts import shift_of
 from sonew_compiled.passes.ir.types import shape_of
 
-# So many 16-bit results are worth a kernel without a shift: IREE makes a loop of its own of what reads one of them.
+# So many 16-bit results are worth a kernel without a shift: IREE makes a separate loop for the readers of each.
 SEVERAL = 2
 
 Stencil: TypeAlias = dict[ir.Value, set[int]]
-"""The values that computing a row of a value reads, each with the offsets of the rows from that row."""
+"""The values that the computation of one row reads, each with the offsets of the rows that are read."""
 
 
 class RowGroup:
     """Matrices of one shape in one function that elementwise operations and shifts join.
 
-    There is a shift among them, or the function returns several of them in 16 bits.
+    One of the operations is a shift, or the function returns several of the matrices in 16 bits.
 
     Attributes:
       rows: the size of their leading axis.
       columns: the size of the other axis.
       operations: the operations that make a matrix of the group, in order.
-      inside: these, and the slices and concatenations that only they read, in order.
+      inside: these operations, and the slices and concatenations that only they read, in order.
       beside: the slices and concatenations of `inside`.
-      reductions: how many reductions there are on the way to each value.
-      shifts: those of the operations that are shifts, each with what it shifts.
+      reductions: the number of reductions on the way to each value.
+      shifts: the operations that are shifts, each with its `Shift`.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class RowGroup:
         return value in self._places
 
     def stencil(self, value: ir.Value, known: Collection[ir.Value]) -> Stencil:
-        """What computing a row of the value reads, the value itself included.
+        """The stencil of one row of the value, the value itself included.
 
-        The values in `known` are read, but what computes them is not followed.
+        The values in `known` are read, and the search does not go on to their operands.
         """
         found: Stencil = {value: {0}}
-        # The last operation comes first, so that all readers of a matrix are done before it.
+        # Operations are visited last first, so that all readers of a matrix come before it.
         waiting = [-self._places[value]]
         while waiting:
             op = self.operations[-heapq.heappop(waiting)]
@@ -81,14 +81,14 @@ class RowGroup:
     def computed(self, value: ir.Value, known: Collection[ir.Value]) -> dict[ir.Operation, int]:
         """The operations that compute the value, in order, each with the number of offsets at which it is computed.
 
-        What computes the values in `known` is left out, unless the value is one of them.
+        Operations that compute values in `known` are left out, unless the value is one of them.
         """
         stencil = self.stencil(value, known)
         places = sorted(self._places[x] for x in stencil if x in self._places and (x == value or x not in known))
         return {op: len(stencil[op.results[0]]) for op in (self.operations[place] for place in places)}
 
     def takes_more(self, value: ir.Value, known: Collection[ir.Value], most: float) -> bool:
-        """Whether more than `most` elementwise operations compute the value, those of values in `known` left out."""
+        """Whether more than `most` elementwise operations compute the value, not counting those of `known` values."""
         count, seen, waiting = 0, {value}, [value]
         while waiting and count <= most:
             op = self.operations[self._places[waiting.pop()]]
@@ -100,5 +100,5 @@ class RowGroup:
         return count > most
 
     def costs(self, value: ir.Value, known: Collection[ir.Value]) -> list[int]:
-        """For each elementwise operation that computes the value, how often it is done: once for each offset."""
+        """For each elementwise operation that computes the value, the number of offsets at which it is done."""
         return [times for op, times in self.computed(value, known).items() if op not in self.shifts]

@@ -29,19 +29,17 @@ class _Sets:
     def root(self, value: ir.Value) -> ir.Value:
         """The value that stands for the set of this one."""
         while (above := self._parents.setdefault(value, value)) != value:
-            self._parents[value] = self._parents[
-                above
-            ]  # halves the path for later calls: sets have thousands of values
+            self._parents[value] = self._parents[above]  # path halving: sets have thousands of values
             value = above
         return value
 
     def join(self, value: ir.Value, other: ir.Value) -> None:
-        """Make one set of the sets of two values."""
+        """Unite the sets of two values."""
         self._parents[self.root(value)] = self.root(other)
 
 
 def row_groups(function: Function, elements: int) -> list[RowGroup]:
-    """The groups of a function whose matrices have at least so many elements."""
+    """The groups of a function whose matrices have at least `elements` elements."""
     block = [op.operation for op in function.block.operations]
     members = _members(block, elements)
     sets = _joined(members)
@@ -63,7 +61,7 @@ def row_groups(function: Function, elements: int) -> list[RowGroup]:
 
 
 def _members(block: Sequence[ir.Operation], elements: int) -> dict[ir.Operation, Shift | None]:
-    """The shifts and elementwise operations on at least so many elements, in order; each shift with what it shifts."""
+    """The shifts, each with its `Shift`, and the elementwise operations, on at least `elements` elements, in order."""
     members: dict[ir.Operation, Shift | None] = {}
     for op in block:
         if len(op.results) != 1 or not isinstance(op.results[0].type, ir.RankedTensorType):
@@ -102,9 +100,9 @@ def _with_slices(operations: Sequence[ir.Operation], block: Sequence[ir.Operatio
 def _without_preparation(
     begin: Iterable[ir.Operation], operations: Sequence[ir.Operation], block: Sequence[ir.Operation]
 ) -> list[ir.Operation]:
-    """The operations, less those that others read before the first of `begin`.
+    """The operations without those that others read before the first of `begin`.
 
-    These are what a step makes of its weights for its products, long before it updates them.
+    The latter prepare a step's weights for its products, long before it updates them.
     """
     places = {op: place for place, op in enumerate(block)}
     first = min(places[op] for op in begin)
@@ -123,7 +121,7 @@ def _stored_halves(function: Function) -> Collection[ir.Value]:
 
 
 def _reductions(block: Iterable[ir.Operation]) -> dict[ir.Value, int]:
-    """How many reductions there are on the way to each value."""
+    """The number of reductions on the way to each value."""
     found: dict[ir.Value, int] = {}
     for op in block:
         count = max((found.get(each, 0) for each in op.operands), default=0) + (op.name == "stablehlo.reduce")

@@ -1,12 +1,12 @@
 """The function of one kernel.
 
-    for each workgroup, which has some of the rows, and all columns or a block of them:
+    for each workgroup, which has some of the rows and all columns or a block of them:
       for each strip of rows, from `warm_up` rows before the first one on:
         for each lookahead, the largest first:
           for each vector of columns:    compute the rows that are so far ahead: line buffers, and at last the results
 
-A workgroup takes a block of columns where line buffers are kept, so that these stay in the cache. Rows that read beyond
-the first row or the last one take a slower body, and the columns that do not fill a vector are computed in a mask.
+If there are line buffers, a workgroup takes a block of columns, so that the buffers stay in the cache. Rows that read
+beyond the first row or the last one take a slower body. The columns that do not fill a vector are computed in a mask.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Kernel:
             create("func.return")
 
     def overwrite(self, results: Mapping[int, int]) -> None:
-        """Write results to the memory of operands, each by its number: such a result has no binding of its own."""
+        """Write these results, by number, to the memory of operands; such a result has no binding of its own."""
         count = len(self.layout.operands)
         for result in sorted(results, reverse=True):
             self._block.arguments[count + result].replace_all_uses_with(self._block.arguments[results[result]])
@@ -50,9 +50,9 @@ class Kernel:
         self._function.attributes["function_type"] = ir.TypeAttr.get(kind)
 
     def bypass_caches(self, least: int) -> None:
-        """Store the results of at least so many bytes past the caches, those apart that overwrite an operand.
+        """Store results of at least `least` bytes past the caches, except those that overwrite an operand.
 
-        Every row must begin with a cache line: a line that is stored in parts goes to memory in parts.
+        Every row must begin with a cache line, because a line that is stored in parts goes to memory in parts.
         """
         for binding in self._block.arguments[len(self.layout.operands) :]:
             for use in binding.uses:

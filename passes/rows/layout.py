@@ -1,4 +1,4 @@
-"""The layout of a kernel: everything that is decided before any of its code is made."""
+"""The layout of a kernel: all decisions that are made before any of its code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sonew_compiled.passes.rows.vectors import Vectors
 
 # A workgroup computes about so many elements.
 _ELEMENTS = 1 << 14
-# It has at least so many times as many rows as only warm up line buffers.
+# A workgroup's rows are at least so many times the rows that only warm up line buffers.
 _WARM_UP_SHARE = 12
 # The bytes that line buffers may take of a stack; targets allow 64 KiB.
 _BUFFER_BYTES = 48 << 10
@@ -24,18 +24,18 @@ _LEAST_LANES = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a kernel takes and gives, and how its work is cut.
+    """The operands and results of a kernel, and the division of its work.
 
     Attributes:
       symbol: its name in the executable.
       phase: what it computes.
       vectors: its vectors.
       inputs: the matrices that it loads.
-      own: of these, the matrices of which no workgroup reads other rows than those that it computes.
+      own: the inputs of which each workgroup reads only the rows that it computes.
       scalars: the loop-invariant scalars that it reads.
       block: how many columns a workgroup computes.
       count: how many rows a workgroup computes.
-      after: a value that it takes without reading it, so as to run after what makes the value.
+      after: a value that it takes as an operand only to run after the operation that makes the value.
     """
 
     symbol: str
@@ -60,34 +60,34 @@ class Layout:
 
     @property
     def blocks(self) -> int:
-        """How many workgroups compute a row together."""
+        """The number of workgroups that share a row."""
         return math.ceil(self.columns / self.block)
 
     @property
     def groups(self) -> int:
-        """How many workgroups there are: each writes one partial result of each reduction."""
+        """The number of workgroups; each writes one partial result of each reduction."""
         return math.ceil(self.rows / self.count) * self.blocks
 
     @property
     def reductions(self) -> list[FullReduction]:
-        """What it reduces in parts."""
+        """The reductions of which it leaves partial results."""
         return [each for reductions in self.phase.reduced.values() for each in reductions]
 
     @property
     def operands(self) -> list[ir.Value]:
-        """What its dispatch takes; for a scalar in parts, the value that its partial results stand for."""
+        """The operands of its dispatch; for a scalar in parts, the value for which its partial results stand."""
         after = [] if self.after is None else [self.after]
         return [*self.inputs, *self.scalars.given, *self.scalars.partials, *after]
 
     @property
     def results(self) -> list[ir.Type]:
-        """What its dispatch gives: the values stored, then a vector of partial results for each reduction."""
+        """The results of its dispatch: the stored values, then a vector of partial results for each reduction."""
         partial = [ir.RankedTensorType.get([self.groups], element_type(each.result)) for each in self.reductions]
         return [*(value.type for value in self.phase.stored), *partial]
 
 
 def fits(phase: Phase, lanes: int) -> bool:
-    """Whether the matrix has enough rows and columns for a kernel, and a stack enough room for the line buffers."""
+    """Whether the matrix has enough rows and columns for a kernel, and the line buffers fit the stack."""
     group = phase.group
     return group.columns >= lanes // 2 and phase.reach() < group.rows and _lanes(phase, lanes) > 0
 
@@ -99,7 +99,7 @@ def layout_of(symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.
       symbol: its name.
       phase: what it computes; `fits` holds.
       vectors: the vectors that it would have if line buffers took no memory.
-      partials: the reductions that kernels before it leave as partial results.
+      partials: the reductions that earlier kernels leave as partial results.
     """
     group = phase.group
     vectors = dataclasses.replace(vectors, lanes=_lanes(phase, vectors.lanes))
@@ -125,14 +125,14 @@ def padded(count: int, unit: int) -> int:
 
 
 def _lanes(phase: Phase, lanes: int) -> int:
-    """So many lanes, or as many fewer as the line buffers of as many columns need to fit; 0 if four are too many."""
+    """The most lanes, up to `lanes`, at which the line buffers of as many columns fit; 0 if not even four do."""
     while lanes >= _LEAST_LANES and lanes * phase.kept_bytes() > _BUFFER_BYTES:
         lanes //= 2
     return lanes if lanes >= _LEAST_LANES else 0
 
 
 def _block(phase: Phase, lanes: int) -> int:
-    """The columns of a workgroup: all, or as many as line buffers have room for."""
+    """The columns of a workgroup: all, or as many as fit the line buffers."""
     columns = phase.group.columns
     if not phase.kept_bytes():
         return columns
@@ -142,7 +142,7 @@ def _block(phase: Phase, lanes: int) -> int:
 
 
 def _own(phase: Phase, inputs: Sequence[ir.Value]) -> set[ir.Value]:
-    """The inputs that are read at the row of the results alone, and not ahead of it."""
+    """The inputs that are read only at the row of the results."""
     stencils = [phase.reads_of_result(value) for value in phase.results]
     ahead = {each for value in phase.buffers for each in phase.reads(value)}
     return {each for each in inputs if all(stencil.get(each, {0}) == {0} for stencil in stencils)} - ahead

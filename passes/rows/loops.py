@@ -26,7 +26,7 @@ class Loop:
         self.variable, *self.arguments = self.body.arguments
 
     def finish(self, values: Iterable[ir.Value]) -> None:
-        """End the body: hand values on to the next iteration."""
+        """End the body, and hand these values on to the next iteration."""
         create("scf.yield", list(values))
 
     @property

@@ -1,4 +1,4 @@
-"""Which tensors hold no number with a sign."""
+"""Magnitudes: tensors whose numbers all have a positive sign."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from sonew_compiled.passes.ir.constants import splat_of
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.uses import owner
 
-# They give a magnitude if all of their operands are one.
+# Operations that give a magnitude if all of their operands are magnitudes.
 _KEEPING = ("add", "broadcast_in_dim", "concatenate", "maximum", "slice")
 
 
 def is_magnitude(value: ir.Value) -> bool:
-    """Whether the tensor is computed of absolute values and constants without a sign, by sums and maxima alone."""
-    # Each value is visited once: there may be far more ways to a value than values.
+    """Whether only sums and maxima compute the tensor from absolute values and constants without a sign."""
+    # Each value is visited once, since there may be far more paths than values.
     seen, waiting = {value}, [value]
     while waiting:
         value = waiting.pop()

@@ -1,4 +1,4 @@
-"""What elements are in memory and in registers, and stores that leave the caches out."""
+"""The types of elements in memory and in registers, and stores past the caches."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, shape_of, width_of
 
 LINE = 64
-"""Bytes of a cache line; what IREE aligns the memory of a dispatch to."""
+"""The bytes of a cache line, and the alignment that IREE gives the memory of a dispatch."""
 
 
 def lane_type(element: ir.Type) -> ir.Type:
-    """What an element is in a register: 16-bit floats are integers of the same bits, and integers have no sign."""
+    """An element's type in a register: 16-bit floats are integers of the same bits, and integers are signless."""
     if isinstance(element, ir.F32Type | ir.F64Type):
         return element
     return ir.IntegerType.get_signless(width_of(element))
 
 
 def memory_type(element: ir.Type) -> ir.Type:
-    """What an element is in memory: as in a register, except that booleans are bytes."""
+    """An element's type in memory: as in a register, except that booleans are bytes."""
     return ir.IntegerType.get_signless(8) if width_of(element) == 1 else lane_type(element)
 
 
 def buffer_type(size: int, element: ir.Type) -> ir.Type:
-    """A buffer of so many elements."""
+    """The type of a buffer of `size` elements."""
     return ir.MemRefType.get([size], memory_type(element))
 
 

@@ -1,4 +1,4 @@
-"""A phase: what one kernel computes of a group of matrices."""
+"""A phase: the part of a group that one kernel computes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sonew_compiled.passes.rows.group import RowGroup, Stencil
 from sonew_compiled.passes.rows.memory import size_of
 from sonew_compiled.passes.rows.reductions import FullReduction
 
-# How many additions take as long as one of these, or fewer than that.
+# The cost of slow operations, in additions; a low estimate.
 _SLOW = {"stablehlo.divide": 4, "stablehlo.rsqrt": 4, "stablehlo.sqrt": 4}
 
 
@@ -22,8 +22,8 @@ class LineBuffer:
     """The last rows of a value, kept so that they are not computed again for each offset at which they are read.
 
     Attributes:
-      lookahead: how many rows ahead of the results the value is computed.
-      rows: how many of its rows are kept, a power of two.
+      lookahead: the number of rows by which the value is computed ahead of the results.
+      rows: the number of its rows that are kept, a power of two.
     """
 
     lookahead: int
@@ -32,18 +32,18 @@ class LineBuffer:
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """What one kernel computes: everything of a group between two reductions that follow each other.
+    """The part of a group that one kernel computes: everything between two reductions that follow each other.
 
     Attributes:
-      group: the group whose values these are.
+      group: the group.
       stored: the values that are written as whole matrices.
-      reduced: the values of which only reductions are read, each with its reductions.
+      reduced: the values that are only reduced, each with its reductions.
       buffers: the values that are kept in line buffers.
-      warm_up: how many rows before the first row of the results the line buffers are computed from.
-      strip: how many rows of the results are computed together, sharing what they read and compute.
+      warm_up: the number of rows before the first result from which the line buffers are computed.
+      strip: the number of rows of results that are computed together and share their loads and computations.
       carried: the values whose last row a strip leaves in memory for the next strip.
-      known: the values that are read and not computed at their readers: stored before, or in a line buffer.
-      rare: selects by their condition, whose first side is computed only where some lane takes it.
+      known: the values that their readers read and do not compute: stored before, or in a line buffer.
+      rare: by condition, the selects whose first side is computed only if some lane takes it.
     """
 
     group: RowGroup
@@ -62,11 +62,11 @@ class Phase:
         return list(dict.fromkeys([*self.stored, *self.reduced]))
 
     def reads(self, value: ir.Value) -> Stencil:
-        """What computing a row of the value reads, the known values not followed."""
+        """The stencil of one row of the value; it ends at the known values."""
         return self.group.stencil(value, self.known)
 
     def reads_of_result(self, result: ir.Value) -> Stencil:
-        """The same for a result, which is only read if it is in a line buffer itself."""
+        """The stencil of one row of a result; a result in a line buffer is only read."""
         return {result: {0}} if result in self.buffers else self.reads(result)
 
     def inputs(self) -> list[ir.Value]:
@@ -78,7 +78,7 @@ class Phase:
         return [each for each in read if each not in made and not is_splat(each)]
 
     def scalars(self) -> list[ir.Value]:
-        """The loop-invariant scalars that the kernel reads, constants left out: tensors without axes."""
+        """The loop-invariant scalars that the kernel reads: tensors without axes that are no constants."""
         read: dict[ir.Value, None] = {}
         for op in self.operations():
             shift = self.group.shifts.get(op)
@@ -96,7 +96,7 @@ class Phase:
         return any(op in self.group.shifts for op in self.operations())
 
     def repeated(self) -> int:
-        """The operations that are done again for further offsets of what they compute; a slow one counts as several."""
+        """The number of operations that are done again for further offsets; a slow one counts as several."""
         known = {*self.known, *self.carried}
         made = {*self.results, *self.carried}
         offsets = united(self.group.stencil(each, known - {each}) for each in made)
@@ -105,7 +105,7 @@ class Phase:
         return sum((len(offsets[op.results[0]]) - 1) * _SLOW.get(op.name, 1) for op in computed)
 
     def reach(self) -> int:
-        """How far from the first or the last row of a workgroup rows are read or computed."""
+        """The number of rows beyond a workgroup's first or last row that it reads or computes."""
         stencils = [(0, self.reads_of_result(value)) for value in self.results]
         stencils += [(buffer.lookahead, self.reads(value)) for value, buffer in self.buffers.items()]
         farthest = max(abs(ahead + at) for ahead, stencil in stencils for offsets in stencil.values() for at in offsets)

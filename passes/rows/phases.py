@@ -15,11 +15,11 @@ from sonew_compiled.passes.rows.phase import Phase
 from sonew_compiled.passes.rows.reductions import FullReduction, full_reduction
 from sonew_compiled.passes.rows.vectors import COMBINATIONS
 
-# A phase of its own for reductions reads matrices once more. That pays only if it lets two arguments or more be
+# A separate phase for reductions reads matrices once more. That pays only if it allows at least so many arguments to be
 # overwritten.
 _SPARED = 2
 
-# The rows of a strip. With eight rows, a processor no longer follows all the streams of memory that are read.
+# The rows of a strip. With eight rows, a processor's prefetcher can no longer follow all the streams that are read.
 _STRIP = 4
 
 
@@ -28,9 +28,9 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
 
     Args:
       group: the group.
-      recompute: how many operations may be done again for each further offset at which a value is read, before the
-        value is kept in a line buffer, or for each later phase that needs it, before the value is stored. Of all values
-        together, a quarter as many may be done again for a row before rows are computed in strips.
+      recompute: the most operations that may be repeated for each further offset at which a value is read; beyond that
+        the value is kept in a line buffer. The same holds for each later phase that needs a value, which is then
+        stored. If all values together repeat more than a quarter as many for a row, rows are computed in strips.
     """
     reduced, stored = _results(group, recompute)
     phases = []
@@ -43,7 +43,7 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
         if not late:
             phases.append(phase)
             continue
-        # The stored matrices are overwritten first, and the reductions then read the results.
+        # The first phase overwrites the stored matrices, and the reductions then read the results.
         early = {value: each for value, each in mine.items() if value not in late}
         phases.append(_phase(group, written, early, before, recompute))
         phases.append(_phase(group, [], late, {*before, *written}, recompute))
@@ -51,7 +51,7 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
 
 
 def _late(phase: Phase) -> dict[ir.Value, Sequence[FullReduction]]:
-    """The reductions that alone read other rows of arguments, and so keep `_SPARED` or more from being overwritten."""
+    """The reductions that alone read other rows of at least `_SPARED` arguments, which so cannot be overwritten."""
     stored = [phase.reads_of_result(value) for value in phase.stored]
     own = {each for stencil in stored for each, offsets in stencil.items() if owner(each) is None and offsets == {0}}
     own -= {each for stencil in stored for each, offsets in stencil.items() if offsets != {0}}
@@ -71,7 +71,7 @@ def _results(group: RowGroup, recompute: int) -> tuple[dict[ir.Value, list[FullR
 
 
 def _read_outside(group: RowGroup) -> tuple[dict[ir.Value, list[FullReduction]], set[ir.Value]]:
-    """What is read outside of the group: the values with their reductions, and those that something else reads."""
+    """The values that reductions read, each with its reductions, and the values that others outside the group read."""
     reduced: dict[ir.Value, list[FullReduction]] = {}
     stored: set[ir.Value] = set()
     for op in group.operations:
@@ -90,7 +90,7 @@ def _read_outside(group: RowGroup) -> tuple[dict[ir.Value, list[FullReduction]],
 def _stored_for_later(
     group: RowGroup, reduced: Collection[ir.Value], read_outside: Collection[ir.Value], recompute: int
 ) -> set[ir.Value]:
-    """The values that later phases need and that are dear to compute again there."""
+    """The values that later phases need and that are expensive to compute again."""
     stored = set(read_outside)
     # The phases that need each value. Operations are visited last first, so that all readers come before.
     needed: dict[ir.Value, set[int]] = {}
@@ -116,7 +116,7 @@ def _phase(
 ) -> Phase:
     results = {*stored, *reduced}
     kept = dear_values(group, results, before, before, recompute)
-    # Again, now that values that these are computed from may be in line buffers too.
+    # Repeated, because some operands of these values may now be in line buffers too.
     kept = dear_values(group, results, before, {*before, *kept}, recompute)
     known = {*before, *kept}
     buffers, warm_up = line_buffers(group, results, kept, known, {})
@@ -136,5 +136,5 @@ def _phase(
         known=known,
         rare=choices.rare,
     )
-    # A strip reads more streams of memory at once, which is slower where little is computed.
+    # A strip reads more streams of memory at once, which is slower for little computation.
     return replace(phase, strip=_STRIP) if not buffers and phase.repeated() > recompute // _STRIP else phase

@@ -1,4 +1,4 @@
-"""Reductions of a whole matrix to one number, which kernels do in parts."""
+"""Reductions of a whole matrix to one number, which kernels compute in parts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class FullReduction:
     """Operations that reduce a whole tensor to one number, in stages.
 
     Attributes:
-      operations: in order; each alone reads the one before it.
-      template: the first `stablehlo.reduce` of them.
+      operations: the stages, in order; each is the only reader of the one before.
+      template: their first `stablehlo.reduce`.
     """
 
     operations: Sequence[ir.Operation]
@@ -29,13 +29,13 @@ class FullReduction:
 
     @property
     def combine(self) -> str:
-        """The operation that combines two numbers, such as `add`; empty if it takes more than one operation."""
+        """The operation that combines two numbers, such as `add`; empty if the body has more than one operation."""
         names = [each.operation.name for each in self.template.regions[0].blocks[0].operations]
         return names[0].removeprefix("stablehlo.") if len(names) == 2 else ""  # the second is the return
 
     @property
     def result(self) -> ir.Value:
-        """The number that the tensor is reduced to."""
+        """The scalar result."""
         return self.operations[-1].results[0]
 
     @property
@@ -44,7 +44,7 @@ class FullReduction:
         return splat_of(self.template.operands[1])
 
     def reduce_partial(self, partial: ir.Value) -> None:
-        """Reduce a vector of partial results in place of the tensor, and erase the stages."""
+        """Replace the stages by one reduction of a vector of partial results."""
         with ir.InsertionPoint(self.template):
             (result,) = build.reduce_as(self.template, [partial], [0])
         self.result.replace_all_uses_with(result)
@@ -58,7 +58,7 @@ class Partial:
 
     Attributes:
       reduction: the reduction.
-      count: how many partial results there are: one for each workgroup.
+      count: the number of partial results, one for each workgroup.
     """
 
     reduction: FullReduction
@@ -66,7 +66,7 @@ class Partial:
 
 
 def full_reduction(op: ir.Operation) -> FullReduction | None:
-    """The stages in which the operation begins to reduce a whole tensor, None if it does not."""
+    """The reduction of a whole tensor that begins with this operation; None if there is none."""
     operations, template = [op], None
     while True:
         if op.name == "stablehlo.reduce" and len(op.results) == 1:
@@ -85,7 +85,7 @@ def full_reduction(op: ir.Operation) -> FullReduction | None:
 
 
 def partials_of(reduced: Mapping[ir.Value, Iterable[FullReduction]], count: int) -> dict[ir.Value, Partial]:
-    """The reductions, by their results, that later kernels may combine from so many partial results each."""
+    """By result, the reductions that later kernels may combine from `count` partial results each."""
     if count > _MOST_PARTIAL:
         return {}
     all_of_them = (each for reductions in reduced.values() for each in reductions)
@@ -93,7 +93,10 @@ def partials_of(reduced: Mapping[ir.Value, Iterable[FullReduction]], count: int)
 
 
 def _body(op: ir.Operation) -> list[object]:
-    """The initial value and the operations of a reduction's body; `split-reductions` pads with the initial value."""
+    """The initial value and the operations of a reduction's body.
+
+    The initial value is part of it because `split-reductions` pads with it.
+    """
     init = owner(op.operands[1])
     start = op.operands[1] if init is None else str(init.attributes["value"]) if "value" in init.attributes else init
     return [start, *(each.operation.name for each in op.regions[0].blocks[0].operations)]

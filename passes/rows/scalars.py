@@ -1,8 +1,8 @@
-"""The loop-invariant scalars of a kernel, and how it comes by them.
+"""The loop-invariant scalars of a kernel, and their sources.
 
-A reduction leaves a partial result of each workgroup. To combine them, and to compute what depends on their result,
-would take dispatches of one element each, with every core waiting before and after. So each workgroup of the kernel
-that reads such a scalar computes it at its start, always in the same order.
+A reduction leaves a partial result for each workgroup. Combining these, and computing the scalars that depend on the
+sum, would take dispatches of one element each, and every core would wait before and after. So each workgroup of a
+kernel that reads such a scalar computes the scalar at its start, always in the same order.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sonew_compiled.passes.rows.vectors import COMBINATIONS, Vectors
 
 @dataclass(frozen=True, kw_only=True)
 class Scalars:
-    """How a kernel comes by the scalars that it reads.
+    """The sources of the scalars that a kernel reads.
 
     Attributes:
       given: the scalars that it takes as tensors without axes.
       partials: the scalars of which it takes partial results.
-      operations: what it computes of both, in order.
+      operations: the operations that it does on both, in order.
     """
 
     given: Sequence[ir.Value]
@@ -39,8 +39,8 @@ def scalars_of(read: Iterable[ir.Value], partials: Mapping[ir.Value, Partial]) -
     """The scalars of a kernel.
 
     Args:
-      read: what it reads.
-      partials: the reductions that kernels before it left as partial results.
+      read: the scalars that it reads.
+      partials: the reductions that earlier kernels left as partial results.
     """
     search = _Search(partials)
     for value in read:
@@ -59,12 +59,12 @@ class _Search:
         self._known: dict[ir.Value, bool] = {}
 
     def add(self, value: ir.Value) -> None:
-        """Find how the kernel comes by the value: constants need nothing."""
+        """Find the value's source; constants need none."""
         if not self._is_computed(value) and splat_of(value) is None and value not in self.given:
             self.given.append(value)
 
     def _is_computed(self, value: ir.Value) -> bool:
-        """Whether it depends on partial results, and the kernel can compute everything on the way from them."""
+        """Whether the value depends on partial results, and the kernel can compute all operations in between."""
         if value not in self._known:
             self._known[value] = self._compute(value)
         return self._known[value]
@@ -86,7 +86,7 @@ class _Search:
 
 
 def combined(partial: Partial, vectors: Vectors, memory: ir.Value) -> ir.Value:
-    """A vector of the number that the partial results in memory are reduced to, at the insertion point."""
+    """A vector whose lanes all hold the combination of the partial results in memory."""
     element = element_type(partial.reduction.result)
     combination = COMBINATIONS[partial.reduction.combine]
     none = vectors.constant(combination.identity, element)

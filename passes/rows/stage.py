@@ -1,4 +1,4 @@
-"""The loops over the columns of a row, or of a strip of rows: everything that is computed with one lookahead."""
+"""A stage: the loops over the columns of a row, or of a strip of rows, for one lookahead."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stage:
     Args:
       frame: the kernel's.
       row: the first row of the strip.
-      lookahead: how many rows ahead of it values are computed. Without any, the results are computed.
+      lookahead: the number of rows ahead of it at which values are computed; at 0, the results are.
     """
 
     def __init__(self, frame: Frame, row: ir.Value, lookahead: int) -> None:
@@ -33,18 +33,18 @@ class Stage:
         self._own: Mapping[ir.Value, int] = {
             value: lookahead for value, buffer in buffers if buffer.lookahead == lookahead
         }
-        # Rows that only warm line buffers up come before those of the results.
+        # The rows that only warm up line buffers come before those of the results.
         self._warms_up = self._phase.warm_up > 0 and lookahead == 0
 
     def emit(self, totals: Sequence[ir.Value], prefetched: set[ir.Value]) -> list[ir.Value]:
         """Make the loops at the insertion point.
 
         Args:
-          totals: what the rows before are reduced to.
+          totals: the reductions of the rows before.
           prefetched: the inputs that earlier stages prefetch; those of this stage are added.
 
         Returns:
-          What the rows are reduced to.
+          The totals with these rows added.
         """
         carried = list(totals) if self._lookahead == 0 else []
         inner = self._is_inner()
@@ -60,7 +60,7 @@ class Stage:
         return made if self._lookahead == 0 else list(totals)
 
     def _is_inner(self) -> ir.Value | None:
-        """Whether all rows have results, and none reads beyond the first row or the last; None if that is always so."""
+        """Whether all rows have results and read nothing beyond the first row or the last; None if always."""
         least, most = self._reach()
         most += self._phase.strip - 1
         conditions = []
@@ -76,7 +76,7 @@ class Stage:
         return functools.reduce(lambda one, other: arith("andi", one, other), conditions) if conditions else None
 
     def _reach(self) -> tuple[int, int]:
-        """The least and the largest offset of a row that is read."""
+        """The least and the largest offset at which rows are read."""
         results = self._phase.results if self._lookahead == 0 else []
         stencils = [self._phase.reads_of_result(value) for value in results]
         stencils += [self._phase.reads(value) for value in self._own]
@@ -84,7 +84,7 @@ class Stage:
         return min(reach), max(reach)
 
     def _has_results(self) -> ir.Value:
-        """Whether the row is one of the workgroup's own, and not one that only warms line buffers up."""
+        """Whether the row is one of the workgroup's own, and does not only warm up line buffers."""
         return arith("cmpi_sge", self._row, self._frame.low)
 
     def _inner_rows(self, carried: Sequence[ir.Value], prefetched: set[ir.Value]) -> list[ir.Value]:
@@ -124,7 +124,7 @@ class Stage:
     def _row_at_edges(self, carried: Sequence[ir.Value]) -> list[ir.Value]:
         """The columns of a row that may read beyond the first row or the last, all in a mask."""
         frame = self._frame
-        # In a row that only warms up, nothing is written but line buffers.
+        # A row that only warms up writes nothing but line buffers.
         written = select(self._has_results(), frame.end, frame.begin) if self._warms_up else None
         loop = Loop(frame.begin, frame.end, index(self._lanes), carried)
         with ir.InsertionPoint(loop.body):
@@ -138,7 +138,7 @@ class Stage:
         return loop.results
 
     def _compute(self, columns: Columns, strip: int, totals: Iterable[ir.Value]) -> list[ir.Value]:
-        """Everything that this stage computes of a vector of columns."""
+        """Compute all values of this stage for a vector of columns, and return the totals."""
         columns.fill_line_buffers()
         if self._lookahead != 0:
             return []
@@ -151,7 +151,7 @@ class Stage:
 
 
 def leave_row_before(frame: Frame) -> None:
-    """Leave to the first strip what it is to find of the row before it, which may be one before row 0."""
+    """Leave to the first strip the carried values of the row before it, which may be row -1."""
     row = arith("subi", frame.low, frame.one)
     loop = Loop(frame.begin, frame.end, index(frame.vectors.lanes), [])
     with ir.InsertionPoint(loop.body):

@@ -1,6 +1,6 @@
-"""A `stream.executable` of kernels, which `iree-compile` takes as it does those that it makes itself.
+"""A `stream.executable` of kernels, which `iree-compile` treats like those that it makes itself.
 
-One holds all the kernels of a module: IREE 3.13 sets up its pipelines anew for each executable.
+One holds all the kernels of a module, because IREE 3.13 sets up its pipelines anew for each.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from sonew_compiled.passes.rows.loops import index
 
 
 class StreamExecutable:
-    """An executable without kernels, made at the insertion point.
+    """A `stream.executable`, made at the insertion point without kernels.
 
     Attributes:
       symbol: its name in the module.
@@ -30,7 +30,7 @@ class StreamExecutable:
         self._functions = self._module.regions[0].blocks.append()
 
     def add(self, symbol: str, *, bindings: int, groups: int) -> ir.Operation:
-        """A `func.func` of so many bindings, its block empty, and its export, which is run by so many workgroups."""
+        """Add a `func.func` of `bindings` arguments with an empty block, and its export with `groups` workgroups."""
         name = ir.StringAttr.get(symbol)
         reference = ir.FlatSymbolRefAttr.get(symbol)
         with ir.InsertionPoint(self._module):
@@ -53,9 +53,9 @@ class StreamExecutable:
         return function
 
     def erase(self) -> None:
-        """Take it out of the module again."""
+        """Remove it from the module."""
         self._operation.erase()
 
     def entry(self, symbol: str) -> ir.Attribute:
-        """What a dispatch of the kernel of this name calls."""
+        """The symbol by which a dispatch calls the kernel of this name."""
         return ir.SymbolRefAttr.get([self.symbol, symbol])

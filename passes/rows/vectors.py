@@ -1,4 +1,4 @@
-"""Elementwise StableHLO as arithmetic on vectors, and the other operations that a kernel's loops are made of."""
+"""Elementwise StableHLO as arithmetic on vectors, and the other vector operations of a kernel's loops."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from sonew_compiled.passes.rows.loops import index, select
 from sonew_compiled.passes.rows.magnitude import is_magnitude
 from sonew_compiled.passes.rows.memory import lane_type, memory_type
 
-# MLIR's numbers of predicates. Comparisons of floating point are ordered, except NE, which holds of a NaN.
+# MLIR's numbers of predicates. Floating-point comparisons are ordered, except NE, which is true of a NaN.
 _FLOAT_PREDICATES = {"EQ": 1, "GT": 2, "GE": 3, "LT": 4, "LE": 5, "NE": 13}
 _INTEGER_PREDICATES = {"EQ": 0, "NE": 1, "LT": 2, "LE": 3, "GT": 4, "GE": 5}
-# The number of an unsigned comparison, less that of the signed one.
+# The number of an unsigned comparison less that of the signed one.
 _UNSIGNED = 4
 
-# Of MLIR's prefetches, the locality that means the second level of caches. Into the first level, a core fetches far
-# fewer lines at once.
+# The locality of MLIR's prefetches that means the second-level cache. A core fetches far fewer lines at once into the
+# first level.
 _SECOND_LEVEL = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combination:
-    """How a reduction combines numbers.
+    """The operations by which a reduction combines numbers.
 
     Attributes:
       operation: combines two numbers, or two vectors lane by lane.
       kind: the kind of `vector.reduction` that combines the lanes of a vector.
-      identity: what changes no number that it is combined with.
+      identity: the number that changes no number when the two are combined.
     """
 
     operation: str
@@ -48,7 +48,7 @@ COMBINATIONS: Mapping[str, Combination] = {
     "maximum": Combination(operation="arith.maximumf", kind="maximumf", identity=-math.inf),
     "minimum": Combination(operation="arith.minimumf", kind="minimumf", identity=math.inf),
 }
-"""The reductions that kernels know, by StableHLO's name of the operation in their body."""
+"""The reductions that kernels support, by StableHLO's name of the operation in their body."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,15 @@ class Vectors:
     """Makes operations on vectors at the insertion point.
 
     Attributes:
-      lanes: their elements.
-      native_bf16: whether the processor rounds to bfloat16 in one instruction; then numbers smaller than the least
-        normal one become zero.
+      lanes: the number of elements of a vector.
+      native_bf16: whether the processor rounds to bfloat16 in one instruction, which makes subnormal numbers zero.
     """
 
     lanes: int
     native_bf16: bool = False
 
     def type(self, element: ir.Type) -> ir.Type:
-        """The vector of what stands for the element in a register."""
+        """The type of a vector of such elements in a register."""
         return ir.VectorType.get([self.lanes], lane_type(element))
 
     def constant(self, value: ir.Attribute | float, element: ir.Type) -> ir.Value:
@@ -94,12 +93,12 @@ class Vectors:
         return self._cast("arith.trunci", every, element) if width_of(element) == 1 else every
 
     def mask(self, count: ir.Value) -> ir.Value:
-        """The first so many lanes; at most all."""
+        """A mask of the first `count` lanes, at most all."""
         kind = ir.VectorType.get([self.lanes], ir.IntegerType.get_signless(1))
         return create("vector.create_mask", [count], [kind]).result
 
     def load(self, memory: ir.Value, at: ir.Value, element: ir.Type, mask: ir.Value | None = None) -> ir.Value:
-        """The elements from `at` on; zeros where the mask is not."""
+        """The elements from `at` on; zeros outside the mask."""
         kind = ir.VectorType.get([self.lanes], memory_type(element))
         if mask is None:
             loaded = create("vector.load", [memory, at], [kind]).result
@@ -112,7 +111,7 @@ class Vectors:
     def store(
         self, value: ir.Value, memory: ir.Value, at: ir.Value, element: ir.Type, mask: ir.Value | None = None
     ) -> None:
-        """Writes the elements from `at` on, where the mask is."""
+        """Write the elements from `at` on, within the mask."""
         if width_of(element) == 1:
             value = self._cast("arith.extui", value, ir.IntegerType.get_signless(8))
         if mask is None:
@@ -121,7 +120,7 @@ class Vectors:
             create("vector.maskedstore", [memory, at, mask, value])
 
     def prefetch(self, memory: ir.Value, at: ir.Value) -> None:
-        """Has the line of memory at `at` brought to the caches, which beyond the end of memory does nothing."""
+        """Bring the line of memory at `at` to the caches; beyond the end of memory this does nothing."""
         attributes = {
             "isWrite": ir.BoolAttr.get(False),
             "localityHint": ir.IntegerAttr.get(ir.IntegerType.get_signless(32), _SECOND_LEVEL),
@@ -130,24 +129,25 @@ class Vectors:
         create("memref.prefetch", [memory, at], attributes=attributes)
 
     def binary(self, name: str, left: ir.Value, right: ir.Value) -> ir.Value:
-        """An operation of two vectors of one type, which the result has too."""
+        """An operation on two vectors of one type; the result has that type too."""
         return create(name, [left, right], [left.type]).result
 
     def reduced(self, kind: str, value: ir.Value) -> ir.Value:
-        """The number that the lanes are combined to by `kind` of MLIR's `vector` dialect, such as `add`."""
+        """The combination of all lanes by a `kind` of MLIR's `vector` dialect, such as `add`."""
         into = ir.VectorType(value.type).element_type
         return create("vector.reduction", [value], [into], {"kind": ir.Attribute.parse(f"#vector.kind<{kind}>")}).result
 
     def combine(self, kind: str, total: ir.Value, value: ir.Value, tensor: ir.Value) -> ir.Value:
-        """A total with more of a float32 tensor in it, by a kind of `COMBINE`."""
+        """A total combined with more numbers of a float32 tensor, by a kind of `COMBINATIONS`."""
         if kind == "maximum" and is_magnitude(tensor):
             return self._larger(total, value)
         return self.binary(COMBINATIONS[kind].operation, total, value)
 
     def _larger(self, left: ir.Value, right: ir.Value) -> ir.Value:
-        """The larger of float32 numbers without a sign, or of one and what a total starts from.
+        """The larger of two float32 magnitudes, or of one and the start of a total.
 
-        Their bits are in the same order, NaN last: one instruction, where `arith.maximumf` takes four.
+        Their bits as integers have the same order, with NaN last. That takes one instruction, and `arith.maximumf`
+        four.
         """
         bits = [self._cast("arith.bitcast", each, ir.IntegerType.get_signless(32)) for each in (left, right)]
         return self._cast("arith.bitcast", self.binary("arith.maxsi", *bits), ir.F32Type.get())
@@ -157,11 +157,11 @@ class Vectors:
         return self._compared("arith.cmpi", 0, left, right)
 
     def elementwise(self, op: ir.Operation, operands: Sequence[ir.Value]) -> ir.Value:
-        """What the operation makes of vectors in the place of its tensors."""
+        """The operation's result on vectors instead of its tensors."""
         name = op.name.removeprefix("stablehlo.")
         source, into = element_type(op.operands[0]), element_type(op.results[0])
         if is_half(source) and name not in ("convert", "bitcast_convert"):
-            # In float32, as IREE does it; what rounds is not left to a kernel but by `emulate-arithmetic`.
+            # In float32, as IREE does it. `emulate-arithmetic` has already made explicit what rounds to 16 bits.
             wide = ir.F32Type.get()
             operands = [self._convert(each, source, wide) for each in operands]
             result = self._named(op, name, operands, wide, wide if is_half(into) else into)
@@ -231,6 +231,6 @@ def _zero(kind: ir.Type) -> ir.Attribute:
 
 
 def _bits(value: float, element: ir.Type) -> int:
-    """The bits of a number of 16 bits, as a signed integer."""
+    """The bits of a 16-bit number as a signed integer."""
     dtype = ml_dtypes.bfloat16 if str(element) == "bf16" else np.float16
     return int(np.asarray(value, dtype).view(np.int16))

@@ -1,14 +1,14 @@
-"""Leave out what scatters would write outside.
+"""Drop the updates that scatters would write outside their operands.
 
-StableHLO leaves out an update whose place is outside the operand, as JAX's modes `drop` and `fill` want. IREE 3.13
-writes it to memory that is another tensor's, or nobody's. Where a number is known that changes nothing, such as zero
-for a sum, the update becomes that and its place one inside; else there is room for it behind the operand, cut off
+StableHLO drops an update whose place is outside the operand, as JAX's modes `drop` and `fill` want. IREE 3.13 writes it
+to memory that may belong to another tensor. Such an update becomes a neutral number at a place inside, if the body has
+one, such as zero for a sum. Otherwise the operand is padded, the update goes to the padding, and the padding is cut off
 again.
 
     scatter(x, i, u)  becomes  scatter(x, clamp(i), select(i is outside, 0, u))
                       or       slice(scatter(pad(x), select(i is outside, size of x, i), u))
 
-XLA, which JAX's numbers are from, leaves out a window as a whole.
+A window that is partly outside is dropped as a whole, as XLA does it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def bound_scatters(module: ir.Module) -> None:
-    """Keep every `stablehlo.scatter` that may write outside its operands within them."""
+    """Keep within its operands every `stablehlo.scatter` that may write outside them."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.scatter":
             _bound(op)
@@ -49,7 +49,7 @@ def _bound(op: ir.Operation) -> None:
             scattered = [dim for dim in range(len(shape)) if dim not in windows]
             left_out = build.broadcast(outside, shape, scattered)
             op.operands[count + 1] = build.select(left_out, build.like(neutral, updates[0]), updates[0])
-            # Those that are left out now have a place of their own no more.
+            # The updates that are dropped now share a place.
             for name in ("unique_indices", "indices_are_sorted"):
                 op.attributes[name] = ir.BoolAttr.get(False)
             return
@@ -72,7 +72,7 @@ def _bound(op: ir.Operation) -> None:
 
 
 def _extents(operand: ir.Value, update: ir.Value, dimensions: stablehlo.ScatterDimensionNumbers) -> list[int]:
-    """The size along each axis of the operand of what one index writes."""
+    """The size, along each axis of the operand, of the window that one index writes."""
     single = {*dimensions.inserted_window_dims, *dimensions.input_batching_dims}
     windows = iter(dimensions.update_window_dims)
     sizes = shape_of(update)
@@ -80,7 +80,7 @@ def _extents(operand: ir.Value, update: ir.Value, dimensions: stablehlo.ScatterD
 
 
 def _outside(indices: ir.Value, axis: int, greatest: ir.Value) -> ir.Value:
-    """Which indices, of all their components, are outside."""
+    """Whether any component of each index is outside."""
     kind = "UNSIGNED" if element_type(indices).is_unsigned else "SIGNED"
     above = build.compare("GT", indices, greatest, kind)
     below = build.compare("LT", indices, build.like(0, indices), kind)
@@ -92,7 +92,7 @@ def _outside(indices: ir.Value, axis: int, greatest: ir.Value) -> ir.Value:
 
 
 def _neutral(op: ir.Operation) -> float | None:
-    """What an update may be that changes nothing; None if nothing is known to."""
+    """The update that changes nothing under the scatter's body; None if none is known."""
     (block,) = op.regions[0].blocks
     operations = list(block.operations)
     if len(operations) != 2 or list(operations[0].operands) not in (list(block.arguments), list(block.arguments)[::-1]):
@@ -103,7 +103,7 @@ def _neutral(op: ir.Operation) -> float | None:
         return None
     match operations[0].name.removeprefix("stablehlo."):
         case "add":
-            return -0.0 if is_float else 0  # a sum of zeros with their signs is the zero that is there
+            return -0.0 if is_float else 0  # 0 + -0 is 0, and -0 + -0 is -0
         case "multiply":
             return 1
         case "maximum" | "minimum" as name if is_float:
@@ -119,7 +119,7 @@ def _neutral(op: ir.Operation) -> float | None:
 
 PASS = Pass(
     name="bound-scatters",
-    summary="leave out what scatters would write outside",
+    summary="drop the updates that scatters would write outside their operands",
     description=__doc__,
     run=bound_scatters,
 )

@@ -1,7 +1,8 @@
 """Bring the indices of gathers into bounds.
 
-StableHLO moves a slice that would begin or end outside to the nearest place inside. IREE 3.13 reads what lies there in
-memory: other tensors, or nothing that the process may read. Indices that are known to be inside stay as they are.
+StableHLO moves a slice that would reach outside the operand to the nearest place inside. IREE 3.13 reads the memory
+outside: other tensors, or addresses that the process may not read. Indices that are known to be inside stay as they
+are.
 
     gather(x, i)  becomes  gather(x, clamp(0, i, size of x - size of the slice))
 """

@@ -1,7 +1,7 @@
-"""Scatter windows along indexed axes element by element, where each example has indices of its own.
+"""Scatter the windows along indexed axes element by element, where each example has indices of its own.
 
-IREE 3.13 refuses its own scatter of one that has batch axes and windows along what it indexes. `jax.vmap` makes such a
-scatter of `dynamic_update_slice`: in `eval_step`, which maps over examples.
+IREE 3.13 lowers a scatter with batch axes and windows along indexed axes to one of its own, which its verifier then
+refuses. `jax.vmap` makes such a scatter of `dynamic_update_slice`, as in `eval_step`, which maps over examples.
 
     scatter(x[B, N], i[B, 1], windows of k)  becomes  scatter(x, i[B, k, 1] = i + (0 ... k - 1), no windows)
 """
@@ -34,7 +34,7 @@ def _flatten(op: ir.Operation) -> None:
     rank = len(shape_of(op.operands[0]))
     of_window = dict(zip((dim for dim in range(rank) if dim not in {*inserted, *batching}), windows, strict=True))
     kept = [place for dim, place in of_window.items() if dim not in indexed]
-    # The axes of the updates that an index each belongs to: those before, and those of the windows that go.
+    # The axes of the updates along which each element has an index: the scatter axes, and those of the windows that go.
     before = [place for place in range(len(sizes)) if place not in windows]
     places = [place for place in range(len(sizes)) if place not in kept]
     shape = [sizes[place] for place in places]
@@ -56,7 +56,7 @@ def _flatten(op: ir.Operation) -> None:
                 index = build.elementwise("add", index, build.iota(shape, places.index(of_window[dim]), element))
             parts.append(build.reshape(index, [*shape, 1]))
         op.operands[len(op.results)] = build.concatenate(parts, len(shape))
-    # Batch axes of the indices, without the axis of components, are axes of the updates in their order.
+    # The batch axes of the indices, less the axis of components, are axes of the updates in the same order.
     old = [dim - (dim > axis) for dim in dimensions.scatter_indices_batching_dims]
     op.attributes["scatter_dimension_numbers"] = ir.Attribute.parse(
         f"#stablehlo.scatter<update_window_dims = {kept}, inserted_window_dims = {sorted({*inserted, *indexed})}, "
@@ -69,7 +69,7 @@ def _flatten(op: ir.Operation) -> None:
 
 PASS = Pass(
     name="flatten-scatters",
-    summary="scatter windows along indexed axes element by element, where each example has indices of its own",
+    summary="scatter batched windows along indexed axes element by element",
     description=__doc__,
     run=flatten_scatters,
 )

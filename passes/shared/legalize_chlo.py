@@ -1,4 +1,4 @@
-"""Replace the chlo operations that JAX emits by StableHLO ones, and composites by calls of what they are made of.
+"""Replace the chlo operations that JAX emits by StableHLO ones, and composites by calls of their decompositions.
 
 JAX lowers some functions (`square`, `erf_inv`, `top_k`, ...) to the chlo dialect. StableHLO promises no compatibility
 for that dialect, so the portable artifact cannot hold it. Each operation is decomposed as StableHLO defines it. A

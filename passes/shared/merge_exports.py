@@ -17,7 +17,7 @@ from sonew_compiled.passes.record import Pass
 
 MODULE_NAME = "sonew"
 
-# What JAX says of a program for several devices. There is one device, so these are left out.
+# JAX's counts of the devices that a module is for. There is one device, so they are removed.
 _DEVICE_COUNTS = ("mhlo.num_partitions", "mhlo.num_replicas")
 
 
@@ -25,7 +25,7 @@ def merge_exports(module: ir.Module) -> None:
     """Turn the container into `module @sonew` with one public function per inner module.
 
     Raises:
-        UsageError: the module is no such container, or an inner module is for more than one device.
+        UsageError: the module is no such container, or an inner module is for several devices.
     """
     inner = [op.operation for op in module.body.operations]
     names = [text_attribute(op.attributes, "sym_name") for op in inner if op.name == "builtin.module"]
@@ -50,8 +50,8 @@ def _rename(inner: ir.Operation, functions: list[ir.OpView], name: str, taken: s
     public = [f for f in functions if Function(f).is_public]
     if len(public) != 1:
         raise UsageError(f"merge-exports: module @{name} has {len(public)} public functions, but must have one")
-    # Helpers first: one of them may have the name that the public function is to get. And no new name may be the old
-    # name of a function to come, or renaming would catch that function's uses as well.
+    # Helpers are renamed first, because one of them may have the name that the public function gets. No new name may be
+    # the old name of a function that is still to be renamed: renaming that one would change the new name's uses too.
     here = {symbol(f) for f in functions}
     for function in sorted(functions, key=lambda f: f is public[0]):
         old = symbol(function)

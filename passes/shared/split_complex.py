@@ -1,9 +1,9 @@
 """Take complex numbers apart into their real and imaginary parts.
 
-IREE 3.13 has complex constants nowhere, and folds what reads the parts of a reshaped number wrongly. Each value of a
-complex type becomes two of a real one, through calls, loops and branches:
+IREE 3.13 has no complex constants, and folds reads of the parts of a reshaped complex number wrongly. Each complex
+value becomes two real ones, through calls, loops and branches alike:
 
-    multiply(x, y)  becomes  complex(xr yr - xi yi, xr yi + xi yr), of which only the parts are left
+    multiply(x, y)  becomes  xr yr - xi yi  and  xr yi + xi yr
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sonew_compiled.passes.record import Pass
 
 _Parts = dict[ir.Value, Pair]
 
-# They do to each part what they do to the number.
+# Operations that act on each part as they act on the number.
 _BY_PARTS = frozenset((
     "stablehlo.add", "stablehlo.broadcast_in_dim", "stablehlo.concatenate", "stablehlo.dynamic_slice",
     "stablehlo.dynamic_update_slice", "stablehlo.gather", "stablehlo.negate", "stablehlo.optimization_barrier",
@@ -33,7 +33,7 @@ _BY_PARTS = frozenset((
     "stablehlo.subtract", "stablehlo.transpose",
 ))  # fmt: skip
 
-# Their operands and results are handed over, each complex one as two.
+# Operations that hand values over; each complex operand and result becomes two.
 _HANDED_OVER = frozenset((
     "func.call", "func.return", "stablehlo.case", "stablehlo.if", "stablehlo.return", "stablehlo.while",
 ))  # fmt: skip
@@ -78,13 +78,13 @@ def _real_type(kind: ir.Type) -> ir.Type:
 
 
 def _expanded(attributes: Sequence[dict[str, ir.Attribute]], kinds: Sequence[ir.Type]) -> list[dict[str, ir.Attribute]]:
-    """Attributes of arguments or results, in the order of `_handed`."""
+    """The attributes of arguments or results after the split, in the order of `_handed`."""
     kept = [each for each, kind in zip(attributes, kinds, strict=True) if not _is_complex(kind)]
     return [*kept, *({} for kind in kinds if _is_complex(kind) for _ in Pair._fields)]
 
 
 def _handed(values: Iterable[ir.Value], parts: _Parts) -> list[ir.Value]:
-    """What is handed over in the place of values: real ones in their order, then the parts of the others."""
+    """The values that are handed over in place of these: the real ones in order, then the parts of the others."""
     values = list(values)
     kept = [each for each in values if not _is_complex(each)]
     return [*kept, *(part for each in values if _is_complex(each) for part in parts[each])]
@@ -96,7 +96,7 @@ def _handed_types(kinds: Sequence[ir.Type]) -> list[ir.Type]:
 
 
 def _take_arguments(block: ir.Block, parts: _Parts) -> list[ir.Type]:
-    """Give a block arguments for the parts of its complex ones; return the types that it had."""
+    """Give a block arguments for the parts of its complex ones; return the types that its arguments had."""
     kinds = [each.type for each in block.arguments]
     for argument in list(block.arguments):
         if _is_complex(argument):
@@ -128,7 +128,7 @@ def _split_block(block: ir.Block, parts: _Parts) -> None:
 
 
 def _split(op: ir.Operation, parts: _Parts) -> None:
-    """Compute the parts of an operation's results, and give the readers of its real ones what they read."""
+    """Compute the parts of an operation's complex results, and replace its real results."""
     if op.name in _HANDED_OVER:
         _hand_over(op, parts)
     elif op.name in _BY_PARTS:
@@ -182,7 +182,7 @@ def _by_part(op: ir.Operation, parts: _Parts, index: int) -> ir.Operation:
 
 
 def _combined(op: ir.Operation, parts: _Parts) -> Pair:
-    """A reduction or scatter of one tensor that adds up or, for a scatter, overwrites: each part by itself."""
+    """A sum by a reduction or a scatter, or an overwriting scatter, of one tensor: each part by itself."""
     body = [each.operation for each in op.regions[0].blocks[0].operations]
     names = [each.name for each in body]
     if names == ["stablehlo.multiply", "stablehlo.return"] and op.name == "stablehlo.reduce" and len(op.operands) == 2:
@@ -226,9 +226,9 @@ def _constant(op: ir.Operation, _: object) -> Pair:
 
 
 def _numbers(op: ir.Operation, real: np.dtype) -> np.ndarray:
-    """The parts of a complex constant's elements in turn, or of the one that all are.
+    """The real and imaginary parts of a complex constant's elements in turn; of a splat, those of its one number.
 
-    From the text: MLIR's bindings read no complex elements.
+    They are read from the constant's text, because MLIR's bindings read no complex elements.
     """
     text = op.get_asm(print_generic_op_form=True).partition("dense<")[2].partition("> : tensor<")[0]
     if text.startswith('"0x'):
@@ -238,7 +238,7 @@ def _numbers(op: ir.Operation, real: np.dtype) -> np.ndarray:
 
 
 def _number(text: str, real: np.dtype) -> float:
-    """A number as MLIR writes it: what is not finite as its bits."""
+    """A number from MLIR's text, which gives numbers that are not finite by their bits."""
     if "0x" not in text:
         return float(text)
     return float(np.frombuffer(int(text, 16).to_bytes(real.itemsize, "little"), real)[0])

@@ -1,13 +1,13 @@
 """Split large reductions into stages that each reduce a bounded number of elements.
 
-Compilers differ in what they make of one reduction over a whole weight. Some run out of stack or of shared memory, some
-crash, and the others use a single core or workgroup. A stage of a few thousand elements has many results, except the
-last one, and every backend compiles it and runs it in parallel. Stages of 4096 elements are small enough for every
-backend, and two of them cover 16.7 million elements.
+Compilers treat one reduction over a whole weight differently. Some run out of stack or of shared memory, some crash,
+and the others use a single core or workgroup. A stage of a few thousand elements has many results, except the last
+stage, so every backend compiles it and runs it in parallel. Stages of 4096 elements are small enough for every backend,
+and two stages cover 16.7 million elements.
 
-StableHLO leaves the order of a reduction to the implementation, and therefore wants the initial value to be an identity
-of the body. So each stage may start from that value, and a dimension that does not divide may be padded with it. In
-floating point another order rounds differently. A sum in stages rounds less than a sum in sequence.
+StableHLO leaves the order of a reduction to the implementation, and therefore requires the initial value to be an
+identity of the body. So each stage may start from that value, and a dimension that does not divide evenly may be padded
+with it. Another order rounds differently in floating point. A sum in stages rounds less than a sum in sequence.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from sonew_compiled.passes.record import Option, Pass
 def split_reductions(module: ir.Module, *, limit: int) -> None:
     """Split every `stablehlo.reduce` that reduces more than `limit` elements into one result.
 
-    Left alone are reductions of dynamic shape, whose size is not known, and those whose body computes in another
-    element type than that of the operands, since the initial value cannot pad those.
+    Two kinds stay as they are: reductions of dynamic shape, whose size is not known, and reductions whose body computes
+    in another element type than the operands', since the initial value cannot pad these.
 
     Raises:
-        UsageError: the limit is less than 2: no stage would reduce anything.
+        UsageError: the limit is less than 2, so that no stage would reduce anything.
     """
     if limit < 2:
         raise UsageError(f"split-reductions: the limit is {limit}, but must be at least 2")
@@ -89,9 +89,9 @@ def _split(op: ir.Operation, limit: int) -> None:
 
 
 def _innermost(shape: Sequence[int], dims: Sequence[int], limit: int) -> list[int]:
-    """Return the innermost of the dimensions that one stage can reduce, as many as fit.
+    """Return as many of the innermost dimensions as one stage can reduce.
 
-    Or none, if that stage would leave more than one stage of work although cutting the dimensions anew would not.
+    Return none if two or more stages would follow that stage, while cutting the dimensions differently leaves only one.
     """
     stage: list[int] = []
     size = 1
@@ -109,8 +109,8 @@ def _innermost(shape: Sequence[int], dims: Sequence[int], limit: int) -> list[in
 def _factors(size: int, limit: int) -> tuple[int, int]:
     """Cut a dimension of more than `limit` elements into (outer, inner), inner at most `limit`.
 
-    The two are about equal, or the inner is about `limit` if the outer has to be the larger. Of the candidates, the one
-    that needs the least padding, then the one nearest to that aim.
+    The two should be about equal, or the inner about `limit` if the outer has to be the larger. The cut that needs the
+    least padding is taken, and among several the one nearest to that aim.
     """
     aim = min(limit, math.isqrt(size - 1) + 1)
     least = max(2, aim // 2)
@@ -142,7 +142,7 @@ PASS = Pass(
         Option(
             name="limit",
             default=4096,
-            help="elements that one stage reduces into one result, at most",
+            help="the most elements that one stage reduces to one result",
             read=int,
         ),
     ),

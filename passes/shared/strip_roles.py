@@ -1,6 +1,6 @@
 """Remove the roles of all tensors but those of the training state.
 
-The manifest has every tensor's role. An artifact keeps those that a target's passes may go by.
+The manifest gives the role of every tensor. The artifact keeps only the roles that a target's passes read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def strip_roles(module: ir.Module) -> None:
-    """Leave `sonew.role` on arguments and results that are state, and on no others."""
+    """Remove `sonew.role` from the arguments and results that are no state."""
     for function in functions(module):
         for attributes in (*function.argument_attributes, *function.result_attributes):
             _strip(attributes)
@@ -27,7 +27,7 @@ def _strip(attributes: Attributes) -> None:
 
 PASS = Pass(
     name="strip-roles",
-    summary="remove the roles of what is no state",
+    summary="remove the roles of tensors that are no state",
     description=__doc__,
     run=strip_roles,
 )

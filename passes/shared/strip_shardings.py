@@ -1,7 +1,8 @@
-"""Remove what a program says of several devices, and calls that only annotate.
+"""Remove annotations for several devices, and calls that only annotate.
 
-JAX writes at each typed random key, and wherever a user asks for it, how XLA may spread a tensor over devices (the
-dialect sdy), and in which memory or layout it shall keep it. A bundle is for one device, and such wishes of no effect.
+JAX annotates each typed random key, and any tensor on request, with the way in which XLA may spread it over devices
+(the dialect sdy), or with the memory or layout in which to keep it. A bundle is for one device, where these annotations
+have no effect.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
-# Operations that give back their operand.
+# Operations that return their operand.
 _ANNOTATIONS = ("sdy.sharding_constraint", "sdy.reshard", "sdy.propagation_barrier")
-# Without results.
+# Operations without results.
 _DECLARATIONS = ("sdy.mesh", "sdy.sharding_group")
-# Calls of XLA that give back their operand.
+# Calls of XLA that return their operand.
 _ANNOTATING_CALLS = ("Sharding", "annotate_device_placement", "LayoutConstraint")
 _ATTRIBUTES = ("mhlo.frontend_attributes", "mhlo.layout_mode", "mhlo.memory_kind", "mhlo.sharding")
 
 
 def strip_shardings(module: ir.Module) -> None:
-    """Remove all operations and attributes that say nothing of the numbers.
+    """Remove all operations and attributes that have no effect on the numbers.
 
     Raises:
         UsageError: the module computes on several devices.
@@ -64,7 +65,7 @@ def _is_annotation(name: str) -> bool:
 
 PASS = Pass(
     name="strip-shardings",
-    summary="remove what is said of several devices, and calls that only annotate",
+    summary="remove annotations for several devices, and calls that only annotate",
     description=__doc__,
     run=strip_shardings,
 )

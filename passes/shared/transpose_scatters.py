@@ -1,8 +1,8 @@
 """Put the axes that a scatter indexes before those of its windows.
 
-IREE 3.13 gives the updates a unit axis for each indexed axis behind a window before it moves these axes to the front.
-Its own verifier then refuses the operation. `jax.vmap` makes such a scatter of the gradient of an integer label's
-score.
+IREE 3.13 inserts a unit axis into the updates for each indexed axis that comes after a window, and only then moves
+these axes to the front. Its own verifier refuses the result. `jax.vmap` makes such a scatter of the gradient of an
+integer label's score.
 
     scatter(x[N, 1, C], windows of axis 1)  becomes  transpose(scatter(transpose(x)[N, C, 1], windows of axis 2))
 """
@@ -17,7 +17,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def transpose_scatters(module: ir.Module) -> None:
-    """Transpose the operands of scatters that have a window before an indexed axis, and their results back."""
+    """Transpose the operands of scatters whose indexed axes do not come first, and transpose the results back."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.scatter":
             _transpose(op)
@@ -29,7 +29,7 @@ def _transpose(op: ir.Operation) -> None:
     leading = [*batching, *indexed]
     windows = [dim for dim in range(len(shape_of(op.results[0]))) if dim not in leading]
     order = [*leading, *windows]
-    # IREE compiles a scatter whose indexed axes have windows of their own, and one without windows, as they are.
+    # IREE compiles scatters without windows, and those with windows along their indexed axes, as they are.
     if order == sorted(order) or not windows or sorted(dimensions.inserted_window_dims) != sorted(indexed):
         return
     back = sorted(range(len(order)), key=order.__getitem__)

@@ -1,8 +1,8 @@
-"""Take from windows with one place along an axis what they do not cover there, and their stride.
+"""Trim the operand and drop the stride where a window has only one place along an axis.
 
-Where a window has one place along an axis, IREE 3.13 drops that axis of the output, and takes the stride for one of the
-window itself: a strided convolution reads beyond its input, and a pooling reads other elements. One place needs no
-stride. What the window does not cover is cut off, of the padding first.
+IREE 3.13 drops an axis of the output along which a window has one place, and takes the window's stride for a dilation:
+a strided convolution then reads beyond its input, and a pooling reads other elements. One place needs no stride. The
+elements that the window does not cover are cut off, the padding first.
 
     convolution(x[N, 5, C], w[3, C, K]), stride 3  becomes  convolution(x[N, 0:3, C], w), stride 1
 """
@@ -22,15 +22,15 @@ from sonew_compiled.passes.record import Pass
 
 @dataclass(frozen=True, kw_only=True)
 class _Windows:
-    """Where an operation says what its windows are.
+    """The windows of an operation.
 
     Attributes:
-      inputs: the numbers of the operands that it moves over.
-      axes: those of the operands, one for each number of its attributes.
-      places: of the output, likewise.
-      sizes: of the window, likewise.
-      spread: the attribute that says how far apart elements of the operands are, with zeros between.
-      dilation: the same of the window.
+      inputs: the numbers of the operands that the windows move over.
+      axes: the axes of the operands, in the order of the numbers in the operation's attributes.
+      places: the places of the window along each of these axes.
+      sizes: the size of the window along each of these axes.
+      spread: the attribute that dilates the operands with zeros.
+      dilation: the attribute that dilates the window.
     """
 
     inputs: Sequence[int]
@@ -42,7 +42,7 @@ class _Windows:
 
 
 def trim_windows(module: ir.Module) -> None:
-    """Trim what every convolution and pooling moves over, along strided axes whose output has size 1."""
+    """Trim the operands of every convolution and pooling along strided axes whose output has size 1."""
     for op in operations_in(module.operation):
         if "window_strides" not in op.attributes:
             continue
@@ -93,7 +93,7 @@ def _trim(op: ir.Operation, windows: _Windows) -> None:
         covered = (windows.sizes[axis] - 1) * dilation[axis] + 1
         surplus = low + (limits[at] - 1) * spread[axis] + 1 + high - covered
         of_padding = min(surplus, max(high, 0))
-        # An element goes with the zeros that are spread before it. One stays, also where the window is all padding.
+        # An element goes together with the zeros before it. One element stays even if the window covers only padding.
         gone = min((surplus - of_padding) // spread[axis], limits[at] - 1)
         limits[at] -= gone
         padding[axis, 1] = high - surplus + gone * spread[axis]
@@ -106,7 +106,7 @@ def _trim(op: ir.Operation, windows: _Windows) -> None:
 
 PASS = Pass(
     name="trim-windows",
-    summary="cut off what a window with one place does not cover",
+    summary="trim operands along axes on which a window has one place",
     description=__doc__,
     run=trim_windows,
 )

@@ -1,14 +1,14 @@
 """Give results the buffers of donated arguments.
 
-`sonew.donate` on an argument says that the caller gives its buffer up. The result of the same `sonew.name` may then
-take the buffer. `tf.aliasing_output` says so to XLA, and to IREE, which reads it as `iree.abi.output`.
+`sonew.donate` on an argument means that the caller gives its buffer up. The result of the same `sonew.name` may then
+take the buffer. `tf.aliasing_output` tells this to XLA, and to IREE, which reads it as `iree.abi.output`.
 
 XLA copies an argument that is still needed when its buffer is overwritten. IREE 3.13 does not: it writes the result as
-soon as the result is ready, although another dispatch, perhaps a concurrent one, is still to read the argument. The
-answer is then wrong. So an argument is aliased only if nothing reads it but elementwise operations that lead to its own
-result: these read an element, if at all, before they write it. The moments of an optimizer are such arguments. Weights
-are not, since the backward pass reads them. Their results get buffers of their own, and `jax.buffer_donor` leaves the
-choice to XLA.
+soon as the result is ready, even if another dispatch, perhaps a concurrent one, still has to read the argument. The
+numbers are then wrong. So an argument is aliased only if its readers are all elementwise operations that lead to its
+own result: these read an element before they write it. The moments of an optimizer are such arguments. Weights are not,
+since the backward pass reads them. Their results get buffers of their own, and `jax.buffer_donor` leaves the choice to
+XLA.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.record import Pass
 
-# Operations whose every result element depends only on the elements of the operands at the same place, counted in
-# row-major order, if operands and result have as many elements.
+# Operations each of whose result elements depends only on the operands' elements at the same row-major index, if
+# operands and result have as many elements.
 # fmt: off
 _ELEMENTWISE = frozenset((
     "stablehlo.abs", "stablehlo.add", "stablehlo.and", "stablehlo.atan2", "stablehlo.bitcast_convert",
@@ -46,7 +46,7 @@ _ELEMENTWISE = frozenset((
 # fmt: on
 
 
-# A value as a call sees it: the calls that lead into the function that has it, outermost first, and the value.
+# A value and the calls, outermost first, that lead into its function.
 _Place: TypeAlias = tuple[tuple[ir.Operation, ...], ir.Value]
 
 
@@ -80,7 +80,7 @@ def _wire_function(function: Function, bodies: Mapping[str, _Body]) -> None:
             continue
         del attributes[DONATE_ATTRIBUTE]
         result = _result_of(function, index, names)
-        # Of two results from one value, the second would be read from the buffer of the first.
+        # If one value were two results, the second would be read from the buffer of the first.
         is_single = stored.count(stored[result]) == 1
         if is_single and _leads_only_to(((), body.arguments[index]), stored[result], bodies):
             attributes[ALIASED] = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), result)
@@ -90,7 +90,7 @@ def _wire_function(function: Function, bodies: Mapping[str, _Body]) -> None:
 
 
 def _result_of(function: Function, index: int, names: Sequence[str]) -> int:
-    """The result that has the name of a donated argument, and must have its type."""
+    """The index of the result that has the name of a donated argument; its type must be the argument's."""
     where = f"wire-donation: argument {index} of @{function.name}"
     name = text_attribute(function.argument_attributes[index], NAME_ATTRIBUTE)
     if not name:
@@ -105,7 +105,7 @@ def _result_of(function: Function, index: int, names: Sequence[str]) -> int:
 
 
 def _leads_only_to(start: _Place, end: _Place, bodies: Mapping[str, _Body]) -> bool:
-    """Tell whether nothing reads a value but element-wise operations that lead to another one alone."""
+    """Whether all readers of a value are elementwise operations that lead to one other value alone."""
     seen: set[_Place] = set()
     pending: list[_Place] = [start]
     while pending:
@@ -128,7 +128,7 @@ def _leads_only_to(start: _Place, end: _Place, bodies: Mapping[str, _Body]) -> b
 
 
 def _origin(place: _Place, bodies: Mapping[str, _Body]) -> _Place:
-    """Return the place that computes the value: through calls, and through reshapes, which move nothing."""
+    """Return the place where the value is computed, behind calls, and behind reshapes, which move nothing."""
     calls, value = place
     while True:
         owner = value.owner

@@ -1,9 +1,9 @@
 """Do 16-bit arithmetic in float32, for a target that has none: widen the operands, round the result.
 
-IREE's code for processors leaves some roundings of 16-bit arithmetic out, and its bytecode has no such arithmetic. The
-rounding here is the one that the 16-bit operation has. Additions, subtractions, multiplications, divisions and square
-roots give the same bits, since float32 has more than twice the significant bits of either type, and two more.
-Elementary functions are defined no more exactly than that. A reduction accumulates in float32, which StableHLO allows.
+IREE's code for processors omits some roundings of 16-bit arithmetic, and its bytecode has no such arithmetic. This pass
+rounds as the 16-bit operation does. Additions, subtractions, multiplications, divisions and square roots give the same
+bits, since float32 has at least two more than twice the significant bits of either type. StableHLO does not define
+elementary functions more exactly than that. A reduction accumulates in float32, which StableHLO allows.
 
 Operations that only move values stay in 16 bits. So does an operation with constants in its body; the body of a
 reduction has none.
@@ -31,13 +31,13 @@ def emulate_arithmetic(module: ir.Module) -> None:
 
 
 def _in_region(op: ir.Operation) -> bool:
-    """Whether the operation is part of the body of another one that is widened as a whole."""
+    """Whether the operation is in the body of another one that is widened as a whole."""
     parent = op.parent
     return parent is not None and parent.name not in MOVES and parent.name not in ("func.func", "builtin.module")
 
 
 def _is_rounding(op: ir.Operation) -> bool:
-    """Whether this converts from or to float32, which every target can."""
+    """Whether this is a conversion from or to float32, which every target supports."""
     wide = ir.F32Type.get()
     return op.name == "stablehlo.convert" and (has_element(op.operands[0], wide) or has_element(op.results[0], wide))
 

@@ -1,14 +1,14 @@
-"""Do without bfloat16, for a target that has no such type: rounded float32 inside, pairs in integers outside.
+"""Replace bfloat16 for a target without the type: by rounded float32 inside, by pairs in integers outside.
 
 IREE's code generators for SPIR-V fail on bfloat16. A bfloat16 is the upper half of a float32. Inside a function it
 becomes that float32, rounded by integer arithmetic wherever it was rounded to bfloat16. An argument or result of an
-export keeps its bytes, as a vector of `ui32`. Each integer holds two numbers, the first in its lower half; an odd last
-number has zeros beside it. The pass comes after `emulate-contractions` and `emulate-arithmetic`, which leave nothing
-but operations that move values and conversions from and to float32.
+export keeps its bytes, as a vector of `ui32`. Each integer holds two numbers, the first in its lower half; the upper
+half is zero if the last number has no partner. The pass runs after `emulate-contractions` and `emulate-arithmetic`,
+which leave only operations that move values and conversions from and to float32.
 
-Integers of 16 bits do not serve: where a device has no storage of 16 bits, IREE 3.13 writes vectors of them as vectors
-of 32 bits, over what lies behind. Pairs are split and joined behind barriers, so that a product does not do it again
-for each operand.
+Integers of 16 bits would not do: where a device has no storage of 16 bits, IREE 3.13 writes vectors of them as vectors
+of 32 bits, over the memory behind them. Pairs are split and joined behind barriers, so that a product does not repeat
+this for each operand.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def emulate_bf16(module: ir.Module) -> None:
-    """Leave no bfloat16 in the module. A module that computes on them in other ways is left as it is."""
+    """Remove bfloat16 from the module. A module that computes with it in other ways stays as it is."""
     operations = operations_in(module.operation)
     touched = [op for op in operations if any(_is_bf16(value) for value in (*op.operands, *op.results))]
     if not all(_is_understood(op) for op in touched):
@@ -87,7 +87,7 @@ def _widened(half: ir.Value) -> ir.Value:
 
 
 def _enter_and_leave(function: Function, arguments: list[bool], results: list[bool]) -> None:
-    """Take arguments and give results as pairs in integers."""
+    """Make these arguments and results pairs in integers."""
     taken = [value for value, is_half in zip(function.arguments, arguments, strict=True) if is_half]
     readers = [Readers(value) for value in taken]
     shapes = [shape_of(value) for value in taken]
@@ -119,7 +119,7 @@ def _taken_apart(pairs: ir.Value, shape: Sequence[int]) -> ir.Value:
 
 
 def _put_together(value: ir.Value) -> ir.Value:
-    """The pairs of the upper halves of float32 numbers."""
+    """The pairs that hold the upper halves of float32 numbers."""
     size, count = math.prod(shape_of(value)), _pairs(shape_of(value))
     flat = build.reshape(build.bitcast(value, build.u32()), [size])
     zero = build.constant(0, build.u32())
@@ -131,7 +131,7 @@ def _put_together(value: ir.Value) -> ir.Value:
 
 
 def _is_first(count: int) -> ir.Value:
-    """Whether an element of `count` pairs, side by side, is the first of its pair."""
+    """Whether each element of `count` pairs is the first of its pair: i1[count, 2]."""
     which = build.iota([count, 2], 1)
     return build.compare("EQ", which, build.like(0, which), "UNSIGNED")
 
@@ -155,7 +155,7 @@ def _u16() -> ir.Type:
 
 PASS = Pass(
     name="emulate-bf16",
-    summary="do without bfloat16: rounded float32 inside, pairs in integers outside",
+    summary="replace bfloat16 by rounded float32 inside and by pairs in integers outside",
     description=__doc__,
     run=emulate_bf16,
 )

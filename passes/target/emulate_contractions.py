@@ -2,11 +2,10 @@
 
 The operands, which were rounded to 16 bits before, are widened, and the product runs in float32. That is exact: the
 product of two such numbers fits float32, since bfloat16 has 8 significant bits and float16 has 11, and the sums are
-float32 either way. It is as fast as a float32 product. Native code for 16-bit operands is not, where there are no
-units.
+float32 either way. It is as fast as a float32 product. Without units, native code for 16-bit operands is slower.
 
-Where there are (`native`), matrix products of two operands of that type are left. Convolutions are not: IREE's code for
-them does not use the units.
+If the processor has units for a type (`native`), matrix products of two operands of that type stay as they are.
+Convolutions do not: IREE's code for them does not use the units.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ def emulate_contractions(module: ir.Module, *, native: str) -> None:
     """Widen the operands of every contraction with 16-bit ones; a 16-bit result is rounded from the float32 one.
 
     Args:
-      module: with contractions of 16-bit operands.
-      native: the type of the operands of matrix products that are left, `bf16` or `f16`, or `none`.
+      module: is changed in place.
+      native: `bf16` or `f16`, the operand type of matrix products that stay as they are; or `none`.
     """
     for op in operations_in(module.operation):
         if op.name not in CONTRACTIONS or not any(is_half(element_type(each)) for each in op.operands):
@@ -49,7 +48,7 @@ PASS = Pass(
         Option(
             name="native",
             default="none",
-            help="the type of operands that the processor has units for, bf16 or f16, or none",
+            help="the operand type for which the processor has units, bf16 or f16, or none",
             read=_read_native,
         ),
     ),

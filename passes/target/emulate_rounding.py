@@ -2,12 +2,13 @@
 
 A value is often rounded to 16 bits and widened again at once: the operand of an emulated contraction, the result of
 emulated arithmetic. IREE 3.13 drops such a pair on processors in some fusions, such as those with `tanh`, and its
-bytecode has no float16 at all. This pass rounds the bits of the float32, to nearest with ties to even, which no
-compiler takes for superfluous. Subnormal numbers, infinities and the sign of zero come out as in a conversion. What was
-widened before has nothing to round, and is copied: a product that IREE fuses with the widening takes twice as long.
+bytecode has no float16 at all. This pass rounds the bits of the float32, to nearest with ties to even, and no compiler
+removes that arithmetic. Subnormal numbers, infinities and the sign of zero come out as in a conversion. A value that
+was widened before needs no rounding. It is copied, since a product that IREE fuses with the widening takes twice as
+long.
 
-If an integer or a boolean is converted to float32 and then rounded to bfloat16, IREE makes one conversion of both, and
-LLVM a call to a library that IREE does not link. So zero is added in between.
+If an integer or a boolean is converted to float32 and then rounded to bfloat16, IREE folds both into one conversion,
+and LLVM makes that a call to a library that IREE does not link. So zero is added in between.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from sonew_compiled.passes.record import Pass
 def emulate_rounding(module: ir.Module) -> None:
     """Round before each conversion from float32 to 16 bits that the computation reads; drop conversions straight back.
 
-    A conversion whose result only leaves the function is left alone. If the result leaves the function and is read as
-    well, the conversion is done on the bits from end to end. Its readers still widen the result, which they may read
-    back from memory.
+    A conversion stays as it is if its result only leaves the function. If the result leaves the function and is read as
+    well, integer arithmetic does the whole conversion. Its readers still widen the result, since they may read it back
+    from memory.
     """
     wide = ir.F32Type.get()
     conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
@@ -57,7 +58,7 @@ def emulate_rounding(module: ir.Module) -> None:
 
 
 def _keep_apart_from_integers(conversions: Sequence[ir.Operation]) -> None:
-    """Add zero, which changes no number, to each float32 that is made of an integer or a boolean."""
+    """Add zero, which changes no number, to each float32 that an integer or a boolean is converted to."""
     for op in conversions:
         number = op.results[0]
         if has_element(number, ir.F32Type.get()) and isinstance(element_type(op.operands[0]), ir.IntegerType):

@@ -1,8 +1,8 @@
-"""Ask for every digit of the operands of matrix products and convolutions.
+"""Ask for full precision of the operands of matrix products and convolutions.
 
-A product that names no precision lets the compiler choose how much of its operands it uses. XLA for TPUs then uses only
-what bfloat16 holds of them, and a float32 module would train in bfloat16. What is to be rounded, a precision policy has
-rounded already. A product of bfloat16 operands loses nothing, and is left as it is.
+A product that names no precision lets the compiler choose how many bits of its operands it uses. XLA for TPUs then
+rounds them to bfloat16, and a float32 module would train in bfloat16. A precision policy has already rounded all that
+is to be rounded. A product of bfloat16 operands loses nothing and stays as it is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def exact_contractions(module: ir.Module) -> None:
 
 PASS = Pass(
     name="exact-contractions",
-    summary="ask for every digit of the operands of products and convolutions",
+    summary="ask for full precision of the operands of products and convolutions",
     description=__doc__,
     run=exact_contractions,
 )

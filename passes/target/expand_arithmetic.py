@@ -1,15 +1,15 @@
-"""Write out the arithmetic that IREE's bytecode has not, or has wrongly.
+"""Expand arithmetic that IREE's bytecode lacks or computes wrongly.
 
-IREE 3.13's bytecode has no instruction for the sign of a number, for tangents, cubic roots and the count of bits. Its
-remainder is the one to the nearest multiple, not to the one towards zero, and the leading zeros and shifts of 8 and 16
-bits are those of 32 bits. In a kernel it has no constants of 16-bit floating-point numbers.
+IREE 3.13's bytecode has no instruction for the sign of a number, for tangents, cubic roots and bit counts. Its
+remainder rounds the quotient to nearest and not towards zero. It counts leading zeros and shifts 8 and 16 bits as if
+they were 32. Its kernels have no constants of 16-bit floating-point numbers.
 
     tan(x)       becomes    sin(x) / cos(x)
     sign(x)      becomes    x < 0 ? -1 : x > 0 ? 1 : x
-    cbrt(x)      becomes    one step of Newton's from exp(log(abs(x)) / 3), with the sign of x
-    rem(x, y)    becomes    r = rem(x, y); r + sign(x) * abs(y), where r has not the sign of x
+    cbrt(x)      becomes    one Newton step from exp(log(abs(x)) / 3), with the sign of x
+    rem(x, y)    becomes    r = rem(x, y); r + sign(x) * abs(y), where r does not have the sign of x
     popcnt(x)    becomes    sums of the bits in pairs, fours and eights
-    c ? x : 0.5  becomes    a choice in float32, where x is of 16 bits; so do sorts and paddings
+    c ? x : 0.5  becomes    a select in float32, where x is of 16 bits; so do sorts and paddings
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WORD = 32
 
 
 def expand_arithmetic(module: ir.Module) -> None:
-    """Replace every operation of these kinds by others."""
+    """Expand every operation of these kinds."""
     for op in operations_in(module.operation):
         expand = _EXPANSIONS.get(op.name)
         if expand is None:
@@ -45,7 +45,7 @@ def _sign(op: ir.Operation) -> ir.Value | None:
     if not isinstance(element_type(value), ir.FloatType):
         return None
     zero = build.like(0, value)
-    # Zeros keep their sign, and NaN is neither.
+    # Zeros and NaN are neither, and stay what they are.
     positive = build.select(build.compare("GT", value, zero, "FLOAT"), build.like(1, value), value)
     return build.select(build.compare("LT", value, zero, "FLOAT"), build.like(-1, value), positive)
 
@@ -115,7 +115,7 @@ def _choice(op: ir.Operation) -> None:
 
 
 def _widen(op: ir.Operation) -> None:
-    """Let an operation that moves 16-bit numbers move float32 ones, with the constants of its body."""
+    """Make an operation that moves 16-bit numbers move float32 ones, and widen the constants of its body."""
     if not any(is_half(element_type(each)) for each in op.results):
         return
     for inner in operations_in(op):
@@ -130,7 +130,7 @@ def _widen(op: ir.Operation) -> None:
 
 
 def _word(value: ir.Value) -> ir.Value | None:
-    """An integer's bits in 32, with zeros before them; None of one that has more, or is a boolean."""
+    """An integer extended by zeros to 32 bits; None for wider ones and for booleans."""
     width = element_type(value).width
     if not 1 < width <= _WORD:
         return None
@@ -161,7 +161,7 @@ _EXPANSIONS: Mapping[str, Callable[[ir.Operation], ir.Value | None]] = {
 
 PASS = Pass(
     name="expand-arithmetic",
-    summary="write out the arithmetic that IREE's bytecode has not",
+    summary="expand arithmetic that IREE's bytecode lacks or computes wrongly",
     description=__doc__,
     run=expand_arithmetic,
 )

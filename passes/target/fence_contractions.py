@@ -1,26 +1,27 @@
 """Keep matrix products apart from the tensors that elementwise operations combine them with, such as a bias.
 
-IREE 3.13 fuses elementwise operations into the product before them. That gains little or no time in a step and makes
-much more code: half of the compile time under `bf16`. Its compiler crashes where the product is transposed and what
-follows numbers the elements, as stochastic rounding does.
+IREE 3.13 fuses elementwise operations into the product before them. That saves little or no time in a step and makes
+much more code: half of the compile time under `bf16`. Its compiler crashes if the product is transposed and the
+operation after it uses the indices of elements, as stochastic rounding does.
 
 On processors with AVX-512 (AMD's excepted), products are compiled in tiles that fill all registers
-(`--iree-llvmcpu-enable-inner-tiled`). IREE has no such layout for a tensor of fewer axes and does not compile the
-fusion at all. A tensor of the product's shape it first copies to that layout, by code of many thousand instructions,
-which takes as long as the fusion saves.
+(`--iree-llvmcpu-enable-inner-tiled`). IREE has no such layout for a tensor of fewer axes, and does not compile the
+fusion at all. It first copies a tensor of the product's shape to that layout, with many thousand instructions that take
+as long as the fusion saves.
 
-So what follows a product reads a copy of the other tensor, or of the product, and becomes a loop of its own. The copy
-is `flow.tensor.clone`, which IREE leaves out later. `stablehlo.optimization_barrier` would do as well, but the step
-then waits there for all that was begun.
+So the operations after a product read a copy of the other tensor, or of the product, and become a loop of their own.
+The copy is `flow.tensor.clone`, which IREE drops later. `stablehlo.optimization_barrier` would do as well, but the step
+then waits there for everything that has begun.
 
-An activation that one product alone reads is copied as well. IREE would fuse it with the packing of the operand and
-write it out for each row of a tile, 2,500 lines of LLVM's code for a tanh. Stored first, it is the kernel that a
-training step has anyway, where the backward pass reads it too.
+An activation that only one product reads is copied as well. IREE would fuse it with the packing of the operand and
+emit it for each row of a tile, which is 2,500 lines of LLVM IR for a tanh. With the copy it is stored first, by the
+kernel that a training step has anyway, where the backward pass reads the activation too.
 
-So is a product that a product of many matrices reads, such as the scores of an attention. IREE tiles the rows of all
-matrices as one, and where a tile has rows of two of them the second product reads others' rows: its numbers are wrong.
+A product that a product of many matrices reads is copied too, such as the scores of an attention. IREE tiles the rows
+of all matrices as one. If a tile has rows of two of them, the second product reads another matrix's rows, and its
+numbers are wrong.
 
-Likewise a part of a tensor. IREE makes the slice in the kernel that computes the product, on the stack, whole: a
+A slice of a tensor is copied too. IREE makes the whole slice on the stack of the kernel that computes the product. A
 contracted axis of more than some hundred elements does not fit there, and the compiler gives up.
 """
 
@@ -50,9 +51,9 @@ _FUNCTIONS = (
 
 
 def fence_contractions(module: ir.Module) -> None:
-    """Put a `flow.tensor.clone` behind each `stablehlo.dot_general` that is combined, and behind its activations.
+    """Put a `flow.tensor.clone` after each `stablehlo.dot_general` that is combined, and after its activations.
 
-    A transposition of the product stays before the copy: IREE writes the product transposed.
+    A transposition of the product stays before the copy, because IREE writes the product transposed.
     """
     for product in operations_in(module.operation):
         if product.name != "stablehlo.dot_general":
@@ -86,7 +87,7 @@ def _fence(op: ir.Operation) -> None:
 
 
 def _function_before(value: ir.Value) -> ir.Operation | None:
-    """The elementary function whose result this is, rounded or not, if nothing else reads it."""
+    """The elementary function that makes this value, rounded or not; None if others read its result too."""
     while (op := owner(value)) is not None and len(list(value.uses)) == 1:
         if op.name in _FUNCTIONS:
             return op
@@ -97,7 +98,7 @@ def _function_before(value: ir.Value) -> ir.Operation | None:
 
 
 def _parts_before(value: ir.Value) -> list[ir.Operation]:
-    """The slices that moves and elementwise operations alone lead to the value, and that no copy is read of yet."""
+    """The slices without a copy from which only moves and elementwise operations lead to the value."""
     parts, seen, waiting = [], set(), [owner(value)]
     while waiting:
         op = waiting.pop()
@@ -112,7 +113,7 @@ def _parts_before(value: ir.Value) -> list[ir.Operation]:
 
 
 def _is_combined(product: ir.Operation) -> bool:
-    """Whether elementwise operations on the result, or on what they make of it, read another tensor."""
+    """Whether the elementwise operations that follow the product read another tensor."""
 
     def is_elementwise(user: ir.Operation) -> bool:
         return len(user.results) == 1 and is_vectorised(user)
@@ -123,7 +124,7 @@ def _is_combined(product: ir.Operation) -> bool:
 
 
 def _is_number(value: ir.Value) -> bool:
-    """Whether the tensor is a constant number, or one that is broadcast."""
+    """Whether the tensor is a constant number, broadcast or not."""
     op = owner(value)
     if op is not None and op.name == "stablehlo.broadcast_in_dim":
         value = op.operands[0]

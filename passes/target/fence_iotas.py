@@ -1,8 +1,9 @@
-"""Keep the indices of elements apart from the reductions that they lead to.
+"""Keep the indices of elements apart from the reductions that read them.
 
-IREE 3.13 computes the indices of elements, such as those that tell a matrix's diagonal, in the kernel that reduces what
-depends on them. Its code for Vulkan and Metal shares them between threads in the type `index`, which a shader cannot
-store, and does not compile: Shampoo's roots, for one. Behind a barrier they are integers that are read from memory.
+IREE 3.13 fuses the indices of elements, such as those that mark a matrix's diagonal, into the kernel of the reduction
+that depends on them. Its code for Vulkan and Metal shares them between threads in the type `index`, which a shader
+cannot store, and does not compile, for example, Shampoo's roots. Behind a barrier they are integers that the kernel
+reads from memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.transpos
 
 
 def fence_iotas(module: ir.Module) -> None:
-    """Put a barrier behind every `stablehlo.iota` that a reduction reads through elementwise operations."""
+    """Put a barrier after every `stablehlo.iota` that a reduction reads through elementwise operations."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.iota" and _is_reduced(op):
             with ir.InsertionPoint.after(op):
@@ -34,7 +35,7 @@ def _is_reduced(op: ir.Operation) -> bool:
 
 PASS = Pass(
     name="fence-iotas",
-    summary="keep the indices of elements apart from the reductions that they lead to",
+    summary="keep the indices of elements apart from the reductions that read them",
     description=__doc__,
     run=fence_iotas,
 )

@@ -1,20 +1,20 @@
-"""Keep apart what regions take and give: every value has memory of its own name, and lives as long as it is read.
+"""Give the operands and results of regions buffers of their own, which live until their last reader.
 
-IREE 3.13 is wrong about memory that comes out of a `case`, `if` or `while` in three ways:
+IREE 3.13 mistreats memory that comes out of a `case`, `if` or `while` in three ways:
 
-- A value that a region hands through from outside shares its memory with the result. IREE frees the result's memory
-  after the last reader of the result, although the value's own readers are still to come: what is computed next is
-  written there.
-- Several values in one piece of memory are one operand, several times, of the branch in IREE's bytecode. It moves each
-  into place, and where the move that empties the register comes first the others get nothing: "ref is null", or, where
-  it is the fence that says when the values are there, no wait at all.
-- What a loop carries and its body does not read, or only where IREE finds that it need not, is taken away from the
-  loop's operands but not from its results, and the conversion that follows takes the one for the other: the compiler
+- A value that a region passes through from outside shares its memory with the result. IREE frees that memory after the
+  last reader of the result, even if readers of the value itself are still to come. The next computation then overwrites
+  it.
+- Several values that share one buffer are the same operand, several times, of a branch in IREE's bytecode. The branch
+  moves the operands into registers one by one. If the move that empties the source register comes first, the others
+  get nothing: "ref is null", or no wait at all if the operand is the fence of the values.
+- If the body of a loop does not read a carried value, or IREE finds that it need not, IREE removes the value from the
+  loop's operands but not from its results. The conversion that follows takes one for the other, and the compiler
   crashes.
 
-Behind a barrier each value is a buffer of its own, which is freed when nothing refers to it. A value that a region
-hands on twice, as far as that can be told, is copied (`passes/ir/copies.py`). The device is waited for at a barrier, as
-it is for the condition anyway.
+Behind a barrier each value is a buffer of its own, which is freed when nothing refers to it. A value that a region may
+return twice is copied (`passes/ir/copies.py`). The host waits for the device at a barrier, as it does for the condition
+anyway.
 
     %r = case(%i) {return %x}        becomes        %r = barrier(case(%i) {return barrier(%x)})
 """
@@ -53,9 +53,9 @@ _NAMING = (
 
 
 def fence_regions(module: ir.Module) -> None:
-    """Put barriers behind the results of every `case`, `if` and `while`, and before what their regions hand on.
+    """Put barriers after every `case`, `if` and `while`, before the terminators of their regions, and before loops.
 
-    Functions are inlined into the exports where a region hands on a value twice.
+    Functions are inlined into the exports if a region may return a value twice.
     """
     found = [op for op in operations_in(module.operation) if op.name in _REGIONS]
     if any(_repeated(op) for each in found for op in _handing(each)):
@@ -74,7 +74,7 @@ def _fence(op: ir.Operation, copies: Copies) -> None:
         with ir.InsertionPoint(each):
             for index in _repeated(each):
                 each.operands[index] = copies.of(each.operands[index])
-        # A barrier is never taken away, and so what it reads is read.
+        # IREE never removes a barrier, and so keeps everything that the barrier reads.
         _fence_operands(each, read=unread if each != op else [])
     if list(op.results):
         with ir.InsertionPoint.after(op):
@@ -84,14 +84,14 @@ def _fence(op: ir.Operation, copies: Copies) -> None:
 
 
 def _handing(op: ir.Operation) -> list[ir.Operation]:
-    """The operations whose operands become the results, or what a loop goes on with."""
+    """The operations whose operands become the results, or the values that a loop carries."""
     if op.name == _LOOP:
         return [op, _terminator(op.regions[1])]
     return [_terminator(region) for region in op.regions]
 
 
 def _repeated(op: ir.Operation) -> list[int]:
-    """The operands that may be the same memory as one before."""
+    """The operands that may share memory with an earlier operand."""
     seen: set[ir.Value] = set()
     repeated = []
     for index, operand in enumerate(op.operands):
@@ -103,9 +103,9 @@ def _repeated(op: ir.Operation) -> list[int]:
 
 
 def _is_read(value: ir.Value) -> bool:
-    """Whether the region needs the value for anything that it hands on, also after IREE has taken away what is dead.
+    """Whether any result of the region depends on the value once IREE has removed dead code.
 
-    An update that covers the whole of what it is written into reads none of it. A scan of one step is made of them.
+    An update that overwrites its whole operand reads nothing of it. A scan of one step consists of such updates.
     """
     seen, waiting = {value}, [value]
     while waiting:
@@ -122,14 +122,14 @@ def _is_read(value: ir.Value) -> bool:
 
 
 def _is_overwritten(op: ir.Operation, operand: int) -> bool:
-    """Whether it is an update of the whole operand."""
+    """Whether the operation overwrites the whole operand."""
     return op.name == "stablehlo.dynamic_update_slice" and operand == 0 and op.operands[0].type == op.operands[1].type
 
 
 def _roots(value: ir.Value) -> set[ir.Value]:
-    """The values of which this one may turn out to be no more than another name.
+    """The values for which this one may prove to be another name.
 
-    That is what moves, choices and arithmetic with constants can be found to come to: `x * 1` is `x`.
+    Moves, selects and arithmetic with constants may fold to one of their operands: `x * 1` is `x`.
     """
     maker = owner(value)
     if maker is None or maker.name not in _NAMING:
@@ -143,7 +143,7 @@ def _roots(value: ir.Value) -> set[ir.Value]:
 
 
 def _fence_operands(op: ir.Operation, *, read: Sequence[ir.Value] = ()) -> None:
-    """Let an operation read its operands from behind a barrier, which reads more."""
+    """Make an operation read its operands from a barrier, which also reads the values `read`."""
     if not list(op.operands):
         return
     with ir.InsertionPoint(op):
@@ -159,7 +159,7 @@ def _terminator(region: ir.Region) -> ir.Operation:
 
 PASS = Pass(
     name="fence-regions",
-    summary="keep apart what branches and loops take and give",
+    summary="give the operands and results of branches and loops buffers of their own",
     description=__doc__,
     run=fence_regions,
 )

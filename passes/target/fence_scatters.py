@@ -1,7 +1,7 @@
-"""Keep what a scatter adds apart from the operations that make it.
+"""Keep the updates of a scatter apart from the operations that make them.
 
-IREE 3.13 moves a widening of the added numbers, such as that of bfloat16, into the kernel of the scatter, and its code
-generator for GPUs then fails. Nothing is moved across a barrier.
+IREE 3.13 moves a widening of the updates, such as that of bfloat16, into the kernel of the scatter, and its code
+generator for GPUs then fails. It moves nothing across a barrier.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def fence_scatters(module: ir.Module) -> None:
     """Put a barrier before the updates of every `stablehlo.scatter`."""
     for op in operations_in(module.operation):
         if op.name == "stablehlo.scatter":
-            # Operands, indices, updates: as many of the last as of the first.
+            # The operands, the indices, and as many updates as operands.
             for index in range(len(op.results) + 1, len(op.operands)):
                 with ir.InsertionPoint(op):
                     (op.operands[index],) = build.apart([op.operands[index]])
@@ -24,7 +24,7 @@ def fence_scatters(module: ir.Module) -> None:
 
 PASS = Pass(
     name="fence-scatters",
-    summary="keep what a scatter adds apart from the operations that make it",
+    summary="keep the updates of a scatter apart from the operations that make them",
     description=__doc__,
     run=fence_scatters,
 )

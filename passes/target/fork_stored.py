@@ -1,9 +1,9 @@
-"""Make two copies of what a step both stores in place and reads again: one to store, one to read.
+"""Fork each result that a step both stores in place and reads again: one value to store, one to read.
 
-A result that takes the buffer of a donated argument may be written there by the dispatch that computes it. IREE 3.13
-does so if nothing else reads the result. If a later dispatch does, it computes the result in memory of its own and
-copies it to the buffer in the end, which moves each number twice more. To add zero, in the same dispatch, makes what is
-read another value. It changes no number but the sign of a zero:
+The dispatch that computes a result may write it right into the buffer of a donated argument. IREE 3.13 does so if
+nothing else reads the result. If a later dispatch does, IREE computes the result in other memory and copies it to the
+buffer in the end, which moves each number twice more. Adding zero, in the same dispatch, makes the value that is read
+another one. It changes nothing but the sign of a zero:
 
     s = f(...);  u = g(s);  return s       becomes       s = f(...);  s' = s + 0;  u = g(s');  return s
 """
@@ -21,7 +21,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def fork_stored(module: ir.Module) -> None:
-    """Fork each result of floating point that takes an argument's buffer and has other readers.
+    """Fork each floating-point result that takes an argument's buffer and has other readers.
 
     Functions are inlined into the exports.
     """
@@ -42,7 +42,7 @@ def fork_stored(module: ir.Module) -> None:
 
 PASS = Pass(
     name="fork-stored",
-    summary="make two copies of what is stored in place and read again",
+    summary="fork results that are stored in place and read again",
     description=__doc__,
     run=fork_stored,
 )

@@ -1,8 +1,8 @@
 """Read the elements of shifted matrices where they lie, in the kernels that use them.
 
 A shift is a concatenation of slices, which IREE copies to a new matrix before anything reads it. A gather is fused with
-what reads it, if its indices are computed from those of the result, and nothing is copied. Band 4's update of a weight
-then takes 33 dispatches for 182 dispatches and copies, and tridiagonal's 16 for 36.
+its readers if its indices are computed from those of the result, and nothing is copied. The update of a weight then
+takes 33 dispatches instead of 182 dispatches and copies for band 4, and 16 instead of 36 for tridiagonal SONew.
 
     y = concatenate(x[1:], x[:1] a column on)     becomes     y = gather(x, index)
 """
@@ -19,7 +19,7 @@ from sonew_compiled.passes.ir.shifts import Shift, shift_of
 from sonew_compiled.passes.ir.types import element_type, shape_of
 from sonew_compiled.passes.record import Option, Pass
 
-# The indices of larger matrices overflow 32 bits while they are computed.
+# The indices of larger matrices would overflow 32 bits during their computation.
 _MOST = 1 << 30
 
 
@@ -41,8 +41,8 @@ def gather_shifts(module: ir.Module, *, elements: int) -> None:
 def _gathered(shift: Shift, shape: list[int]) -> ir.Value:
     """The shifted matrix.
 
-    The row after the last one is the first row of the next column, which in memory is the element after the first
-    row's own. So an index beyond the last row goes back by all elements but one. An index before the first row goes
+    The row after the last one is the first row of the next column. In memory that is the element after the first row's
+    own. So an index beyond the last row goes back by all elements but one, and an index before the first row goes
     forward by as many.
     """
     rows, columns = shape

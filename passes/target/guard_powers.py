@@ -1,7 +1,7 @@
-"""Raise to a power what IREE's logarithm cannot take: negative numbers, and any number to the power of nothing.
+"""Compute powers for which IREE's logarithm fails: those of negative numbers, and those with exponent 0.
 
-For processors and GPUs IREE 3.13 computes `x ** y` as `exp(y * log(x))`, which is NaN of every negative number, and
-where 0 or an infinity is raised to 0, or 1 to an infinity. To an integer, any number has a power.
+For processors and GPUs IREE 3.13 computes `x ** y` as `exp(y * log(x))`. That is NaN for every negative `x`, for 0 or
+an infinity to the power 0, and for 1 to the power of an infinity. Yet any number has a power to an integer exponent.
 
     n = x < 0 or 1 / x < 0
     s = pow(n ? -x : x, y)                      the logarithm's part
@@ -24,7 +24,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def guard_powers(module: ir.Module) -> None:
-    """Rewrite every power of floating-point numbers that may be one of these."""
+    """Rewrite every floating-point power that may be one of these."""
     for op in operations_in(module.operation):
         if op.name != "stablehlo.power" or not isinstance(element_type(op.results[0]), ir.FloatType):
             continue
@@ -39,7 +39,7 @@ def guard_powers(module: ir.Module) -> None:
 
 def _guarded(base: ir.Value, exponent: ir.Value) -> ir.Value:
     zero, one = build.like(0, base), build.like(1, base)
-    # The inverse of a zero tells its sign.
+    # The inverse of a zero has the zero's sign.
     below, under = (build.compare("LT", each, zero, "FLOAT") for each in (base, build.elementwise("divide", one, base)))
     negative = build.elementwise("or", below, under)
     size = build.select(negative, build.elementwise("negate", base), base)
@@ -48,7 +48,7 @@ def _guarded(base: ir.Value, exponent: ir.Value) -> ir.Value:
         power = build.select(is_one, one, power)
     half = build.elementwise("multiply", exponent, build.like(0.5, exponent))
     whole, even = (build.compare("EQ", build.elementwise("floor", each), each, "FLOAT") for each in (exponent, half))
-    # Negative zeros and infinities have any power.
+    # Zeros and infinities have real powers to any exponent, also negative ones.
     bounds = (build.compare("EQ", size, build.like(each, size), "FLOAT") for each in (0.0, float("inf")))
     real = functools.reduce(lambda a, b: build.elementwise("or", a, b), bounds, whole)
     kept = build.select(real, power, build.like(float("nan"), power))
@@ -58,7 +58,7 @@ def _guarded(base: ir.Value, exponent: ir.Value) -> ir.Value:
 
 
 def _number(value: ir.Value) -> float | None:
-    """The number that each element of a constant is, seen through broadcasts; None if nothing says."""
+    """The number that all elements of a constant are, seen through broadcasts; None if it is not known."""
     op = owner(value)
     while op is not None and op.name in ("stablehlo.broadcast_in_dim", "stablehlo.reshape"):
         value = op.operands[0]
@@ -69,7 +69,7 @@ def _number(value: ir.Value) -> float | None:
 
 PASS = Pass(
     name="guard-powers",
-    summary="raise negative numbers to powers, and any number to the power of 0",
+    summary="compute powers of negative numbers, and powers with exponent 0",
     description=__doc__,
     run=guard_powers,
 )

@@ -1,13 +1,14 @@
 """Give each operation that a compiler does in place an operand of its own.
 
-IREE 3.13 sorts, scatters and updates slices in the memory of the operand. It takes the operand for the operation's own
-where the module shows no other reader, although others read it: an argument, which is its caller's, and a constant or
-numbered elements, which IREE has once for all that use equal ones. And where it sees another reader, it does not
-always order the two. The operand becomes a copy that IREE cannot take for what was copied.
+IREE 3.13 sorts, scatters and updates slices in the memory of the operand. It treats the operand as the operation's own
+if the module shows no other reader. Yet an argument belongs to the caller, and IREE keeps a constant or an iota once
+for all users of equal ones. And if IREE does see another reader, it does not always order the two. So the operand
+becomes a copy that IREE does not merge with the original.
 
     sort(%x, iota)        becomes        sort(copy 1 of %x, copy 2 of iota)
 
-What a loop carries is its own as long as it is its first value: that is copied, and what the body updates of it is not.
+A loop owns a value that it carries once its first value is its own. So the first value is copied, and the updates in
+the body are not.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _LOOP = "stablehlo.while"
 
 
 def own_operands(module: ir.Module) -> None:
-    """Copy what a `sort`, `scatter` or `dynamic_update_slice` overwrites, and the first values of loops that hold one.
+    """Copy what a `sort`, `scatter` or `dynamic_update_slice` overwrites, and the first values of loops around one.
 
     Functions are inlined into the exports where there is such an operation.
     """
@@ -58,7 +59,7 @@ def _is_own(op: ir.Operation, index: int) -> bool:
     """Whether nothing else can read the memory of the operand."""
     value = op.operands[index]
     if op.name != _SORT and is_splat(value):
-        return True  # memory is filled anew for each reader
+        return True  # the memory of a splat is filled anew for each reader
     if len(list(value.uses)) > 1 or _block_of(value) != op.block:
         return False
     maker = owner(value)
@@ -74,7 +75,7 @@ def _block_of(value: ir.Value) -> ir.Block:
 
 PASS = Pass(
     name="own-operands",
-    summary="give each operation that is done in place an operand of its own",
+    summary="give each operation that works in place an operand of its own",
     description=__doc__,
     run=own_operands,
 )

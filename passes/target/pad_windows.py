@@ -1,7 +1,7 @@
 """Pad unsigned integers before windows are reduced.
 
-IREE 3.13 pads a window's operand itself where it reduces it, and does not compile that for unsigned integers:
-cumulative sums of them are such. Padded before, by what the reduction begins with, there is nothing left to pad.
+IREE 3.13 pads the operand of a window reduction itself, and does not compile that for unsigned integers, such as their
+cumulative sums. So the operand is padded beforehand with the initial value of the reduction.
 
     reduce_window(x, init), padding = [[3, 0]]      becomes      reduce_window(pad(x, init, low = [3]), init)
 """
@@ -17,7 +17,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def pad_windows(module: ir.Module) -> None:
-    """Pad the operands of every `reduce_window` of unsigned integers that pads."""
+    """Pad the operands of every `reduce_window` of unsigned integers that has a padding."""
     for op in operations_in(module.operation):
         if op.name != "stablehlo.reduce_window" or "padding" not in op.attributes:
             continue
@@ -42,7 +42,7 @@ def _is_unsigned(value: ir.Value) -> bool:
 
 
 def _padded(value: ir.Value, init: ir.Value, low: list[int], high: list[int], dilations: list[int]) -> ir.Value:
-    """The tensor with these numbers of elements before, behind and, by dilation, between its own."""
+    """The tensor padded with so many elements before and behind it, and dilated between its own."""
     shape = [
         before + max(0, (size - 1) * step + 1) + after
         for size, before, after, step in zip(shape_of(value), low, high, dilations, strict=True)

@@ -1,7 +1,7 @@
 """Give matrix products and convolutions of 16-bit operands a float32 result, and round it after them.
 
-The sums are float32 either way, and are rounded once. IREE 3.13 has no code for a product with a 16-bit result on some
-GPUs ("failed to distribute"), and on processors only slow code, also where there are units for the operands.
+The sums are float32 either way, and are rounded once. IREE 3.13 cannot compile a product with a 16-bit result for some
+GPUs ("failed to distribute"). For processors its code is slow, even if they have units for the operands.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def round_products(module: ir.Module) -> None:
-    """Give every contraction of floating-point operands with a 16-bit result a float32 one that is rounded."""
+    """Give every floating-point contraction with a 16-bit result a float32 one, which is then rounded."""
     for op in operations_in(module.operation):
         if op.name in CONTRACTIONS and is_half(element_type(op.results[0])):
             round_from_float32(op)

@@ -1,7 +1,7 @@
 """Keep one exported function, as the `@main` of a module of its own.
 
-XLA compiles a module into one executable with one entry, `@main`, where IREE compiles all exports of a module. The
-attributes of arguments and results are removed: `@main` is called from a module that says itself which are donated.
+XLA compiles a module to one executable with one entry, `@main`; IREE compiles all exports of a module. The attributes
+of arguments and results are removed, since the module that calls `@main` says itself which arguments are donated.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MAIN = "main"
 
 
 def select_export(module: ir.Module, *, name: str) -> None:
-    """Make the public function `name` the module's only one, `@main`, and remove what it does not reach.
+    """Make the public function `name` the module's only one, `@main`, and remove the functions that it does not call.
 
     Raises:
         UsageError: there is no such public function, or another function is called `@main`.

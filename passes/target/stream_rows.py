@@ -1,24 +1,24 @@
-"""Compute elementwise operations over shifted matrices, and what is reduced of them, in kernels that loop over rows.
+"""Compute elementwise operations on shifted matrices, and their reductions, in kernels that loop over rows.
 
-A shifted matrix reads elements of the rows before or after, as SONew's statistics do along a chain of weights. IREE
-writes each shifted matrix out before it is read, and makes a loop of its own of each reduction. Here everything between
-two reductions is one kernel. It reads each matrix once, shifts by reading other rows, accumulates the reductions on the
-way, and overwrites a donated matrix with its own result. Scalars that depend on a reduction are computed by the kernels
-that read them:
+A shifted matrix takes elements of earlier or later rows, as SONew's statistics do along a chain of weights. IREE writes
+out each shifted matrix before it is read, and makes a separate loop for each reduction. Here one kernel computes
+everything between two reductions. It reads each matrix once, shifts by reading other rows, accumulates the reductions
+on the way, and overwrites a donated matrix with its own result. Scalars that depend on a reduction are computed by the
+kernels that read them:
 
     y = x + shift(x, 1)                   y, p = flow.dispatch @rows_0(x)
     s = reduce(add, y * y)     becomes    z = flow.dispatch @rows_1(y, p)
     z = y / sqrt(s)
 
 Several results of 16 bits that elementwise operations alone compute, such as the moments and the weight of Adam, become
-a kernel as well: IREE makes a loop of its own of what reads a rounded result, which reads it again.
+a kernel as well: IREE makes a separate loop for the readers of a rounded result, which reads it again.
 
-The kernels of one matrix follow each other while the matrix is in the cache: the first kernel of the next matrix is
-made to depend on the last. IREE would otherwise go through all matrices once for each kernel.
+The kernels of one matrix run one after the other while the matrix is in the cache: the first kernel of the next matrix
+depends on the last kernel of this one. IREE would otherwise go through all matrices once for each kernel.
 
 The kernels are loops of MLIR's `scf` and `vector` dialects in a `stream.executable`, which `iree-compile` compiles for
-a processor as it does its own. jaxlib has no bindings for the dialects `stream` and `flow`: those few operations are
-made without them, `iree-compile` verifies them, and a portable artifact cannot hold them.
+a processor as it does its own. jaxlib has no bindings for the dialects `stream` and `flow`. Their few operations are
+unregistered here, `iree-compile` verifies them, and a portable artifact cannot hold them.
 
 `passes/rows/README.md` shows how a kernel is laid out.
 """
@@ -55,14 +55,14 @@ def stream_rows(
     native_bf16: bool,
     bypass: int,
 ) -> None:
-    """Make kernels of matrices that are shifted, or of which a function returns several in 16 bits.
+    """Make kernels for the matrices that are shifted, and for several matrices of 16 bits that a function returns.
 
-    Functions are inlined into the exports. Only shifts at the top level of the exports are seen. Matrices that no
-    kernel fits stay as they are.
+    Functions are inlined into the exports. The pass sees shifts only at the top level of the exports. Matrices that fit
+    no kernel stay as they are.
 
     Args:
       module: is changed in place.
-      elements: of the smallest matrix that is not left alone.
+      elements: of the smallest matrix that a kernel computes.
       recompute: operations that may be done again for each further offset at which a value is read.
       lanes: elements of a vector.
       native_bf16: whether the processor rounds to bfloat16 in one instruction, which takes subnormal numbers for zeros.
@@ -70,7 +70,7 @@ def stream_rows(
     """
     module.context.allow_unregistered_dialects = True
     inline_calls(module)
-    # What is computed twice would be read twice.
+    # A value that is computed twice would be read twice.
     run_mlir_passes(module, "builtin.module(func.func(cse))")
     vectors = Vectors(lanes, native_bf16=native_bf16)
     with ir.InsertionPoint.at_block_begin(module.body):
@@ -96,7 +96,7 @@ def stream_rows(
 
 
 def _layouts(group: RowGroup, count: int, recompute: int, vectors: Vectors) -> list[Layout]:
-    """The layouts of a group's kernels, in order; none if one of the kernels cannot be."""
+    """The layouts of a group's kernels, in order; none if one of the kernels does not fit."""
     phases = [each for each in phases_of(group, recompute) if _is_worth_a_kernel(each)]
     if not all(fits(each, vectors.lanes) for each in phases):
         return []
@@ -110,17 +110,17 @@ def _layouts(group: RowGroup, count: int, recompute: int, vectors: Vectors) -> l
 
 
 def _is_worth_a_kernel(phase: Phase) -> bool:
-    """Whether it shifts, reduces, gives several results of 16 bits, or reads only what kernels have stored."""
+    """Whether a phase shifts, reduces, has several results of 16 bits, or reads only values that kernels stored."""
     if phase.has_shifts() or phase.reduced or phase.group.gives_halves(phase.stored):
         return True
     return all(owner(each) is None or each in phase.known for each in phase.inputs())
 
 
 def _clone_for_each_reader(function: Function) -> None:
-    """Give each reader its own copy of slices and widened arguments; equal ones become one again in the end.
+    """Give each reader its own copy of slices and widened arguments; equal copies are merged in the end.
 
-    So what only a group reads is seen to be the group's own, and a kernel reads a weight as it is stored, and not what
-    the products have made of it.
+    A copy that only a group reads is thereby the group's own. And a kernel then reads a weight as it is stored, not as
+    it was converted for the products.
     """
     for op in reversed([each.operation for each in function.block.operations]):
         is_cut = is_part_of_shift(op) and not is_concatenation(op, 0)
@@ -131,8 +131,8 @@ def _clone_for_each_reader(function: Function) -> None:
 
 
 def _hoist_scalars(function: Function) -> None:
-    """Move the computation of scalars, which kernels may read, to where the last of their operands is there."""
-    # The place of the operation that each operation now is behind, and the last operation that was moved there.
+    """Move the computation of scalars, which kernels may read, to just after the last of their operands."""
+    # For each operation, the place that it now follows; and for each place, the last operation that was moved there.
     behind: dict[ir.Operation, int] = {}
     last: dict[int, ir.Operation] = {}
     for place, op in enumerate([each.operation for each in function.block.operations]):
@@ -150,7 +150,7 @@ def _hoist_scalars(function: Function) -> None:
 
 PASS = Pass(
     name="stream-rows",
-    summary="compute what reads shifted rows in kernels that loop over rows",
+    summary="compute operations on shifted matrices in kernels that loop over rows",
     description=__doc__,
     run=stream_rows,
     options=(

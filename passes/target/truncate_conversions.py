@@ -1,6 +1,6 @@
-"""Cut off what integers cannot hold before numbers become integers.
+"""Truncate floating-point numbers before they are converted to integers.
 
-IREE 3.13's bytecode rounds to the nearest integer where StableHLO says towards zero: 2.9 becomes 3.
+IREE 3.13's bytecode rounds to the nearest integer, so that 2.9 becomes 3. StableHLO rounds towards zero.
 
     convert(x : f32) : i32  becomes  convert(sign(x) * floor(abs(x)))
 """
@@ -29,7 +29,7 @@ def truncate_conversions(module: ir.Module) -> None:
 
 PASS = Pass(
     name="truncate-conversions",
-    summary="cut off what integers cannot hold before numbers become integers",
+    summary="truncate floating-point numbers before they are converted to integers",
     description=__doc__,
     run=truncate_conversions,
 )

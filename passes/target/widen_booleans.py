@@ -1,10 +1,10 @@
-"""Hand booleans on as 32-bit integers, for a target whose code stores them wrongly.
+"""Store booleans as 32-bit integers, for a target whose code stores them wrongly.
 
-IREE 3.13 keeps booleans as bytes. On Vulkan, where a device may have no storage of less than 32 bits, its code writes
-several booleans at once and loses neighbours: in a concatenation, as a shifted mask is, and wherever one kernel writes
-booleans that others read. Band SONew's direction was wrong for that reason. So operations that move booleans move
-integers here, and a boolean that is read more than once is an integer behind a barrier. Without the barrier, a compiler
-would store the boolean again.
+IREE 3.13 stores booleans as bytes. A Vulkan device may have no storage of less than 32 bits. IREE's code then writes
+several booleans at once and loses neighbours: in a concatenation, such as a shifted mask, and wherever one kernel
+writes booleans that others read. Band SONew's direction was wrong for that reason. So operations that move booleans
+move integers instead, and a boolean that is read more than once is an integer behind a barrier. Without the barrier, a
+compiler would store the boolean again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MOVES = ("stablehlo.concatenate", "stablehlo.slice", "stablehlo.pad")
 
 
 def widen_booleans(module: ir.Module) -> None:
-    """Make the booleans that are moved or read more than once integers, 0 or 1; scalars stay booleans."""
+    """Make booleans that are moved, or read more than once, integers 0 or 1; scalars stay booleans."""
     boolean, wide = ir.IntegerType.get_signless(1), ir.IntegerType.get_signless(32)
     for function in functions(module):
         integers: dict[ir.Value, ir.Value] = {}
@@ -60,7 +60,7 @@ def _is_boolean(value: ir.Value) -> bool:
 
 PASS = Pass(
     name="widen-booleans",
-    summary="hand booleans on as 32-bit integers",
+    summary="store booleans as 32-bit integers",
     description=__doc__,
     run=widen_booleans,
 )

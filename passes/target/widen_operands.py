@@ -1,8 +1,8 @@
-"""Widen booleans and unsigned integers in ways that IREE does not take into products.
+"""Widen booleans and unsigned integers in ways that IREE does not fold into products.
 
-IREE 3.13 reads the narrow operand of a product in place of a conversion that widens it, and takes it for a signed
-number then: true is -1, and a byte of 200 is -56. A boolean is widened by a choice, an unsigned integer to 32 bits
-first.
+IREE 3.13 drops a conversion that widens the operand of a product and reads the narrow operand instead, as a signed
+number: true is -1, and a byte of 200 is -56. So a boolean is widened by a select, and an unsigned integer first to 32
+bits.
 
     dot_general(convert(i1), w)  becomes  dot_general(select(i1, 1, 0), w)
     dot_general(convert(u8), w)  becomes  dot_general(convert(convert(u8) : u32), w)
@@ -20,7 +20,7 @@ from sonew_compiled.passes.record import Pass
 def widen_operands(module: ir.Module) -> None:
     """Rewrite every conversion of booleans, and every one that widens unsigned integers of less than 32 bits.
 
-    All of them, since IREE moves conversions to products through transposes, reshapes and calls.
+    None is left out, since IREE moves conversions to products through transposes, reshapes and calls.
     """
     for op in operations_in(module.operation):
         if op.name != "stablehlo.convert":
@@ -42,7 +42,7 @@ def widen_operands(module: ir.Module) -> None:
 
 PASS = Pass(
     name="widen-operands",
-    summary="widen booleans and unsigned integers in ways that IREE does not take into products",
+    summary="widen booleans and unsigned integers in ways that IREE does not fold into products",
     description=__doc__,
     run=widen_operands,
 )
