@@ -28,14 +28,14 @@ class ScaleByAdam8bitState(NamedTuple):
 
 
 def scale_by_adam_8bit(*, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> optax.GradientTransformation:
-    r"""Adam whose moments are kept in blocks of 256 numbers of 8 bits with one scale.
+    r"""Adam whose moments are stored in 8 bits an entry, in blocks of 256 with a scale each.
 
     .. math::
       m_t &= \beta_1 Q^{-1}(m_{t-1}) + (1 - \beta_1) g_t, \quad
       v_t = \beta_2 Q^{-1}(v_{t-1}) + (1 - \beta_2) g_t^2 \\
       u_t &= \frac{m_t / (1 - \beta_1^t)}{\sqrt{v_t / (1 - \beta_2^t)} + \epsilon}
 
-    `Q(m_t)` and `Q(v_t)` are stored; the step itself takes them unrounded. A positive `v` never becomes zero.
+    `Q(m_t)` and `Q(v_t)` are stored; the step itself uses the unrounded moments. A positive `v` never becomes zero.
 
     Args:
       b1: decay of the momentum.

@@ -1,8 +1,8 @@
-"""The order in which a tensor's entries are chained, as shifts on the tensor's own layout.
+"""The chain of a tensor's entries, as shifts in the tensor's own layout.
 
-The sparsity graph lives on the flattened tensor. Flattening by columns would need a transpose of every weight
-matrix and back; shifting in the flattened order needs only slices and concatenations of the matrix as it lies in
-memory, which every backend lowers and vectorises along the contiguous axis.
+The sparsity graph lives on the flattened tensor. Flattening by columns would transpose every weight matrix and back. A
+shift in the flattened order needs only slices and concatenations of the matrix as it lies in memory, which every
+backend lowers and vectorises along the contiguous axis.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """A tensor seen as a `rows` by `cols` matrix whose entries are chained down each column, then the next one.
+    """A tensor seen as a `rows` by `cols` matrix whose entries are chained column by column, down each column.
 
     Entry `(r, c)` has index `c * rows + r` in the chain. A vector is one column.
     """

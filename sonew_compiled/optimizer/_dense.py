@@ -1,4 +1,4 @@
-"""The dense layers of a loss, found in its jaxpr: what optimizers that look into the model go by."""
+"""The dense layers of a loss, found in its jaxpr for the optimizers that look into the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
 
 Place = tuple[int, ...]
-"""Where an equation is: its index in the jaxpr, or that of a call and its place inside, and so on."""
+"""The place of an equation: its index in the jaxpr, preceded by the indices of the calls that contain it."""
 
 _AS_A_WEIGHT = (((1,), (0,)), ((), ()))
 
@@ -35,8 +35,8 @@ class DenseLayer:
     Attributes:
       name: the path of the weight in the tree of parameters, joined by `/`.
       weight: the index of `W`, of shape (in, out), among the leaves of the parameters.
-      bias: likewise of `b`, of shape (out,); None if there is none.
-      place: where the product is in the jaxpr of the loss.
+      bias: the index of `b`, of shape (out,); None without a bias.
+      place: the place of the product in the jaxpr of the loss.
     """
 
     name: str
@@ -45,19 +45,23 @@ class DenseLayer:
     place: Place
 
     def join(self, leaves: list[jax.Array]) -> jax.Array:
-        """Of a tree like the parameters the layer's matrix, (in, out), with the bias for another row."""
+        """The layer's matrix in a tree like the parameters: (in, out), or (in + 1, out) with the bias as last row.
+
+        Args:
+          leaves: of the tree, in the order of the parameters.
+        """
         weight = leaves[self.weight]
         return weight if self.bias is None else jnp.concatenate([weight, leaves[self.bias][None]], axis=0)
 
     def with_ones(self, inputs: jax.Array) -> jax.Array:
-        """The layer's inputs with what the bias is multiplied by: (batch, in), or (batch, in + 1)."""
+        """The layer's inputs, (batch, in), with a column of ones for a bias: (batch, in + 1)."""
         if self.bias is None:
             return inputs
         return jnp.concatenate([inputs, jnp.ones((inputs.shape[0], 1), inputs.dtype)], axis=1)
 
 
 def split(layers: tuple[DenseLayer, ...], matrices: dict[str, jax.Array], like: Any) -> Any:
-    """The tree like the parameters that has each layer's matrix, as `DenseLayer.join` makes it."""
+    """The tree like `like` that holds the layers' matrices by name: the inverse of `DenseLayer.join`."""
     tree: Any
     leaves, tree = jax.tree.flatten(like)
     for layer in layers:
@@ -72,17 +76,17 @@ def find_layers(jaxpr: Jaxpr, params: Any, batch: Any, optimizer: str) -> tuple[
     """The layers of a loss, in the order of their weights among the parameters.
 
     Every parameter must be used once: a matrix (in, out) as the right operand of a product with activations
-    (batch, in), a vector (out,) as what is added to such a product. Functions under `jax.jit` are looked into; loops
-    and other functions are not.
+    (batch, in), a vector (out,) as the bias that is added to such a product. The search goes into functions under
+    `jax.jit`, but not into loops and other functions.
 
     Args:
       jaxpr: of `loss(params, batch)`, the leaves of the parameters first.
       params: a tree of arrays or `jax.ShapeDtypeStruct`.
-      batch: likewise, of which the leading axes are all the batch size.
-      optimizer: its name, for the error.
+      batch: likewise; the leading axis of every leaf is the batch size.
+      optimizer: the optimizer's name, for the error.
 
     Raises:
-      UsageError: a parameter is used otherwise.
+      UsageError: a parameter is used in another way.
     """
     paths, _ = jax.tree_util.tree_flatten_with_path(params)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
@@ -93,7 +97,7 @@ def find_layers(jaxpr: Jaxpr, params: Any, batch: Any, optimizer: str) -> tuple[
 
 @dataclass(frozen=True)
 class _Value:
-    """A parameter, a bias made as wide as a batch, or a product, of which `index` is the parameter."""
+    """A parameter, a bias broadcast over the batch, or a product; `index` is that of its parameter."""
 
     kind: str
     index: int
@@ -109,7 +113,7 @@ class _Search:
         self._weight_of: dict[int, int] = {}
 
     def follow(self, jaxpr: Jaxpr, found: dict[Var, _Value], outside: Place = ()) -> None:
-        """Adds to `found` what comes of the parameters, and keeps account of how they are used."""
+        """Adds the values that come of the parameters to `found`, and records the uses of the parameters."""
         for index, eqn in enumerate(jaxpr.eqns):
             read = [(i, found[v]) for i, v in enumerate(eqn.invars) if isinstance(v, Var) and v in found]
             if not read:
@@ -131,11 +135,11 @@ class _Search:
                     found[eqn.outvars[0]] = result
 
     def _use(self, eqn: JaxprEqn, read: list[tuple[int, _Value]], place: Place) -> _Value | None:
-        """What an equation makes of the values that it reads at these positions."""
+        """The value that an equation makes of those that it reads, each with its position; None for any other."""
         by_kind = {value.kind: value for _, value in read}
         ours = by_kind.get("bias", by_kind.get("parameter"))
         if ours is None:
-            return None  # a product goes where it likes
+            return None  # the use of a product is not restricted
         if by_kind.keys() == {"bias", "product"} and eqn.primitive is add_p and self._uses[ours] == 1:
             self._weight_of[ours.index] = by_kind["product"].index
             return None
@@ -155,7 +159,7 @@ class _Search:
         return self._refuse(ours.index, what)
 
     def layers(self) -> tuple[DenseLayer, ...]:
-        """All of them, once every parameter has its part in one."""
+        """All layers; every parameter must belong to one."""
         for index in range(len(self._names)):
             if index not in self._places and index not in self._weight_of:
                 self._refuse(index, "has no part in the loss")
@@ -183,7 +187,7 @@ def _is_dense(eqn: JaxprEqn, batch_size: int) -> bool:
 
 
 def _is_wide_bias(eqn: JaxprEqn) -> bool:
-    """Whether it repeats a vector along the rows of a matrix, of which there may be one."""
+    """Whether the equation repeats a vector along the rows of a matrix, which may have a single row."""
     before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     if len(before) != 1 or len(after) != 2 or after[1] != before[0]:
         return False

@@ -1,4 +1,4 @@
-"""From an optimizer's settings to the function that makes it."""
+"""The function that makes an optimizer, from its settings."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def optimizer_factory(
 ) -> Callable[..., optax.GradientTransformation]:
     """A function from the learning rate, a float or a traced scalar, to the transformation.
 
-    By keyword the function takes traced scalars in place of the settings that can be at run time. The settings' own
-    numbers stand in for them where the optimizer compares them while it is traced.
+    The function takes traced scalars by keyword, in place of the settings that a step can take at run time. If the
+    optimizer compares such a setting while it is traced, the number in `settings` answers.
 
     Args:
       settings: of the optimizer.
-      loss: `loss(params, batch) -> scalar`, for one that looks into the model.
-      batch: a tree of `jax.ShapeDtypeStruct`, likewise; its batch size need not be that of the training.
+      loss: `loss(params, batch) -> scalar`, for an optimizer that looks into the model.
+      batch: a tree of `jax.ShapeDtypeStruct`, likewise; its batch size may differ from that of the training.
 
     Raises:
-      UsageError: the optimizer looks into the model, and there is none.
+      UsageError: the optimizer looks into the model, and `loss` or `batch` is missing.
     """
     record = record_of(settings.name)
     needed: dict[str, Any] = {}

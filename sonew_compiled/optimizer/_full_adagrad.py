@@ -35,14 +35,14 @@ def scale_by_full_adagrad(*, eps: float = 1e-6, precond_interval: int = 1) -> op
     .. math::
       G_t = G_{t-1} + g_t g_t^T, \quad u_t = (G_t + \epsilon ||G_t||_F I)^{-1/2} g_t
 
-    The paper adds `delta I` to the root instead: here the damping bounds the condition number of the iteration.
+    The paper adds `delta I` to the root instead. Here the damping bounds the condition number of the iteration.
 
     Args:
-      eps: damping relative to the Frobenius norm; at least the machine epsilon of the dtype that `G` is stored in.
-      precond_interval: steps from one computation of the root to the next; the first step is one.
+      eps: damping relative to the Frobenius norm; at least the machine epsilon of the dtype in which `G` is stored.
+      precond_interval: steps from one computation of the root to the next; the first step computes one.
 
     Raises:
-      UsageError: when it is initialised, for more than 4096 parameters.
+      UsageError: the model has more than 4096 parameters; `init` raises it.
 
     References:
       Duchi, Hazan, Singer, Adaptive Subgradient Methods for Online Learning and Stochastic Optimization, JMLR 2011,

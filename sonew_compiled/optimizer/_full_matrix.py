@@ -1,4 +1,4 @@
-"""What optimizers with one matrix over all parameters share: one vector, and a bound on its length."""
+"""The parameters as one vector of bounded length, for optimizers with one matrix over all parameters."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jax.flatten_util import ravel_pytree
 from sonew_compiled.errors import UsageError
 
 LARGEST = 4096
-"""The most parameters: the matrix of so many is 64 MiB in float32."""
+"""The most parameters that a model may have: their matrix takes 64 MiB in float32."""
 
 
 def parameter_vector(params: Any, optimizer: str) -> jax.Array:
-    """All parameters, of shape (n,), once it is clear that a matrix of n by n can be kept.
+    """All parameters as one vector of shape (n,).
 
     Raises:
-      UsageError: there are more than `LARGEST`.
+      UsageError: n is more than `LARGEST`.
     """
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     if count > LARGEST:

@@ -1,4 +1,4 @@
-"""Inverse p-th roots of positive semidefinite matrices, by products of matrices alone."""
+"""Inverse p-th roots of positive semidefinite matrices by matrix products alone."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from sonew_compiled.optimizer._runtime_number import RuntimeNumber
 # A root is accepted if the largest entry of `M - I` is at most this.
 _TOLERANCE = 0.1
 
-# The smallest eigenvalue that is assumed, as a share of the damping: rounding moves the eigenvalues too.
+# The smallest eigenvalue that is assumed, as a share of the damping, since rounding moves the eigenvalues too.
 _ROUNDED = 0.25
-# How near to 1 the smallest eigenvalue is before the last step, which squares that.
+# The distance of the smallest eigenvalue from 1 before the last step, which squares the distance.
 _CONVERGED = 1e-4
-# The largest scale, of `p + 1`: at which an eigenvalue of 1 would go to 0, and rounding could take it beyond.
+# The largest scale, as a share of `p + 1`. At `p + 1` an eigenvalue of 1 would go to 0, and rounding could take it
+# below.
 _OF_RANGE = 0.8
 _BISECTIONS = 50
 
 
 def refreshed_root(matrix: jax.Array, previous: jax.Array, p: int, eps: float | RuntimeNumber) -> jax.Array:
-    """`inverse_root` with the damping that the statistics need, or the previous root where it did not converge."""
+    """`inverse_root` with the damping that the statistics need, or the previous root if it did not converge."""
     least = statistics_epsilon(matrix.dtype)
-    if isinstance(eps, RuntimeNumber):  # which may be as small as the least
+    if isinstance(eps, RuntimeNumber):  # it may be as small as the least damping
         root, error = inverse_root(matrix, p, jnp.maximum(eps.traced, least), least=least)
     else:
         root, error = inverse_root(matrix, p, max(eps, least))
@@ -40,28 +41,28 @@ def inverse_root(
 ) -> tuple[jax.Array, jax.Array]:
     r"""`(A + ridge * ||A||_F I)^{-1/p}` of a symmetric positive semidefinite matrix, by coupled Newton iteration.
 
-    With `A'` the damped matrix over `||A||_F`, whose eigenvalues are at most `1 + ridge`, `X_0 = (1 + ridge)^{-1/p} I`
-    and `M_0 = A' / (1 + ridge)`:
+    `A'` is the damped matrix over `||A||_F`; its eigenvalues are at most `1 + ridge`. The iteration starts from
+    `X_0 = (1 + ridge)^{-1/p} I` and `M_0 = A' / (1 + ridge)`:
 
     .. math::
       T_k = ((p + 1) I - s_k M_k) / p, \quad X_{k+1} = s_k^{1/p} X_k T_k, \quad M_{k+1} = s_k T_k^p M_k
 
-    `M_k` goes to the identity and `X_k` to the root. A step takes an eigenvalue `x` of `s_k M_k` to
-    `f(x) = ((p + 1 - x) / p)^p x`, which is 1 at 1 and less beside it, so that all stay in (0, 1]; the scale `s_k` is
-    the one that raises the smallest most. Without it, `s_k = 1`, a step raises small ones by `((p + 1) / p)^p`, with it
-    by up to `4 (p + 1) / 5` times that: a fourth root at 1e-6 takes 11 steps for 21. The scales depend on the damping
-    alone, which bounds the smallest.
+    `M_k` converges to the identity and `X_k` to the root. A step maps an eigenvalue `x` of `s_k M_k` to
+    `f(x) = ((p + 1 - x) / p)^p x`. This is 1 at 1 and less on either side, so that all eigenvalues stay in (0, 1]. The
+    scale `s_k` raises the smallest eigenvalue most. With `s_k = 1`, a step raises small eigenvalues by
+    `((p + 1) / p)^p`; with the scale, by up to `4 (p + 1) / 5` times as much. A fourth root at 1e-6 then takes 11 steps
+    instead of 21. The scales depend only on the damping, which bounds the smallest eigenvalue.
 
     Args:
       matrix: `A`, of shape (n, n).
       p: the root, 1 or more.
       ridge: damping relative to the Frobenius norm; the condition number is at most `1 + 1 / ridge`.
-      least: what `ridge` is at least, where that is a traced scalar.
+      least: a lower bound of `ridge`, if that is a traced scalar.
 
     Returns:
-      The root, of shape (n, n), and the largest entry of `|M - I|` before the last step, which squares it; both in at
-      least float32. The error is NaN or large where the iteration did not converge, as for a matrix with an eigenvalue
-      below minus the damping.
+      The root, of shape (n, n), and the error: the largest entry of `|M - I|` before the last step, which squares it.
+      Both are at least float32. The error is NaN or large if the iteration did not converge, as for a matrix with an
+      eigenvalue below minus the damping.
 
     References:
       Guo and Higham, A Schur-Newton Method for the Matrix p-th Root and its Inverse, SIAM J. Matrix Anal. Appl. 2006,
@@ -78,10 +79,10 @@ def inverse_root(
 def _of_order(
     p: int, scales: tuple[float, ...]
 ) -> Callable[[jax.Array, float | jax.Array], tuple[jax.Array, jax.Array]]:
-    # A function a root: matrices of one shape share it in the traced module.
+    # A function of its own: matrices of one shape share it in the traced module.
     def inverse_root(a: jax.Array, ridge: float | jax.Array) -> tuple[jax.Array, jax.Array]:
         identity = jnp.eye(a.shape[0], dtype=a.dtype)
-        # Divided by the largest entry first, or the squares of small ones underflow.
+        # The matrix is divided by its largest entry first, since the squares of small entries would underflow.
         largest = _or_one(jnp.max(jnp.abs(a)))
         a = a / largest
         norm = _or_one(jnp.sqrt(jnp.sum(jnp.square(a))))
@@ -90,8 +91,8 @@ def _of_order(
         m = (a / norm + jnp.asarray(ridge, a.dtype) * identity) / top
         t = _factor(identity, m, p, scales[0])
         x = t
-        # No loop: in a branch, IREE 3.13 does not give back the memory of its rounds, nor compile one that ends by a
-        # comparison.
+        # There is no loop: in a branch, IREE 3.13 does not free the memory of a loop's rounds, and does not compile a
+        # loop that ends by a comparison.
         for before, scale in itertools.pairwise(scales):
             m = before * (_power(t, p) @ m)
             t = _factor(identity, m, p, scale)
@@ -111,7 +112,7 @@ def _factor(identity: jax.Array, m: jax.Array, p: int, scale: float) -> jax.Arra
 
 @functools.cache
 def _scales(p: int, ridge: float) -> tuple[float, ...]:
-    """`s_k` of each step until the smallest eigenvalue that there can be is `_CONVERGED` from 1, and of one more."""
+    """`s_k` of each step until the smallest possible eigenvalue is within `_CONVERGED` of 1, and of one more step."""
 
     def image(x: float) -> float:
         return float(((p + 1 - x) / p) ** p * x)
@@ -119,7 +120,7 @@ def _scales(p: int, ridge: float) -> tuple[float, ...]:
     smallest = min(_ROUNDED * ridge / (1 + ridge), 1.0)
     scales: list[float] = []
     while not scales or 1 - smallest > _CONVERGED:
-        # The largest scale after which the largest eigenvalue, which falls, is not below the smallest, which rises.
+        # The largest scale for which the largest eigenvalue, which falls, stays above the smallest, which rises.
         low, most = 1.0, _OF_RANGE * (p + 1)
         for _ in range(_BISECTIONS):
             middle = (low + most) / 2

@@ -15,8 +15,8 @@ _SWEEPS = 8
 def symmetric_eigen(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Eigenvalues, in no order, and eigenvectors, by 8 sweeps of parallel Jacobi rotations.
 
-    Each round rotates disjoint pairs of rows and columns so that the entry between the two becomes zero; the rounds of
-    a sweep go through all pairs, as in a round-robin tournament.
+    Each round rotates disjoint pairs of rows and columns so that the entry between the two becomes zero. The rounds of
+    a sweep cover all pairs, as in a round-robin tournament.
 
     Args:
       matrices: symmetric, of shape (..., n, n) and float32 or wider; n up to some tens.
@@ -37,7 +37,7 @@ def symmetric_eigen(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
     identity = jnp.eye(size, dtype=matrices.dtype)
 
     def pick(where: jax.Array, x: jax.Array) -> jax.Array:
-        # Not a product with a mask: IREE 3.13 takes that for a product of matrices, and fails on it.
+        # A product with a mask would not do: IREE 3.13 turns it into a matrix product, and fails on that.
         return jnp.sum(jnp.where(where, x, 0), axis=-1)
 
     def body(index: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -47,11 +47,11 @@ def symmetric_eigen(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
         def partner(x: jax.Array) -> jax.Array:
             return pick(pairing, jnp.broadcast_to(x[..., None, :], a.shape))
 
-        # The sign of a rotation must be the same seen from either end of a pair.
+        # The sign of a rotation must be consistent between both ends of a pair.
         side = jnp.where(jnp.any(pairing & jnp.triu(jnp.ones_like(pairing)), axis=-1), 1, -1).astype(a.dtype)
         diagonal = pick(on_diagonal, a)
         entry = pick(pairing, a)
-        # To the last bit the same at both ends, where rounding has left `a` less than symmetric.
+        # The entry must be the same to the last bit at both ends, even if rounding has made `a` asymmetric.
         entry = (entry + partner(entry)) / 2
         gap = side * (partner(diagonal) - diagonal)
         # tan of the smaller angle: the root of t^2 + t gap / entry - 1 = 0, written without division by the entry.
@@ -74,7 +74,7 @@ def symmetric_eigen(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _tournament(size: int) -> np.ndarray:
-    """For each of the `size - 1` rounds the symmetric permutation matrix that swaps the partners."""
+    """For each of the `size - 1` rounds, the symmetric permutation matrix that swaps the partners."""
     rounds = np.zeros((size - 1, size, size), bool)
     for each in range(size - 1):
         seats = [0, *((i + each) % (size - 1) + 1 for i in range(size - 1))]

@@ -21,7 +21,7 @@ _POWELL = 0.2
 
 
 class LayerStatistics(NamedTuple):
-    """What `kbfgs` keeps of a layer whose matrix, the bias among it, has shape (in, out).
+    """The statistics that `kbfgs` keeps of a layer whose matrix, with the bias, has shape (in, out).
 
     Attributes:
       a: `A`, of shape (in, in).
@@ -44,7 +44,7 @@ class KbfgsState(NamedTuple):
     Attributes:
       count: updates done, an int32 scalar.
       mu: momentum of the gradients, a tree like the parameters.
-      layers: statistics by the name of each layer.
+      layers: the statistics, by the name of the layer.
     """
 
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
@@ -53,11 +53,11 @@ class KbfgsState(NamedTuple):
 
 
 class KbfgsSignals(NamedTuple):
-    """What `kbfgs` takes in place of gradients.
+    """The signals that `kbfgs` takes in place of gradients.
 
     Attributes:
-      layers: of the parameters.
-      batch: that they are of, on which the loss is differentiated once more after the step.
+      layers: the signals of the layers at the current parameters.
+      batch: their batch, on which the loss is differentiated once more after the step.
     """
 
     layers: LayerSignals
@@ -75,9 +75,9 @@ def kbfgs(
 ) -> BackwardTransformation:
     r"""K-BFGS: quasi-Newton inverses for the two Kronecker factors of each dense layer's Hessian.
 
-    A layer has a matrix `W` of shape (in, out), with its bias for a last row; `a` is what goes into it for an example,
-    with a 1 for the bias, `h = a W` and `g` the derivative of the example's loss by `h`. Bars are means over the batch,
-    a plus marks what they are after the step, on the same batch:
+    A layer has a matrix `W` of shape (in, out) whose last row is the bias. For an example, `a` is the layer's input
+    with a 1 for the bias, `h = a W`, and `g` is the derivative of the example's loss by `h`. A bar is a mean over the
+    batch. A plus marks a value after the step, on the same batch:
 
     .. math::
       m &\leftarrow \beta_1 m + (1 - \beta_1) \nabla_W, \quad
@@ -88,20 +88,20 @@ def kbfgs(
       H_G &\leftarrow BFGS(H_G, \tilde s, \tilde y), \quad (\tilde s, \tilde y) = DD(s, y) \\
       H_A &\leftarrow BFGS(H_A, s_A, (A + \sqrt{\epsilon} I) s_A), \quad s_A = H_A \bar a
 
-    `m` is divided by what the decay leaves out at first. `A` begins as it is in the first batch, `H_A` as the inverse
-    of the damped `A` and `H_G` as the identity. A step takes two forward and backward passes.
+    `m` is bias-corrected. `A` starts from its value in the first batch, `H_A` from the inverse of the damped `A`, and
+    `H_G` from the identity. A step takes two forward and backward passes.
 
     Args:
       learning_rate: `eta`, a float or an optax schedule.
       loss: `loss(params, batch) -> scalar`, a mean over the batch's examples, of dense layers; hashable.
-      batch: a tree of `jax.ShapeDtypeStruct`, by which the layers are found.
+      batch: a tree of `jax.ShapeDtypeStruct`, with which the layers are found.
       b1: decay of the momentum, of `s` and of `y`.
       b2: decay of `A`.
       eps: damping, below 1: `sqrt(eps)` is added to `A`, and bounds `H_G` in double damping.
 
     Raises:
-      UsageError: when it is initialised, for a loss that is not of dense layers, or under a precision policy that keeps
-        the statistics in 16 bits.
+      UsageError: the loss is not of dense layers, or the precision policy keeps the statistics in 16 bits; `init`
+        raises it.
 
     References:
       Goldfarb, Ren, Bahamou, Practical Quasi-Newton Methods for Training Deep Neural Networks, 2020, arXiv 2006.08877
@@ -167,7 +167,7 @@ def kbfgs(
         updates = split(layers, steps, params)
         moved = optax.apply_updates(params, updates)
 
-        # The derivatives of an example's own loss are this many times those of the mean loss.
+        # The derivatives of an example's own loss are `examples` times those of the mean loss.
         examples = next(iter(inputs.values())).shape[0]
         _, after = tapped(moved, signals.batch, jnp.asarray(examples, jnp.float32))
         old_leaves, new_leaves = jax.tree.leaves(params), jax.tree.leaves(moved)
@@ -195,25 +195,30 @@ def kbfgs(
 
 
 def bfgs(inverse: jax.Array, s: jax.Array, y: jax.Array) -> jax.Array:
-    r"""The BFGS update of an inverse `H`, which maps `y` to `s` then and stays positive definite if `s^T y > 0`.
+    r"""The BFGS update of an inverse `H`: it maps `y` to `s`, and stays positive definite if `s^T y > 0`.
 
     .. math::
       H^+ = (I - \rho s y^T) H (I - \rho y s^T) + \rho s s^T, \quad \rho = 1 / s^T y
 
-    Where `s^T y` is not positive the old one stays.
+    If `s^T y` is not positive, `H` stays as it is.
+
+    Args:
+      inverse: `H`, of shape (n, n).
+      s: of shape (n,).
+      y: of shape (n,).
     """
     product = jnp.dot(s, y)
     usable = product > jnp.finfo(product.dtype).tiny
     rho = jnp.where(usable, 1 / jnp.where(usable, product, jnp.ones_like(product)), jnp.zeros_like(product))
     hy = inverse @ y
-    # `rho` goes with a vector each time: its square may be infinite.
+    # `rho` multiplies one vector at a time, because its square may be infinite.
     scaled = rho * s
     cross = scaled[:, None] * hy
     return inverse + (rho * jnp.dot(y, hy) + 1) * (scaled[:, None] * s) - (cross + cross.T)
 
 
 def double_damped(inverse: jax.Array, s: jax.Array, y: jax.Array, smallest: jax.Array) -> tuple[jax.Array, jax.Array]:
-    r"""A pair whose curvature is bounded from below, twice: `s` is damped and then `y`.
+    r"""The pair after double damping, which bounds its curvature from below: first `s` is damped, then `y`.
 
     .. math::
       \tilde s &= \theta_1 s + (1 - \theta_1) H y \quad
@@ -221,7 +226,7 @@ def double_damped(inverse: jax.Array, s: jax.Array, y: jax.Array, smallest: jax.
       \tilde y &= \theta_2 y + (1 - \theta_2) \tilde s \quad
       \text{so that } \tilde s^T \tilde y \ge \mu \, \tilde s^T \tilde s
 
-    The first is Powell's damping for `H`, the second that for the identity, as in the authors' code.
+    The first is Powell's damping for `H`, the second Powell's damping for the identity, as in the authors' code.
 
     Args:
       inverse: `H`, of shape (n, n).
@@ -235,7 +240,10 @@ def double_damped(inverse: jax.Array, s: jax.Array, y: jax.Array, smallest: jax.
 
 
 def _damped(x: jax.Array, towards: jax.Array, have: jax.Array, whole: jax.Array, share: jax.Array) -> jax.Array:
-    """`x` moved so far that a product linear in it, `have` at `x` and `whole` at `towards`, is at least its share."""
+    """`x` moved towards another vector until a linear function of it reaches a share of the value there.
+
+    The function is `have` at `x` and `whole` at `towards`.
+    """
     short = have < share * whole
     theta = jnp.where(short, (1 - share) * whole / jnp.where(short, whole - have, jnp.ones_like(have)), 1)
     return theta * x + (1 - theta) * towards

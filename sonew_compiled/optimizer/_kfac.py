@@ -25,8 +25,8 @@ class ScaleByKfacState(NamedTuple):
     Attributes:
       count: updates done, an int32 scalar.
       mu: momentum of the gradients, a tree like the parameters.
-      factors: by the name of each layer `A` and `G`, of shape (in, in) and (out, out); a bias makes `in` one more.
-      inverses: likewise, those of the damped factors as of the last refresh.
+      factors: by the name of the layer, `A` and `G` of shape (in, in) and (out, out); a bias makes `in` one more.
+      inverses: likewise, the inverses of the damped factors at the last refresh.
     """
 
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
@@ -40,8 +40,8 @@ def scale_by_kfac(
 ) -> BackwardTransformation:
     r"""Precondition updates by a Kronecker-factored Fisher matrix of each dense layer.
 
-    A layer has a matrix `W` of shape (in, out), with its bias for a last row; `a` is what goes into it for an example,
-    with a 1 for the bias, and `g` the derivative of the example's loss by `a W`. With means over the batch:
+    A layer has a matrix `W` of shape (in, out) whose last row is the bias. For an example, `a` is the layer's input
+    with a 1 for the bias, and `g` is the derivative of the example's loss by `a W`. `E` is the mean over the batch:
 
     .. math::
       A_t &= \beta_2 A_{t-1} + (1 - \beta_2) E[a a^T], \quad G_t = \beta_2 G_{t-1} + (1 - \beta_2) E[g g^T] \\
@@ -52,24 +52,24 @@ def scale_by_kfac(
       u_t &= v_t / \max(1, \sqrt{\textstyle \sum \langle v_t, m_t \rangle})
       \quad \text{summed over all layers}
 
-    `A`, `G` and `m` are divided by what the decays leave out at first. The derivatives are those of the loss that is
-    trained: the factors are of the empirical Fisher matrix, where the paper samples labels from the model.
+    `A`, `G` and `m` are bias-corrected. The derivatives are those of the loss that is trained, so the factors belong to
+    the empirical Fisher matrix. The paper samples labels from the model instead.
 
-    The sum is the square of the length of `v` by the damped Fisher matrix: no step is longer by it than the learning
-    rate, nor changes the model by more than half the square of that, as a divergence in nats. Without this limit runs
-    diverge between two inversions. The paper's choice of damping, learning rate and momentum by a quadratic model is
-    left out, and so is its block-tridiagonal variant.
+    The sum is the squared length of `v` in the metric of the damped Fisher matrix. In that metric no step is longer
+    than the learning rate, and so no step changes the model by a divergence of more than half the squared rate, in
+    nats. Without this limit runs diverge between two inversions. The paper's choice of damping, learning rate and
+    momentum by a quadratic model is left out, and so is its block-tridiagonal variant.
 
     Args:
       loss: `loss(params, batch) -> scalar`, a mean over the batch's examples, of dense layers; hashable.
-      batch: a tree of `jax.ShapeDtypeStruct`, by which the layers are found.
+      batch: a tree of `jax.ShapeDtypeStruct`, with which the layers are found.
       b1: decay of the momentum.
       b2: decay of the factors.
       eps: damping, in the units of the Fisher matrix.
-      precond_interval: steps from one computation of the inverses to the next; the first step is one.
+      precond_interval: steps from one computation of the inverses to the next; the first step computes them.
 
     Raises:
-      UsageError: when it is initialised, for a loss that is not of dense layers.
+      UsageError: the loss is not of dense layers; `init` raises it.
 
     References:
       Martens and Grosse, Optimizing Neural Networks with Kronecker-factored Approximate Curvature, 2015, arXiv
@@ -156,11 +156,11 @@ def kfac(
 def _inverses(
     factors: tuple[jax.Array, jax.Array], old: tuple[jax.Array, jax.Array], b2: float, count: jax.Array, eps: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Of the damped factors of one layer; the old one where the iteration did not converge."""
+    """The inverses of one layer's damped factors; the old inverse if the iteration did not converge."""
     a, g = (unbias(b2, count, factor.dtype).astype(factor.dtype) * factor for factor in factors)
     root = jnp.sqrt(jnp.asarray(eps, a.dtype))
     mean_a, mean_g = jnp.trace(a) / a.shape[0], jnp.trace(g) / g.shape[0]
-    # Where all derivatives are zero, or all inputs, there is nothing to balance.
+    # If all derivatives or all inputs are zero, there is nothing to balance.
     known = (mean_a > 0) & (mean_g > 0)
     pi = jnp.where(known, jnp.sqrt(mean_a / jnp.where(known, mean_g, jnp.ones_like(mean_g))), jnp.ones_like(mean_a))
     a = a + pi * root * jnp.eye(a.shape[0], dtype=a.dtype)

@@ -34,11 +34,11 @@ class LocopropState(NamedTuple):
 
 
 class LocopropSignals(NamedTuple):
-    """What `locoprop` takes in place of gradients.
+    """The signals that `locoprop` takes in place of gradients.
 
     Attributes:
       gradients: of the loss, a tree like the parameters.
-      inputs: by the name of each layer what goes into it, of shape (batch, in).
+      inputs: the inputs of each layer by its name, of shape (batch, in).
     """
 
     gradients: Any
@@ -56,11 +56,11 @@ def locoprop(
     local_steps: int = 10,
     activation_rate: float = 0.01,
 ) -> BackwardTransformation:
-    r"""LocoProp-S: each dense layer does some steps of RMSProp on a squared loss of its own.
+    r"""LocoProp-S: each dense layer takes some steps of RMSProp on a squared loss of its own.
 
-    A layer has a matrix `W` of shape (in, out), with its bias for a last row; `a` is what goes into it for an example,
-    with a 1 for the bias, and `g` the derivative of the example's loss by `a W`. The target of the pre-activations is a
-    gradient step from where they are, and the local loss is a mean over the batch:
+    A layer has a matrix `W` of shape (in, out) whose last row is the bias. For an example, `a` is the layer's input
+    with a 1 for the bias, and `g` is the derivative of the example's loss by `a W`. The target of the pre-activations
+    is one gradient step away from them. The local loss is a mean over the batch:
 
     .. math::
       L(W) &= E \, || a W - (a W_t - \gamma g) ||^2 / 2, \quad
@@ -68,31 +68,31 @@ def locoprop(
       v &\leftarrow \beta_2 v + (1 - \beta_2) (\nabla L)^2, \quad
       m \leftarrow \beta_1 m + \eta_k \nabla L / (\sqrt{v} + \epsilon), \quad D \leftarrow D - m
 
-    for `k` from 0 to `local_steps - 1`, with the rate `eta_k` falling linearly from `lr_t` to a quarter of it. `m` and
-    `v` go on from one step to the next. The local gradient needs no derivatives of examples beyond the gradient of the
-    loss, so this is what the backward pass gives besides the inputs.
+    for `k` from 0 to `local_steps - 1`. The rate `eta_k` falls linearly from `lr_t` to a quarter of it. `m` and `v`
+    carry over from one step to the next. The local gradient needs no derivatives of single examples, only the gradient
+    of the loss. So the backward pass gives that gradient and the inputs.
 
-    Of the paper's choices this leaves out the regulariser, in place of which there are few local steps as in the
-    authors' code, and the variant LocoProp-M. The target there is a step by the derivatives of the mean loss:
-    `activation_rate` 0.01 here is 10 there for a batch of 1000. There, local gradients are sums over the batch, and
-    `eps` is under the root: 3e-6 here is 1e-5 there.
+    The paper's regulariser is left out: few local steps take its place, as in the authors' code. The variant LocoProp-M
+    is left out too. The paper's target is a step by the derivatives of the mean loss: `activation_rate` 0.01 here is 10
+    there for a batch of 1000. Its local gradients are sums over the batch, and its `eps` is under the root: 3e-6 here
+    is 1e-5 there.
 
     Args:
       learning_rate: of the local steps, a float or an optax schedule.
       loss: `loss(params, batch) -> scalar`, a mean over the batch's examples, of dense layers; hashable.
-      batch: a tree of `jax.ShapeDtypeStruct`, by which the layers are found.
+      batch: a tree of `jax.ShapeDtypeStruct`, with which the layers are found.
       b1: decay of the momentum.
       b2: decay of the second moments.
       eps: added to the square root.
-      local_steps: how many.
+      local_steps: the number of local steps.
       activation_rate: `gamma`.
 
     Raises:
-      UsageError: when it is initialised, for a loss that is not of dense layers.
+      UsageError: the loss is not of dense layers; `init` raises it.
 
     References:
       Amid, Anil, Warmuth, LocoProp: Enhancing BackProp via Local Loss Optimization, 2022, arXiv 2106.06199; the local
-      optimizer and its rates as in the code that they published with it.
+      optimizer and its rates are those of the code that the authors published.
     """
     tapped = tapped_backward(loss, "locoprop")
 
@@ -147,20 +147,21 @@ def _of_steps(count: int) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array
     def local_steps(
         gradient: jax.Array, inputs: jax.Array, mu: jax.Array, nu: jax.Array, given: Mapping[str, Any]
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """How far one layer's matrix moves, and its new moments."""
+        """The change of one layer's matrix, and its new moments."""
         wide = gradient.dtype
         examples, width = inputs.shape
         rate, b1, b2, eps, gamma = (
             jnp.asarray(given[name], wide) for name in ("learning_rate", "b1", "b2", "eps", "activation_rate")
         )
-        # E[a^T a] once, where a product with it is cheaper than one with the inputs and one with their transpose.
+        # E[a^T a] is computed once if a product with it is cheaper than one with the inputs and one with their
+        # transpose.
         square = inputs.T @ inputs / examples if width <= 2 * examples else None
 
         def curved(moved: jax.Array) -> jax.Array:
             return inputs.T @ (inputs @ moved) / examples if square is None else square @ moved
 
-        # No loop: IREE 3.13 forgets memory that its rounds have freed. Rates are read from a vector, so that one code
-        # does for all steps.
+        # There is no loop, because IREE 3.13 does not reuse memory that a loop's rounds have freed. The rates are in a
+        # vector, so that all steps share one function.
         rates = rate * jnp.maximum(1 - jnp.arange(count, dtype=wide) / count, _LAST_SHARE)
         pull = gamma * gradient
         moved = jnp.zeros_like(gradient)

@@ -6,8 +6,8 @@
     1 / D[j]  =  s_j  =  H[j, j] - H[I_j, j]^T H[I_j, I_j]^-1 H[I_j, j]        (Schur complement)
 
 Source: "A Computationally Efficient Sparsified Online Newton Method" (NeurIPS 2023, arXiv 2311.10085), theorem 3.2
-and algorithm 3. Every `j` is independent, so the b by b systems are eliminated by arithmetic that is unrolled over
-b and vectorised over n: no LAPACK call, which only XLA could lower.
+and algorithm 3. Every `j` is independent, so arithmetic that is unrolled over b and vectorised over n eliminates the b
+by b systems. There is no LAPACK call, which only XLA could lower.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Preconditioner(NamedTuple):
     """The factors of `X = L D L^T`.
 
     Attributes:
-      L: the `b` subdiagonals of the unit lower triangular factor; `L[p - 1][j]` is the entry `(j + p, j)`, zero where
+      L: the `b` subdiagonals of the unit lower triangular factor; `L[p - 1][j]` is the entry `(j + p, j)`, and zero if
         `j + p` is outside.
       D: the diagonal factor, positive, one entry a row.
     """
@@ -46,8 +46,8 @@ def preconditioner(H_bands: Bands | jax.Array, *, tolerance: float | None = None
       H_bands: `b + 1` vectors of the same length `n` and float dtype, or an array of shape `(b + 1, n)`.
         `H_bands[d][j]` is `H[j + d, j]`; the last `d` entries of band `d` lie outside and are ignored. Damping and
         bias correction are the caller's.
-      tolerance: `gamma`: an entry `j` is removed from the graph where `s_j <= gamma * H[j, j]` or `s_j` is undefined;
-        the machine epsilon of the dtype by default.
+      tolerance: `gamma`; an entry `j` is removed from the graph if `s_j <= gamma * H[j, j]` or `s_j` is undefined. The
+        default is the machine epsilon of the dtype.
 
     Returns:
       A `Preconditioner` with `b` vectors `L` and one vector `D`, each of shape `(n,)`.
@@ -69,16 +69,16 @@ def preconditioner(H_bands: Bands | jax.Array, *, tolerance: float | None = None
     chain = Chain(rows=n, cols=1)
     inside = [jnp.where(jnp.arange(n) < n - d, band, 0) for d, band in enumerate(bands)]
     factors = factorize(chain, [chain.view(band) for band in inside], tolerance=tolerance)
-    # Not `-x`, which would make zeros negative.
+    # `-x` would make zeros negative.
     return Preconditioner(L=tuple(0 - x.reshape(-1) for x in factors.solution), D=factors.D.reshape(-1))
 
 
 class Factors(NamedTuple):
-    """What `X` is applied with, in a chain's own (rows, cols) layout.
+    """The factors with which `X` is applied, in a chain's own (rows, cols) layout.
 
     Attributes:
-      solution: `-L`: for `p` from 1 to `b`, entry `p` of `H[I_j, I_j]^-1 H[I_j, j]` for every `j`, zero where an edge
-        is removed.
+      solution: `-L`: for `p` from 1 to `b`, entry `p` of `H[I_j, I_j]^-1 H[I_j, j]` for every `j`; zero at removed
+        edges.
       D: the diagonal factor.
     """
 
@@ -87,13 +87,13 @@ class Factors(NamedTuple):
 
 
 def factorize(chain: Chain, bands: Bands, *, tolerance: float | None, is_damped: bool = False) -> Factors:
-    """`preconditioner` on bands in the chain's own layout, zero where they leave the chain.
+    """`preconditioner` on bands in the chain's own layout, which are zero outside the chain.
 
     Args:
       chain: the chain.
       bands: `H`.
       tolerance: `gamma`.
-      is_damped: whether the diagonal is known to be positive where it is a number.
+      is_damped: whether the diagonal is known to be positive or NaN.
     """
     gamma = statistics_epsilon(bands[0].dtype) if tolerance is None else tolerance
     diagonal, *off = bands
@@ -101,23 +101,23 @@ def factorize(chain: Chain, bands: Bands, *, tolerance: float | None, is_damped:
         return Factors(solution=(), D=1 / diagonal)
     solution, s, defined = _solve(chain, diagonal, off, is_damped=is_damped)
     removed = _removed_edges(chain, _bad(diagonal, s, defined, gamma), len(off))
-    if len(off) == 1:  # a kept edge's system holds that edge alone: nothing to solve again
+    if len(off) == 1:  # the system of a kept edge has no other edge, so it need not be solved again
         bare = removed[0]
     else:
         kept = [jnp.where(remove, 0, band) for remove, band in zip(removed, off, strict=True)]
         again, s_again, defined_again = _solve(chain, diagonal, kept, is_damped=is_damped)
-        # The longest edge jumps over all that an entry's system holds: where it stays, all stay, and the system is the
-        # same. A compiler may then skip the second elimination, which few entries need.
+        # The longest edge spans the whole system of an entry. If it stays, all edges stay, and the system is the same.
+        # A compiler may then skip the second elimination, which few entries need.
         touched = removed[-1]
         solution = [jnp.where(touched, new, old) for new, old in zip(again, solution, strict=True)]
         s, defined = jnp.where(touched, s_again, s), jnp.where(touched, defined_again, True)
-        # Conditioning on fewer entries only makes s larger, so this second guard acts on rounding alone.
+        # Conditioning on fewer entries only makes s larger, so this second guard only catches rounding.
         bare = _bad(diagonal, s, defined, gamma)
     return Factors(solution=tuple(jnp.where(bare, 0, x) for x in solution), D=1 / jnp.where(bare, diagonal, s))
 
 
 def apply(chain: Chain, factors: Factors, m: jax.Array) -> jax.Array:
-    """`u = X m = L D L^T m`, all of shape (rows, cols): `b` shifted sweeps up, then `b` down."""
+    """`u = X m = L D L^T m`, all of shape (rows, cols), in `b` shifted sweeps up and `b` down."""
     y = m
     for p, x in enumerate(factors.solution, start=1):
         y = y - x * chain.shift(m, p)
@@ -131,11 +131,11 @@ def apply(chain: Chain, factors: Factors, m: jax.Array) -> jax.Array:
 def _solve(
     chain: Chain, diagonal: jax.Array, off: Bands, *, is_damped: bool
 ) -> tuple[list[jax.Array], jax.Array, jax.Array]:
-    """Of every `j` the solution of its system, the Schur complement `s`, and where it is defined (pivots positive).
+    """For every `j` the solution of its system, the Schur complement `s`, and whether it is defined (pivots positive).
 
-    Gaussian elimination of `{j} + I_j` from the far end to `j`. In this order the pivot of `j + p` is its Schur
-    complement given fewer entries than `s_{j+p}` conditions on, so it is at least `s_{j+p}`: the elimination breaks
-    down only where some entry's own `s` is bad too. Past the end of the chain the diagonal is one.
+    Gaussian elimination of `{j} + I_j` goes from the far end to `j`. In this order the pivot of `j + p` is its Schur
+    complement given fewer entries than those that `s_{j+p}` conditions on. So the pivot is at least `s_{j+p}`, and the
+    elimination breaks down only if some entry's own `s` is bad too. Past the end of the chain the diagonal is one.
     """
     b = len(off)
     one = jnp.ones((), diagonal.dtype)
@@ -148,11 +148,11 @@ def _solve(
     factors: list[list[jax.Array]] = [[] for _ in range(b + 1)]
     for k in range(b, 0, -1):
         pivot = matrix[k][k]
-        # A bad pivot gives NaN, which is not used. The first pivot is an entry of the diagonal itself: if that is NaN,
-        # so is `s`.
+        # A bad pivot gives NaN, which is not used. The first pivot is an entry of the diagonal itself; `s` is NaN if
+        # that entry is.
         if k < b or not is_damped:
             defined = defined & (pivot > 0)
-        # One division serves all entries; a single one is divided directly.
+        # One division serves all entries; a single entry is divided directly.
         inverse = one / pivot
         factors[k] = [matrix[k][q] * inverse if k > 1 else matrix[k][q] / pivot for q in range(k)]
         for p in range(k):
@@ -169,12 +169,12 @@ def _solve(
 
 
 def _bad(diagonal: jax.Array, s: jax.Array, defined: jax.Array, gamma: float) -> jax.Array:
-    """`K`: where `s` is undefined or at most `gamma * H[j, j]`. A NaN compares false, so it counts as bad."""
+    """`K`: the entries whose `s` is undefined or at most `gamma * H[j, j]`; a NaN compares false and is bad."""
     return ~(defined & (s > jnp.asarray(gamma, s.dtype) * diagonal))
 
 
 def _removed_edges(chain: Chain, bad: jax.Array, b: int) -> list[jax.Array]:
-    """For each offset `d`, which edges `(j, j + d)` touch or jump over a bad entry: any of `bad[j .. j+d]`."""
+    """For each offset `d`, whether the edge `(j, j + d)` touches or spans a bad entry: any of `bad[j .. j+d]`."""
     removed = []
     covered = bad
     for d in range(1, b + 1):

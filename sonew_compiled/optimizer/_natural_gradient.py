@@ -20,30 +20,30 @@ _TOLERANCE = 0.1
 
 
 class ScaleByNaturalGradientState(NamedTuple):
-    """State of `scale_by_natural_gradient`: there is none."""
+    """The state of `scale_by_natural_gradient`, which is empty."""
 
 
 def scale_by_natural_gradient(*, loss: Loss, eps: float = 1e-2) -> BackwardTransformation:
     r"""Precondition updates by the damped empirical Fisher matrix of the batch, over all parameters.
 
-    With `J` the gradients of the examples' losses, of shape (batch, n), and `N` examples:
+    `J` holds the gradients of the examples' losses, of shape (batch, n), for `N` examples:
 
     .. math::
       u = (J^T J / N + \epsilon I)^{-1} \bar g = J^T (J J^T / N + \epsilon I)^{-1} 1 / N, \quad \bar g = J^T 1 / N
 
-    Both are the same number; the smaller matrix is inverted, by products of matrices (`inverse_root`): in float32 its
-    damping is 1.2e-7 of its Frobenius norm larger than `eps`. A step for which that does not converge is not made.
+    Both expressions are equal. The smaller matrix is inverted, by matrix products (`inverse_root`). In float32 its
+    damping exceeds `eps` by 1.2e-7 of its Frobenius norm. If the inversion does not converge, the step is zero.
 
     Args:
-      loss: `loss(params, batch) -> scalar`, a mean over the batch's examples: any model.
+      loss: `loss(params, batch) -> scalar` of any model, a mean over the batch's examples.
       eps: damping, in the units of the Fisher matrix.
 
     Raises:
-      UsageError: when it is initialised, for more than 4096 parameters.
+      UsageError: the model has more than 4096 parameters; `init` raises it.
 
     References:
-      Amari, Natural Gradient Works Efficiently in Learning, Neural Computation 1998. The empirical Fisher matrix has
-      the gradients of the loss that is trained, not those of labels that the model would draw.
+      Amari, Natural Gradient Works Efficiently in Learning, Neural Computation 1998. The empirical Fisher matrix uses
+      the gradients of the loss that is trained, not those for labels that the model would draw.
     """
 
     def init(params: optax.Params) -> ScaleByNaturalGradientState:

@@ -1,4 +1,4 @@
-"""Optimizers that are optax's own under other arguments: each takes what its record names."""
+"""Optimizers of optax, with the arguments that their records name."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def rmsprop(learning_rate: Any, *, b2: float, eps: float) -> optax.GradientTrans
 
 
 def muon(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Jordan et al. 2024; `b2` and `eps` are of Adam, which moves tensors that are no matrices.
+    """Muon (Jordan et al. 2024); `b2` and `eps` belong to Adam, which moves the tensors that are no matrices.
 
-    Steps of matrices have root mean square 0.2, as Adam's (Liu et al. 2025, arXiv 2502.16982, equation 4), so that one
-    learning rate goes for both.
+    The steps of matrices have root mean square 0.2, like Adam's (Liu et al. 2025, arXiv 2502.16982, equation 4), so
+    that one learning rate suits both.
     """
     muon = optax.contrib.muon(
         learning_rate, beta=b1, eps=eps, adam_b1=0.9, adam_b2=b2, adam_eps_root=0.0, consistent_rms=0.2

@@ -30,15 +30,15 @@ def scale_by_ons(*, eps: float = 1.0) -> optax.GradientTransformation:
     .. math::
       A_t = A_{t-1} + g_t g_t^T, \quad A_0 = \epsilon I, \quad u_t = A_t^{-1} g_t
 
-    The inverse is kept and updated by Sherman and Morrison's formula, with `v = A_{t-1}^{-1} g_t`:
+    The state is the inverse. The Sherman-Morrison formula updates it with `v = A_{t-1}^{-1} g_t`:
     `A_t^{-1} = A_{t-1}^{-1} - v v^T / (1 + g_t^T v)`, so `u_t = v / (1 + g_t^T v)`. There is no projection.
 
     Args:
-      eps: `A_0`, times the identity.
+      eps: the multiple of the identity that `A_0` is.
 
     Raises:
-      UsageError: when it is initialised, for more than 4096 parameters, or under a precision policy that keeps the
-        statistics in 16 bits.
+      UsageError: the model has more than 4096 parameters, or the precision policy keeps the statistics in 16 bits;
+        `init` raises it.
 
     References:
       Hazan, Agarwal, Kale, Logarithmic Regret Algorithms for Online Convex Optimization, Machine Learning 2007, figure
@@ -57,7 +57,7 @@ def scale_by_ons(*, eps: float = 1.0) -> optax.GradientTransformation:
         g, unravel = ravel_pytree(updates)
         g = saturate(g)
         v = state.inverse @ g
-        # At least 1 in exact arithmetic.
+        # The sum is at least 1 in exact arithmetic.
         scale = 1 / jnp.maximum(1 + jnp.sum(g * v), 1)
         return unravel(v * scale), ScaleByOnsState(inverse=state.inverse - v[:, None] * (v * scale))
 

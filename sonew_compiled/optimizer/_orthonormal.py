@@ -1,4 +1,4 @@
-"""Orthonormal bases by products of matrices and loops: no LAPACK."""
+"""Orthonormal bases by matrix products and loops, without LAPACK."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def power_step(matrix: jax.Array, basis: jax.Array, ridge: jax.Array | float) ->
 @in_float32
 def _power_step(a: jax.Array, basis: jax.Array, ridge: jax.Array | float) -> jax.Array:
     norm = jnp.maximum(jnp.sqrt(jnp.sum(jnp.square(a))), jnp.finfo(a.dtype).tiny)
-    # Divided after the product: IREE 3.13 fails on a product whose operand takes a sum over a few elements.
+    # The division follows the product, because IREE 3.13 fails on a product whose operand reads a sum of few elements.
     return orthonormal(a @ basis / norm + jnp.asarray(ridge, a.dtype) * basis)
 
 
@@ -43,8 +43,8 @@ def orthonormal(columns: jax.Array) -> jax.Array:
     """`Q` of the QR decomposition of a matrix with positive diagonal in `R`, by block Gram-Schmidt done twice.
 
     Args:
-      columns: shape (m, n), m >= n, of float32 or wider. A column that depends on those before it to the last bit
-        gives a column of zeros or of amplified rounding errors.
+      columns: of shape (m, n), m >= n, float32 or wider. A column that depends linearly on those before it, to the last
+        bit, becomes zeros or amplified rounding errors.
 
     References:
       Golub and Van Loan, section 5.2.8; Barlow and Smoktunowicz, Reorthogonalized block classical Gram-Schmidt, Numer.
@@ -65,7 +65,7 @@ def orthonormal(columns: jax.Array) -> jax.Array:
 
 
 def _gram_schmidt(block: jax.Array) -> jax.Array:
-    """The columns made orthonormal one after the other."""
+    """The columns of the block after they are made orthonormal one by one."""
 
     def body(j: jax.Array, q: jax.Array) -> jax.Array:
         v = jax.lax.dynamic_slice(block, (0, j), (block.shape[0], 1))

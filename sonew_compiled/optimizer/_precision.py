@@ -1,4 +1,4 @@
-"""What passes after tracing will make of an optimizer's dtypes, and what they must leave alone."""
+"""The dtypes that passes will give an optimizer's state after tracing, and the functions that they leave in float32."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _STORED: ContextVar[str | None] = ContextVar("_STORED", default=None)
 
 @contextmanager
 def statistics_dtype(name: str) -> Iterator[None]:
-    """Says, while an optimizer is traced, that its statistics will be stored as `name`, such as "bfloat16".
+    """A context for tracing an optimizer whose statistics will be stored as `name`, such as "bfloat16".
 
-    Edge removal takes its default `gamma` from it: what is a meaningful difference between two stored statistics is
-    for their storage to say, not for the registers that the traced program computes in.
+    Edge removal takes its default `gamma` from it. The dtype of the storage, not that of the computation, decides which
+    difference between two stored statistics is meaningful.
     """
     token = _STORED.set(name)
     try:
@@ -37,7 +37,7 @@ def statistics_dtype(name: str) -> Iterator[None]:
 def statistics_epsilon(computed: jnp.dtype) -> float:
     """The machine epsilon of statistics that are computed in one dtype and stored in that of `statistics_dtype`.
 
-    It is the larger of the two, and that of `computed` where nothing was said.
+    It is the larger of the two dtypes' epsilons. Outside `statistics_dtype` it is that of `computed`.
     """
     stored = _STORED.get()
     epsilon = float(jnp.finfo(computed).eps)
@@ -48,7 +48,7 @@ def wants_float32_statistics(optimizer: str, reason: str) -> None:
     """Refuses to keep the statistics in fewer bits.
 
     Raises:
-      UsageError: `statistics_dtype` said that they will be.
+      UsageError: `statistics_dtype` is narrower than float32.
     """
     stored = _STORED.get()
     if stored is not None and jnp.finfo(stored).bits < 32:
@@ -58,10 +58,10 @@ def wants_float32_statistics(optimizer: str, reason: str) -> None:
 
 
 def in_float32(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Makes of `function` a function of the traced module that every precision policy leaves in float32.
+    """Makes `function` a function of the traced module that every precision policy leaves in float32.
 
-    The policy that computes in 16 bits finds it by its name, and rounds what it is given and what it gives: iterations
-    that a condition number is at stake for run in float32, as in the bfloat16 runs of the papers.
+    The policy that computes in 16 bits knows it by its name, and rounds only its arguments and results. Iterations that
+    depend on a condition number thus run in float32, as in the bfloat16 runs of the papers.
     """
 
     @functools.wraps(function)

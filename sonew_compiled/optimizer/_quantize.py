@@ -1,4 +1,4 @@
-"""Arrays of 8-bit numbers: blocks with a scale each, on a scale that is finer where numbers are larger."""
+"""Arrays of 8-bit numbers: blocks with a scale each, and levels that are relatively finer for larger numbers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ BLOCK = 256
 
 
 class Quantized(NamedTuple):
-    r"""An array in 8 bits an entry.
+    r"""An array with 8 bits an entry.
 
-    A code `c >= 1` stands for the level `10^{i - d + 1} (0.1 + 0.9 (c - 2^i + 1/2) / 2^i)`, where `i` is the place of
-    the leading one of `c` and `d` the number of decades: 7 for signed codes, whose highest bit is the sign, 8 for
-    unsigned ones. Code 0 is zero. Each decade is cut into twice as many cells as the one below, and a level is the
-    middle of a cell. An entry is its level times the block's scale, which makes the largest entry exact.
+    A code `c >= 1` stands for the level `10^{i - d + 1} (0.1 + 0.9 (c - 2^i + 1/2) / 2^i)`. Here `i` is the position of
+    the leading one of `c`, and `d` is the number of decades: 7 for signed codes, whose highest bit is the sign, and 8
+    for unsigned ones. Code 0 is zero. Each decade has twice as many cells as the decade below, and a level is the
+    middle of a cell. An entry is its level times the block's scale, so that the largest entry is exact.
 
     Attributes:
-      codes: uint8, of shape (blocks, 256); the last block is filled up with zeros.
+      codes: uint8, of shape (blocks, 256); the last block is padded with zeros.
       scales: of shape (blocks,), in the dtype of the array: the largest magnitude over the largest level.
 
     References:
       Dettmers, Lewis, Shleifer, Zettlemoyer, 8-bit Optimizers via Block-wise Quantization, 2021, arXiv 2110.02861,
       sections 2.1 (block-wise) and 2.2 (dynamic tree quantization). Its unsigned kind has seven decades of twice as
-      many cells; eight keep second moments apart from zero for longer.
+      many cells. Eight decades keep second moments above zero for longer.
     """
 
     codes: jax.Array
@@ -41,11 +41,11 @@ def zeros(x: jax.Array) -> Quantized:
 
 
 def quantize(x: jax.Array, *, signed: bool) -> Quantized:
-    """`x` rounded to the nearest level, a positive number at least to the smallest where `signed` is false.
+    """`x` rounded to the nearest level; without `signed`, a positive number becomes at least the smallest level.
 
     Args:
-      x: any shape; no negative entries unless `signed`.
-      signed: 7 decades and a sign, or 8 decades. What is rounded is off by at most half a cell:
+      x: of any shape; without `signed` it must have no negative entries.
+      signed: whether codes have a sign and 7 decades, or 8 decades. The rounding error is at most half a cell,
         `0.45 * 10^{i - d + 1} / 2^i` times the scale, or the smallest level.
     """
     codes, scales = (_quantize_signed if signed else _quantize_unsigned)(x)
@@ -62,7 +62,7 @@ def dequantize(q: Quantized, shape: tuple[int, ...], *, signed: bool) -> jax.Arr
 
 
 def level(code: int, *, signed: bool) -> float:
-    """The level of one code without a sign."""
+    """The level of a code, its sign left out."""
     place = code.bit_length() - 1
     return _cell(place, _decades(signed)) * (code - 2**place + 0.5) + _floor(place, _decades(signed)) if code else 0.0
 
@@ -93,7 +93,7 @@ def _encode(x: jax.Array, *, signed: bool) -> tuple[jax.Array, jax.Array]:
     magnitude = jnp.abs(blocks)
     scales = jnp.max(magnitude, axis=1) / level(2**decades - 1, signed=signed)
     ratio = magnitude / jnp.where(scales > 0, scales, 1)[:, None]
-    # From zero, or the smallest level if a positive number must not become zero, up through the decades.
+    # The boundaries go up from half the smallest level, or from zero if a positive number must not become zero.
     smallest = level(1, signed=signed) / 2 if signed else 0
     codes = jnp.where(ratio > smallest, 1, 0).astype(jnp.int32)
     for place in range(1, decades):
@@ -122,7 +122,7 @@ def _decades(signed: bool) -> int:
 
 
 def _floor(place: int, decades: int) -> float:
-    """Where a decade begins."""
+    """The lower end of a decade."""
     return float(10.0 ** (place - decades))
 
 

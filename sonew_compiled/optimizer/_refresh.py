@@ -1,4 +1,4 @@
-"""Preconditioners that are computed once in a number of steps."""
+"""Preconditioners that are computed again only every so many steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NEVER: ContextVar[bool] = ContextVar("_NEVER", default=False)
 
 @contextmanager
 def never_due() -> Iterator[None]:
-    """Says, while an optimizer is traced, that no step is a due one: for counting what the others do."""
+    """A context for tracing an optimizer as if no refresh were due, to count the operations of the other steps."""
     token = _NEVER.set(True)
     try:
         yield
@@ -24,17 +24,17 @@ def never_due() -> Iterator[None]:
 
 
 def refreshed(due: jax.Array, make: Callable[[Any, Any], Any], statistics: Any, old: Any) -> Any:
-    """`make(statistics, old)` where a step is `due` one, else `old`, which the step then does not pay for.
+    """`make(statistics, old)` if a refresh is `due`, else `old`, at no cost.
 
     Args:
       due: a boolean scalar.
-      make: gives a tree of the shapes and dtypes of `old`.
+      make: returns a tree with the shapes and dtypes of `old`.
       statistics: a tree of arrays.
-      old: what was computed last, a tree of arrays.
+      old: the result of the last refresh, a tree of arrays.
     """
     if _NEVER.get():
         return old
-    # Zeros from the other branch and a choice after it: where loss scaling chooses once more between the new and the
-    # old, IREE 3.13 loses the buffers of a branch that hands the old ones through.
+    # The other branch returns zeros, and a select follows. If the branch returned the old values and loss scaling then
+    # selected between new and old once more, IREE 3.13 would lose the branch's buffers.
     fresh = jax.lax.cond(due, make, lambda _, old: jax.tree.map(jnp.zeros_like, old), statistics, old)
     return jax.tree.map(lambda new, old: jnp.where(due, new, old), fresh, old)

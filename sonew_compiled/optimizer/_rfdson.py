@@ -19,8 +19,8 @@ class ScaleByRfdsonState(NamedTuple):
     """State of `scale_by_rfdson`.
 
     Attributes:
-      alpha: without `eps`; of each tensor, a tree like the parameters of scalars.
-      sketch: `B`, a tree like the parameters with an axis of `rank` in front; orthogonal rows.
+      alpha: a scalar for each tensor, without `eps`, in a tree like the parameters.
+      sketch: `B`, orthogonal rows, in a tree like the parameters with a leading axis of length `rank`.
     """
 
     alpha: Any
@@ -46,7 +46,7 @@ class RfdsonState(NamedTuple):
 def scale_by_rfdson(*, rank: int = 4, b2: float = 1.0, eps: float = 1.0) -> optax.GradientTransformation:
     r"""Precondition updates by a sketched sum of the gradients' outer products, tensor by tensor.
 
-    With `C` the sketch `B` of `rank` rows and the gradient as one row more, whose singular values are `s_i`:
+    `C` is the sketch `B` of `rank` rows with the gradient as one more row; its singular values are `s_i`:
 
     .. math::
       C &= [\sqrt{\beta_2} B_{t-1}; \sqrt{w} g_t] = U \,\mathrm{diag}(s)\, V^T, \quad \delta = \min_i s_i^2 \\
@@ -55,13 +55,13 @@ def scale_by_rfdson(*, rank: int = 4, b2: float = 1.0, eps: float = 1.0) -> opta
       \rho &= \alpha_t + \epsilon, \quad u_t = (\rho I + B_t^T B_t)^{-1} g_t
           = \frac{1}{\rho} \left( g_t - \sum_i \frac{b_i b_i^T g_t}{\rho + b_i^T b_i} \right)
 
-    `alpha I + B^T B` is within half of what the `delta` add up to of the sum that is sketched. The singular values come
+    `alpha I + B^T B` differs from the sketched sum by at most half of the sum of all `delta`. The singular values come
     from the eigenvalues of `C C^T`.
 
     Args:
-      rank: `m`, rows of the sketch; the memory of as many gradients, `O(m n)` arithmetic.
-      b2: decay of the sum, in which a gradient then has the weight `w = 1 - b2`. With 1, that of the paper, sums are
-        for ever and `w` is 1.
+      rank: `m`, the rows of the sketch. The sketch takes the memory of `m` gradients, and a step `O(m n)` arithmetic.
+      b2: decay of the sum, in which a gradient has the weight `w = 1 - b2`. At 1, as in the paper, the sum does not
+        decay and `w` is 1.
       eps: damping, the paper's `alpha_0`.
 
     References:
@@ -86,7 +86,7 @@ def scale_by_rfdson(*, rank: int = 4, b2: float = 1.0, eps: float = 1.0) -> opta
         gradients = [saturate(g) for g in leaves]
         sketches = tree.flatten_up_to(state.sketch)
         rows = [_rows(b, g, b2) for b, g in zip(sketches, gradients, strict=True)]
-        # One eigenproblem for all tensors: the rounds of rotations are what takes time, not their size.
+        # All tensors share one eigenproblem, because the number of rotation rounds takes the time, not their size.
         values, vectors = symmetric_eigen(jnp.stack([_gram(c) for c in rows]))
         moved = [
             _move(g, c, b2 * alpha, jnp.asarray(eps, alpha.dtype), values[i], vectors[i])
@@ -101,27 +101,27 @@ def scale_by_rfdson(*, rank: int = 4, b2: float = 1.0, eps: float = 1.0) -> opta
 def rfdson(
     learning_rate: optax.ScalarOrSchedule, *, b1: float = 0.9, b2: float = 0.95, rank: int = 4, eps: float = 0.1
 ) -> optax.GradientTransformation:
-    r"""The RFD-SON optimizer with sums that decay, the step lengths of RMSProp on normalised gradients, and momentum.
+    r"""The RFD-SON optimizer with decaying sums, the step lengths of RMSProp on normalised gradients, and momentum.
 
-    Tensor by tensor, with `u_t` that `scale_by_rfdson` makes of normalised gradients:
+    For each tensor, `u_t` is the result of `scale_by_rfdson` for normalised gradients, and
 
     .. math::
       n_t &= g_t / ||g_t||, \quad D_t = \beta_2 D_{t-1} + (1 - \beta_2) n_t^2, \quad
       a_t = n_t / \sqrt{D_t / (1 - \beta_2^t)} \\
       m_t &= \beta_1 m_{t-1} + (1 - \beta_1) u_t ||a_t|| / ||u_t||, \quad w_t = w_{t-1} - \mathrm{lr}_t m_t
 
-    As the paper has it, without all three, it is `optax.chain(scale_by_rfdson(), optax.scale_by_learning_rate(lr))`. On
-    a deep network its steps are too long for one tensor and too short for another (`docs/lab-notes.md`).
+    The paper's own, without these three, is `optax.chain(scale_by_rfdson(), optax.scale_by_learning_rate(lr))`. On a
+    deep network its steps are too long for one tensor and too short for another (`docs/lab-notes.md`).
 
     Args:
       learning_rate: a number or a schedule.
       b1: decay of the momentum.
       b2: decay of the sums.
-      rank: as of `scale_by_rfdson`.
-      eps: likewise, beside sums of outer products whose trace is at most 1.
+      rank: see `scale_by_rfdson`.
+      eps: likewise; the sums of outer products that it damps have a trace of at most 1.
 
     References:
-      As of `scale_by_rfdson`; for the lengths Agarwal et al. 2020, arXiv 2002.11803.
+      See `scale_by_rfdson`; for the lengths, Agarwal et al. 2020, arXiv 2002.11803.
     """
     inner = scale_by_rfdson(rank=rank, b2=b2, eps=eps)
 
@@ -168,7 +168,7 @@ def _move(
     g: jax.Array, c: jax.Array, alpha: jax.Array, eps: jax.Array, values: jax.Array, vectors: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The direction, the new alpha and the new sketch of one tensor."""
-    # The last row is the one that vanishes.
+    # The last row vanishes.
     values, vectors = _descending(values, vectors)
     values = jnp.maximum(values, 0)
     delta = values[-1]
@@ -182,16 +182,17 @@ def _move(
     products = _sums(sketch * g)
     damping = alpha + eps
     weights = products / (damping + shrunk.astype(c.dtype))
-    # The product is taken row by row. IREE 3.13 keeps the result of a product of a matrix and a vector, or of a sum
-    # that is one, on the stack if it is rounded afterwards. The result here is as large as a parameter.
+    # The product is computed row by row. IREE 3.13 puts the result of a matrix-vector product, or of a sum that is one,
+    # on the stack if it is rounded afterwards. The result here is as large as a parameter.
     along = sum(weight * row for weight, row in zip(weights, sketch, strict=True))
     return (g - along) / damping, alpha, sketch
 
 
 def _descending(values: jax.Array, vectors: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, the largest first, with their vectors, which are columns; equal ones in the order they have.
+    """Eigenvalues, the largest first, and their vectors as columns; equal values keep their order.
 
-    Each goes to where as many come before it: IREE 3.13 crashes on a sort for Vulkan, Metal and ROCm.
+    Each value goes to the position that counts the values before it, because IREE 3.13 crashes on a sort for Vulkan,
+    Metal and ROCm.
     """
     places = np.arange(len(values))
     before = (values[None] > values[:, None]) | ((values[None] == values[:, None]) & (places[None] < places[:, None]))
@@ -200,7 +201,7 @@ def _descending(values: jax.Array, vectors: jax.Array) -> tuple[jax.Array, jax.A
 
 
 def _gram(c: jax.Array) -> jax.Array:
-    """`C C^T` of the rows of a stack, summed over the last axis first."""
+    """`C C^T` for the rows of a stack; the sums take the last axis first."""
     wide = c.astype(jnp.promote_types(c.dtype, jnp.float32))
     if c.ndim == 1:
         return wide[:, None] * wide

@@ -1,4 +1,4 @@
-"""A setting of an optimizer that the compiled step reads at run time, where the optimizer takes a Python number."""
+"""A traced scalar in place of a Python number, for a setting that the compiled step reads at run time."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import jax
 class RuntimeNumber:
     """Computes as a traced scalar and compares as a number, so that the checks of an optimizer's options pass.
 
-    It has no `__float__`: an optimizer that would fix the value while it is traced fails, instead of using a wrong one.
+    It has no `__float__`: an optimizer that would fix the value while it is traced fails and does not use a wrong one.
 
     Attributes:
-      traced: the scalar of JAX.
+      traced: JAX's scalar.
     """
 
     def __init__(self, example: float, traced: Any) -> None:
@@ -78,7 +78,7 @@ class RuntimeNumber:
         return other**self.traced
 
 
-# As a tree it can be handed to functions that are jitted on their own, as parts of optax are.
+# As a tree it can be an argument of functions under `jax.jit`, such as parts of optax.
 jax.tree_util.register_pytree_node(
     RuntimeNumber,
     lambda number: ((number.traced,), number._example),

@@ -1,4 +1,4 @@
-"""Schedule-free AdamW, whose parameters are the averaged ones."""
+"""Schedule-free AdamW, whose parameters are the averaged iterates."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ScheduleFreeAdamwState(NamedTuple):
 
     Attributes:
       count: updates done, an int32 scalar.
-      weight_sum: of the weights of the average, a float32 scalar.
-      largest_rate: the largest learning rate until now, a float32 scalar.
+      weight_sum: the sum of the average's weights, a float32 scalar.
+      largest_rate: the largest learning rate so far, a float32 scalar.
       nu: second moments, a tree like the parameters.
       offset: `z - x`, a tree like the parameters.
     """
@@ -33,10 +33,10 @@ class ScheduleFreeAdamwState(NamedTuple):
 
 
 class AveragingTransformation(NamedTuple):
-    """An optax transformation that wants its gradients elsewhere than at the parameters.
+    """An optax transformation that takes its gradients at another point than the parameters.
 
-    `compile_training` takes them where it says; a loop of your own must do so as well. In an `optax.chain` the place
-    would be lost, so it stands alone.
+    `compile_training` evaluates them at `gradient_point`, and a loop of your own must do so too. An `optax.chain` would
+    lose that method, so the transformation must stand alone.
 
     Attributes:
       init: as any optax transformation's.
@@ -65,22 +65,22 @@ def schedule_free_adamw(
       x_{t+1} &= (1 - c_t) x_t + c_t z_{t+1}, \quad
       c_t = \gamma_{max,t}^2 / \sum_{i \le t} \gamma_{max,i}^2
 
-    The parameters are `x`, those to evaluate and to keep, and the state has `z - x`, which is zero at first whatever
-    the parameters are. `optax.contrib.schedule_free_adamw` computes the same and keeps `y` as the parameters. Train it
-    at a constant learning rate after a warm-up.
+    The parameters are `x`, the point to evaluate and to keep. The state holds `z - x`, which starts at zero for any
+    parameters. `optax.contrib.schedule_free_adamw` computes the same and keeps `y` as the parameters. Train at a
+    constant learning rate after a warm-up.
 
     Args:
       learning_rate: `gamma`, a float or an optax schedule.
-      b1: how near to the average gradients are taken; more than zero.
+      b1: the weight of the average in the point `y` of the gradients; more than zero.
       b2: decay of the second moments.
       eps: added to the square root.
       weight_decay: decoupled weight decay, at `y`.
 
     Returns:
-      A transformation with a method `gradient_point(params, state)`, where its gradients must be taken.
+      A transformation whose method `gradient_point(params, state)` gives the point of its gradients.
 
     Raises:
-      ValueError: an option is outside what it accepts.
+      ValueError: an option is out of range.
 
     References:
       Defazio et al., The Road Less Scheduled, 2024, arXiv 2405.15682, algorithm 1.

@@ -25,9 +25,9 @@ class ScaleByShampooState(NamedTuple):
       count: updates done, an int32 scalar.
       mu: momentum of the grafted direction, a tree like the parameters.
       diagonal: `D`, the statistics of the graft, a tree like the parameters.
-      statistics: a tree with a tuple of pairs `(L, R)` at each leaf, one a block; of shape (rows, rows) and (columns,
-        columns). A leaf of rank 0 or 1 has none.
-      roots: likewise, `L^{-1/4}` and `R^{-1/4}` as of the last refresh.
+      statistics: a tree with a tuple of pairs `(L, R)` at each leaf, one for each block, of shape (rows, rows) and
+        (columns, columns). A leaf of rank 0 or 1 has none.
+      roots: likewise, `L^{-1/4}` and `R^{-1/4}` at the last refresh.
     """
 
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
@@ -61,9 +61,9 @@ def scale_by_shampoo(
     Args:
       b1: decay of the momentum.
       b2: decay of the statistics.
-      eps: damping of `L` and `R`, relative to their Frobenius norms; at least the machine epsilon of the dtype that
-        they are stored in.
-      precond_interval: steps from one computation of the roots to the next; the first step is one.
+      eps: damping of `L` and `R`, relative to their Frobenius norms; at least the machine epsilon of the dtype in which
+        they are stored.
+      precond_interval: steps from one computation of the roots to the next; the first step computes them.
       block_size: the largest side of a block.
 
     References:
@@ -166,7 +166,7 @@ def _move(
 
 
 def _blocks(x: jax.Array, size: int) -> Iterator[jax.Array]:
-    """The blocks of a tensor of rank 2 or more, row by row; none of a smaller one or one without entries."""
+    """The blocks of a tensor of rank 2 or more, row by row; none for lower ranks and for tensors without entries."""
     if x.ndim < 2 or x.size == 0:
         return
     matrix = x.reshape(-1, x.shape[-1])

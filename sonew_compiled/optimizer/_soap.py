@@ -16,8 +16,8 @@ from sonew_compiled.optimizer._refresh import refreshed
 # A side that is longer than this keeps its axes.
 _LONGEST_SIDE = 4096
 
-# Entries of the bases that are turned together. IREE 3.13 forgets memory that the loops of a step have freed where they
-# work in much at a time.
+# The entries of the bases that are rotated together. IREE 3.13 does not reuse memory that the loops of a step have
+# freed if they use much at a time.
 _TOGETHER = 1 << 20
 
 
@@ -28,9 +28,9 @@ class ScaleBySoapState(NamedTuple):
       count: updates done, an int32 scalar.
       mu: `M`, the momentum, a tree like the parameters.
       nu: `V`, the second moments in the eigenbasis, a tree like the parameters.
-      statistics: a tree with the tuple `(L, R)` at each leaf, of shape (rows, rows) and (columns, columns); without a
-        side longer than 4096, and empty for a leaf of rank 0 or 1.
-      bases: likewise, `Q_L` and `Q_R`, orthonormal columns.
+      statistics: a tree with the tuple `(L, R)` at each leaf, of shape (rows, rows) and (columns, columns). A side
+        longer than 4096 is left out, and the tuple of a leaf of rank 0 or 1 is empty.
+      bases: likewise, `Q_L` and `Q_R`, whose columns are orthonormal.
     """
 
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
@@ -53,9 +53,9 @@ def scale_by_soap(
       V_t = \beta_2 V_{t-1} + (1 - \beta_2) (Q_L^T G_t Q_R)^2 \\
       U_t &= Q_L \left( \frac{Q_L^T M_t Q_R / (1 - \beta_1^t)}{\sqrt{V_t / (1 - \beta_2^t)} + \epsilon} \right) Q_R^T
 
-    After every `precond_interval` steps, beginning with the first, `Q_L` and `Q_R` make a step of orthogonal iteration
-    with `L` and `R`. They begin as identities, where the paper takes the eigenvectors of the first statistics: the
-    first steps are Adam's. Tensors of rank 0 and 1 follow Adam.
+    Every `precond_interval` steps, the first step included, `Q_L` and `Q_R` take a step of orthogonal iteration with
+    `L` and `R`. They start as identities, so that the first steps are Adam's; the paper starts from the eigenvectors of
+    the first statistics. Tensors of rank 0 and 1 follow Adam.
 
     Args:
       b1: decay of the momentum.
@@ -127,14 +127,14 @@ def soap(
 
 
 def _sides(x: jax.Array) -> dict[int, int]:
-    """The sides of the matrix that are rotated: the axis, 0 or 1, and its length."""
+    """The length of each axis, 0 or 1, along which the matrix is rotated."""
     if x.ndim < 2 or x.size == 0:
         return {}
     return {axis: n for axis, n in enumerate((x.size // x.shape[-1], x.shape[-1])) if n <= _LONGEST_SIDE}
 
 
 def _turned(statistics: Any, bases: Any) -> Any:
-    """All bases after a step of orthogonal iteration, some of one size together."""
+    """All bases after a step of orthogonal iteration; bases of one size are computed together."""
     tree: Any
     matrices, tree = jax.tree.flatten(statistics)
     turned: list[Any] = jax.tree.leaves(bases)
@@ -142,8 +142,8 @@ def _turned(statistics: Any, bases: Any) -> Any:
     for alike in _alike([len(matrix) for matrix in matrices]):
         stack, old = (jnp.stack([arrays[index] for index in alike]) for arrays in (matrices, turned))
         new = jax.vmap(power_step, (0, 0, None))(stack, old, ridge)
-        # No entry of a basis is that large, so this is never true. It orders the work: the next entries are turned only
-        # when it is known.
+        # No entry of a basis is that large, so this is never true. It orders the work: the next bases have to wait for
+        # the comparison.
         ridge = ridge + jnp.where(new[0, 0, 0] > 2, 1, 0)
         for position, index in enumerate(alike):
             turned[index] = new[position]
@@ -151,7 +151,7 @@ def _turned(statistics: Any, bases: Any) -> Any:
 
 
 def _alike(sizes: list[int]) -> list[list[int]]:
-    """The numbers of the matrices that are turned together: of one size, and not too many."""
+    """The indices of the matrices that are rotated together: of one size, and not too many."""
     groups = []
     for size in sorted(set(sizes)):
         alike = [index for index, each in enumerate(sizes) if each == size]

@@ -66,7 +66,7 @@ class _Options:
             raise ValueError(f"tolerance is {self.tolerance!r}; give None (the dtype's epsilon) or a number in [0, 1)")
 
     def bands_of(self, leaf: jax.Array) -> int:
-        """How many off-diagonals are kept for `leaf`."""
+        """The number of off-diagonals that are kept for `leaf`."""
         return 0 if leaf.ndim <= 1 and self.rank1 == "adam" else self.band
 
 
@@ -99,20 +99,20 @@ def scale_by_sonew(
       b2: decay of the statistics `H`.
       eps: damping, added to the diagonal.
       eps_mode: "relative": `max(eps * max_i(H[i,i] + max_k |H[i,k]|), 1e-16)` for each tensor; "absolute": `eps`.
-      grafting: whose step length the direction takes, tensor by tensor: "adam", "sgd", "momentum", "rmsprop", or
-        "none" for `s_t = 1`.
+      grafting: the optimizer whose step length the direction takes, tensor by tensor: "adam", "sgd", "momentum",
+        "rmsprop", or "none" for `s_t = 1`.
       graft_eps: added to the square root in the adam and rmsprop grafts.
-      rank1: how tensors of rank 0 and 1 move: "adam" or "sonew".
+      rank1: the rule for tensors of rank 0 and 1: "adam" or "sonew".
       flatten: "column" chains the inputs of one output of a `(in, out)` matrix (of more axes, all but the last are
         inputs); "row" follows memory.
-      tolerance: `gamma` of edge removal; by default the machine epsilon of the dtype that the
-        statistics are stored in: theirs, or that of the precision policy under which the optimizer is compiled.
+      tolerance: `gamma` of edge removal. The default is the machine epsilon of the dtype in which the statistics are
+        stored: their own, or that of the precision policy under which the optimizer is compiled.
 
     Returns:
       An optax transformation; the statistics and the momentum have the dtype of the parameters.
 
     Raises:
-      ValueError: an option is outside what it accepts.
+      ValueError: an option is out of range.
 
     Example:
       >>> import optax
@@ -181,7 +181,7 @@ def sonew(
       band, b1, b2, eps, eps_mode, grafting, graft_eps, rank1, flatten, tolerance: see `scale_by_sonew`.
 
     Raises:
-      ValueError: an option is outside what it accepts.
+      ValueError: an option is out of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -226,7 +226,7 @@ def _update_leaf(
     gained = (1 - options.b2) * g2
     H = [options.b2 * chain.view(h) + gained * chain.shift(g2, d) for d, h in enumerate(bands)]
     # The bias correction of a whole tensor is one number, and `X(c H) = X(H) / c`. Grafting ignores the scale of `u`.
-    # So no entry of `m` or `H` is corrected; only lengths, and what is compared with the entries, are.
+    # So the entries of `m` and `H` are not corrected. Only lengths are, and numbers that are compared with the entries.
     of_m, of_H = unbias(options.b1, count, dtype), unbias(options.b2, count, dtype)
     root = jnp.sqrt(of_H)
     graft_eps = options.graft_eps / root
@@ -245,11 +245,11 @@ def _update_leaf(
 
 
 def _damping(options: _Options, chain: Chain, H: list[jax.Array], unbias: jax.Array) -> jax.Array:
-    """What is added to the diagonal of statistics that have yet to be multiplied by `unbias`."""
+    """The damping of the diagonal, for statistics that are still to be multiplied by `unbias`."""
     dtype = H[0].dtype
     if options.eps_mode == "absolute":
         return (options.eps / unbias).astype(dtype)
-    # The diagonal has no sign either; said so, kernels find the largest by comparing bits.
+    # The diagonal is not negative anyway. With `abs`, kernels know that and find the largest by comparing bits.
     diagonal, *edges = [jnp.abs(band) for band in H]
     around = [jnp.maximum(off, chain.shift(off, -d)) for d, off in enumerate(edges, start=1)]
     row = diagonal + functools.reduce(jnp.maximum, around) if around else diagonal

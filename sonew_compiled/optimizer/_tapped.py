@@ -1,4 +1,4 @@
-"""A backward pass that also gives what goes into each dense layer and what comes back to it."""
+"""A backward pass that also gives each dense layer's inputs and the derivatives by its pre-activations."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Loss = Callable[[Any, Any], jax.Array]
 
 
 class LayerSignals(NamedTuple):
-    """What `tapped_backward` gives besides the loss.
+    """The signals that `tapped_backward` gives besides the loss.
 
     Attributes:
       gradients: of the loss, a tree like the parameters.
-      inputs: by the name of each layer `a`, of shape (batch, in).
-      derivatives: by the name of each layer those of the loss by its pre-activations, of shape (batch, out). Since the
-        loss is a mean, those of an example's own loss are `batch` times as large.
+      inputs: the inputs `a` of each layer by its name, of shape (batch, in).
+      derivatives: the derivatives of the loss by each layer's pre-activations, by its name, of shape (batch, out).
+        Since the loss is a mean, the derivatives of an example's own loss are `batch` times as large.
     """
 
     gradients: Any
@@ -31,18 +31,18 @@ class LayerSignals(NamedTuple):
     derivatives: dict[str, jax.Array]
 
 
-# Each loss has one function. Two backward passes in one step are then two calls of one function of the traced module,
-# and every compiler pass treats both alike.
+# The cache gives each loss one function. Two backward passes in a step are then two calls of one function of the traced
+# module, and every compiler pass treats both alike.
 @functools.lru_cache(maxsize=32)
 def tapped_backward(loss: Loss, optimizer: str) -> Callable[[Any, Any, Any], tuple[jax.Array, LayerSignals]]:
     """`backward(params, batch, cotangent) -> (loss, LayerSignals)`, with one forward and one backward pass.
 
     Args:
       loss: `loss(params, batch) -> scalar`, the mean over the batch's examples, of dense layers; hashable.
-      optimizer: its name, for the error.
+      optimizer: the optimizer's name, for the error.
 
     Raises:
-      UsageError: when it is traced, for a loss that is not of dense layers.
+      UsageError: the loss is not of dense layers; tracing `backward` raises it.
     """
 
     def layers_backward(params: Any, batch: Any, cotangent: Any) -> tuple[jax.Array, LayerSignals]:
@@ -64,7 +64,7 @@ def tapped_backward(loss: Loss, optimizer: str) -> Callable[[Any, Any, Any], tup
 
 
 def layers_of(loss: Loss, params: Any, batch: Any, optimizer: str) -> tuple[DenseLayer, ...]:
-    """The layers that `tapped_backward` names, of trees of arrays or of `jax.ShapeDtypeStruct`.
+    """The layers that `tapped_backward` names, for trees of arrays or of `jax.ShapeDtypeStruct`.
 
     Raises:
       UsageError: the loss is not of dense layers.
@@ -73,7 +73,7 @@ def layers_of(loss: Loss, params: Any, batch: Any, optimizer: str) -> tuple[Dens
 
 
 class _Taps:
-    """Evaluates a loss, its dense layers with a probe each."""
+    """Evaluates a loss with a probe in each of its dense layers."""
 
     def __init__(self, layers: Sequence[DenseLayer], probes: dict[str, jax.Array]) -> None:
         self._names = {layer.place: layer.name for layer in layers}
@@ -106,7 +106,7 @@ class _Taps:
 
 
 def _probed(eqn: JaxprEqn) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
-    """The product of an equation, of which a third argument that is not read has the output's cotangent for its own."""
+    """An equation's product with an unread third argument, whose cotangent is that of the product."""
 
     def product(a: jax.Array, w: jax.Array) -> jax.Array:
         out: jax.Array = dot_general_p.bind(a, w, **eqn.params)
@@ -132,7 +132,7 @@ def _probed(eqn: JaxprEqn) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Ar
 
 
 def _bind(eqn: JaxprEqn, operands: list[Any], origin: Any) -> list[Any]:
-    """The results of one equation, by way of a jaxpr of it alone: how to bind a primitive is JAX's own affair."""
+    """The results of one equation. JAX evaluates a jaxpr of it alone, since binding a primitive is internal to JAX."""
     variables = [(atom, value) for atom, value in zip(eqn.invars, operands, strict=True) if isinstance(atom, Var)]
     distinct = dict(variables)
     nameless = origin._replace(arg_names=None, result_paths=None)
@@ -142,7 +142,7 @@ def _bind(eqn: JaxprEqn, operands: list[Any], origin: Any) -> list[Any]:
 
 
 def _output(jaxpr: Jaxpr, place: Place) -> jax.Array:
-    """Zeros like the result of the equation at a place."""
+    """Zeros like the result of the equation at `place`."""
     for index in place[:-1]:
         jaxpr = jaxpr.eqns[index].params["jaxpr"].jaxpr
     result: Any = jaxpr.eqns[place[-1]].outvars[0].aval
