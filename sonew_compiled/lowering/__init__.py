@@ -1,4 +1,4 @@
-"""From StableHLO to one executable for each target: `lower` adapts and compiles, `targets` says for what.
+"""From StableHLO to one executable for each target: `lower` adapts and compiles, `targets` lists the targets.
 
-Nothing is imported here: a device without the compilers lists the targets.
+This file imports nothing, so that a device without the compilers can list the targets.
 """

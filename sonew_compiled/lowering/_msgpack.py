@@ -36,7 +36,7 @@ def unpack(data: bytes) -> Any:
     """The value that `data` starts with.
 
     Raises:
-      ValueError: it has a type that this does not read, or ends too early.
+      ValueError: the data has a type that this function does not read, or ends too early.
     """
     try:
         return _value(data, 0)[0]
@@ -45,7 +45,7 @@ def unpack(data: bytes) -> Any:
 
 
 def _value(data: bytes, at: int) -> tuple[Any, int]:
-    """A value, and where it ends."""
+    """The value at an offset, and the offset of its end."""
     head = data[at]
     at += 1
     if head < 0x80:

@@ -1,6 +1,6 @@
 """XLA's compiler for TPUs, in a process of its own: `python -m sonew_compiled.lowering._tpu_worker FOLDER`.
 
-`libtpu` logs to stderr, may end its process, and takes its settings from the environment, as `iree-compile` does not.
+It needs a process because `libtpu` logs to stderr, may end its process, and takes its settings from the environment.
 
 FOLDER holds `request.json`, which `lowering/tpu.py` writes, and `NAME.stablehlo` for each function: a portable artifact
 whose only public function is `@main`. The worker writes `NAME.xla`, the executable as
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
         print(f"compile {name} for {request['topology']}", file=sys.stderr, flush=True)
         compiled = _compile((folder / f"{name}.stablehlo").read_bytes(), function, sharding)
         payload, inputs, outputs = serialize_executable.serialize(compiled)
-        # The loader makes the trees anew from the manifest.
+        # The loader makes these trees again from the manifest.
         assert inputs == jax.tree.structure((tuple(range(len(function["inputs"]))), {})), inputs
         assert outputs == jax.tree.structure(tuple(range(len(function["outputs"])))), outputs
         (folder / f"{name}.xla").write_bytes(payload)

@@ -1,13 +1,13 @@
 """Branches of IREE's host code that pass one reference several times, which IREE 3.13 loses.
 
-The code that runs on the host is in IREE's `vm` dialect. A branch to a block hands buffers and fences on in
-registers of references, and takes each out of its register with the last argument that it passes it for. But the moves
-are put into another order, and one whose register is already the right one is left out: then a register that is still
-to be read is empty. A command buffer takes an empty register for a slot of its binding table ("indirect buffer
-reference slot 0 is out range"), a call says "ref is null", and for a fence that is not there nobody waits.
+The code that runs on the host is in IREE's `vm` dialect. A branch to a block passes buffers and fences in registers of
+references. The last use of a reference among the branch's arguments moves it out of its register. But IREE reorders the
+moves, and leaves out a move whose register is already the right one. A register that is still to be read is then empty.
+A command buffer takes an empty register for a slot of its binding table ("indirect buffer reference slot 0 is out
+range"), a call fails with "ref is null", and nothing waits for a fence that is missing.
 
-Here each argument after the first gets a reference of its own, by a choice between the reference and itself, in a
-register of its own:
+Here each argument after the first gets a reference of its own in another register, by a select between the reference
+and itself:
 
     vm.br ^bb1(%0, %0)        becomes        %1 = vm.select.ref %c1, %0, %0
                                              vm.br ^bb1(%0, %1)
@@ -20,19 +20,19 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-# The operations that become branches: as text has them, and as the portable artifact does.
+# The operations that become branches, in text and in a portable artifact.
 _BRANCHING = re.compile(rb"stablehlo\.(case|if|while)\b|\b(case|if|while)_v\d+\0")
 _BRANCH, _CONDITIONAL = "vm.br", "vm.cond_br"
 _REFERENCE = "!vm.ref<"
 
 
 def has_branches(stablehlo: bytes) -> bool:
-    """Whether the host code of a module, a portable artifact or text, has branches that pass tensors."""
+    """Whether the host code of a module has branches that pass tensors; the module is an artifact or text."""
     return _BRANCHING.search(stablehlo) is not None
 
 
 def part_references(host_code: bytes) -> bytes:
-    """The host code, as bytecode of IREE's MLIR, with no reference passed twice by one branch."""
+    """The host code, bytecode of IREE's MLIR, after which no branch passes a reference twice."""
     import iree.compiler.ir as ir
 
     with ir.Context():
@@ -54,7 +54,7 @@ def part_references(host_code: bytes) -> bytes:
 
 
 def _repeated(branch: Any) -> Iterator[int]:
-    """The operands that pass a reference which one before passes to the same block."""
+    """The indices of operands whose reference an earlier operand passes to the same block."""
     counts = [len(branch.operands)] if branch.name == _BRANCH else _sizes(branch)[1:]
     at = len(branch.operands) - sum(counts)
     for count in counts:
@@ -80,7 +80,7 @@ def _parted(branch: Any, value: Any) -> Any:
 
 
 def _sizes(branch: Any) -> list[int]:
-    """How many operands are the condition, and how many each block gets."""
+    """The number of operands that are the condition, and the numbers that each block gets."""
     import iree.compiler.ir as ir
 
     return list(ir.DenseI32ArrayAttr(branch.attributes["operandSegmentSizes"]))

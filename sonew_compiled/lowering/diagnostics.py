@@ -1,4 +1,4 @@
-"""How a compiler failed, in three lines for the user; its whole log goes to a file."""
+"""The error of a compiler in three lines for the user, with the whole log in a file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.scratch import is_full, no_space
 from sonew_compiled.lowering.targets import Target
 
-# The errors are cut to this many characters: the compiler prints whole function signatures.
+# Errors are cut to this many characters, because the compiler prints whole function signatures.
 _LONGEST_ERROR = 240
 
-# "failed to run translation" and the like only say that an inner error happened.
+# These errors only say that an inner error happened.
 _OUTER_ERRORS = ("failed to run translation", "failed to serialize", "failed to run pass pipeline", "failed to link")
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|RESOURCE_EXHAUSTED|Cannot allocate memory", re.IGNORECASE)
 
-# A fatal line of Google's logging, with which libtpu ends its process: severity, date, time, thread, place.
+# The fatal log line with which libtpu ends its process: severity, date, time, thread, place.
 _FATAL = re.compile(r"F\d{4} [\d:.]+ +\d+ \S+\] (.+)")
 
 
@@ -31,15 +31,15 @@ def compile_error(
     """The error of a compiler that ended without a result.
 
     Args:
-      compiler: what the message calls it.
-      process: how it was started, and what it wrote on stderr.
-      folder: where it worked.
-      target: what it compiled for.
+      compiler: its name in the message.
+      process: its command, and its output on stderr.
+      folder: its working directory.
+      target: the target that it compiled for.
       what: names the module, such as `autoencoder with tridiag-sonew`.
 
     Returns:
-      An error of three lines: what was being compiled, the first real error, what to try. The last line names a file,
-      made here, with the command and the whole log. Where the disk is full, one line says that.
+      An error of three lines: the module, the first real error, and a remedy. The last line names a file, written here,
+      with the command and the whole log. If the disk is full, the error is one line that says so.
     """
     if is_full(folder):
         return no_space(folder.parent)
@@ -56,7 +56,7 @@ def compile_error(
 
 
 def first_error(log: str, returncode: int, *, compiler: str) -> str:
-    """The first real error of a compiler's log, in one short line: the operation and the message, no signature."""
+    """The first real error of a compiler's log as one short line: the operation and the message."""
     crash = _crash(returncode, compiler)
     found = next(_error_lines(log, compiler), "")
     if not found:
@@ -76,7 +76,7 @@ def _error_lines(log: str, compiler: str) -> Iterator[str]:
 
 
 def _place(log: str, error: str) -> str:
-    """Which kernel an error is about, where its message does not say: ` (in train_step_dispatch_3_...)`."""
+    """The kernel of an error whose message does not name it: ` (in train_step_dispatch_3_...)`."""
     tail = log[log.find(error) :]
     kernel = re.search(r"sym_name = \"(\w+_dispatch_\w+)\"|on function '@(\w+_dispatch_\w+)'", tail)
     if kernel is None or "_dispatch_" in error:
@@ -85,7 +85,7 @@ def _place(log: str, error: str) -> str:
 
 
 def _shortened(message: str) -> str:
-    """One line without the attributes and types that fill it."""
+    """The message on one line, without long attributes and types."""
     message = re.sub(r"\s+", " ", message).strip()
     message = re.sub(r"<\{[^{}]{60,}\}>|\s+Try: .*", "", message)  # an operation's attributes; the compiler's own path
     message = re.sub(r"(<|\()[^<>()]{100,}(>|\))", r"\1...\2", message)
@@ -98,7 +98,7 @@ def _shortened(message: str) -> str:
 
 
 def _crash(returncode: int, compiler: str) -> str:
-    """How the compiler died of a signal; empty if it ended by itself."""
+    """The signal that ended the compiler, in words; empty if it ended by itself."""
     if returncode >= 0:
         return ""
     try:

@@ -20,7 +20,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
 
     Args:
       stablehlo: the module.
-      target: what to compile for.
+      target: the target to compile for.
       what: names the module in errors, such as `autoencoder with tridiag-sonew`.
 
     Returns:
@@ -34,18 +34,18 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         source.write_bytes(stablehlo)
         # The names are relative, because the compiler writes them into the result.
         command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
-        # The host code of a module without branches needs no change, and so the compiler is started once.
+        # The host code of a module without branches needs no change, so the compiler is started only once.
         if changed := has_branches(stablehlo):
             command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", host_code.name]
         else:
             command += ["-o", result.name]
-        # The passes have verified the module. Verifying again after each of the compiler's own passes takes a quarter
-        # of its time. It is done only after a failure, where the better message is worth the wait.
+        # The passes have verified the module. Another verification after each of the compiler's own passes takes a
+        # quarter of its time, and is done only after a failure, for the sake of a better message.
         hurried = [*command, "--verify=false"]
         if target.verified_operation:
             hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
-        # A crash is reported at once: naming the functions of the backtrace takes half a minute and is of no use to us.
-        # Its temporary files go to its own folder under a name without spaces, at which its linker splits paths.
+        # Without symbols a crash is reported at once. Naming the functions of the backtrace takes half a minute.
+        # The temporary files go to a path without spaces, because the compiler's linker splits paths at spaces.
         environment = os.environ | {"TMPDIR": ".", "LLVM_DISABLE_SYMBOLIZATION": "1"}
         try:
             process = run_to_end(hurried, folder=scratch, environment=environment)
@@ -70,7 +70,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
 
 
 def _is_verified(folder: Path, operation: str) -> bool:
-    """Whether IREE's verifier accepts the code in the folder that has the operation."""
+    """Whether IREE's verifier accepts the code in the folder that contains the operation."""
     import iree.compiler.ir as ir
 
     with ir.Context():

@@ -1,4 +1,4 @@
-"""What a target cannot compute, found by trying, and refused before minutes go into compiling."""
+"""The limits of targets, found by trying; a module beyond them is refused before minutes of compiling."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from jaxlib.mlir import ir
 
 from sonew_compiled.lowering.targets import Target
 
-# The compiler takes 64 bits for 32 everywhere, so that the executable's arguments are not those of the manifest.
+# IREE turns 64-bit floats into 32-bit ones everywhere, so that the executable's arguments would contradict the
+# manifest.
 _NOWHERE = frozenset({"f64"})
 
-# What JAX's calls into Python have in their names.
+# JAX's calls into Python have this in their names.
 _CALLBACK = "python"
 
-# What a dtype is called in NumPy and JAX.
+# The names of dtypes in NumPy and JAX.
 _DTYPES = {"bf16": "bfloat16", "f16": "float16", "f64": "float64"}
 
 
 def why_not_computed(module: ir.Module, target: Target) -> str:
-    """Why the target cannot compute the module, in a few words; empty if nothing speaks against it."""
+    """The reason why the target cannot compute the module, in a few words; empty if none is known."""
     lacking = _NOWHERE.union(target.lacks)
     for operation in _operations(module):
         if operation.name == "stablehlo.custom_call":
@@ -30,7 +31,7 @@ def why_not_computed(module: ir.Module, target: Target) -> str:
                 )
             return (
                 f"it has no {callee}, which only XLA can call; write it with products and loops, or with "
-                "QR, Cholesky, LU, eigh, SVD, FFTs and what is made of them"
+                "QR, Cholesky, LU, eigh, SVD, FFTs and functions of them"
             )
         if operation.name == "stablehlo.rng":
             return "it has no jax.lax.rng_uniform, whose numbers nothing defines; draw them with jax.random"

@@ -19,11 +19,11 @@ def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
 
     Args:
       stablehlo: the portable artifact that every target shares.
-      target: what it shall be compiled for.
+      target: the target to compile for.
       what: names the module in errors, such as `autoencoder with tridiag-sonew`.
 
     Raises:
-      UsageError: the target cannot compute it; the message says which can.
+      UsageError: the target cannot compute it; the message names one that can.
     """
     adapted, reason = _adapted(stablehlo, target)
     if not reason:
@@ -36,12 +36,12 @@ def adapt(stablehlo: bytes, target: Target, *, what: str) -> bytes:
 
 
 def lower(stablehlo: bytes, target: Target, *, shared: bytes, what: str) -> tuple[bytes, TargetSpec]:
-    """Compiles what `adapt` made, and says what the executable is.
+    """Compiles an adapted module, and describes the executable for the manifest.
 
     Args:
-      stablehlo: the module for the target.
-      target: what to compile it for.
-      shared: the module that `adapt` made it of.
+      stablehlo: the module after `adapt`.
+      target: the target to compile for.
+      shared: the module before `adapt`.
       what: names the module in errors.
 
     Raises:
@@ -79,7 +79,7 @@ def function_specs(module: ir.Module) -> dict[str, FunctionSpec]:
 
 
 def _adapted(stablehlo: bytes, target: Target) -> tuple[bytes, str]:
-    """The module for the target, and why the target cannot compute it."""
+    """The module for the target, and the reason why the target cannot compute it; empty if it can."""
     module = passes.from_portable_artifact(stablehlo)
     if target.passes:
         passes.run_pipeline(module, [passes.parse_pass(each) for each in target.passes])
@@ -88,7 +88,7 @@ def _adapted(stablehlo: bytes, target: Target) -> tuple[bytes, str]:
 
 
 def _stored_as(shared: bytes, adapted: bytes) -> dict[str, str]:
-    """Which dtypes of arguments and results the target's passes have replaced, and by what."""
+    """The dtypes of arguments and results that the target's passes have replaced, each with its replacement."""
     if shared == adapted:
         return {}
     before, after = (passes.signatures(passes.from_bytes(each)) for each in (shared, adapted))

@@ -1,4 +1,4 @@
-"""Processes that end with us."""
+"""Child processes that end together with their parent."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def run_to_end(
     folder: Path | None = None,
     output: IO[bytes] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Runs a command; an exception meanwhile, such as Ctrl-C, ends it and all that it has started.
+    """Runs a command; an exception meanwhile, such as Ctrl-C, ends it and all processes that it has started.
 
-    `subprocess.run` goes on without having waited for what it killed on Ctrl-C.
+    `subprocess.run` would not wait for the processes that it kills on Ctrl-C.
 
     Args:
-      command: what to run.
+      command: the command and its arguments.
       environment: its environment variables.
       folder: its working directory, by default this process's.
-      output: where its stdout and stderr go, by default the result's.
+      output: the file for its stdout and stderr; by default both are in the result.
 
     Raises:
       OSError: it cannot be started.

@@ -1,4 +1,4 @@
-"""What is known of a GPU's kernels before they run: their registers, as its assembler gives them out."""
+"""The registers of a GPU's kernels, as its assembler reports them without a GPU."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PTXAS_KERNEL = re.compile(
 def kernel_figures(executable: bytes) -> tuple[KernelSpec, ...]:
     """The figures of every kernel of a `.vmfb` for CUDA or ROCm.
 
-    Empty for other devices, and for CUDA where there is no assembler here or it does not know the GPU.
+    It is empty for other devices, and for CUDA if no assembler is installed or it does not know the GPU.
 
     Raises:
       SonewError: the assembler refuses the code.
@@ -46,10 +46,10 @@ def amd_kernels(code: Code) -> tuple[KernelSpec, ...]:
 
 
 def assemble(code: Code, ptxas: str) -> tuple[KernelSpec, ...] | None:
-    """Assembles `ptx` for the GPU that it names and reads what the assembler says of its kernels.
+    """Assembles `ptx` for the GPU that it names, and reads the assembler's figures of its kernels.
 
     Returns:
-      The kernels in the code's order; None where this release of CUDA does not know the GPU.
+      The kernels in the code's order; None if this release of CUDA does not know the GPU.
 
     Raises:
       SonewError: the assembler refuses the code, with its first error.

@@ -1,4 +1,4 @@
-"""Folders that a compiler works in: named where there is no space, and removed whatever ended their owner."""
+"""The folders in which compilers work, which are removed however their owner ends."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sonew_compiled.errors import SonewError
 
 _PREFIX = "sonew-"
 _LOCK = ".owner"
-# With less than this left, a compiler's complaint is about the disk, whatever it says.
+# If less than this is left, a compiler's error is taken to be about the disk, whatever it says.
 _FULL = 1 << 20
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder in `$TMPDIR`, removed at the end. Those that killed processes have left are removed first.
+    """A folder in `$TMPDIR`, removed at the end. Folders that killed processes have left are removed first.
 
     Raises:
-      SonewError: it cannot be made, or what is in it fills the disk.
+      SonewError: the folder cannot be made, or the disk is full.
     """
     try:
         parent = Path(tempfile.gettempdir())
@@ -55,12 +55,12 @@ def no_space(folder: Path, error: OSError | None = None) -> SonewError:
 
 
 def is_full(folder: Path) -> bool:
-    """Whether the disk of the folder has no space left to speak of."""
+    """Whether the disk of the folder has almost no space left."""
     return shutil.disk_usage(folder).free < _FULL
 
 
 def _locked(folder: Path) -> int | None:
-    """Holds a lock in the folder, which the system drops however the process ends; None where there are none."""
+    """Locks the folder until the process ends in any way; None if the file system has no locks."""
     if sys.platform == "win32":
         return None
     import fcntl

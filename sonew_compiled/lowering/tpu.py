@@ -17,7 +17,7 @@ from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.lowering.targets import Target
 from sonew_compiled.runtime.manifest import TpuFunctionSpec
 
-# The machine has no TPU, and libtpu is not to look for one, nor for the service that describes Google's machines.
+# The machine has no TPU. libtpu must not look for one, nor for the service that describes Google's machines.
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_COMPILATION_CACHE": "0",
@@ -28,7 +28,7 @@ _ENVIRONMENT = {
     "TPU_WORKER_HOSTNAMES": "localhost",
 }
 
-# The earliest date that a zip archive can say: the same input gives the same bytes.
+# The earliest date of a zip archive, so that the same input gives the same bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -37,7 +37,7 @@ def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tu
 
     Args:
       stablehlo: the module, a portable artifact; arguments that `wire-donation` gave up are donated to XLA.
-      target: what to compile for, one of those of `libtpu`.
+      target: the target to compile for, one of those of `libtpu`.
       what: names the module in errors, such as `autoencoder with tridiag-sonew`.
 
     Returns:
@@ -59,7 +59,7 @@ def lower_tpu(stablehlo: bytes, target: Target, *, what: str) -> tuple[bytes, tu
 
 
 def _write_request(folder: Path, stablehlo: bytes, target: Target) -> list[str]:
-    """Writes what the worker reads, and gives the names of the exports."""
+    """Writes the worker's input files, and returns the names of the exports."""
     functions = {}
     signatures = passes.signatures(passes.from_portable_artifact(stablehlo))
     for name, signature in signatures.items():

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from sonew_compiled.lowering.vmfb import Code, elf_segments, read_code, spirv_instructions
 
-# With the prefix EVEX, in the map 0F38, by a prefix of the instruction's own (F3 or F2), the width W0, and an opcode.
-# Registers are in the other bits. Twenty-five bits are fixed, as other code has them once in thirty million places.
+# An instruction has the prefix EVEX, the map 0F38, its own prefix (F3 or F2), the width W0 and an opcode; the other
+# bits are registers. So twenty-five bits are fixed, which other code matches by chance once in thirty million places.
 _EVEX = re.compile(rb"\x62(?=...[\x52\x72])", re.DOTALL)
 _X86_64 = {(0x06, 0x52): "vdpbf16ps", (0x06, 0x72): "vcvtneps2bf16", (0x07, 0x72): "vcvtne2ps2bf16"}
 
-# Of the 32 bits of an instruction those that are not registers, and what they are.
+# For each instruction of 32 bits, the mask of the bits that are no registers, and their value.
 _AARCH64 = {
     "bfmmla": (0xFFE0FC00, 0x6E40EC00),
     "bfdot": (0xBFE0FC00, 0x2E40FC00),
@@ -22,7 +22,7 @@ _AARCH64 = {
     "bfcvtn": (0xBFFFFC00, 0x0EA16800),
 }
 
-# The same of the first 32 of AMD's, whose operations of 16-bit numbers are these.
+# Likewise for the first 32 bits of AMD's instructions, whose operations on 16-bit numbers are these.
 _AMD_OPERATIONS = {
     "v_mfma": (0xFF800000, 0xD3800000, {*range(0x48, 0x4E), 0x5F, *range(0x60, 0x68)}),
     "v_wmma": (0xFF800000, 0xCC000000, {*range(0x40, 0x44)}),
@@ -36,13 +36,13 @@ _PF_X = 1
 
 
 def count_units(executable: bytes) -> Mapping[str, int]:
-    """How often each instruction that multiplies or rounds 16-bit numbers in units for them stands in the code.
+    """The count of each instruction in the code that multiplies or rounds 16-bit numbers in units for them.
 
     Args:
       executable: a `.vmfb`.
 
     Returns:
-      By the name that the manual of the processor or the language has. What does not occur is left out.
+      The counts by the instruction's name in the manual of the processor or language, without those that are zero.
 
     Raises:
       ValueError: it is not an IREE executable.
@@ -96,7 +96,7 @@ def _words(code: Code) -> Iterator[int]:
 
 
 def _code_segments(elf: bytes) -> Iterator[bytes]:
-    """What is loaded from an ELF file of 64 bits to be executed."""
+    """The segments of a 64-bit ELF file that are loaded as code."""
     return (elf[each.start : each.end] for each in elf_segments(elf) if each.flags & _PF_X)
 
 

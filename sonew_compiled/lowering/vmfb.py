@@ -1,4 +1,4 @@
-"""What is inside an IREE executable: the code for each device, read back from the bytes of a `.vmfb`."""
+"""The code for each device inside an IREE executable, read back from the bytes of a `.vmfb`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NT_AMDGPU_METADATA = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Code:
-    """The code of one kind of device, or of one dispatch where the format has a file for each.
+    """The code for one kind of device, or of one dispatch if the format has a file for each.
 
     Attributes:
       kind: `elf` (a processor's), `bytecode` (IREE's own), `ptx`, `hsaco` (AMD's ELF), `spirv` or `msl`.
-      architecture: what it runs on: `x86_64`, `aarch64`, `riscv64`, `sm_80`, `gfx942`; empty where any will do.
-      kernels: the names of its entry points; empty where the format does not have them.
+      architecture: the device that it needs: `x86_64`, `aarch64`, `riscv64`, `sm_80`, `gfx942`; empty if any will do.
+      kernels: the names of its entry points; empty if the format does not give them.
       content: the code itself, without IREE's wrapping.
     """
 
@@ -46,7 +46,7 @@ def read_code(vmfb: bytes) -> tuple[Code, ...]:
       ValueError: it is not an IREE executable.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(vmfb)) as archive:  # the format can be read as a zip file
+        with zipfile.ZipFile(io.BytesIO(vmfb)) as archive:  # a `.vmfb` is also a zip file
             members = [archive.read(name) for name in archive.namelist() if name.endswith((".so", ".fb"))]
     except zipfile.BadZipFile as error:
         raise ValueError(f"not an IREE executable: {error}") from None
@@ -66,7 +66,7 @@ def _code(member: bytes) -> Code | None:
         entries = tuple(re.findall(r"^\.visible \.entry (\w+)\(", text, re.MULTILINE))
         return Code(kind="ptx", architecture=target[1] if target else "", kernels=entries, content=text.encode())
     if kind == b"HIP1":
-        # The ELF is a string of a flat buffer, which has its length in front.
+        # The ELF is a string of a flat buffer; its length comes before it.
         start = member.index(b"\x7fELF")
         elf = member[start : start + struct.unpack_from("<I", member, start - 4)[0]]
         names = tuple(kernel[".name"] for kernel in amd_metadata(elf).get("amdhsa.kernels", []))
@@ -84,13 +84,13 @@ def _code(member: bytes) -> Code | None:
 
 
 def elf_machine(elf: bytes) -> str:
-    """The instruction set of an ELF file, as `platform.machine()` names it; its number where it is not known."""
+    """The instruction set of an ELF file, as `platform.machine()` names it; its number if it is not known."""
     number = struct.unpack_from("<H", elf, 18)[0]
     return _ELF_MACHINES.get(number, str(number))
 
 
 def _amd_model(elf: bytes) -> str:
-    """The model that a `hsaco` is for, such as `gfx942`; its number where no target is for it."""
+    """The model that a `hsaco` is for, such as `gfx942`; its number if no target is for it."""
     number = struct.unpack_from("<I", elf, 48)[0] & 0xFF  # EF_AMDGPU_MACH of the header's e_flags
     targets = map(resolve_target, target_names())
     return next((each.model for each in targets if each.code_model == number), hex(number))
@@ -111,7 +111,7 @@ def _spirv_entries(content: bytes) -> tuple[str, ...]:
 
 
 def spirv_instructions(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Where each instruction of a SPIR-V module begins, its opcode, and its length, both in words of 32 bits."""
+    """The start, opcode and length of each instruction of a SPIR-V module; start and length in 32-bit words."""
     words = struct.unpack(f"<{len(content) // 4}I", content)
     at = _SPIRV_HEADER
     while at < len(words):
@@ -127,8 +127,8 @@ class Segment:
     Attributes:
       kind: `p_type` of its header.
       flags: `p_flags`.
-      start: where it begins in the file, in bytes.
-      end: where it ends.
+      start: its first byte in the file.
+      end: the byte after its last.
     """
 
     kind: int
@@ -147,7 +147,7 @@ def elf_segments(elf: bytes) -> Iterator[Segment]:
 
 
 def amd_metadata(elf: bytes) -> dict[str, Any]:
-    """What the note `NT_AMDGPU_METADATA` of a `hsaco` says; empty where there is none."""
+    """The contents of the note `NT_AMDGPU_METADATA` of a `hsaco`; empty if it has no such note."""
     for segment in elf_segments(elf):
         if segment.kind != _PT_NOTE:
             continue

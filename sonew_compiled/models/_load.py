@@ -35,7 +35,7 @@ def load_model(name: str) -> Model:
         raise UsageError(
             f"unknown model {name!r}; give {', '.join(_BUILT_IN)}, or package.module:attribute of a Model of yours"
         )
-    # Stays there: a model may import its neighbours when it is traced.
+    # The entry is not removed, since a model may import its neighbours when it is traced.
     sys.path.insert(0, str(Path.cwd()))
     with user_code(name):
         try:
@@ -55,7 +55,7 @@ def load_model(name: str) -> Model:
 
 @contextmanager
 def user_code(name: str) -> Iterator[None]:
-    """Turns what the code of a user's model raises into one line with the place; other errors stay as they are."""
+    """Turns exceptions from the code of a user's model into one line with the place; other errors stay as they are."""
     try:
         yield
     except SonewError:
@@ -70,7 +70,7 @@ def user_code(name: str) -> Iterator[None]:
 
 
 def _place(error: Exception, package: str) -> str:
-    """The file and the line of the package that the error came from, empty if it came from elsewhere."""
+    """The file and the line in the package where the error arose; empty if it arose elsewhere."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     roots = [Path(root) for root in spec.submodule_search_locations or [spec.origin or ""]]

@@ -1,4 +1,4 @@
-"""Deep autoencoders of MNIST: that of the paper's benchmark, and a shallow one that compiles in less time."""
+"""Autoencoders of MNIST: the deep one of the paper's benchmark, and a shallow one that compiles in less time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import optax
 from sonew_compiled.models._model import Model
 
 WIDTHS = (784, 1000, 500, 250, 30, 250, 500, 1000, 784)
-"""The paper's: 2,837,314 parameters."""
+"""The widths of the paper's autoencoder, which has 2,837,314 parameters."""
 
 SMALL_WIDTHS = (784, 1000, 30, 1000, 784)
-"""1,630,814 parameters."""
+"""The widths of the shallow autoencoder, which has 1,630,814 parameters."""
 
 Params = dict[str, dict[str, jax.Array]]
 Batch = dict[str, jax.Array]
 
 
 def _of_widths(widths: tuple[int, ...]) -> Model:
-    """The autoencoder with layers between these widths, the code in their middle."""
+    """The autoencoder with a layer between each two widths; the middle width is that of the code."""
 
     def init(key: jax.Array) -> Params:
-        """Glorot-uniform float32 kernels of shape (in, out) and zero biases of shape (out,), a layer each."""
+        """For each layer, a Glorot-uniform kernel of shape (in, out) and a zero bias of shape (out,), in float32."""
         glorot = jax.nn.initializers.glorot_uniform()
         keys = jax.random.split(key, len(widths) - 1)
         return {
@@ -31,7 +31,7 @@ def _of_widths(widths: tuple[int, ...]) -> Model:
         }
 
     def logits(params: Params, image: jax.Array) -> jax.Array:
-        """Reconstruction before the sigmoid, (batch, 784): tanh after every layer but the code and the output."""
+        """The reconstruction before the sigmoid, (batch, 784); tanh follows every layer but the code and the output."""
         x = image
         linear = (len(widths) // 2 - 1, len(widths) - 2)
         for i in range(len(widths) - 1):
@@ -41,7 +41,7 @@ def _of_widths(widths: tuple[int, ...]) -> Model:
         return x
 
     def loss(params: Params, batch: Batch) -> jax.Array:
-        """Sigmoid cross-entropy against the pixels in [0, 1], summed over 784 pixels, mean over examples; in nats."""
+        """The sigmoid cross-entropy against pixels in [0, 1], summed over 784 pixels, in nats; a mean over examples."""
         image = batch["image"]
         return jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(logits(params, image), image), axis=-1))
 

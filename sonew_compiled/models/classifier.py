@@ -19,7 +19,7 @@ Batch = dict[str, jax.Array]
 
 
 def init(key: jax.Array) -> Params:
-    """He-normal float32 kernels, of shape (3, 3, in, out) and (in, out), and zero biases of shape (out,)."""
+    """He-normal kernels of shape (3, 3, in, out) and (in, out), and zero biases of shape (out,), in float32."""
     he = jax.nn.initializers.he_normal()
     side = SIDE // 2 ** (len(CHANNELS) - 1)
     shapes: dict[str, tuple[int, ...]] = {
@@ -33,7 +33,7 @@ def init(key: jax.Array) -> Params:
 
 
 def logits(params: Params, image: jax.Array) -> jax.Array:
-    """Scores before the softmax, (batch, 10): two convolutions of stride 2 with ReLU, then a dense layer."""
+    """The scores before the softmax, (batch, 10), of two convolutions of stride 2 with ReLU and a dense layer."""
     x = image
     for i in range(len(CHANNELS) - 1):
         layer = params[f"conv{i}"]
@@ -46,7 +46,7 @@ def logits(params: Params, image: jax.Array) -> jax.Array:
 
 
 def loss(params: Params, batch: Batch) -> jax.Array:
-    """Softmax cross-entropy against the labels, mean over examples; in nats."""
+    """The softmax cross-entropy against the labels, in nats; a mean over examples."""
     scores = logits(params, batch["image"])
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
 

@@ -1,7 +1,7 @@
-"""What the project knows of each optimizer, and the settings that ship. A device's command line loads it: no JAX here.
+"""The record of each optimizer, with the settings that ship. A device's command line loads it, so JAX must not.
 
-The settings were found on the autoencoder, full MNIST, batch 1000, by `tools/sweep.py` and, most, by `sonew tune` for
-20 epochs: `docs/lab-notes.md` says how, and the runs are in `docs/results/`.
+Most settings were found by `sonew tune` in runs of 20 epochs, the others by `tools/sweep.py`, on the autoencoder, full
+MNIST and batch 1000. `docs/lab-notes.md` says how, and the runs are in `docs/results/`.
 """
 
 from sonew_compiled.presets._choose import DEFAULT_OPTIMIZER as DEFAULT_OPTIMIZER
@@ -17,4 +17,4 @@ from sonew_compiled.presets._record import Hyperparameter as Hyperparameter
 from sonew_compiled.presets._record import OptimizerRecord as OptimizerRecord
 
 PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
-"""The names of the precision policies; `sonew_compiled.passes` has what each means."""
+"""The names of the precision policies, which `sonew_compiled.passes` defines."""

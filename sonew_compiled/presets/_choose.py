@@ -1,4 +1,4 @@
-"""From an optimizer's name and what a user asks for to its settings."""
+"""The settings of an optimizer, from its name and the options of a user."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ DEFAULT_OPTIMIZER = "tridiag-sonew"
 SETTINGS = tuple(dict.fromkeys(setting.name for record in RECORDS.values() for setting in record.settings))
 """The names of all settings that some optimizer takes."""
 
-# More optimizers than this are not proposed in place of one that does not take a setting.
+# If an optimizer does not take a setting, the error names others that do, unless these are more than so many.
 _MOST_OTHERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    """An optimizer by name, with everything that is compiled in and the learning rate that goes with it.
+    """An optimizer by name, with all settings that are compiled in, and its learning rate.
 
     Attributes:
       name: one of `OPTIMIZERS`.
-      learning_rate: the peak of the schedule; a runtime input, so this is only the default.
-      values: the settings that its record names, by name; those left out are the ones that ship.
+      learning_rate: the peak of the schedule; only a default, since the rate is a runtime input.
+      values: the settings of its record, by name; a setting that is left out has the value that ships.
 
     Raises:
       UsageError: no such optimizer, a setting that it does not have, or a value out of range.
@@ -59,7 +59,7 @@ class OptimizerSettings:
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> OptimizerSettings:
-        """The inverse of `to_json`; a setting that is None is one that the optimizer does not have."""
+        """The inverse of `to_json`; settings that are None, which the optimizer does not have, are ignored."""
         values = {key: value for key, value in described.items() if value is not None}
         return cls(name=values.pop("name"), learning_rate=values.pop("learning_rate"), values=values)
 
@@ -76,27 +76,27 @@ def record_of(name: str) -> OptimizerRecord:
 
 
 def settings_of(name: str) -> tuple[str, ...]:
-    """The settings that can be chosen for an optimizer: the band of diag-sonew and tridiag-sonew cannot."""
+    """The settings that a user can choose for an optimizer; the band of diag-sonew and tridiag-sonew is fixed."""
     return tuple(setting.name for setting in record_of(name).settings)
 
 
 def runtime_settings_of(name: str) -> tuple[str, ...]:
-    """Of `settings_of`, those that a compiled step can take at run time."""
+    """The settings of `settings_of` that a compiled step can take at run time."""
     return tuple(setting.name for setting in record_of(name).settings if setting.at_run_time)
 
 
 def optimizer_settings(
     name: str = DEFAULT_OPTIMIZER, *, precision: str = "f32", **settings: float | None
 ) -> OptimizerSettings:
-    """The preset of `name` under a precision policy, with what is given put in its place.
+    """The preset of `name` under a precision policy, with the given settings in place of its own.
 
     Args:
       name: one of `OPTIMIZERS`.
-      precision: one of `PRECISIONS`; some optimizers have another learning rate for it.
-      settings: of the optimizer, as docs/optimizers.md lists them; None for what ships.
+      precision: one of `PRECISIONS`; some optimizers have other learning rates for some policies.
+      settings: of the optimizer, as docs/optimizers.md lists them; None stands for the value that ships.
 
     Raises:
-      UsageError: no such optimizer, a setting that the optimizer does not take, or a number out of range.
+      UsageError: there is no such optimizer, it does not take a setting, or a number is out of range.
     """
     given = {key: value for key, value in settings.items() if value is not None}
     return OptimizerSettings(name=name, learning_rate=record_of(name).rate_under(precision), values=given)

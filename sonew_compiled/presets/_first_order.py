@@ -75,7 +75,7 @@ RECORDS = (
         name="schedule-free-adamw",
         factory="sonew_compiled.optimizer:schedule_free_adamw",
         learning_rate=6.7e-4,
-        # With a momentum of 0 nothing is averaged.
+        # With `b1` 0 nothing would be averaged.
         settings=(b1(0.9, is_positive=True), b2(0.99), eps(1e-6), weight_decay(0.0)),
         paper="Defazio et al. 2024, arXiv 2405.15682",
         state="2",

@@ -1,4 +1,4 @@
-"""The records of optimizers that keep a matrix for each side of a tensor, or one of all parameters."""
+"""The records of optimizers that keep a matrix for each side of a tensor, or one for all parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECORDS = (
         settings=(b1(0.95), b2(0.99), eps(1e-6)),
         paper="Jordan et al. 2024; arXiv 2502.16982 for the lengths",
         state="1, or 2",
-        limits="matrices; other ranks follow Adam, whose `b2` and `eps` these are",
+        limits="matrices; other ranks follow Adam, with `b2` and `eps`",
     ),
     OptimizerRecord(
         name="soap",
@@ -61,7 +61,7 @@ RECORDS = (
         name="ons",
         factory="sonew_compiled.optimizer:ons",
         learning_rate=6.2,
-        # Its first state is made of it.
+        # `init` makes the state from `eps`.
         settings=(eps(1.0, at_run_time=False),),
         needs_float32_state=True,
         paper="Hazan et al. 2007",

@@ -1,4 +1,4 @@
-"""The records of optimizers that look into the model: they differentiate its loss themselves."""
+"""The records of optimizers that look into the model, whose loss they differentiate themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORDS = (
         name="kbfgs",
         factory="sonew_compiled.optimizer:kbfgs",
         learning_rate=0.48,
-        # The root of its damping is a bound of curvatures, relative to 1.
+        # The square root of the damping bounds curvatures, relative to 1.
         settings=(b1(0.967), b2(0.83), eps(0.58, below=1.0, example="0.3")),
         needs_loss=True,
         needs_layers=True,
@@ -54,16 +54,16 @@ RECORDS = (
                 name="local_steps",
                 kind=int,
                 default=10,
-                help="Steps that a layer makes on its local loss in a step.",
+                help="Local steps of a layer in each step.",
                 least=1,
                 most=100,
-                accepted="a whole number from 1 to 100, each of which is compiled",
+                accepted="a whole number from 1 to 100; each step is compiled",
             ),
             Hyperparameter(
                 name="activation_rate",
                 kind=float,
                 default=1e-2,
-                help="Distance of the local losses' targets, in steps along the pre-activations' gradient.",
+                help="Step along the gradient of the pre-activations to the targets of the local losses.",
                 least=math.nextafter(0.0, 1.0),
                 most=sys.float_info.max,
                 accepted="a positive number, such as 1e-2",

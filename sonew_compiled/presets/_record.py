@@ -1,4 +1,4 @@
-"""What the project knows of an optimizer: a record, from which options, checks, searches and documents are made."""
+"""The record of an optimizer, from which its options, checks, searches and documents are made."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Hyperparameter(Setting):
 
     Attributes:
       default: the value that ships.
-      at_run_time: whether a compiled step can take it as an input, if it is traced so; `sonew tune` searches these.
-      search: how far from the shipped value the search goes: up and down by this factor.
-      from_one: whether the factor is of the distance from 1, by which 0.9 and 0.99 are as far apart as 0.99 and 0.999.
+      at_run_time: whether a step can be compiled to take it as an input; `sonew tune` searches these settings.
+      search: the factor by which the search goes up and down from the shipped value.
+      from_one: whether the factor scales the distance from 1, so that 0.9 and 0.99 are as far apart as 0.99 and 0.999.
     """
 
     default: float
@@ -28,25 +28,25 @@ class Hyperparameter(Setting):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerRecord:
-    """An optimizer by name.
+    """An optimizer: its factory, its settings and its needs.
 
     Attributes:
-      name: on the command line.
+      name: its name on the command line.
       factory: `module:function` of the function that makes it. It is called with the learning rate, with each setting
-        by name, and with what the optimizer needs: `loss=`, `batch=`. It is imported only when it is called, so that a
+        by name and, if the optimizer needs them, with `loss=` and `batch=`. It is imported only for the call, so that a
         device's command line never loads JAX.
       learning_rate: the peak of the schedule that ships.
-      rates: peaks for the precision policies that need another.
-      settings: what a user can choose.
-      fixed: arguments of the factory that a user cannot choose, and that the manifest has beside the settings.
+      rates: other peaks, by precision policy.
+      settings: the settings that a user can choose.
+      fixed: arguments of the factory that a user cannot choose; the manifest lists them beside the settings.
       needs_loss: whether it differentiates the model's loss itself.
-      needs_layers: whether it looks for the dense layers in that loss, for batches of some shape.
+      needs_layers: whether it looks for the dense layers in that loss, and so needs the shapes of a batch.
       needs_float32_state: whether its state cannot be kept in 16 bits.
-      grafted: whether a tensor's direction is rescaled by its norm, which is known only once the whole tensor was read:
-        the update then reads its state twice.
+      grafted: whether a tensor's direction is rescaled by its norm. The norm is known only after the whole tensor has
+        been read, so the update reads the state twice.
       paper: the citation.
-      state: what it keeps, in numbers a parameter.
-      limits: what it cannot do.
+      state: the size of its state, in numbers for each parameter.
+      limits: the models for which it works.
     """
 
     name: str
@@ -64,12 +64,12 @@ class OptimizerRecord:
     limits: str = ""
 
     def setting(self, name: str) -> Hyperparameter | None:
-        """The setting of that name, None if a user cannot choose it here."""
+        """The setting of that name; None if a user cannot choose it for this optimizer."""
         return next((setting for setting in self.settings if setting.name == name), None)
 
     @property
     def values(self) -> dict[str, float]:
-        """What the factory is given: the shipped settings and what is fixed."""
+        """The arguments of the factory: the shipped settings and the fixed arguments."""
         return {**{setting.name: setting.default for setting in self.settings}, **self.fixed}
 
     def rate_under(self, precision: str) -> float:

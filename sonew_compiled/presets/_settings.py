@@ -1,4 +1,4 @@
-"""Settings that several optimizers have: one declaration each, called with the value that an optimizer ships with."""
+"""Settings that several optimizers share; each function takes the value that an optimizer ships with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from sonew_compiled.presets._record import Hyperparameter
 
-# In float32, larger ones are 1.
+# A larger decay is 1 in float32.
 _LARGEST_DECAY = 1 - 2**-24
 _LEAST_POSITIVE = math.nextafter(0.0, 1.0)
 _LARGEST = sys.float_info.max
@@ -47,7 +47,7 @@ def b2(default: float) -> Hyperparameter:
 
 
 def eps(default: float, *, below: float = math.inf, example: str = "1e-7", at_run_time: bool = True) -> Hyperparameter:
-    """Damping: docs/optimizers.md says in which units each optimizer takes it."""
+    """Damping; docs/optimizers.md gives its units for each optimizer."""
     bound = "" if below == math.inf else f" below {below}"
     return Hyperparameter(
         name="eps",
@@ -76,7 +76,7 @@ def precond_interval(default: int) -> Hyperparameter:
 
 
 def block_size(default: int) -> Hyperparameter:
-    """The largest side of a block that has a preconditioner of its own."""
+    """The largest side of a block with a preconditioner of its own."""
     return Hyperparameter(
         name="block_size",
         kind=int,

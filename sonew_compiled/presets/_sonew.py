@@ -10,11 +10,11 @@ from sonew_compiled.presets._settings import b1, b2, eps
 _FACTORY = "sonew_compiled.optimizer:sonew"
 _PAPER = "SONew, 2023, arXiv 2311.10085"
 
-# `diag-sonew` and `band-sonew` have what was found for `tridiag-sonew`.
+# `diag-sonew` and `band-sonew` ship with the rate that was found for `tridiag-sonew`.
 _RATE = 7e-3
 _SETTINGS = (b1(0.9), b2(0.95), eps(1e-6))
-# Parameters rounded to nearest in bfloat16 lose the steps at the end of a schedule, for which larger ones before make
-# up (docs/precision.md).
+# Parameters that are rounded to nearest in bfloat16 lose the small steps at the end of a schedule. Larger steps before
+# make up for them (docs/precision.md).
 _RATES = MappingProxyType({"bf16": 1.3e-2})
 
 RECORDS = (

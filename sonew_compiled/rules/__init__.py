@@ -1,8 +1,8 @@
-"""How a traced program is written in StableHLO where JAX's own way is for XLA alone.
+"""Lowering rules for the JAX primitives whose own lowering only XLA can compile.
 
 JAX lowers some of its primitives for processors to calls of LAPACK, or to forms that IREE gets wrong. `RULES` replaces
-these for our trace alone: each is a JAX function of products, elementwise arithmetic and loops that computes the same.
-Derivatives and `vmap` are JAX's, which come before.
+these lowerings in our trace only. Each rule is a JAX function of products, elementwise arithmetic and loops that
+computes the same. JAX applies derivatives and `vmap` before lowering, so these stay JAX's own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def lowering_parameters() -> mlir.LoweringParameters:
-    """What `jax.stages.Traced.lower` takes as `_private_parameters` to lower by our rules."""
-    # JAX means a tuple of any length, and annotates one of length 1.
+    """The `_private_parameters` with which `jax.stages.Traced.lower` applies our rules."""
+    # JAX annotates a tuple of length 1 and takes one of any length.
     rules: Any = tuple((rule.primitive, rule.lowering) for rule in RULES)
     return mlir.LoweringParameters(override_lowering_rules=rules)

@@ -1,6 +1,6 @@
-"""The approximately largest or smallest elements, exactly: as JAX finds them on processors.
+"""`jax.lax.approx_max_k` and `approx_min_k`, computed exactly, as JAX does on processors.
 
-JAX makes a call of it that only XLA knows, and gives the module a second public function.
+JAX's own lowering is a call that only XLA knows, and adds a second public function to the module.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def approx_top_k(
     """The largest or smallest elements along an axis and their indices, in order, the first of equal ones first.
 
     Args:
-      operand: floats.
+      operand: an array of floats.
       reduction_dimension: the axis.
-      is_max_k: whether the largest are asked for.
-      others: what else the primitive takes; how many elements it gives depends on all of it.
+      is_max_k: whether to find the largest.
+      others: the primitive's other parameters; the number of elements depends on all of them.
     """
     dim = reduction_dimension % operand.ndim
     bound = functools.partial(approx_top_k_p.bind, reduction_dimension=dim, is_max_k=is_max_k, **others)

@@ -1,7 +1,7 @@
-"""What the loops over matrices are made of: reads of a row, a column or the diagonal, sums of products, swaps.
+"""The parts of loops over matrices: reads of a row, a column or the diagonal, sums of products, swaps.
 
 Matrices are (..., m, n), vectors (..., m). Rows and columns are written by masks, in the pass over the matrix that each
-round takes anyway: IREE 3.13 does updates of slices in place also on what something else reads.
+round makes anyway, because IREE 3.13 updates slices in place even if something else still reads the matrix.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _Carry = TypeVar("_Carry")
 
 
 def loop(count: int, body: Callable[[jax.Array, _Carry], _Carry], start: _Carry) -> _Carry:
-    """`body(count - 1, ... body(1, body(0, start)))`, one loop of the program; `start` where it has no elements."""
+    """`body(count - 1, ... body(1, body(0, start)))`, as one loop; `start` itself if it has no elements."""
     if not count or not all(x.size for x in jax.tree.leaves(start)):
         return start
     result: _Carry = jax.lax.fori_loop(0, count, body, start)
@@ -24,17 +24,17 @@ def loop(count: int, body: Callable[[jax.Array, _Carry], _Carry], start: _Carry)
 
 
 def column(a: jax.Array, k: jax.Array) -> jax.Array:
-    """Column `k`, a scalar, of matrices."""
+    """Column `k` of matrices (..., m, n); `k` is a scalar."""
     return jnp.asarray(jax.lax.dynamic_index_in_dim(a, k, axis=a.ndim - 1, keepdims=False))
 
 
 def row(a: jax.Array, k: jax.Array) -> jax.Array:
-    """Row `k`, a scalar, of matrices."""
+    """Row `k` of matrices (..., m, n); `k` is a scalar."""
     return jnp.asarray(jax.lax.dynamic_index_in_dim(a, k, axis=a.ndim - 2, keepdims=False))
 
 
 def entry(x: jax.Array, k: jax.Array) -> jax.Array:
-    """Entry `k` of vectors: an integer array of the shape of the batch, or a scalar."""
+    """Entry `k` of vectors (..., m); `k` is a scalar or an integer array of the batch's shape (...)."""
     return jnp.sum(jnp.where(jnp.arange(x.shape[-1]) == k[..., None], x, 0), axis=-1, dtype=x.dtype)
 
 
@@ -54,7 +54,7 @@ def outer(v: jax.Array, w: jax.Array) -> jax.Array:
 
 
 def swapped(x: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
-    """Vectors with entries `i` and `j` exchanged, each a scalar or an integer array of the shape of the batch."""
+    """Vectors with entries `i` and `j` exchanged; each index is a scalar or an integer array of the batch's shape."""
     where = jnp.arange(x.shape[-1])
     i, j = jnp.broadcast_arrays(i, j)
     return jnp.where(
@@ -63,12 +63,12 @@ def swapped(x: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
 
 
 def swapped_rows(a: jax.Array, i: jax.Array, j: jax.Array) -> jax.Array:
-    """Matrices with rows `i` and `j` exchanged, as `swapped` takes them."""
+    """Matrices with rows `i` and `j` exchanged; the indices are as in `swapped`."""
     return jnp.swapaxes(swapped(jnp.swapaxes(a, -1, -2), i[..., None], j[..., None]), -1, -2)
 
 
 def first_largest(x: jax.Array, k: jax.Array) -> jax.Array:
-    """Where the largest entry of real vectors is from `k` on, the first of equal ones; `k` where there are but NaNs."""
+    """The index of the largest entry of real vectors from `k` on, the first of equal ones; `k` if all are NaN."""
     where = jnp.arange(x.shape[-1])
     x = jnp.where(where >= k, x, -jnp.inf)
     found = jnp.where((x == jnp.max(x, axis=-1, keepdims=True)) & (where >= k), where, x.shape[-1])

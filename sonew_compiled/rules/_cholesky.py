@@ -1,4 +1,4 @@
-"""Cholesky's factorization, and its update by a vector.
+"""The Cholesky factorization, and its update by a vector.
 
 References:
   Golub and Van Loan, Matrix Computations, 4th edition, sections 4.2 and 6.5.4.
@@ -15,7 +15,7 @@ from sonew_compiled.rules._rule import Rule, in_float32
 
 
 def cholesky(a: jax.Array) -> jax.Array:
-    """The lower triangular L of `a = L L^H`, a column a round; NaN in all of it where `a` is not positive definite.
+    """The lower triangular L of `a = L L^H`, one column a round; all NaN if `a` is not positive definite.
 
     Args:
       a: of shape (..., n, n); the upper triangle is not read.
@@ -31,13 +31,13 @@ def cholesky(a: jax.Array) -> jax.Array:
         return jnp.where(where > k, reduced, jnp.where(where == k, done[..., None], a))
 
     factor = loop(a.shape[-1], body, a)
-    # A pivot that is negative, zero or NaN has left its root here.
+    # A pivot that was negative, zero or NaN has left its root on the diagonal.
     positive = jnp.all(jnp.real(diagonal(factor)) > 0, axis=-1)
     return jnp.where(positive[..., None, None], jnp.tril(factor), jnp.nan)
 
 
 def cholesky_update(r: jax.Array, w: jax.Array) -> jax.Array:
-    """The upper triangular factor of `r^T r + w w^T`, by a rotation a round.
+    """The upper triangular factor of `r^T r + w w^T`, by one rotation a round.
 
     Args:
       r: upper triangular, of shape (n, n).
@@ -52,7 +52,7 @@ def cholesky_update(r: jax.Array, w: jax.Array) -> jax.Array:
         scale = jnp.maximum(jnp.abs(x), jnp.abs(y))
         x, y = (each / jnp.where(scale > 0, scale, 1) for each in (x, y))
         norm = jnp.sqrt(x * x + y * y)
-        # The sign of the diagonal stays where there is nothing to add.
+        # If there is nothing to add, the diagonal keeps its sign.
         cosine = jnp.where(y == 0, 1, x / jnp.where(y == 0, 1, norm))
         sine = jnp.where(y == 0, 0, y / jnp.where(y == 0, 1, norm))
         r = jnp.where((jnp.arange(n) == k)[:, None], cosine * above + sine * w, r)

@@ -1,9 +1,9 @@
-"""Fourier transforms by products of matrices.
+"""Fourier transforms by matrix products.
 
-A length n = a b is a transform of length a, a multiplication by roots of unity, and one of length b, so that
-784 = 28 * 28 takes two products with matrices of 28 x 28. A length with a prime factor above `_LARGEST_FACTOR` is a
-convolution with a chirp (Bluestein), of a power of two. All of it is in pairs of real arrays: complex numbers are made
-at the edges alone.
+A transform of length n = a b is one of length a, a multiplication by roots of unity, and one of length b. So 784 =
+28 * 28 takes two products with 28 x 28 matrices. A length with a prime factor above `_LARGEST_FACTOR` becomes a
+convolution with a chirp (Bluestein), whose length is a power of two. All arithmetic is on pairs of real arrays; complex
+numbers occur only in the arguments and results.
 
 References:
   Cooley and Tukey, An algorithm for the machine calculation of complex Fourier series, 1965.
@@ -55,8 +55,8 @@ def fft(x: jax.Array, *, fft_type: jax.lax.FftType, fft_lengths: tuple[int, ...]
 
 
 def _from_half(half: _Pair, n: int) -> _Pair:
-    """The whole spectrum of a real signal of length `n`; the parts that such a one has not are left out."""
-    # Each frequency but the first and, of even lengths, the middle one comes again as its conjugate.
+    """The whole spectrum of a real signal of length `n`; imaginary parts that must be zero are ignored."""
+    # Each frequency occurs again as its conjugate, except the first and, for even lengths, the middle one.
     again = n - 1 - n // 2
     real, imag = half
     where = jnp.arange(real.shape[-1])
@@ -70,7 +70,7 @@ def _along(x: _Pair, axis: int, *, forward: bool) -> _Pair:
     """The transform along an axis; the inverse one with its factor 1/n."""
     n = x.real.shape[axis]
     moved = _Pair(*(jnp.moveaxis(each, axis, -1) for each in x))
-    # Exchanged parts, before and after, make the inverse of the transform.
+    # Exchanging the real and imaginary parts, before and after, gives the inverse transform.
     found = _transform(moved if forward else moved[::-1])
     if not forward:
         found = _Pair(found.imag / n, found.real / n)
@@ -97,7 +97,7 @@ def _transform(x: tuple[jax.Array, jax.Array]) -> _Pair:
 
 
 def _factor(n: int) -> int:
-    """The factor of `n` that is nearest to its root, or 0 where a prime factor is too large."""
+    """The largest factor of `n` up to its square root; 0 if a prime factor is too large."""
     rest, largest = n, 1
     for prime in range(2, _LARGEST_FACTOR + 1):
         while rest % prime == 0:
@@ -109,7 +109,7 @@ def _factor(n: int) -> int:
 
 
 def _bluestein(x: tuple[jax.Array, jax.Array]) -> _Pair:
-    """`j k = (j^2 + k^2 - (k - j)^2) / 2` makes a convolution of the transform."""
+    """The transform of the last axis as a convolution, by `j k = (j^2 + k^2 - (k - j)^2) / 2`."""
     n = x[0].shape[-1]
     size = 1 << (2 * n - 2).bit_length()
     squares = np.arange(n, dtype=np.int64) ** 2
@@ -136,7 +136,7 @@ def _product(x: tuple[jax.Array, jax.Array], y: _Pair) -> _Pair:
 
 
 def _multiplied(x: tuple[jax.Array, jax.Array], matrix: _Pair) -> _Pair:
-    """Both parts of `x` by both of the matrix, in one product."""
+    """Both parts of `x` times both parts of the matrix, in one product."""
     n = x[0].shape[-1]
     both = jnp.concatenate(
         [jnp.concatenate([matrix.real, matrix.imag], axis=1), jnp.concatenate([-matrix.imag, matrix.real], axis=1)]

@@ -1,6 +1,6 @@
-"""QR by Householder's reflections, in LAPACK's conventions of signs.
+"""QR by Householder reflections, with LAPACK's conventions of signs.
 
-One reflection a round, in a few passes over the matrix, so that the program does not grow with it.
+Each round of a loop does one reflection in a few passes over the matrix, so that the module does not grow with it.
 
 References:
   Golub and Van Loan, Matrix Computations, 4th edition, sections 5.1, 5.2 and 5.4.2 (pivots).
@@ -30,7 +30,7 @@ from sonew_compiled.rules._rule import Rule, in_float32
 
 
 def geqrf(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """R in the upper triangle, the reflections' vectors below it, and their factors.
+    """LAPACK's `geqrf`: R in the upper triangle, the reflections' vectors below it, and their factors.
 
     Args:
       a: of shape (..., m, n).
@@ -43,7 +43,7 @@ def geqrf(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def geqp3(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """As `geqrf`, each round with the column of the largest rest; and the columns' order, counted from 1."""
+    """`geqrf` with column pivoting by the largest remaining norm, and the columns' order, counted from 1."""
     n = a.shape[-1]
     order = jnp.broadcast_to(jnp.arange(1, n + 1, dtype=jnp.int32), (*a.shape[:-2], n))
     taus = jnp.zeros((*a.shape[:-2], min(a.shape[-2:])), a.dtype)
@@ -60,18 +60,18 @@ def geqp3(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _reflected(k: jax.Array, a: jax.Array, taus: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Round `k`: column `k` becomes zero below the diagonal, and the columns after it are reflected likewise."""
+    """Round `k`: column `k` becomes zero below the diagonal, and the same reflection acts on later columns."""
     rows, columns = jnp.arange(a.shape[-2]), jnp.arange(a.shape[-1])
     x = column(a, k)
     head = entry(x, k)
     tail = jnp.where(rows > k, x, 0)
-    # Squares of what is scaled first: none is infinite, and not all are zero.
+    # The entries are scaled before they are squared, so that no square is infinite and not all are zero.
     size = jnp.maximum(jnp.max(jnp.abs(tail), axis=-1), jnp.abs(head))
     scale = jnp.where(size > 0, size, 1)
     below = jnp.sum(jnp.square(jnp.abs(tail / scale[..., None])), axis=-1)
     norm = scale * jnp.sqrt(jnp.square(jnp.abs(head / scale)) + below)
     beta = jnp.where(jnp.real(head) < 0, norm, -norm)
-    # Where nothing is below, and the head is real, there is nothing to reflect.
+    # If all entries below are zero and the head is real, there is nothing to reflect.
     still = (below == 0) & (jnp.imag(head) == 0)
     tau = jnp.where(still, 0, (beta - head) / jnp.where(still, 1, beta))
     v = tail / jnp.where(still, 1, head - beta)[..., None] + (rows == k)
@@ -83,13 +83,13 @@ def _reflected(k: jax.Array, a: jax.Array, taus: jax.Array) -> tuple[jax.Array, 
 
 
 def _applied(a: jax.Array, taus: jax.Array, c: jax.Array, *, inverse: bool = False) -> jax.Array:
-    """`H_0 H_1 ... c`, or its inverse's product with `c`.
+    """`H_0 H_1 ... c`, or the product of the inverse with `c`.
 
     Args:
       a: of shape (..., m, n), with the vectors below the diagonal.
       taus: of shape (..., k), k <= n.
       c: of shape (..., m, p).
-      inverse: whether the reflections come in the reverse order, and conjugate.
+      inverse: whether to apply the conjugate reflections in reverse order.
     """
     rows = jnp.arange(a.shape[-2])
     count = taus.shape[-1]
@@ -117,7 +117,7 @@ def ormqr(a: jax.Array, taus: jax.Array, c: jax.Array, *, left: bool, transpose:
 
 
 def qr(a: jax.Array, *, pivoting: bool, full_matrices: bool, **_: Any) -> tuple[jax.Array, ...]:
-    """Q and R and, with `pivoting`, which column of `a` each of theirs is."""
+    """Q and R and, with `pivoting`, the index in `a` of each of their columns."""
     m, n = a.shape[-2:]
     r, *order, taus = geqp3(a) if pivoting else geqrf(a)
     if full_matrices and m > n:
@@ -127,7 +127,7 @@ def qr(a: jax.Array, *, pivoting: bool, full_matrices: bool, **_: Any) -> tuple[
 
 
 def _primitive_of_geqrf() -> Primitive:
-    """JAX exports what is made of it, and not the primitive itself."""
+    """The primitive itself, from a function that uses it, since JAX exports only that."""
     matrix = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     (call,) = jax.make_jaxpr(lambda a: jnp.linalg.qr(a, mode="raw"))(matrix).eqns
     primitive: Primitive = call.params["jaxpr"].eqns[0].primitive

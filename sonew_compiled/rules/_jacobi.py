@@ -1,8 +1,8 @@
-"""Eigenvalues of symmetric matrices and singular values, by Jacobi's rotations.
+"""Eigenvalues of symmetric matrices and singular values, by Jacobi rotations.
 
 A round rotates n / 2 disjoint pairs of columns at once: the first of the left half with the first of the right half,
-and so on. Between rounds the columns move on as the players of a round-robin tournament do, by slices alone; after a
-sweep of n - 1 rounds each pair has met and all are back in their places.
+and so on. Between rounds the columns move like the players of a round-robin tournament, by slices alone. After a sweep
+of n - 1 rounds each pair has met, and all columns are back in their places.
 
 References:
   Golub and Van Loan, Matrix Computations, 4th edition, sections 8.5 and 8.6.3.
@@ -29,11 +29,11 @@ def eigh(
     """Eigenvectors as columns, each up to its sign, and the eigenvalues in ascending order.
 
     Args:
-      a: real, of shape (..., n, n). Where an entry is not finite, the results are NaN.
-      lower: which triangle is read.
+      a: real, of shape (..., n, n). The results of a matrix with an entry that is not finite are NaN.
+      lower: whether the lower triangle is read, or the upper one.
 
     Raises:
-      UsageError: the matrix is complex, or not all eigenvalues are asked for.
+      UsageError: the matrix is complex, or `subset_by_index` asks for some eigenvalues only.
     """
     n = a.shape[-1]
     _check("eigh", a, subset_by_index, n)
@@ -67,13 +67,13 @@ def eigh(
 def svd(
     a: jax.Array, *, full_matrices: bool, compute_uv: bool, subset_by_index: tuple[int, int] | None = None, **_: Any
 ) -> tuple[jax.Array, ...]:
-    """Singular values in descending order and, with `compute_uv`, the vectors: U, and V^H; each pair up to its sign.
+    """Singular values in descending order and, with `compute_uv`, U and V^H, each pair of vectors up to its sign.
 
     Args:
-      a: real, of shape (..., m, n). Where an entry is not finite, the results are NaN.
+      a: real, of shape (..., m, n). The results of a matrix with an entry that is not finite are NaN.
 
     Raises:
-      UsageError: the matrix is complex, or not all singular values are asked for.
+      UsageError: the matrix is complex, or `subset_by_index` asks for some singular values only.
     """
     m, n = a.shape[-2:]
     _check("svd", a, subset_by_index, min(m, n))
@@ -89,7 +89,8 @@ def svd(
         rotation = _rotation(*(jnp.sum(x * y, axis=-2) for x, y in ((left, left), (left, right), (right, right))))
         return _moved_on(_rotated(w, *rotation)), _moved_on(_rotated(v, *rotation))
 
-    # The columns of a triangular factor whose diagonal falls are nearly orthogonal: a few sweeps do for any condition.
+    # The rows of a triangular factor with falling diagonal are nearly orthogonal, so a few sweeps suffice for any
+    # condition number.
     w = jnp.swapaxes(r[..., :n, :], -1, -2)
     v = jnp.broadcast_to(jnp.eye(n, dtype=a.dtype), w.shape)
     padding = [*[(0, 0)] * (a.ndim - 1), (0, n % 2)]
@@ -99,7 +100,7 @@ def svd(
     values = jnp.where(finite[..., 0], _put(values, order) * scale[..., 0], jnp.nan)
     if not compute_uv:
         return (values,)
-    # Not divided by the singular values: QR completes the basis where one is zero.
+    # QR normalises the columns, and not a division by the singular values, since it completes the basis if one is zero.
     basis, r = qr(_put_columns(w, order), pivoting=False, full_matrices=False)
     basis = jnp.where(diagonal(r)[..., None, :] < 0, -basis, basis)
     u = jnp.matmul(q[..., :n], _put_columns(v, order), precision=Precision.HIGHEST)
@@ -118,7 +119,7 @@ def _check(name: str, a: jax.Array, subset: tuple[int, int] | None, count: int) 
 
 
 def _scale(a: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Whether a matrix is finite, and what makes its largest entry 1; of shape (..., 1, 1)."""
+    """Whether a matrix is finite, and the factor that makes its largest entry 1; both of shape (..., 1, 1)."""
     size = jnp.max(jnp.abs(a), axis=(-1, -2), keepdims=True, initial=0)
     # NaN compares false.
     finite = size < jnp.inf
@@ -126,7 +127,7 @@ def _scale(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _rounds(n: int) -> int:
-    """Enough for float32: convergence is quadratic at the end, and slower before it the larger the matrix."""
+    """The rounds that suffice for float32. Convergence is quadratic in the end, and later for larger matrices."""
     size = n + n % 2
     return (6 + size.bit_length() // 2) * (size - 1) if n > 1 else 0
 
@@ -152,7 +153,7 @@ def _rotated(x: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
 
 
 def _moved_on(x: jax.Array) -> jax.Array:
-    """All columns but the first one seat further round the table."""
+    """The columns after a move of the tournament: all but the first go one place further."""
     left, right = _halves(x)
     if left.shape[-1] == 1:
         return x
@@ -161,20 +162,20 @@ def _moved_on(x: jax.Array) -> jax.Array:
 
 
 def _order(x: jax.Array) -> jax.Array:
-    """For each entry its place in ascending order, the first of equal ones first; without a sort."""
+    """The place of each entry in ascending order, found without a sort; equal entries keep their order."""
     where = jnp.arange(x.shape[-1])
     mine, other = x[..., :, None], x[..., None, :]
     return jnp.sum((other < mine) | ((other == mine) & (where[None, :] < where[:, None])), axis=-1)
 
 
 def _put(x: jax.Array, order: jax.Array) -> jax.Array:
-    """The entries of vectors, each put in its place."""
+    """The entries of vectors, moved to the places in `order`."""
     return jnp.sum(jnp.where(order[..., None, :] == jnp.arange(x.shape[-1])[:, None], x[..., None, :], 0), axis=-1)
 
 
 def _put_columns(x: jax.Array, order: jax.Array) -> jax.Array:
-    """The columns of `x`, each put in its place."""
-    # Not by a product, which rounds on targets whose products do.
+    """The columns of `x`, moved to the places in `order`."""
+    # A product with a permutation would round on targets whose products do.
     return _put(x, order[..., None, :])
 
 

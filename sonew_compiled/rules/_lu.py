@@ -1,4 +1,4 @@
-"""LU with the pivots that LAPACK takes: of each column the first of its largest entries.
+"""LU with LAPACK's pivots: the first of the largest entries of each column.
 
 References:
   Golub and Van Loan, Matrix Computations, 4th edition, section 3.4.
@@ -15,14 +15,14 @@ from sonew_compiled.rules._rule import Rule, in_float32, rule
 
 
 def lu(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """L below the diagonal and U from it on, a column a round.
+    """L below the diagonal and U on and above it, one column a round.
 
     Args:
       a: of shape (..., m, n).
 
     Returns:
-      The factors in one matrix of the shape of `a`; the pivots, int32 of shape (..., min(m, n)); the rows of `a` in the
-      order of those of `L U`, int32 of shape (..., m).
+      The factors in one matrix of the shape of `a`; the pivots, int32 of shape (..., min(m, n)); and for each row of
+      `L U` the index of its row in `a`, int32 of shape (..., m).
     """
     m, n = a.shape[-2:]
     count = min(m, n)
@@ -46,7 +46,7 @@ def lu(a: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def lu_pivots_to_permutation(pivots: jax.Array, *, permutation_size: int) -> jax.Array:
-    """The order of rows that exchanging row `k` and row `pivots[k]`, for each `k`, makes of the natural one."""
+    """The permutation of rows after exchanging row `k` and row `pivots[k]` for each `k` in turn."""
     order = jnp.broadcast_to(jnp.arange(permutation_size, dtype=jnp.int32), (*pivots.shape[:-1], permutation_size))
     return loop(pivots.shape[-1], lambda k, order: swapped(order, k, entry(pivots, k)), order)
 

@@ -1,7 +1,8 @@
 """The gradient of a maximum or a minimum over windows, one axis after another.
 
-IREE 3.13 has no lowering of the scatter that JAX makes of it where windows overlap. The first maximum of a window, row
-by row, is the first of the rows' first maxima: what goes back through one axis after another is exact, ties included.
+JAX lowers it to a scatter, for which IREE 3.13 has no lowering if windows overlap. The first maximum of a window in
+row-major order is the first of its rows' first maxima. So going back through one axis after another is exact, ties
+included.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ def select_and_scatter_add(
     window_strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
 ) -> jax.Array:
-    """Add each element of `source` to where its window of `operand` has its first maximum, or minimum.
+    """Add each element of `source` at the position of its window's first maximum, or minimum, in `operand`.
 
     Args:
-      source: what is scattered, one element a window.
-      operand: what the windows are of; its shape is the result's.
+      source: the elements to scatter, one for each window.
+      operand: the array that the windows move over; its shape is the result's.
       select_prim: `ge_p` for the maximum, `le_p` for the minimum.
-      window_dimensions: the windows' sizes, one for each axis.
+      window_dimensions: the sizes of the windows, one for each axis.
       window_strides: the steps from one window to the next.
-      padding: how many elements that are never chosen stand before and behind each axis.
+      padding: the numbers of elements before and behind each axis that are never chosen.
     """
     extreme = -jnp.inf if select_prim is ge_p else jnp.inf
     if jnp.issubdtype(operand.dtype, jnp.integer):
@@ -56,7 +57,7 @@ def select_and_scatter_add(
         for axis, (window, stride) in enumerate(zip(window_dimensions, window_strides, strict=True))
         if window > 1 or stride > 1
     ]
-    # Rows are the last axis: their first maxima, then the first row that has the largest of these.
+    # The last axis comes first: the first maxima of the rows, and then the first row that has the largest of these.
     for each in reversed(axes):
         size = values.shape[each.axis]
         values, position = _select(values, each, select_prim)
@@ -92,7 +93,7 @@ def _scatter(source: jax.Array, position: jax.Array, along: _Axis, size: int) ->
     """Add each element of `source` to the position of its window along an axis, which gets `size` elements."""
     axis, window, stride = along
     blocks = -(-size // stride)
-    # An element is in the windows that begin in its own block of `stride` elements and in so many blocks before it.
+    # An element is in windows that begin in its own block of `stride` elements, and in a number of blocks before it.
     total = None
     for back in range(-(-window // stride)):
         there = _repeat(_shifted(source, axis, back, blocks, 0), axis, stride, size)
@@ -112,7 +113,7 @@ def _shifted(values: jax.Array, axis: int, by: int, size: int, filling: int) -> 
 
 
 def _repeat(values: jax.Array, axis: int, times: int, size: int) -> jax.Array:
-    """Each element `times` times along an axis, of which the first `size` elements are kept."""
+    """Each element repeated `times` times along an axis, cut to the first `size` elements."""
     if times > 1:
         shape = values.shape
         spread = lax.broadcast_in_dim(

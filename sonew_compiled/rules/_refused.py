@@ -1,4 +1,4 @@
-"""Decompositions of general matrices, which have no form in products and loops here, and what to take instead."""
+"""Decompositions of general matrices for which there is no rule, each with a suggestion of another function."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _INSTEAD: Mapping[Primitive, str] = MappingProxyType(
 
 def _refusing(message: str) -> Any:
     def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise UsageError(f"{message}, or compute it of constants with SciPy beforehand")
+        raise UsageError(f"{message}, or compute it from constants with SciPy beforehand")
 
     return refuse
 

@@ -1,4 +1,4 @@
-"""A JAX primitive and the function that it is lowered as."""
+"""A lowering rule: a JAX primitive and the function as which it is lowered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jax.interpreters import mlir
 
 
 class Rule(NamedTuple):
-    """A primitive, and how it becomes StableHLO."""
+    """A primitive, and the function that lowers it to StableHLO."""
 
     primitive: Primitive
     lowering: Callable[..., Any]
@@ -23,11 +23,11 @@ def rule(primitive: Primitive, function: Callable[..., Any], *, name: str = "") 
     """The rule that lowers a primitive as a JAX function.
 
     Args:
-      primitive: what is replaced.
-      function: takes the primitive's operands and, by keyword, its parameters; gives an array or, of a primitive with
-        several results, a tuple of arrays, in the shapes and dtypes of the primitive's.
-      name: of the function in the module, where it shall be one of its own; else its operations stand where the
-        primitive stood. One that begins with `in_float32_` keeps its type under every precision policy.
+      primitive: the primitive whose lowering is replaced.
+      function: takes the primitive's operands and, by keyword, its parameters. It returns an array with the shape and
+        dtype of the primitive's result, or a tuple of such arrays for a primitive with several results.
+      name: the name of a function of its own in the module; if empty, the operations replace the primitive in place. A
+        function whose name begins with `in_float32_` keeps its type under every precision policy.
     """
     multiple = primitive.multiple_results
     if not name:
@@ -45,7 +45,7 @@ def rule(primitive: Primitive, function: Callable[..., Any], *, name: str = "") 
 
 
 def in_float32(primitive: Primitive, function: Callable[..., Any]) -> Rule:
-    """The rule of a function that computes in float32 also where its operands are of 16 bits, whatever the policy."""
+    """The rule of a function that computes in float32 under every policy, even if its operands are of 16 bits."""
 
     @functools.wraps(function)
     def widened(*operands: jax.Array, **parameters: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Random bits by Threefry-2x32, its rounds written out.
+"""Random bits by Threefry-2x32, with unrolled rounds.
 
-For processors JAX makes a loop of the rounds, which IREE 3.13 folds wrongly for keys that are constants.
+For processors JAX lowers the rounds to a loop, which IREE 3.13 folds wrongly if the key is a constant.
 """
 
 from __future__ import annotations

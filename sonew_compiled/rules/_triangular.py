@@ -1,6 +1,6 @@
-"""Systems of triangular matrices, by substitution.
+"""Triangular systems, by substitution.
 
-One unknown a round, for all right-hand sides at once.
+Each round of a loop finds one unknown for all right-hand sides at once.
 
 References:
   Golub and Van Loan, Matrix Computations, 4th edition, section 3.1.
@@ -30,11 +30,11 @@ def triangular_solve(
 
     Args:
       a: of shape (..., n, n); the other triangle is not read.
-      b: of shape (..., n, p), or (..., p, n) where `a` is on the right.
+      b: of shape (..., n, p), or (..., p, n) if `a` is on the right.
       left_side: whether `a` is on the left.
       lower: whether `a` is lower triangular.
-      transpose_a, conjugate_a: what `op` does.
-      unit_diagonal: whether ones are taken for the diagonal.
+      transpose_a, conjugate_a: whether `op` transposes, and whether it conjugates.
+      unit_diagonal: whether the diagonal counts as ones.
     """
     if conjugate_a:
         a = jnp.conj(a)

@@ -1,4 +1,4 @@
-"""Tridiagonal systems, by elimination with the pivots that LAPACK takes.
+"""Tridiagonal systems, by elimination with LAPACK's pivots.
 
 References:
   Golub and Van Loan, Matrix Computations, 4th edition, section 4.3.
@@ -21,14 +21,14 @@ _Row = tuple[jax.Array, jax.Array, jax.Array]
 def tridiagonal_solve(
     dl: jax.Array, d: jax.Array, du: jax.Array, b: jax.Array, *, perturb_singular: bool = False
 ) -> jax.Array:
-    """X of `A X = b`; NaN where a pivot is zero.
+    """X of `A X = b`; NaN if a pivot is zero.
 
     Args:
       dl, d, du: the diagonals, of shape (..., n): `dl[..., 0]` and `du[..., -1]` are not read.
       b: of shape (..., n, p).
 
     Raises:
-      UsageError: singular matrices are to be perturbed.
+      UsageError: `perturb_singular` is set.
     """
     if perturb_singular:
         raise UsageError("tridiagonal_solve with perturb_singular has no lowering; add to the diagonal instead")
@@ -36,12 +36,12 @@ def tridiagonal_solve(
         return b
     first = jnp.arange(d.shape[-1]) == 0
     dl, du = jnp.where(first, 0, dl), jnp.where(first[::-1], 0, du)
-    # The loops go along the first axis; diagonals have one of length 1 for the right-hand sides.
+    # The loops go along the first axis; the diagonals get an axis of length 1 in place of the right-hand sides.
     low, main, up = (jnp.moveaxis(each[..., None], -2, 0) for each in (dl, d, du))
     right = jnp.moveaxis(b, -2, 0)
 
     def eliminate(above: _Row, row: tuple[jax.Array, ...]) -> tuple[_Row, tuple[jax.Array, ...]]:
-        """Of the row above, reduced so far, and the next one: the pivot's, and what is left of the other."""
+        """Eliminate between the reduced row above and the next row: return the rest of one, and the pivot row."""
         head, after, value = above
         low, main, up, right = row
         exchanged = jnp.abs(head) < jnp.abs(low)

@@ -1,4 +1,4 @@
-"""What a bundle can be compiled for: names, the compiler's flags for each, what each cannot do, and what runs it."""
+"""The targets: their names, the compiler's flags for each, the limits of each, and the devices that run it."""
 
 from sonew_compiled.lowering.targets._cpu import pin_host as pin_host
 from sonew_compiled.lowering.targets._table import processor_names as processor_names

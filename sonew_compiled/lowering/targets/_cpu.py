@@ -1,4 +1,4 @@
-"""Processors: the levels of x86-64, other instruction sets, and the one of the machine that compiles."""
+"""Processor targets: the levels of x86-64, other instruction sets, and the processor of the machine that compiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sonew_compiled.lowering.targets._processors import TRIPLES, find_processor
 from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
 from sonew_compiled.lowering.targets._tools import iree_compile
 
-# LLVM's name of a feature where /proc/cpuinfo spells it otherwise (punctuation apart).
+# LLVM's names of the features that /proc/cpuinfo spells differently, punctuation aside.
 _CPUINFO_NAMES = {
     "x86_64": {
         "bmi": "bmi1",
@@ -40,55 +40,57 @@ _CPUINFO_NAMES = {
 _FLAGS = (
     "--iree-hal-target-device=local",
     "--iree-hal-local-target-device-backends=llvm-cpu",
-    # Packed matrix products, and elementwise work fused into few large dispatches but not into the products: without
-    # these three flags the full-size autoencoder's step takes four tenths longer.
+    # These three flags pack matrix products, and fuse elementwise work into few large dispatches but not into the
+    # products. Without them the full-size autoencoder's step takes 40 % longer.
     "--iree-opt-level=O3",
     "--iree-opt-data-tiling",
     "--iree-dispatch-creation-enable-aggressive-fusion=false",
-    # For the rings of `stream-rows`; a worker of the runtime has a stack of 128 KiB.
+    # The line buffers of `stream-rows` need this stack; a worker of the runtime has 128 KiB.
     "--iree-llvmcpu-stack-allocation-limit=64KiB",
-    # They are a fifth of the executable, and name the folder that `lower` compiles in.
+    # Debug symbols are a fifth of the executable, and name the folder in which `lower` compiles.
     "--iree-llvmcpu-debug-symbols=false",
-    # Else what `init` alone needs, such as counters of random numbers, is computed when a bundle is loaded, and kept.
+    # Otherwise constants that only `init` needs, such as counters of random numbers, are computed at each load, and
+    # kept.
     "--iree-opt-const-expr-hoisting=false",
     NO_CONST_EVAL,
 )
 
-# With the default of 64 KiB, packing and unpacking the matrix products of some shapes (the autoencoder in batches other
-# than 1000) takes more stack than the compiler allows. A quarter always fits, but makes the step a third slower.
+# With the default of 64 KiB, packing and unpacking matrix products of some shapes (the autoencoder in batches other
+# than 1000) takes more stack than the compiler allows. A quarter of that always fits, but makes the step a third
+# slower.
 _FALLBACK_FLAGS = ("--iree-llvmcpu-matmul-tile-bytes=16384",)
 
-# Matrix products whose accumulators fill all 32 registers of 512 bits, and not half of them: a quarter to a half faster
-# on Intel's servers, whose caches are slow, and a fourteenth of the step slower on AMD's (Zen 4).
-# `fence-contractions` keeps apart from them what IREE 3.13 then cannot compile. A product with a vector it compiles
-# wrongly, which only its verifier tells.
+# The accumulators of matrix products then fill all 32 registers of 512 bits, and not half of them. Products are a
+# quarter to a half faster on Intel's servers, whose caches are slow; the step is a fourteenth slower on AMD's (Zen 4).
+# `fence-contractions` keeps apart from the products what IREE 3.13 then cannot compile. IREE compiles a product with a
+# vector wrongly, and only its verifier shows that.
 _INNER_TILED = "--iree-llvmcpu-enable-inner-tiled"
 _INNER_TILED_OPERATION = "iree_codegen.inner_tiled"
 _HALF_IS_ENOUGH = "znver"
 
 _HOST = "--iree-llvmcpu-target-cpu=host"
 
-# Linux distributions for RISC-V ask for these extensions (RV64GC).
+# Linux distributions for RISC-V require these extensions (RV64GC).
 _RISCV_FLAGS = ("--iree-llvmcpu-target-abi=lp64d", "--iree-llvmcpu-target-cpu-features=+m,+a,+f,+d,+c")
 
 EMULATION = ("emulate-contractions", "emulate-arithmetic", "emulate-rounding")
-"""What processors and IREE's bytecode need done to the module first.
+"""The passes that processors and IREE's bytecode need.
 
-IREE's code for 16-bit operands is much slower than for float32 ones where the processor has no units for them. In
-16-bit arithmetic IREE leaves out some of the roundings, and its bytecode has none.
+IREE's code for 16-bit operands is much slower than for float32 ones if the processor has no units for them. IREE omits
+some of the roundings of 16-bit arithmetic, and its bytecode has no such arithmetic.
 """
 
 
-# What LLVM calls vectors of 512 bits, the instructions that round vectors of float32 to bfloat16, and those of x86-64
-# and of Arm that multiply bfloat16 and sum in float32. IREE 3.13 does not use Intel's AMX.
+# LLVM's names of the features for vectors of 512 bits, for rounding vectors of float32 to bfloat16, and, on x86-64 and
+# on Arm, for products of bfloat16 with float32 sums. IREE 3.13 does not use Intel's AMX.
 _WIDE = "avx512f"
 _ROUNDS_BF16 = "avx512bf16"
 _MULTIPLIES_BF16 = ("avx512bf16", "bf16")
 
-# Stores that bypass the caches have been measured on processors with it, and not on Arm's.
+# Stores that bypass the caches have been measured on processors with this feature, and not on Arm's.
 _BYPASSING = "avx"
-# A matrix of this many bytes, with its gradients and its state, exceeds a core's own caches and its share of the common
-# ones. Nothing that a kernel writes is still cached when the next one reads it.
+# A matrix of this many bytes, with its gradients and its state, exceeds a core's own caches and its share of the shared
+# ones. The results of a kernel are no longer cached when the next kernel reads them.
 _BYPASS = 16 << 20
 
 
@@ -96,10 +98,10 @@ def _for_processor(target: Target, cpu: str, features: Collection[str], *, units
     """The target with the flags and the passes for a processor.
 
     Args:
-      target: what to change.
+      target: the target to change.
       cpu: the processor, by LLVM's name.
-      features: likewise.
-      units: whether products of bfloat16 take the processor's units for them.
+      features: its features, by LLVM's names.
+      units: whether products of bfloat16 use the processor's units for them.
     """
     if _WIDE in features and not cpu.startswith(_HALF_IS_ENOUGH):
         target = dataclasses.replace(
@@ -114,8 +116,8 @@ def _for_processor(target: Target, cpu: str, features: Collection[str], *, units
 def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
     """The passes for processors with these features, in LLVM's names.
 
-    Vectors are of two registers where these are small. The kernels round by conversions that stay what they are, so
-    `emulate-rounding` comes after them.
+    A vector takes two registers if these are small. The kernels round by conversions, which must not be expanded, so
+    `emulate-rounding` comes after `stream-rows`.
     """
     kernels = f"stream-rows:lanes={16 if _WIDE in features else 8}"
     if _ROUNDS_BF16 in features:
@@ -139,7 +141,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
 
 
 def cpu_target(model: str) -> Target:
-    """The target `cpu`, or `cpu:<model>`, where a model is as `find_processor` takes it.
+    """The target `cpu`, or `cpu:<model>` for a model that `find_processor` takes.
 
     Raises:
       UsageError: there is no such feature.
@@ -174,20 +176,19 @@ def cpu_target(model: str) -> Target:
 
 
 def pin_host(target: Target) -> Target:
-    """The target, for `cpu` with the processor of this machine named in full, so that the bundle says what it needs.
+    """The target; `cpu` becomes the processor of this machine, named in full, so that the bundle says what it needs.
 
-    Then its flags and passes are for that processor's vectors.
-
-    Asks the compiler, which takes a third of a second.
+    Its flags and passes then fit that processor's vectors. The compiler is asked for the processor, which takes a third
+    of a second.
 
     Raises:
-      SonewError: the compiler does not say.
+      SonewError: the compiler does not name the processor.
     """
     if _HOST not in target.flags:
         return target
     cpu, features = _host()
     described = dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features))
-    # The units were measured on a processor that was named; the tests compare what `cpu` is with float32 products.
+    # The units were measured for processors that are named. The tests compare `cpu` with float32 products.
     return _for_processor(described, cpu, features, units=False)
 
 
@@ -215,7 +216,7 @@ def _host() -> tuple[str, tuple[str, ...]]:
 
 
 def _as_cpuinfo(features: tuple[str, ...]) -> tuple[str, ...]:
-    """LLVM's features in the names of this machine's `/proc/cpuinfo`; those that it does not show are left out."""
+    """LLVM's features by their names in this machine's `/proc/cpuinfo`, without those that it does not show."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Processors by name: the instruction set of each, and which features generated code may use there."""
+"""Processors by name: the instruction set of each, and the features that code for it may use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LEVELS = {
     "x86-64-v4": ("avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"),
 }
 
-# What Intel's servers from Ice Lake on and AMD's from Zen 4 on add to the level.
+# The features that Intel's servers from Ice Lake on and AMD's from Zen 4 on add to the level.
 _ICE_LAKE = ("avx512bitalg", "avx512ifma", "avx512vbmi", "avx512vbmi2", "avx512vnni", "avx512vpopcntdq", "gfni")
 _NEOVERSE_N1 = ("dotprod", "fp-armv8", "fullfp16", "lse", "neon", "rcpc", "rdm")
 _ARMV8_6 = (*_NEOVERSE_N1, "bf16", "complxnum", "fp16fml", "i8mm")
 
-# By LLVM's name of the processor: the level that it has, and what it adds; a test compares them with the compiler's.
+# The level of each processor, by LLVM's name, and the features that it adds; a test compares them with the compiler's.
 _X86_64 = {
     "znver3": ("x86-64-v3", ("sse4a",)),
     "znver4": ("x86-64-v4", ("sse4a", "avx512bf16", *_ICE_LAKE)),
@@ -47,7 +47,7 @@ _AARCH64 = {
     "apple-m1": (*_NEOVERSE_N1, "complxnum", "fp16fml"),
 }
 
-# Of all features those that code for numbers may use, by LLVM's names, and how `/proc/cpuinfo` spells each.
+# The features that numerical code may use, by LLVM's names, each with its spelling in `/proc/cpuinfo`.
 SPELLED: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         X86_64: {
@@ -79,13 +79,13 @@ SPELLED: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Processor:
-    """A processor, or all those that have certain features.
+    """A processor, or all processors that have certain features.
 
     Attributes:
       machine: its instruction set, as `platform.machine()` names it on Linux.
       cpu: LLVM's name.
-      features: by LLVM's names, in their order, those that code for it may use.
-      added: of these the ones that the name does not imply, by LLVM's names.
+      features: the features that code for it may use, by LLVM's names.
+      added: the features that the name does not imply.
     """
 
     machine: str
@@ -101,17 +101,17 @@ class Processor:
 
 
 BASELINES = (*reversed(_LEVELS), "aarch64", "riscv64")
-"""What many processors have in common, the more capable first."""
+"""The instruction sets that many processors share, the more capable first."""
 
 PROCESSORS = (*_X86_64, *_AARCH64)
 """The models of processor that can be named."""
 
 
 def find_processor(name: str) -> Processor:
-    """The processor of a name such as `x86-64-v3`, `znver4` or `aarch64+bf16`: a name, and features that are added.
+    """The processor of a name such as `x86-64-v3`, `znver4` or `aarch64+bf16`, which adds a feature.
 
     Raises:
-      UsageError: there is no such feature, by LLVM's names.
+      UsageError: LLVM has no feature of that name.
     """
     base, *added = name.split("+")
     assert base in (*BASELINES, *PROCESSORS)

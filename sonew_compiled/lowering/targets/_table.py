@@ -20,12 +20,12 @@ class _Family:
     """Targets that differ only in the model of their device.
 
     Attributes:
-      make: the target of a model, or of `""` where the family's own name is a target.
+      make: gives the target of a model; of `""` if the family's own name is a target.
       models: the models of device that can be named, in the order in which a machine should try them.
-      named: further models that can be named and that `all` leaves out: each is one of `models` with more features, and
-        more can be added to either by a `+`, as in `aarch64+bf16`.
-      default: the model that the family's own name means; empty where that is a target of its own.
-      otherwise: what to take for a device that is not listed.
+      named: further models that can be named and that `all` leaves out. Each is one of `models` with more features; a
+        `+` adds features to either, as in `aarch64+bf16`.
+      default: the model that the family's own name means; empty if that is a target of its own.
+      otherwise: the advice for a device that is not listed.
     """
 
     make: Callable[[str], Target]
@@ -36,11 +36,11 @@ class _Family:
 
 
 def _vmvx(model: str) -> Target:
-    """IREE's portable bytecode: any processor, no native code, slow."""
+    """IREE's portable bytecode, which runs slowly on any processor."""
     assert not model
     flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
     *emulation, rounding = _cpu.EMULATION
-    # The pass expands the arithmetic that is left after 16-bit arithmetic has become float32.
+    # `expand-arithmetic` must come after 16-bit arithmetic has become float32.
     passes = (
         *OWNERSHIP,
         "widen-operands",
@@ -50,7 +50,7 @@ def _vmvx(model: str) -> Target:
         "expand-arithmetic",
         rounding,
     )
-    # Its passes leave only conversions of bfloat16, which it has.
+    # Its passes leave only conversions of bfloat16, which it supports.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
 
 
@@ -69,8 +69,7 @@ _SPIRV_PASSES = (
 )
 
 
-# What the drivers call the devices of a model: its code gives wrong results on others, whose subgroups are of another
-# size.
+# The drivers' names for the devices of a model. Its code gives wrong results on devices with another subgroup size.
 _NVIDIA = ("nvidia", "geforce", "quadro", "rtx")
 _VULKAN_DEVICES = {
     "adreno": ("adreno",),
@@ -81,10 +80,10 @@ _VULKAN_DEVICES = {
 
 
 def _vulkan(model: str) -> Target:
-    # With indirect command buffers, IREE 3.13 records copies from bindings that it has not declared where an initial
-    # state has several constants, such as that of rfdson.
+    # With indirect command buffers, IREE 3.13 records copies from undeclared bindings if an initial state has several
+    # constants, such as that of rfdson.
     flags: tuple[str, ...] = ("--iree-hal-target-device=vulkan", "--iree-hal-indirect-command-buffers=false")
-    if not model:  # what every Vulkan 1.1 driver of a phone or a computer has
+    if not model:  # code for every Vulkan 1.1 driver of a phone or a computer
         return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, lacks=_SPIRV_LACKS, driver=Driver.VULKAN)
     return Target(
         name=f"vulkan:{model}",
@@ -111,8 +110,8 @@ _GPU_PASSES = (
 )
 
 
-# The models of device, a more capable one first, with what each lacks in convolutions: IREE takes the units for float16
-# of these two to be those of sm_80, and LLVM crashes.
+# The models of device, the more capable first, with the types that each lacks in convolutions: IREE assumes the float16
+# units of sm_80 on these two, and LLVM crashes.
 _CUDA_MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"sm_89": (), "sm_86": (), "sm_80": (), "sm_75": ("f16",), "sm_70": ("f16",), "sm_60": ()}
 )
@@ -131,12 +130,12 @@ def _cuda(model: str) -> Target:
     )
 
 
-# A product of bfloat16 whose result is stored in two widths takes more shared memory than there is: without this there
-# are two kernels.
+# A product of bfloat16 whose result is stored in two widths takes more shared memory than there is. With this flag
+# there are two kernels instead.
 _ROCM_FALLBACK_FLAGS = ("--iree-dispatch-creation-fuse-multi-use=false",)
 
 
-# The models of device with the number by which their code says so.
+# The models of device, each with its number in the header of its code.
 _ROCM_MODELS = {"gfx942": 0x4C, "gfx1100": 0x41}
 
 
@@ -165,8 +164,8 @@ def _metal(model: str) -> Target:
     )
 
 
-# The smallest topology of each generation, and the configuration in which JAX has one device a chip: it joins the two
-# cores of a v4.
+# The smallest topology of each generation, and the configuration in which JAX has one device for each chip, which joins
+# the two cores of a v4.
 _TPUS = {"v5e": ("v5e:2x2", "default"), "v4": ("v4:2x2x1", "megacore"), "v6e": ("v6e:2x2", "default")}
 
 
@@ -225,10 +224,10 @@ def processor_names() -> tuple[str, ...]:
 
 
 def resolve_target(name: str) -> Target:
-    """The target of a name such as `cpu`, `vulkan:ada` or `cuda`, which is `cuda:sm_80`; capitals do not matter.
+    """The target of a name such as `cpu`, `vulkan:ada` or `cuda`, which is `cuda:sm_80`; case does not matter.
 
     Raises:
-      UsageError: there is no such target; the message lists those there are.
+      UsageError: there is no such target; the message lists the targets.
     """
     family, colon, model = name.lower().partition(":")
     each = _FAMILIES.get(family)
@@ -246,7 +245,7 @@ def resolve_target(name: str) -> Target:
 
 
 def resolve_targets(names: Sequence[str]) -> tuple[Target, ...]:
-    """The targets of the names, each once, in their order. `all` is every target that is compiled by what is installed.
+    """The targets of the names, each once, in their order. `all` is every target that the installed compilers support.
 
     Raises:
       UsageError: there is no such target, or no name is given.

@@ -1,4 +1,4 @@
-"""What a target is."""
+"""The record of a target."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from typing import Literal
 from sonew_compiled.runtime.manifest import Needs
 
 NO_CONST_EVAL = "--iree-opt-const-eval=false"
-"""Constant expressions are computed when the bundle is loaded. Folded, those of the random initial weights take a
-megabyte of each executable. They hold 64-bit integers, which the code generators for SPIR-V do not all have."""
+"""The flag with which constant expressions are computed when the bundle is loaded. Folded, those of the random initial
+weights take a megabyte of each executable, and hold 64-bit integers, which not all SPIR-V code generators have."""
 
 
 OWNERSHIP = ("own-operands", "fence-regions")
-"""What every target of IREE needs done to the module first: who owns memory that several values may share is a thing
-that it gets wrong."""
+"""The passes that every target of IREE needs, because it misjudges who owns memory that several values may share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Needs):
-    """A target that `sonew compile --target` takes: everything that is known of it.
+    """A target of `sonew compile --target`, with everything that is known of it.
 
-    Its name is as the user writes it: a family such as `vulkan`, or one model of device in it, `cuda:sm_80`.
+    Users name it by a family such as `vulkan`, or by one model of device in a family, `cuda:sm_80`.
 
     Attributes:
-      compiler: what makes its executable: `iree`, or `libtpu`, XLA's compiler for TPUs, an optional extra.
-      assembler: what says what its kernels take of the device, where it is installed: `ptxas`, or empty.
-      flags: those of `iree-compile`.
-      fallback_flags: added in a second try where the compiler refuses the module with `flags` alone.
-      verified_operation: an operation of IREE that `flags` lead to and that the compiler makes wrongly of some modules:
-        where its verifier refuses one, the second try is taken.
-      passes: passes that the module goes through for this target alone, after the shared pipeline, each as
-        `passes.parse_pass` reads it: `name:option=value`.
-      lacks: element types that its code generator fails on, by MLIR's names.
-      lacks_in_convolutions: the same of convolutions alone.
-      code_model: the number by which its code says the model of device: `EF_AMDGPU_MACH` of an ELF file for AMD's.
-      jax_platform: what JAX calls the devices that run it; empty where it has no such platform.
+      compiler: the compiler that makes its executable: `iree`, or `libtpu`, XLA's compiler for TPUs, an optional extra.
+      assembler: the assembler that reports the registers of its kernels, if it is installed: `ptxas`, or empty.
+      flags: the flags of `iree-compile`.
+      fallback_flags: further flags for a second try, if the compiler refuses the module with `flags` alone.
+      verified_operation: an operation of IREE that `flags` make, and that is wrong for some modules. If IREE's verifier
+        refuses one, the second try is made.
+      passes: the passes for this target alone, which run after the shared pipeline, each as `passes.parse_pass` reads
+        it: `name:option=value`.
+      lacks: the element types on which its code generator fails, by MLIR's names.
+      lacks_in_convolutions: likewise for convolutions alone.
+      code_model: the number of the model of device in its code: `EF_AMDGPU_MACH` of an ELF file for AMD's.
+      jax_platform: JAX's platform for the devices that run it; empty if it has none.
       topology: the smallest machine with TPUs of this generation, as libtpu names it; the code is for one of its chips.
-      chip_config: how the cores of such a chip work together, as libtpu names it.
+      chip_config: the configuration of the cores of such a chip, as libtpu names it.
     """
 
     compiler: Literal["iree", "libtpu"] = "iree"
@@ -60,7 +59,7 @@ class Target(Needs):
 
     @property
     def model(self) -> str:
-        """The part of the name after the colon, such as `sm_80`; empty where there is none."""
+        """The part of the name after the colon, such as `sm_80`; empty if there is none."""
         return self.name.partition(":")[2]
 
     @property

@@ -22,11 +22,11 @@ def has_libtpu() -> bool:
 
 
 def why_not_compiled(target: Target) -> str:
-    """What has to be done before this machine can compile for the target; empty if it can."""
+    """The step that is missing before this machine can compile for the target; empty if it can."""
     extras = [] if has_compiler() else ["compile"]
     if target.compiler == "libtpu" and not has_libtpu():
         if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-            return "to compile, take a machine with Linux on x86-64: libtpu is for no other"
+            return "to compile, use a machine with Linux on x86-64: libtpu is for no other"
         extras.append("tpu")
     return f"to compile, pip install 'sonew-compiled[{','.join(extras)}]'" if extras else ""
 
@@ -41,8 +41,8 @@ def iree_compile() -> str:
 def find_ptxas() -> str | None:
     """The path of CUDA's assembler: that of the package `nvidia-cuda-nvcc-cu12`, else the one on `PATH`, or None.
 
-    The package's comes first since it takes every architecture that there is a target for; later releases of CUDA
-    have dropped the oldest.
+    The package's assembler comes first, since it knows every architecture that has a target. Later releases of CUDA
+    have dropped the oldest architectures.
     """
     spec = importlib.util.find_spec("nvidia") if _has("nvidia") else None
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -55,5 +55,5 @@ def find_ptxas() -> str | None:
 def _has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package around it is not there
+    except ModuleNotFoundError:  # its parent package is not installed
         return False
