@@ -9,6 +9,7 @@ from sonew_compiled.passes.ir.artifact import is_bytecode as is_bytecode
 from sonew_compiled.passes.ir.artifact import stablehlo_version as stablehlo_version
 from sonew_compiled.passes.ir.artifact import to_bytes as to_bytes
 from sonew_compiled.passes.ir.artifact import to_portable_artifact as to_portable_artifact
+from sonew_compiled.passes.ir.link import link as link
 from sonew_compiled.passes.ir.mlir import make_context as make_context
 from sonew_compiled.passes.ir.mlir import parse as parse
 from sonew_compiled.passes.ir.mlir import to_text as to_text

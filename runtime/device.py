@@ -250,6 +250,22 @@ class Device:
             raise SonewError(f"device {self.name} failed in copying a result: {first_error(error)}") from None
         return result
 
+    def memory(self, buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The buffer itself as an array that can be written to; None where the host cannot reach the device's memory.
+
+        It keeps the buffer alive. Only who has made the buffer may write to it: a call's results, before they are given
+        to another call.
+        """
+        self.check_process()
+        source = buffer.get_buffer()
+        if not _is_mappable(source):
+            return None
+        try:
+            array: np.ndarray = source.map().asarray(list(shape), as_dtype(dtype))
+        except Exception as error:
+            raise SonewError(f"device {self.name} failed in reaching a result: {first_error(error)}") from None
+        return array
+
     def _staged(self, source: Any) -> Any:
         """A copy of a device buffer that the host can map.
 

@@ -176,7 +176,7 @@ class Manifest:
       precision: the policy that says what is stored and computed in which dtype; see docs/precision.md.
       defaults: what `sonew run` does unless told otherwise: `learning_rate`, `schedule`, `batch_size`.
       versions: of everything that made the bundle, by package name.
-      functions: by name of export.
+      functions: by name of export; `gradients` and `update` if it was compiled for micro-batches.
       targets: the executables.
       files: every file but the manifest, by name.
       classes: of fields of the batch that are labels, the number of classes.
@@ -234,6 +234,18 @@ class Manifest:
     def batch_size(self) -> int:
         """Examples in a batch."""
         return self.batch[0].shape[0]
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Examples that `gradients` takes at a time; 0 if the bundle was not compiled for micro-batches."""
+        function = self.functions.get(contract.GRADIENTS)
+        fed = [spec for spec in function.inputs if spec.role == Role.BATCH] if function else []
+        return fed[0].shape[0] if fed else 0
+
+    @property
+    def micro_batches(self) -> int:
+        """How many of them make a batch; 0 likewise."""
+        return self.batch_size // self.micro_batch_size if self.micro_batch_size else 0
 
     def to_json(self) -> str:
         """The text of `manifest.json`: sorted keys, so that the same bundle has the same bytes."""
@@ -313,11 +325,41 @@ def _inconsistency(manifest: Manifest) -> str:
     takes = {
         contract.INIT: {contract.SEED, contract.LEARNING_RATE},
         contract.TRAIN_STEP: fed | scalars | _names(manifest.state),
+        contract.GRADIENTS: fed | scalars | _names(manifest.state),
+        contract.UPDATE: {contract.BUCKET} | scalars | _names(manifest.state),
     }
     for name, function in manifest.functions.items():
         unknown = _names(function.inputs) - takes.get(name, fed | evaluated)
         if unknown or not function.outputs:
             return f"{shown(name)} takes {shown(min(unknown))}" if unknown else f"{shown(name)} gives nothing"
+    return _seam_inconsistency(manifest)
+
+
+def _seam_inconsistency(manifest: Manifest) -> str:
+    """The same of the two halves of a step, where a bundle has them."""
+    gradients, update = (manifest.functions.get(name) for name in (contract.GRADIENTS, contract.UPDATE))
+    if gradients is None and update is None:
+        return ""
+    if gradients is None or update is None:
+        return f"there is no function {contract.UPDATE if update is None else contract.GRADIENTS}"
+    bucket = gradients.outputs[0]
+    if len(gradients.outputs) != 1 or bucket.dtype != "float32" or len(bucket.shape) != 1 or bucket.size < 1:
+        return "gradients does not give one vector of float32"
+    if [spec for spec in update.inputs if spec.role == Role.GRADIENT] != [bucket]:
+        return "update does not take what gradients gives"
+    step = manifest.functions[contract.TRAIN_STEP]
+    if set(update.outputs) != set(step.outputs) or not set(manifest.state) <= set(update.inputs):
+        return "update does not take and give the state that train_step gives, and the loss"
+    size = manifest.micro_batch_size
+    fed = [spec for spec in gradients.inputs if spec.role == Role.BATCH]
+    whole = {spec.name: spec for spec in step.inputs if spec.role == Role.BATCH}
+    if size < 1 or manifest.batch_size % size:
+        return f"micro-batches of {size} examples do not make a batch of {manifest.batch_size}"
+    for spec in fed:
+        if spec != replace(whole[spec.name], shape=(size, *whole[spec.name].shape[1:])):
+            return f"{shown(spec.name)} of gradients is not a part of that of train_step"
+    if any(spec not in manifest.state for spec in gradients.inputs if spec.role in STATE_ROLES):
+        return "gradients takes a state that init does not give"
     return ""
 
 

@@ -48,10 +48,8 @@ class Program:
             name: _lookup(bundle, target, module, name, spec) for name, spec in bundle.manifest.functions.items()
         }
         self._batch_fields = {
-            path_in_tree(spec.name, Role.BATCH): spec
-            for function in self.manifest.functions.values()
-            for spec in function.inputs
-            if spec.role == Role.BATCH
+            name: {path_in_tree(spec.name, Role.BATCH): spec for spec in function.inputs if spec.role == Role.BATCH}
+            for name, function in self.manifest.functions.items()
         }
 
     @property
@@ -122,7 +120,7 @@ class Program:
 
         Args:
           batch: by field name, as `Manifest.batch` has them.
-          function: `train_step`, `eval_step` or `predict`.
+          function: `train_step`, `gradients`, `eval_step` or `predict`.
 
         Returns:
           The function's inputs by name, such as `batch/image`.
@@ -130,11 +128,9 @@ class Program:
         Raises:
           UsageError: a field is missing, or its shape or dtype is not the one that was compiled.
         """
-        wanted = self._functions[function].inputs
         return {
             spec.name: self.upload(spec, _checked(field, batch, spec))
-            for field, spec in self._batch_fields.items()
-            if spec.name in wanted
+            for field, spec in self._batch_fields[function].items()
         }
 
     def upload(self, spec: TensorSpec, array: np.ndarray) -> Buffer:

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sonew_compiled.contract import INIT, LEARNING_RATE, LOSS, PARAMETERS_FILE, SEED, TRAIN_STEP, Role
+from sonew_compiled.contract import (
+    BUCKET,
+    GRADIENTS,
+    INIT,
+    LEARNING_RATE,
+    LOSS,
+    PARAMETERS_FILE,
+    SEED,
+    TRAIN_STEP,
+    UPDATE,
+    Role,
+)
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.checkpoint import first_difference, load_parameters
 from sonew_compiled.runtime.device import Buffer
@@ -104,8 +115,25 @@ class TrainingState:
         Returns:
           The loss of the batch before the update.
         """
+        return self._advance(TRAIN_STEP, batch, learning_rate)
+
+    def gradients(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> Buffer:
+        """The bucket of a micro-batch: its loss, and what the update takes in of it.
+
+        Args:
+          batch: from `Program.upload_batch`, for the function `gradients`.
+          learning_rate: a float32 scalar on the device.
+        """
         fed = {**batch, **self._settings, LEARNING_RATE: learning_rate}
-        results = self.program.call(TRAIN_STEP, {**self.buffers, **fed})
+        return self.program.call(GRADIENTS, {**self.buffers, **fed})[BUCKET]
+
+    def update(self, bucket: Buffer, learning_rate: Buffer) -> float:
+        """The rest of a step, in place, and the loss of the batch before it; the bucket is the sum over the batch."""
+        return self._advance(UPDATE, {BUCKET: bucket}, learning_rate)
+
+    def _advance(self, function: str, given: Mapping[str, Buffer], learning_rate: Buffer) -> float:
+        fed = {**given, **self._settings, LEARNING_RATE: learning_rate}
+        results = self.program.call(function, {**self.buffers, **fed})
         loss = results.pop(LOSS)
         # The results alias the donated buffers; what the compiler could not alias is a new buffer, so take them all.
         self.buffers = results

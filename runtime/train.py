@@ -24,6 +24,7 @@ from sonew_compiled.runtime.reporter import Reporter
 from sonew_compiled.runtime.schedule import learning_rates
 from sonew_compiled.runtime.shown import on_one_line, shown
 from sonew_compiled.runtime.state import TrainingState
+from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.trial import try_apart
 from sonew_compiled.train_settings import TrainSettings, train_options
 
@@ -159,6 +160,7 @@ class _Run:
         folder.check_free(resumed, overwrite=overwrite)
         try_apart(bundle, device)
         self.program = Program.load(bundle, device)
+        self.stepper = stepper_of(self.program)
         if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed, learning_rate=settings.learning_rate)
         else:
@@ -218,11 +220,11 @@ class _Run:
             batch_size=batch_size,
         )
         # The next batch is uploaded while a step runs: devices take buffers from any thread.
-        coming = self.data.training_batches(self.settings.seed, self.step, self.program.upload_batch)
+        coming = self.data.training_batches(self.settings.seed, self.step, self.stepper.place)
         with contextlib.closing(coming) as batches:
             while self.step < stop and not interruption.requested:
                 rate = self.rates(self.step)
-                loss = self.state.step(next(batches), learning_rate.buffer(rate))
+                loss = self.stepper.step(self.state, next(batches), learning_rate.buffer(rate))
                 self.step += 1
                 if not math.isfinite(loss):
                     raise self._diverged(f"the loss became {loss} at step {self.step}")
@@ -337,4 +339,5 @@ def _compiled(bundle: Bundle) -> str:
     manifest = bundle.manifest
     settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
     given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
-    return ", ".join([f"precision {manifest.precision}", *given])
+    parts = [f"micro-batches of {manifest.micro_batch_size}"] if manifest.micro_batch_size else []
+    return ", ".join([f"precision {manifest.precision}", *given, *parts])

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.registers import ptxas_version
 from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
+from sonew_compiled.micro_batches import add_halves, micro_batches
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
 from sonew_compiled.requirements import names_of
@@ -52,6 +54,7 @@ def compile_training(
     precision: str = "f32",
     runtime_settings: Collection[str] = (),
     params: str | Path | None = None,
+    micro_batch: int | None = None,
     classes: Mapping[str, int] = MappingProxyType({}),
     check: bool = True,
     dump_check: Path | None = None,
@@ -80,6 +83,8 @@ def compile_training(
       runtime_settings: which of the optimizer's settings the step takes at every call instead of having them compiled
         in, of those that `presets.runtime_settings_of` names; the settings' own values are the defaults.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
+      micro_batch: examples that are worked on at a time, of which the batch size is a multiple: adds the functions by
+        which a batch is worked on in parts, by one worker or several; see docs/distributed.md.
       classes: of fields of the batch that are labels, the number of classes: the runtime refuses labels that are not
         from 0 to one less.
       check: whether to try, before the bundle is written, that the code that this machine can run computes what JAX
@@ -128,22 +133,27 @@ def compile_training(
     resolved = [pin_host(target) for target in chosen]
     policy = passes.precision_policy(precision)
     _check_batch(batch)
+    parts = None if micro_batch is None else micro_batches(batch, micro_batch, factory, str(described["name"]))
     destination = writable_bundle(Path(output))
 
     progress(f"trace {model} with {described['name']}")
+    trace = partial(
+        trace_training,
+        init=init,
+        loss=loss,
+        optimizer=factory,
+        predict=predict,
+        runtime_settings=runtime_settings,
+        state_dtype=policy.state_dtype,
+    )
     with statistics_dtype(policy.state_dtype):
-        traced = trace_training(
-            init=init,
-            loss=loss,
-            optimizer=factory,
-            batch=batch,
-            predict=predict,
-            runtime_settings=runtime_settings,
-            state_dtype=policy.state_dtype,
-        )
+        traced = trace(batch=batch)
+        halves = None if parts is None else trace(batch=parts.batch).text
     progress("run the passes")
     module = passes.parse(traced.text)
     passes.run_pipeline(module, passes.pipeline(policy), dump_dir=dump_ir, print_ir_after=print_ir_after)
+    if parts is not None and halves is not None:
+        add_halves(module, halves, policy, parts, dump_ir=dump_ir)
     functions = function_specs(module)
     passes.run_pipeline(module, [passes.parse_pass("strip-roles")])
     stablehlo = passes.to_portable_artifact(module)

@@ -97,8 +97,12 @@ LOSS = "loss"
 LOSSES = "losses"
 PREDICTION = "prediction"
 
+BUCKET = "bucket"
+"""A vector of float32: the loss of a micro-batch, or the sum over several, and then what the gradients hand on."""
+
 # The seam of a step: the functions that `train_step` calls, as the tracer and, after `merge-exports`, the passes name
-# them. A function is found in the merged module under the name of its export and its own.
+# them. A function is found in the merged module under the name of its export and its own. `split-step` makes exports of
+# the same names, which a bundle has that was compiled for micro-batches.
 GRADIENTS = "gradients"
 UPDATE = "update"
 

@@ -10,6 +10,7 @@ pytest_plugins = [
     "plugins.compiler",
     "plugins.devices",
     "plugins.helpers",
+    "plugins.parts",
     "plugins.tiny",
     "plugins.wheel",
 ]

@@ -41,6 +41,7 @@ ALLOWED = {
     "bundle_writer": ("errors", "contract", "runtime"),
     "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "trace": ("errors", "contract", "backward", "jax_settings", "rate_in_state", "recurrence", "requirements", "rules"),
+    "micro_batches": ("errors", "contract", "backward", "passes", "trace"),
     "passes": ("errors", "contract"),
     "runtime": ("errors", "contract", "train_settings"),
     "lowering": ("errors", "contract", "passes", "runtime.manifest", "xla"),

@@ -9,13 +9,16 @@ from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
 from sonew_compiled.passes.ir.uses import operations_in
 
 
-def inline_calls(module: ir.Module) -> None:
-    """Inline every call at the top level of an export, and in what that brings there; then drop what nothing calls."""
+def inline_calls(module: ir.Module, *, but: str = "") -> None:
+    """Inline every call at the top level of an export, and in what that brings there; then drop what nothing calls.
+
+    Calls of the function of the name `but` stay.
+    """
     by_name = {function.name: function for function in functions(module)}
     for function in by_name.values():
         if function.is_public:
-            while calls := [op.operation for op in function.block.operations if op.operation.name == "func.call"]:
-                for call in calls:
+            while found := [op for op in _calls_at_top(function) if callee(op) != but]:
+                for call in found:
                     _inline(call, by_name)
     run_mlir_passes(module, "builtin.module(symbol-dce)")
 
@@ -29,6 +32,10 @@ def inline_all_calls(module: ir.Module) -> None:
                 for call in found:
                     _inline(call, by_name)
     run_mlir_passes(module, "builtin.module(symbol-dce)")
+
+
+def _calls_at_top(function: Function) -> list[ir.Operation]:
+    return [op.operation for op in function.block.operations if op.operation.name == "func.call"]
 
 
 def _inline(call: ir.Operation, by_name: Mapping[str, Function]) -> None:

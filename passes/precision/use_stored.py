@@ -6,10 +6,13 @@ and only the next step finds the rounded one. This pass lets the step itself go 
     s = f(...);  u = g(s);  return convert(s)       becomes       s' = convert(f(...));  u = g(convert(s'));  return s'
 
 What reads the statistic can then read it back from memory, in half the bytes, and nothing computes it a second time.
+
+Calls are inlined, so that what an update computes is seen; that of the gradients stays where `split-step` is to cut.
 """
 
 from __future__ import annotations
 
+from sonew_compiled import contract
 from sonew_compiled.contract import Role
 from sonew_compiled.passes.ir.attributes import role_indices
 from sonew_compiled.passes.ir.calls import inline_calls
@@ -18,15 +21,17 @@ from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import has_element
 from sonew_compiled.passes.ir.uses import owner
-from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.record import Option, Pass, read_flag
+
+GRADIENTS = contract.merged_name(contract.TRAIN_STEP, contract.GRADIENTS)
 
 
-def use_stored(module: ir.Module) -> None:
+def use_stored(module: ir.Module, *, seam: bool) -> None:
     """Round each new tensor of the optimizer's state where it is made, for all of its readers.
 
     Functions are inlined into the exports.
     """
-    inline_calls(module)
+    inline_calls(module, but=GRADIENTS if seam else "")
     for function in functions(module):
         if function.is_public:
             for index in role_indices(function.result_attributes, (Role.OPTIMIZER,)):
@@ -55,4 +60,9 @@ PASS = Pass(
     summary="let a step read the optimizer's state as it is stored",
     description=__doc__,
     run=use_stored,
+    options=(
+        Option(
+            name="seam", default=False, help="1 to leave the call of the gradients, for `split-step`", read=read_flag
+        ),
+    ),
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from sonew_compiled import passes
 from sonew_compiled.check._compare import movement
-from sonew_compiled.contract import INIT, LEARNING_RATE, SEED, TRAIN_STEP, Role, path_in_tree
+from sonew_compiled.contract import GRADIENTS, INIT, LEARNING_RATE, SEED, TRAIN_STEP, UPDATE, Role, path_in_tree
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
@@ -73,7 +73,7 @@ class Reference:
 
     @pinned_settings()
     def calls(self) -> list[Call]:
-        """`init`, three steps, each from the state to which JAX came, `eval_step` and `predict`, on random batches.
+        """`init`, three steps, each from the state to which JAX came, and the other functions, on random batches.
 
         The last step is tried at a rate of 1 at least, where an update is no less than the parameter's rounding.
         """
@@ -86,18 +86,20 @@ class Reference:
         fed = {SEED: np.array(0, np.int32), LEARNING_RATE: rate}
         found = [_call(functions, manifest, INIT, fed)]
         for at in (rate or large, rate or large, large):
-            inputs = {**found[-1].results, **scalars, **_batch(manifest, rng), LEARNING_RATE: at}
+            inputs = {**found[-1].results, **scalars, **_batch(manifest, rng, TRAIN_STEP), LEARNING_RATE: at}
             found.append(_call(functions, manifest, TRAIN_STEP, inputs))
         steps, last = found[1:], found[-1]
-        for name in manifest.functions.keys() - {INIT, TRAIN_STEP}:
-            found.append(_call(functions, manifest, name, {**last.inputs, **_batch(manifest, rng)}))
+        for name in manifest.functions.keys() - {INIT, TRAIN_STEP, UPDATE}:
+            found.append(_call(functions, manifest, name, {**last.inputs, **_batch(manifest, rng, name)}))
+            if name == GRADIENTS:
+                found.append(_call(functions, manifest, UPDATE, {**last.inputs, **found[-1].results}))
         # Most optimizers divide by what may be almost zero, so that this is asked for. IREE is still compiling now.
         for call in steps:
             _ = call.moved
         return found
 
     def _function(self, name: str, spec: FunctionSpec) -> _Function:
-        if self.manifest.precision == "f32":
+        if self.manifest.precision == "f32" and name in self.traced:
             run: Callable[..., Any] = _compiled(self.traced[name])
         else:
             run = _artifact(self.stablehlo, name, spec)
@@ -156,9 +158,9 @@ def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return moved
 
 
-def _batch(manifest: Manifest, rng: np.random.Generator) -> Arrays:
+def _batch(manifest: Manifest, rng: np.random.Generator, function: str) -> Arrays:
     """Numbers from 0 to 1, and labels of the classes that the model has; two of one that does not say."""
-    fields = [spec for spec in manifest.functions[TRAIN_STEP].inputs if spec.role == Role.BATCH]
+    fields = [spec for spec in manifest.functions[function].inputs if spec.role == Role.BATCH]
     return {spec.name: _field(spec, manifest, rng) for spec in fields}
 
 

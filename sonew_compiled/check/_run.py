@@ -12,7 +12,7 @@ import numpy as np
 
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
-from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, Driver
+from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, UPDATE, Driver
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
@@ -88,7 +88,7 @@ def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: T
 def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
     """What is wrong with a call, in words, and its results."""
     function = program.manifest.functions[call.function]
-    given = call.function == TRAIN_STEP
+    given = call.function in (TRAIN_STEP, UPDATE)
     left = [spec for spec in function.inputs if not (given and spec.name in call.results)]
     kept = {spec.name: program.upload(spec, call.inputs[spec.name]) for spec in left}
     found: list[Arrays] = []

@@ -53,6 +53,7 @@ def compile_command(
       sonew compile -o ae.bundle --target cpu --target vulkan
       sonew compile -o band.bundle --optimizer band-sonew --band 4 --batch-size 500
       sonew compile -o half.bundle --precision bf16
+      sonew compile -o parts.bundle --batch-size 1000 --micro-batch 250
       sonew compile -o tpu.bundle --target tpu:v5e
       sonew compile -o mine.bundle --model package.module:attribute
     """
@@ -116,6 +117,7 @@ def compile_bundle(
             schedule=what["schedule"] or "paper",
             precision=what["precision"] or "f32",
             params=what["params"],
+            micro_batch=what["micro_batch"],
             classes=model.classes,
             check=check,
             dump_check=dump_check,

@@ -169,6 +169,12 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
     ),
     click.option(
+        "--micro-batch",
+        type=click.IntRange(min=1),
+        help="Examples that are worked on at a time, for a batch that is too large or that workers share: "
+        "of which --batch-size is a multiple.  [default: the whole batch in one]",
+    ),
+    click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
         help="What is stored and computed in which dtype.  [default: f32]",

@@ -1,0 +1,155 @@
+"""Batches in parts: the two halves of a step against the whole, under every precision policy."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sonew_compiled import passes
+from sonew_compiled.compile import compile_training
+from sonew_compiled.contract import BUCKET, EVAL_STEP, GRADIENTS, LEARNING_RATE, LOSS, TRAIN_STEP, UPDATE
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.micro_batches import add_halves, micro_batches
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import (
+    Dataset,
+    Device,
+    Program,
+    TrainingState,
+    TrainSettings,
+    load_checkpoint,
+    open_bundle,
+    train,
+)
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.manifest import Manifest
+from sonew_compiled.runtime.stepper import stepper_of
+from sonew_compiled.trace import trace_training
+from sonew_compiled.xla import compile_artifact
+
+RATE = 3e-3
+RNG = np.random.default_rng(0)
+BATCHES = RNG.random((20, 12, 4), np.float32)
+
+
+def relu_loss(params: Any, batch: Any) -> jax.Array:
+    return jnp.mean((jax.nn.relu(batch["image"] @ params["w"]) @ params["w"].T - batch["image"]) ** 2)
+
+
+def initial(key: jax.Array) -> Any:
+    return {"w": jax.random.normal(key, (4, 6))}
+
+
+def of_size(size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {"image": jax.ShapeDtypeStruct((size, 4), jnp.float32)}
+
+
+def test_the_bucket_is_the_loss_and_then_the_gradients(parts_bundle: Path, cpu: Device) -> None:
+    program = Program.load(open_bundle(parts_bundle), cpu)
+    state = TrainingState.initial(program, seed=3)
+    arrays = state.parameters()
+    batch = {"image": BATCHES[0][:3]}
+    rate = cpu.upload(np.array(RATE, np.float32))
+    buffer = state.gradients(program.upload_batch(batch, function=GRADIENTS), rate)
+    bucket = program.download(program.manifest.functions[GRADIENTS].outputs[0], buffer)
+
+    def loss(w: Any) -> jax.Array:
+        image = batch["image"]
+        hidden = jnp.tanh(image @ w["params/inner"] + w["params/bias"])
+        return jnp.mean((hidden @ w["params/outer"] - image) ** 2)
+
+    value, gradients = jax.value_and_grad(loss)(arrays)
+    want = np.concatenate([[value], *(np.ravel(gradients[f"params/{name}"]) for name in ("bias", "inner", "outer"))])
+    np.testing.assert_allclose(bucket, want, rtol=1e-5, atol=1e-6)
+
+
+def test_twenty_steps_are_those_of_the_whole_batch(parts_bundle: Path, cpu: Device) -> None:
+    program = Program.load(open_bundle(parts_bundle), cpu)
+    rate = cpu.upload(np.array(RATE, np.float32))
+    whole, parts = (TrainingState.initial(program, seed=0) for _ in range(2))
+    stepper = stepper_of(program)
+    for image in BATCHES:
+        one = whole.step(program.upload_batch({"image": image}), rate)
+        other = stepper.step(parts, stepper.place({"image": image}), rate)
+        assert other == pytest.approx(one, rel=1e-5)
+    for name, array in whole.download().items():
+        np.testing.assert_allclose(parts.download()[name], array, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16-pure", "f16-mixed", "bf16-sr"])
+def test_under_policies_the_halves_of_one_micro_batch_make_the_step(precision: str) -> None:
+    policy = passes.precision_policy(precision)
+    factory = optimizer_factory(optimizer_settings("adam", precision=precision))
+    parts = micro_batches(of_size(6), 6, factory, "adam")
+    with statistics_dtype(policy.state_dtype):
+        text = trace_training(init=initial, loss=relu_loss, optimizer=factory, batch=parts.batch).text
+    module = passes.parse(text)
+    passes.run_pipeline(module, passes.pipeline(policy))
+    add_halves(module, text, policy, parts)
+    signatures = passes.signatures(module)
+    names = {BUCKET, *(each.name for each in signatures[TRAIN_STEP].outputs)}
+    assert {each.name for each in signatures[UPDATE].outputs} == names - {BUCKET}
+
+    def call(name: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        alone = passes.from_portable_artifact(passes.to_portable_artifact(module))
+        passes.run_pipeline(alone, [passes.parse_pass(f"select-export:name={name}")])
+        inputs, outputs = (
+            [jax.ShapeDtypeStruct(each.shape, as_dtype(each.dtype)) for each in values]
+            for values in (signatures[name].inputs, signatures[name].outputs)
+        )
+        run = compile_artifact(passes.to_portable_artifact(alone), inputs, outputs, platform="cpu", quickly=True)
+        results = run(*(given[each.name] for each in signatures[name].inputs))
+        return dict(zip((each.name for each in signatures[name].outputs), map(np.asarray, results), strict=True))
+
+    state = call("init", {"seed": np.array(1, np.int32)})
+    given = {**state, "batch/image": BATCHES[0][:6], LEARNING_RATE: np.array(RATE, np.float32)}
+    whole = call(TRAIN_STEP, given)
+    halves = call(UPDATE, {**given, **call(GRADIENTS, given)})
+    for name, array in whole.items():
+        np.testing.assert_allclose(halves[name].astype(np.float32), array.astype(np.float32), rtol=1e-5, atol=1e-6)
+    assert halves[LOSS].dtype == np.float32
+
+
+def test_a_run_in_parts_goes_on_with_the_same_bits(
+    parts_bundle: Path, tiny_data: Dataset, cpu: Device, tmp_path: Path
+) -> None:
+    bundle = open_bundle(parts_bundle)
+    settings = TrainSettings(epochs=2, learning_rate=RATE)
+    whole = train(bundle, tiny_data, settings, cpu, output=tmp_path / "whole")
+    stopped = TrainSettings(epochs=2, learning_rate=RATE, max_steps=5)
+    train(bundle, tiny_data, stopped, cpu, output=tmp_path / "parts")
+    parts = train(bundle, tiny_data, settings, cpu, output=tmp_path / "parts", resume=tmp_path / "parts")
+    assert parts.train_loss == whole.train_loss
+    one, other = (load_checkpoint(run.checkpoint, bundle.manifest).tensors for run in (whole, parts))
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
+    manifest = open_bundle(parts_bundle).manifest
+    assert (manifest.batch_size, manifest.micro_batch_size, manifest.micro_batches) == (12, 3, 4)
+    assert manifest.functions[GRADIENTS].outputs[0].shape == (1 + manifest.parameter_count,)
+    assert manifest.functions[EVAL_STEP].inputs[-1].shape == (12, 4)
+    text = manifest.to_json()
+    for had, has, why in (
+        ('"bucket"', '"barrel"', "'update' takes 'barrel'"),
+        ('"gradients": {', '"predict": {', "there is no function gradients"),
+        ("   3,\n", "   5,\n", "micro-batches of 5 examples do not make a batch of 12"),
+    ):
+        assert had in text
+        with pytest.raises(SonewError, match=why):
+            Manifest.from_json(text.replace(had, has), source="manifest.json")
+
+
+def test_what_cannot_be_worked_on_in_parts_is_refused(tmp_path: Path) -> None:
+    adam = optimizer_settings("adam")
+    with pytest.raises(UsageError, match="--micro-batch is 5: give a number of examples of which the batch size, 12"):
+        compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "a", micro_batch=5)
+    with pytest.raises(UsageError, match="kfac wants numbers of each example"):
+        compile_training(
+            relu_loss, initial, optimizer_settings("kfac"), of_size(12), output=tmp_path / "b", micro_batch=6
+        )
+    assert not list(tmp_path.iterdir())
