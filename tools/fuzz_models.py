@@ -3,8 +3,9 @@
     python tools/fuzz_models.py --programs 3000 --seed 100000
     python tools/fuzz_models.py --only 100017        # one program, with its jaxpr
 
-Each program is one seed; docs/check.md says what they are. Modules of `--together` programs are compiled and run in
-processes of their own, so that a crash or an endless loop is a find as well; a module that differs is taken apart.
+Each program is made from one seed; docs/check.md describes them. A module holds `--together` programs, and is compiled
+and run in a process of its own, so that a crash or an endless loop is a find as well. If a module differs, its programs
+are tried one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _PATIENCE = 1200
 
 
 def _in_process(seeds: Sequence[int], options: Sequence[str]) -> str:
-    """What a process finds of these seeds; empty if nothing."""
+    """The finds of these seeds in a process of their own, as text; empty if there are none."""
     command = [sys.executable, __file__, *options, "--only", *map(str, seeds)]
     try:
         process = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
@@ -39,11 +40,13 @@ def main() -> int:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=int, default=300, help="how many")
-    parser.add_argument("--seed", type=int, default=0, help="the seed of the first; the others follow")
-    parser.add_argument("--size", type=int, default=6, help="how many instructions a program has at most")
-    parser.add_argument("--together", type=int, default=12, help="how many are compiled as one module")
-    parser.add_argument("--devices", default="local-task,local-sync,vmvx", help="what they run on, joined by commas")
-    parser.add_argument("--only", type=int, nargs="+", metavar="SEED", help="these programs alone, in this process")
+    parser.add_argument("--seed", type=int, default=0, help="the first seed; the others follow")
+    parser.add_argument("--size", type=int, default=6, help="the most instructions of a program")
+    parser.add_argument("--together", type=int, default=12, help="the number of programs in a module")
+    parser.add_argument(
+        "--devices", default="local-task,local-sync,vmvx", help="the devices to run on, joined by commas"
+    )
+    parser.add_argument("--only", type=int, nargs="+", metavar="SEED", help="run only these programs, in this process")
     options = parser.parse_args()
     if options.only:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -15,7 +15,7 @@ BEGIN, END = "<!-- table of tools/optimizer_table.py -->", "<!-- end of the tabl
 
 
 def markdown() -> str:
-    """A line for each optimizer."""
+    """The table, with a line for each optimizer."""
     lines = ["| name | paper | state, numbers a parameter | learning rate | settings | limits |", "|---" * 6 + "|"]
     return "\n".join([*lines, *map(_line, RECORDS.values())])
 
@@ -34,7 +34,7 @@ def _line(record: OptimizerRecord) -> str:
 
 
 def insert(document: str, table: str) -> str:
-    """The document with the table between its marks."""
+    """The document with the table between its markers."""
     head, rest = document.split(BEGIN)
     return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
 
@@ -42,7 +42,7 @@ def insert(document: str, table: str) -> str:
 @click.command()
 @click.option("--write", type=click.Path(path_type=Path, exists=True), required=True, help="Document to put it into.")
 def main(write: Path) -> None:
-    """Put the table into a document, between its marks."""
+    """Put the table into a document, between its markers."""
     write.write_text(insert(write.read_text(encoding="utf-8"), markdown()), encoding="utf-8")
 
 

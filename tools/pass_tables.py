@@ -1,6 +1,6 @@
-"""Writes what docs/passes.md says of each pass: the tables, and the descriptions below them.
+"""Writes the tables and the reference of docs/passes.md.
 
-All of it comes from the passes' own records, and from the policies and the targets that name them.
+They come from the records of the passes, and from the policies and the targets that name them.
 
     python tools/pass_tables.py --write docs/passes.md
 """
@@ -27,7 +27,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def pass_table(room: str) -> str:
-    """The passes of a room: what each does, and its options with their defaults."""
+    """The passes of a room with their summaries, and their options with defaults."""
     rows = (
         (
             f"[`{each.name}`](#{each.name})",
@@ -47,7 +47,7 @@ def policy_table() -> str:
 
 
 def target_table() -> str:
-    """The passes of each family of targets, in order; options, which differ between processors, left out."""
+    """The passes of each family of targets, in order, without options, which differ between processors."""
     lists: dict[str, tuple[str, ...]] = {}
     for name in target_names():
         target = resolve_target(name)
@@ -64,7 +64,7 @@ def _names(chosen: Iterable[str]) -> str:
 
 
 def reference() -> str:
-    """What each pass does, why, and what its options mean."""
+    """The description of each pass and the meanings of its options."""
     return "\n\n".join(_section(each) for room in passes.ROOMS.values() for each in room)
 
 
@@ -74,13 +74,13 @@ def _section(each: passes.Pass) -> str:
 
 
 def regions() -> Mapping[str, str]:
-    """What is generated, by the name that the document's markers have."""
+    """The generated texts, by the names in the document's markers."""
     tables = {room: pass_table(room) for room in passes.ROOMS}
     return {**tables, "policies": policy_table(), "targets": target_table(), "reference": reference()}
 
 
 def insert(document: str) -> str:
-    """The document with all of its regions as they should be.
+    """The document with all of its regions up to date.
 
     Raises:
       ValueError: the document lacks a region.
@@ -95,9 +95,9 @@ def insert(document: str) -> str:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--write", type=click.Path(path_type=Path, exists=True), help="The document whose regions are replaced.")
+@click.option("--write", type=click.Path(path_type=Path, exists=True), help="The document whose regions to replace.")
 def main(write: Path | None) -> None:
-    """Print what the documents say of the passes, or write it into one."""
+    """Print the tables and the reference, or write them into a document."""
     if write is None:
         click.echo("\n\n".join(regions().values()))
     else:

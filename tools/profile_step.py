@@ -1,4 +1,4 @@
-"""Where the time of a compiled step goes, by kind of dispatch, from IREE's own profiler.
+"""Profiles a compiled step by kind of dispatch, with IREE's own profiler.
 
     sonew compile -o autoencoder.bundle
     python tools/profile_step.py autoencoder.bundle --label after --output docs/results/profile.jsonl
@@ -26,11 +26,10 @@ from sonew_compiled.runtime.manifest import TensorSpec
 STEP = "train_step"
 STEPS = 20
 
-# The runtime does the same in its own process. Without it, the first write to memory that a step allocates pays for its
-# mapping.
+# The runtime does the same in its own process. Without it, each step would map its memory anew.
 KEEP_MEMORY = {"GLIBC_TUNABLES": f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 40}"}
 
-# The start of the names that IREE gives its dispatches, after the function's name and a number.
+# The kinds of dispatches, by the text in IREE's names after the function's name and a number.
 KINDS = {
     "matmul_like": "matrix products",
     "_encoding": "packing of their operands",
@@ -42,7 +41,7 @@ ELEMENT_TYPES = {"float32": "f32", "bfloat16": "bf16", "int32": "i32", "uint8": 
 
 
 def profile(module: Path, inputs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:
-    """The dispatches of some steps on made-up inputs, each with its count and its nanoseconds in all."""
+    """The dispatches of some steps on made-up inputs, each with its count and its total nanoseconds."""
     with tempfile.TemporaryDirectory() as scratch:
         trace = Path(scratch, "trace")
         run = [_tool("iree-benchmark-module"), f"--module={module}", "--device=local-task", f"--function={STEP}"]
@@ -60,9 +59,9 @@ def profile(module: Path, inputs: tuple[TensorSpec, ...]) -> list[dict[str, Any]
 
 
 def summary(dispatches: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Milliseconds and dispatches a step, by kind."""
+    """The milliseconds and dispatches of a step, by kind."""
     kinds: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in (*KINDS.values(), "others")}
-    # What is dispatched least often is dispatched once a step.
+    # The rarest dispatch occurs once in a step.
     steps = min(row["count"] for row in dispatches)
     for row in dispatches:
         name = re.sub(rf"^{STEP}_dispatch_\d+_", "", row["key"])
@@ -87,9 +86,9 @@ def _tool(name: str) -> str:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True))
 @click.option("--label", required=True, help="What the row is called.")
-@click.option("--output", type=click.Path(path_type=Path), help="A file of JSON lines to append to.")
+@click.option("--output", type=click.Path(path_type=Path), help="File of JSON lines to append to.")
 def main(bundle: Path, label: str, output: Path | None) -> None:
-    """Profile the step of a bundle, and print and keep where its time goes."""
+    """Profile the step of a bundle, and print and record its time by kind of dispatch."""
     manifest = open_bundle(bundle).manifest
     target = next(target for target in manifest.targets if target.driver == "local")
     kinds = summary(profile(bundle / target.file, manifest.functions[STEP].inputs))

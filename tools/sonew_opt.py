@@ -1,4 +1,4 @@
-"""Run passes on a module and print it: the passes' own command line, for tests and for looking.
+"""The command line of the passes: runs them on a module and prints it, for tests and by hand.
 
 python tools/sonew_opt.py --pass split-reductions:limit=16 module.mlir
 python tools/sonew_opt.py --pipeline container.mlir
@@ -39,7 +39,7 @@ def _list_passes(context: click.Context, _parameter: click.Parameter, wanted: bo
 @click.option("--dump-dir", type=click.Path(path_type=Path), help="Write the module here before and after each pass.")
 @click.option("--print-ir-after", multiple=True, metavar="NAME", help="Print the module after this pass, or after all.")
 @click.option("--artifact", type=click.Path(path_type=Path), help="Write a portable artifact here; print no text.")
-@click.option("--locations", is_flag=True, help="Print source locations as well.")
+@click.option("--locations", is_flag=True, help="Print source locations too.")
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_passes, help="List the passes.")
 def main(
     source: BinaryIO,

@@ -1,11 +1,11 @@
-"""Trains a model once for each setting under `jax.jit`, and appends a JSON line a run: how the presets were found.
+"""Trains a model once for each setting under `jax.jit`, and appends a JSON line for each run. It found some presets.
 
-The protocol is the runtime's: the same initial weights, order of the data, schedule and losses for the same seed.
+The protocol is the runtime's: the same seed gives the same initial weights, order of the data, schedule and losses.
 
     python tools/sweep.py --optimizer adam --learning-rate 5e-4 --learning-rate 1e-3 --epochs 100 --output adam.jsonl
 
-Every combination of the repeatable options is a run; a run that the output file has already is skipped, so a sweep
-that was interrupted goes on.
+Every combination of the repeatable options is a run. Runs that are already in the output file are skipped, so an
+interrupted sweep goes on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCH_SIZE = 1000
 
 
 def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) -> dict[str, Any]:
-    """One run; its losses are means over the whole splits, in nats an image, or NaN where it diverged."""
+    """One run. Its losses are means over the whole splits, in nats for each image, or NaN if it diverged."""
     names = settings_of(setting["optimizer"])
     settings = optimizer_settings(setting["optimizer"], **{name: setting[name] for name in names})
     training = JaxTraining(autoencoder, settings)
@@ -57,7 +57,7 @@ def train(setting: dict[str, Any], train_data: BoundData, test_data: BoundData) 
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A repeatable option for every setting that some optimizer has."""
+    """Adds a repeatable option for every setting that some optimizer has."""
     kinds = {setting.name: setting.kind for record in RECORDS.values() for setting in record.settings}
     for name in reversed(SETTINGS):
         option = click.option(flag_of(name), name, type=kinds[name], multiple=True, help="Default: the preset's.")
@@ -71,7 +71,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @setting_options
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
 @click.option("--epochs", type=int, default=20, show_default=True)
-@click.option("--warmup-epochs", type=int, help="By default that of `sonew run`.")
+@click.option("--warmup-epochs", type=int, help="Default: that of `sonew run`.")
 @click.option("--schedule", default="paper", show_default=True)
 @click.option("--data", default="mnist", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path))

@@ -1,13 +1,13 @@
 """Compiles every combination of model, optimizer, precision and target, and writes the tables of docs/targets.md.
 
-Of those that this machine runs it trains two steps. The two built-in models are compiled with SONew under every policy;
-every optimizer in float32 is, of a small dense network, so that the full matrices of some fit.
+Two steps are trained on each target that this machine runs. The two built-in models are compiled with SONew under every
+policy. A small dense network is compiled with every optimizer in float32; some optimizers' full matrices fit only that.
 
     python tools/target_table.py --output docs/results/targets.jsonl --write docs/targets.md
     python tools/target_table.py --target cpu --target vulkan --model classifier --output part.jsonl
 
-A combination that the output file has already, of the same compiler, is skipped, so a run that was interrupted goes on.
-Steps of the autoencoder are taken by native code only: a software driver takes minutes for each.
+Combinations of the same compiler that are already in the output file are skipped, so an interrupted run goes on. Only
+native code runs steps of the autoencoder, because a software driver takes minutes for each.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sonew_compiled.runtime.manifest import TargetSpec
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
 
-# The batch that each is compiled for.
+# The batch size of each model.
 MODELS = {"autoencoder": 1000, "classifier": 100, "dense": 32}
 DENSE_WIDTHS = (16, 12, 8)
 
@@ -48,7 +48,7 @@ DENSE_WIDTHS = (16, 12, 8)
 def combinations(
     model_names: Iterable[str] = MODELS, optimizers: Iterable[str] = OPTIMIZERS, precisions: Iterable[str] = PRECISIONS
 ) -> list[tuple[str, str, str]]:
-    """Of these those that are compiled: SONew under every policy, or every optimizer in float32."""
+    """The combinations to compile: SONew under every policy, or every optimizer in float32."""
     return [
         (model, optimizer, precision)
         for model, optimizer, precision in itertools.product(model_names, optimizers, precisions)
@@ -88,7 +88,7 @@ def model_of(name: str) -> models.Model:
 
 
 def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
-    """Compiles for the targets in one go, or, where one of them does not do, for each alone."""
+    """Compiles for all targets at once or, if that fails, for each alone."""
     model, optimizer, precision = setting
     row = {"model": model, "optimizer": optimizer, "precision": precision, "compiler": compiler()}
     with tempfile.TemporaryDirectory() as folder:
@@ -111,14 +111,14 @@ def rows_of(setting: tuple[str, str, str], targets: Sequence[str]) -> list[Row]:
                 return [each for target in targets for each in rows_of(setting, [target])]
             result = "refused" if isinstance(error, UsageError) else "failed"
             return [{**row, "target": targets[0], "result": result, "ran": False, "why": str(error)}]
-        # Runs in a process of its own: threads of the software Vulkan driver keep the cores busy as long as it lives.
+        # The steps run in another process, since the software Vulkan driver's threads keep the cores busy to its end.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             results = pool.submit(results_of_running, path, manifest.targets, model).result()
         return [{**row, "target": target.name, **each} for target, each in zip(manifest.targets, results, strict=True)]
 
 
 def results_of_running(path: Path, targets: Sequence[TargetSpec], model: str) -> list[Row]:
-    """For each target of a bundle whether it was run, and whether that failed and why."""
+    """For each target of a bundle, whether it was run, and the error if that failed."""
     results = []
     for target in targets:
         try:
@@ -129,7 +129,7 @@ def results_of_running(path: Path, targets: Sequence[TargetSpec], model: str) ->
 
 
 def ran(path: Path, target: TargetSpec, model: str) -> bool:
-    """Whether two steps on this machine gave finite losses; false where it has no such device."""
+    """Whether two steps on this machine gave finite losses; false if it has no such device."""
     if model == "autoencoder" and not target.name.startswith("cpu"):
         return False
     try:
@@ -155,7 +155,7 @@ def ran(path: Path, target: TargetSpec, model: str) -> bool:
 
 
 def compiler() -> str:
-    """The compiler's release, which the rows hold for."""
+    """The compiler's release, for which the rows hold."""
     return importlib.metadata.version("iree-base-compiler")
 
 
@@ -167,7 +167,7 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def _of_optimizers(rows: Iterable[Row]) -> str:
-    """A line an optimizer, a column a target."""
+    """The table with a line for each optimizer and a column for each target."""
     cells = {(row["optimizer"], row["target"]): "run" if row["ran"] else row["result"] for row in rows}
     named = [target for target in target_names() if any(target == each for _, each in cells)]
     lines = [f"| optimizer | {' | '.join(f'`{each}`' for each in named)} |", "|---" * (1 + len(named)) + "|"]
@@ -178,7 +178,7 @@ def _of_optimizers(rows: Iterable[Row]) -> str:
 
 
 def _of_precisions(rows: Iterable[Row]) -> str:
-    """A line a target, a column a precision."""
+    """The table with a line for each target and a column for each precision."""
     by_cell: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_cell.setdefault((row["target"], row["precision"]), []).append(row)
@@ -202,12 +202,12 @@ def _cell(rows: list[Row]) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, none if it is not there."""
+    """The rows of a file; none if there is no file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def insert(document: str, table: str) -> str:
-    """The document with the table between its marks."""
+    """The document with the table between its markers."""
     head, rest = document.split(BEGIN)
     return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
 

@@ -1,1 +1,1 @@
-"""Benchmarks and tuning: what `sonew bench` and `sonew tune` do. Nothing but the command line imports it."""
+"""Benchmarks and tuning, for `sonew bench` and `sonew tune`. Only the command line imports this package."""

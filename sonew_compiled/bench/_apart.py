@@ -1,4 +1,4 @@
-"""A task in a process of its own: its peak memory is the task's, and a crash ends nothing else."""
+"""Tasks in processes of their own, so that peak memory is the task's and a crash ends nothing else."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def call_apart(task: str, **request: Any) -> dict[str, Any]:
     """Calls a function in a new process.
 
     Args:
-      task: a function of this package that takes and gives what JSON has, as `module:function`.
+      task: `module:function` of this package, whose arguments and result are JSON values.
       request: its arguments.
 
     Returns:
-      What it returned.
+      Its result.
 
     Raises:
-      RunError: it raised, or the process died.
+      RunError: the function raised, or the process died.
     """
     with scratch_folder() as scratch:
         asked, answered, log = (scratch / name for name in ("request.json", "result.json", "log"))
         asked.write_text(json.dumps({"task": task, "arguments": request}), encoding="utf-8")
         command = [sys.executable, "-m", "sonew_compiled.bench._worker", str(asked), str(answered)]
         with log.open("wb") as stream:
-            # A killed task leaves files and a compiler behind; both go with it.
+            # Files that a killed task leaves behind are removed with this folder.
             environment = os.environ | {"TMPDIR": str(scratch)}
             code = run_to_end(command, output=stream, environment=environment).returncode
         if answered.exists():

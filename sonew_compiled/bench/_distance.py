@@ -1,8 +1,8 @@
-"""How far apart two processors are, in the time that they need to answer each other.
+"""The distance between two processors: the time that they need to answer each other.
 
-Where two processors have no cache in common, what one has written reaches the other several times as late, and kernels
-that go over the same memory one after the other, each part by whichever processor is free, wait for it. Virtual
-machines do not say which of theirs have, and their hosts move them.
+If two processors share no cache, a write by one reaches the other several times as late. Kernels that go over the same
+memory one after the other, each part on whichever processor is free, then wait for it. A virtual machine does not tell
+which of its processors share a cache, and its host may move them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import sys
 import time
 
 _ROUNDS = 2000
-# How often a processor looks for the answer until it gives up: some seconds.
+# The number of times that a processor looks for the answer before it gives up, which takes some seconds.
 _PATIENCE = 1 << 27
 
 
 def core_round_trip_ns() -> int | None:
-    """Nanoseconds until one processor sees that another has seen what it wrote, the median of many times.
+    """The median time of a round trip between the first two processors that this process may run on, in nanoseconds.
 
-    Python's own time is in it, about 250 ns. It is of the first two processors that this process may run on, and None
-    where there are not two or the system does not tell.
+    One processor writes, the other answers, and the first sees the answer. The time includes about 250 ns of Python. It
+    is None if there are not two processors, or the system does not list them.
     """
     command = [sys.executable, "-m", "sonew_compiled.bench._distance"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -44,7 +44,7 @@ def _measure() -> int | None:
         return None
     first, second, *_ = sorted(os.sched_getaffinity(0))
     line = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
-    # Even numbers are questions, the odd ones after them answers; zero is what the memory begins with.
+    # Even numbers are questions, and the odd numbers after them answers. The memory starts at zero.
     questions = [2 * (index % 100) + 2 for index in range(_ROUNDS)]
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""A thing that is timed in a process of its own, in turns with one here."""
+"""A function in a process of its own, timed in turns with one in this process."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from sonew_compiled.bench._pairs import timed
 
 
 class Elsewhere:
-    """Calls a thing in a new process, which waits between the calls; a context that ends the process.
+    """Calls a function in a new process, which waits between the calls. It is a context that ends the process.
 
-    The runtime changes how its process treats freed memory, which would speed up what it is compared with.
+    The runtime changes how its process treats freed memory. In the same process that would speed up the function with
+    which the runtime is compared.
     """
 
     def __init__(self, make: Callable[[], Callable[[], object]]) -> None:
-        """Starts the process and makes the thing there.
+        """Starts the process and makes the function there.
 
         Args:
-          make: gives the thing; it is sent to the process by `pickle`.
+          make: returns the function; `pickle` sends `make` to the process.
 
         Raises:
-          RunError: it raised, or the process died.
+          RunError: `make` raised, or the process died.
         """
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
@@ -34,7 +35,7 @@ class Elsewhere:
         self._answer()
 
     def __call__(self) -> float:
-        """Calls the thing once; the seconds that it took there."""
+        """Calls the function once, and returns the seconds that it took there."""
         self._here.send(True)
         return self._answer()
 

@@ -1,4 +1,4 @@
-"""How many floating-point operations a step takes, as XLA counts them."""
+"""The floating-point operations of a step, as XLA counts them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sonew_compiled.optimizer import never_due, optimizer_factory
 
 
 def step_flops(model: Model, run: Run) -> float:
-    """Operations of the loss, its gradients and the update, of the float32 program before any optimization.
+    """The operations of the loss, its gradients and the update, in float32 and before any optimization by XLA.
 
-    Of a step that computes no preconditioner anew, where only one in `precond_interval` does.
+    If only one step in `precond_interval` computes a new preconditioner, the count is that of the other steps.
     """
     batch = model.batch(run.batch_size)
     make = optimizer_factory(run.optimizer, loss=model.loss, batch=batch)

@@ -1,6 +1,6 @@
-"""Training under `jax.jit`, by the runtime's protocol: what the compiled step is compared with.
+"""Training under `jax.jit` by the runtime's protocol, for comparison with the compiled step.
 
-The same initial weights, order of the data, schedule and losses for the same seed as `sonew run`.
+For the same seed it has the same initial weights, order of the data, schedule and losses as `sonew run`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from sonew_compiled.runtime import BoundData
 
 State = tuple[Any, Any]
 
-# The dtype in which a JAX user would compute the loss and the update under each policy. The policy itself says how the
-# state is stored.
+# The dtypes in which a JAX user would compute the loss and the update under each policy. The policy itself gives the
+# dtype of the stored state.
 _COMPUTED = {
     "f32": (jnp.float32, jnp.float32),
     "bf16": (jnp.bfloat16, jnp.float32),
@@ -37,7 +37,7 @@ _COMPUTED = {
     "bf16-sr": (jnp.bfloat16, jnp.float32),
 }
 
-# Optimizers that look into the model find its layers with this batch. The layers are the same for every other batch.
+# Optimizers that look into the model find its layers with a batch of this size; the layers do not depend on it.
 _ANY_SIZE = 2
 
 
@@ -48,11 +48,11 @@ class JaxTraining:
         """Compiles nothing yet.
 
         Args:
-          model: what is trained.
+          model: the model to train.
           optimizer: its settings.
-          precision: a policy's name. The state is stored as the policy has it; the loss is computed on parameters and a
-            batch cast to 16 bits, the update in float32 (`bf16-pure`: in bfloat16). No stochastic rounding, no loss
-            scaling: what a few lines of JAX do.
+          precision: a policy's name. The state is stored as the policy says. The loss is computed on parameters and a
+            batch cast to 16 bits, the update in float32 (`bf16-pure`: in bfloat16). There is no stochastic rounding and
+            no loss scaling, as in a few lines of JAX.
         """
         policy = precision_policy(precision)
         compute, wide = _COMPUTED[precision]
@@ -94,15 +94,15 @@ class JaxTraining:
         return state
 
     def step(self, state: State, batch: Any, learning_rate: float) -> tuple[State, Any]:
-        """One step; `state` is given up.
+        """Does one step, and returns the new state and the loss before it, a float32 scalar on the device.
 
-        Returns the new state and the loss before it, a float32 scalar on the device.
+        The buffers of `state` are donated.
         """
         result: tuple[State, Any] = self._step(state, batch, np.float32(learning_rate))
         return result
 
     def mean_loss(self, state: State, data: BoundData) -> float:
-        """The mean over all examples."""
+        """The mean loss over all examples."""
         losses = [np.asarray(self._losses(state[0], batch))[:valid] for batch, valid in data.evaluation_batches()]
         return float(np.concatenate(losses).mean(dtype=np.float64))
 
@@ -115,7 +115,7 @@ class JaxTraining:
         epochs: int,
         rate: Callable[[int], float],
     ) -> Iterator[Epoch]:
-        """Trains, and gives what each epoch ended with; ends early where the loss is no finite number."""
+        """Trains, and yields the end of each epoch. It stops early if the loss is not finite."""
         started = time.perf_counter()
         for epoch in range(epochs):
             first = epoch * data.steps_per_epoch
@@ -143,10 +143,10 @@ class Epoch:
 
     Attributes:
       epoch: from 1.
-      steps: done since the start.
-      loss: mean over the epoch's batches; not finite where training diverged.
-      seconds: since the start.
-      state: for `mean_loss`; given up when the iteration goes on.
+      steps: the steps since the start.
+      loss: the mean over the epoch's batches; not finite if training diverged.
+      seconds: the time since the start.
+      state: for `mean_loss`; the next epoch donates its buffers.
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""What a row says of the machine and of the versions that it was measured with."""
+"""The machine and the versions that a row was measured with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sonew_compiled.runtime import cpu_flags, list_devices
 
 PACKAGES = ("sonew-compiled", "iree-base-compiler", "iree-base-runtime", "jax", "jaxlib", "optax", "numpy", "torch")
 
-# Of a processor's flags, those that say how wide and in what types it computes.
+# The processor flags that tell its vector widths and its types.
 _TELLING = ("avx", "fma", "amx", "f16c", "sve", "asimd", "neon", "bf16", "sse4_2", "rvv")
 
 
@@ -38,7 +38,7 @@ def threads() -> int:
 
 
 def versions() -> dict[str, str]:
-    """The installed versions of `PACKAGES`, those that are not installed left out, and Python's."""
+    """The versions of Python and of the installed `PACKAGES`."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -49,9 +49,9 @@ def versions() -> dict[str, str]:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process had resident, in bytes; 0 where the system does not say.
+    """The peak resident memory of this process in bytes; 0 if the system does not tell.
 
-    Linux keeps it in `VmHWM`: `ru_maxrss` would begin with that of the process that started this one.
+    Linux keeps it in `VmHWM`. Its `ru_maxrss` would start at the peak of the parent process.
     """
     try:
         match = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)

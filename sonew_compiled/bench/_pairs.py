@@ -1,4 +1,4 @@
-"""Two things timed in turns, so that what disturbs the machine disturbs both."""
+"""Two functions timed in turns, so that a disturbance of the machine affects both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ WARM_UP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Times of two things, measured A B B A A B ...
+    """The times of two functions, measured in the order A B B A A B ...
 
     Attributes:
-      a: seconds of the first thing, one a pair.
-      b: seconds of the second thing.
+      a: the seconds of the first function, one number for each pair.
+      b: the seconds of the second function, likewise.
     """
 
     a: tuple[float, ...]
@@ -24,29 +24,29 @@ class Pairs:
 
     @property
     def ratio(self) -> float:
-        """Median of A over median of B."""
+        """The median of A over the median of B."""
         return statistics.median(self.a) / statistics.median(self.b)
 
     @property
     def each(self) -> list[float]:
-        """A over B of every pair."""
+        """A over B for each pair."""
         return [a / b for a, b in zip(self.a, self.b, strict=True)]
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds of one call, which must wait for its result; what it says itself if it returns a float."""
+    """The seconds of one call, which must wait for its result. A call that returns a float gives its own seconds."""
     started = time.perf_counter()
     own = call()
     return own if isinstance(own, float) else time.perf_counter() - started
 
 
 def measure_pairs(a: Callable[[], object], b: Callable[[], object], count: int, *, warm_up: int = WARM_UP) -> Pairs:
-    """Times both `count` times, after `warm_up` calls each that do not count.
+    """Times both functions `count` times, after `warm_up` calls each that do not count.
 
     Args:
-      a: the first thing; a call must wait for its result.
-      b: the second thing.
-      count: of pairs, 1 or more.
+      a: the first function; a call must wait for its result.
+      b: the second function, likewise.
+      count: the number of pairs, 1 or more.
       warm_up: calls before the first pair.
     """
     assert count >= 1

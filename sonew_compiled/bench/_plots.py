@@ -15,12 +15,12 @@ Drawing = Callable[[Any, list[Line]], bool]
 
 
 def draw(rows: Sequence[Row]) -> dict[str, tuple[bytes, str]]:
-    """Every plot that the rows have something for: by name, a PNG and the text of an SVG."""
+    """Every plot for which the rows have numbers, by name: a PNG and the text of an SVG."""
     plt = pyplot()
     lines = [line for line in lines_of(rows) if line.good]
     plots = {}
     for name, drawing in PLOTS.items():
-        # The hash and the date would make two plots of the same rows differ.
+        # A random salt and a date would make two plots of the same rows differ.
         with plt.rc_context({"svg.hashsalt": "sonew"}):
             figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
             if drawing(axes, lines):
@@ -51,7 +51,7 @@ def _loss_against(key: str, label: str) -> Drawing:
 
 
 def _points(line: Line, key: str) -> list[tuple[float, float]]:
-    """The curve of the first seed that has one."""
+    """The curve of the first seed with a curve."""
     curve: list[dict[str, Any]] = next((row["curve"] for row in line.good if row.get("curve")), [])
     return [(point[key], point["loss"]) for point in curve if point["loss"] is not None]
 
@@ -72,7 +72,7 @@ def _bars(key: str, scale: float, label: str) -> Drawing:
 
 
 def _roofline(axes: Any, lines: list[Line]) -> bool:
-    """Attained rates over operations a byte, under the limits that were measured."""
+    """The attained rates over operations per byte, under the measured limits."""
     needed = ("roofline", "gflops", "step_flops", "step_bytes")
     rows = [(line, row) for line in lines for row in line.good if all(row.get(name) for name in needed)]
     if not rows:
@@ -105,4 +105,4 @@ PLOTS: Mapping[str, Drawing] = MappingProxyType(
         "roofline": _roofline,
     }
 )
-"""What can be drawn, by the name of the file."""
+"""The plots, by the name of the file."""

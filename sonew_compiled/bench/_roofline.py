@@ -1,8 +1,8 @@
-"""What the machine can do: the bandwidth of a copy and the rate of a float32 matrix product, both measured.
+"""The measured limits of the machine: the bandwidth of a copy and the rate of a float32 matrix product.
 
-On the processor a copy is NumPy's, of arrays much larger than any cache, a piece of them on every thread; it counts the
-bytes read and those written. The product is that of the BLAS that NumPy came with, on all its threads. On other devices
-both are functions of a small IREE module: a negation, and a product.
+On the processor NumPy copies arrays much larger than any cache, a piece of them on every thread. The bandwidth counts
+the bytes read and those written. The product is that of NumPy's BLAS on all its threads. On other devices both are
+functions of a small IREE module: a negation and a product.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Roofline:
     """Measured limits.
 
     Attributes:
-      copy_bytes_per_second: read and written together; the best of several copies.
-      flops_per_second: of a float32 matrix product; the best of several.
-      how: what was measured, in words.
+      copy_bytes_per_second: the bytes read and written in a second, in the best of several copies.
+      flops_per_second: the rate of a float32 matrix product, the best of several.
+      how: the method of measurement, in words.
     """
 
     copy_bytes_per_second: float
@@ -58,12 +58,12 @@ class Roofline:
     how: str
 
     def to_json(self) -> dict[str, Any]:
-        """As a row has it."""
+        """The limits as the fields of a row."""
         return asdict(self)
 
 
 class Copy:
-    """A copy of `2 * 4 * elements` bytes of traffic on all threads, to be called again and again."""
+    """A copy on all threads, which moves `2 * 4 * elements` bytes at each call."""
 
     def __init__(self, elements: int = _COPY_ELEMENTS) -> None:
         self._source = np.ones(elements, np.float32)
@@ -79,12 +79,12 @@ class Copy:
 
 
 def measure_limits(target: str, device: str) -> dict[str, Any]:
-    """A task: `measure_roofline` of a device by name."""
+    """The task of `measure_roofline` for a device by name."""
     return measure_roofline(open_device(device), target).to_json()
 
 
 def measure_roofline(device: Device, target: str) -> Roofline:
-    """Measures a device; `target` is one that it runs, which the module is compiled for where it is no processor."""
+    """Measures a device. `target` is one that it runs, for which a small module is compiled unless it is a processor."""
     if device.driver == Driver.LOCAL:
         copy = Copy()
         a = np.ones((_PRODUCT_SIDE, _PRODUCT_SIDE), np.float32)
@@ -128,7 +128,7 @@ def _measure_device(device: Device, target: str, *, elements: int, side: int) ->
 def load_executable(
     folder: Path, executable: bytes, target: TargetSpec, functions: dict[str, FunctionSpec], device: Device
 ) -> Program:
-    """An executable that is no bundle's, loaded as one with these functions; its file is put into `folder`."""
+    """Loads an executable without a bundle, with these functions; its file is written to `folder`."""
     (folder / target.file).write_bytes(executable)
     files = {target.file: FileSpec(sha256=hashlib.sha256(executable).hexdigest(), size=len(executable))}
     manifest = Manifest(
@@ -144,6 +144,6 @@ def load_executable(
 
 
 def _best(call: Callable[[], object]) -> float:
-    """The least of several times, in seconds, after one call that does not count."""
+    """The least time of several calls, in seconds, after one call that does not count."""
     call()
     return min(timed(call) for _ in range(_REPEATS))

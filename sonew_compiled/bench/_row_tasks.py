@@ -1,4 +1,4 @@
-"""The tasks of which the row of a compiled step is made; see `_apart` for what a task is."""
+"""The tasks that make up the row of a compiled step; `_apart` says what a task is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sonew_compiled.runtime import (
 
 
 def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
-    """Compiles the bundle of a run, and says what a row needs to know of it."""
+    """Compiles the bundle of a run, and returns its fields of the row."""
     import jax
 
     from sonew_compiled.bench._flops import step_flops
@@ -41,7 +41,7 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
 
     asked = Run.from_settings(run)
     model = load_model(asked.model)
-    jax.devices()  # what JAX takes to start is none of the compilation
+    jax.devices()  # JAX's start is no part of the compilation
     started = time.perf_counter()
     with user_code(asked.model):
         manifest = compile_training(
@@ -53,7 +53,7 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
             targets=(asked.target,),
             model=asked.model,
             precision=asked.precision,
-            check=False,  # which is none of the compilation
+            check=False,  # the check is no part of the compilation
         )
     seconds = time.perf_counter() - started
     (target,) = manifest.targets
@@ -73,7 +73,7 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
 
 
 class _StepTimes(Reporter):
-    """The times of a run's steps, as a user waits for them: the batch made and uploaded, the step, the loss read."""
+    """The times of a run's steps as a user waits for them: batch made and uploaded, step done, loss read."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -139,7 +139,7 @@ def time_bundle(run: dict[str, Any], data_dir: str | None, bundle: str) -> dict[
 
 
 def time_update(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
-    """The optimizer's update alone, compiled like the step, in turns with the bare step."""
+    """Times the optimizer's update alone, compiled like the step, in turns with the bare step."""
     from sonew_compiled.bench._pairs import measure_pairs
     from sonew_compiled.bench._update import CompiledUpdate, load_step
     from sonew_compiled.models import load_model
@@ -166,7 +166,7 @@ def time_update(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
 
 
 def _step_times(seconds: list[float]) -> dict[str, Any]:
-    """The first step apart, since it warms up what the others find warm."""
+    """The fields of the steps' times; the first step is apart, since it warms up caches and threads."""
     steady = np.asarray(seconds[1:] or seconds)
     return {
         "first_step_seconds": seconds[0],

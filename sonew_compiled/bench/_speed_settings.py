@@ -1,4 +1,4 @@
-"""What the speed table measures: for `speed`, which makes it, and `_speed_tasks`, which measure."""
+"""The settings of the speed table, for `speed`, which makes it, and `_speed_tasks`, which measure."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedSettings:
-    """What is measured.
+    """The settings of the measurements.
 
     Attributes:
       model: its name on the command line.
-      batch_size: examples in a step.
-      pairs: interleaved measurements of every ratio; of the update alone and the runtime's loop four times as many.
-      growth_sides: of the square matrices whose updates are compared: a million and a hundred million parameters.
-      compiles: how often the float32 step is compiled.
-      starts: how often `sonew run` is started.
-      data: what `sonew run` starts on; any data set that fits the model.
+      batch_size: the examples in a step.
+      pairs: the interleaved measurements of each ratio; the update alone and the runtime's loop take four times as
+        many.
+      growth_sides: the sides of the square matrices whose updates are compared, a million and a hundred million
+        parameters.
+      compiles: the number of compilations of the float32 step.
+      starts: the number of starts of `sonew run`.
+      data: the data set of `sonew run`; any that fits the model.
     """
 
     model: str = "autoencoder"

@@ -1,4 +1,4 @@
-"""The tasks of the speed table, each of which times two things in turns. `speed` makes the table of what they give."""
+"""The tasks of the speed table. Each times two functions in turns, and `speed` makes the table from their results."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from sonew_compiled.runtime import (
 )
 
 # A pair is a block of this many steps of the runtime's loop and a block of as many bare steps. The first step of a
-# block finds the caches as the other kind left them, and does not count.
+# block, which finds the other kind's data in the caches, does not count.
 _BLOCK = 4
-# The loop and the update alone are measured in this many times as many pairs. What the loop adds is less than the
-# difference between two equal steps, and the update takes only a few milliseconds.
+# The loop and the update alone take this many times as many pairs. The loop's overhead is less than the difference
+# between two equal steps, and the update takes only a few milliseconds.
 _MORE_PAIRS = 4
 
-# What is compiled, by the name of its folder.
+# The bundles to compile, by the name of the folder.
 _BUNDLES = {
     "f32": ("tridiag-sonew", "f32"),
     "bf16": ("tridiag-sonew", "bf16"),
@@ -71,13 +71,13 @@ def compile_bundle(settings: dict[str, Any], folder: str, name: str) -> dict[str
             predict=model.predict,
             model=asked.model,
             precision=precision,
-            check=False,  # which is none of the compilation
+            check=False,  # the check is no part of the compilation
         )
     return {"seconds": time.perf_counter() - started}
 
 
 def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:
-    """The whole step over XLA's, and, of another precision than float32, over the step in that."""
+    """The whole step over XLA's and, for other precisions than float32, over the step in float32."""
     asked = SpeedSettings(**settings)
     device = open_device()
     step = load_step(Program.load(open_bundle(Path(folder, precision)), device))
@@ -90,7 +90,7 @@ def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[
 
 
 def measure_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The whole step of tridiagonal SONew over Adam's; and Shampoo's over Adam's, with its share of the roots."""
+    """The whole steps of tridiagonal SONew and of Shampoo, with its share of the roots, over Adam's."""
     asked = SpeedSettings(**settings)
     device = open_device()
     adam, tridiagonal, shampoo = (
@@ -156,7 +156,7 @@ def _jax_update(model: str) -> JaxUpdate:
 
 
 def measure_growth(settings: dict[str, Any]) -> dict[str, Any]:
-    """The seconds a parameter of one large matrix's update over those of a small one's."""
+    """The update's time per parameter for a large matrix over that for a small one."""
     asked = SpeedSettings(**settings)
     device = open_device()
     optimizer: OptimizerSettings = optimizer_settings("tridiag-sonew")
@@ -166,8 +166,8 @@ def measure_growth(settings: dict[str, Any]) -> dict[str, Any]:
 
     small_side, large_side = asked.growth_sides
     small, large = update(small_side), update(large_side)
-    # The two are timed in turns, so that neither finds its state in a cache. In a real step no update does: the matrix
-    # products come before it.
+    # The two are timed in turns, so that neither finds its state in a cache. In a real step no update does, because the
+    # matrix products come before it.
     described = _compared(large, small, asked.pairs)
     per_parameter = (large_side / small_side) ** 2
     described |= {
@@ -178,7 +178,7 @@ def measure_growth(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Loop(Reporter):
-    """Times the loop's steps from its own reports, and does a block of bare steps after each block of them."""
+    """Times the loop's steps from the calls of a reporter, and does a block of bare steps after each block of them."""
 
     def __init__(self, bare: Callable[[], None]) -> None:
         self._bare = bare
@@ -201,7 +201,7 @@ class _Loop(Reporter):
 
 
 def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """What the runtime's loop adds to the bare step: making and uploading a batch, reading the loss, the rest."""
+    """The runtime loop's overhead over the bare step: making and uploading a batch, reading the loss, the rest."""
     asked = SpeedSettings(**settings)
     bundle = open_bundle(Path(folder, "f32"))
     device = open_device()
@@ -226,7 +226,7 @@ def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:
-    """The embedded digits where they fit the model, else random examples, two batches of them."""
+    """The embedded digits if they fit the model, else two batches of random examples."""
     fields = bundle.manifest.batch
     if [spec.name for spec in fields] == ["image"] and math.prod(fields[0].shape[1:]) == 28 * 28:
         return load_dataset("mnist-10k")
@@ -242,7 +242,7 @@ def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:
 
 
 def _compared(a: Callable[[], object], b: Callable[[], object], pairs: int, **more: int) -> dict[str, Any]:
-    """Times both in turns, and notes how far apart the processors were before and after."""
+    """Times both in turns, and notes the distance of the processors before and after."""
     before = core_round_trip_ns()
     described = _described(measure_pairs(a, b, pairs, **more))
     return described | {"core_round_trip_ns": [before, core_round_trip_ns()]}

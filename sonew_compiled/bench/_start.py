@@ -1,4 +1,7 @@
-"""The command line, ended at the first training step with the time of day: `python -m ... STAMP run BUNDLE ...`."""
+"""The command line, which ends at the first training step and writes the time to a file.
+
+Usage: `python -m ... STAMP run BUNDLE ...`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`study.journal`: the trials of `sonew tune`, which Optuna writes, and what must hold of them to go on."""
+"""`study.journal`: the trials of `sonew tune`, which Optuna writes, and the checks before a study is resumed."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _FIXED = nullable(mapped(number(), 100))
 def open_study(
     optuna: Any, asked: Mapping[str, Any], folder: Path, *, epochs: int, sampler: str, seed: int, first_trials: int
 ) -> Any:
-    """Begins the study in a folder that this process owns, or goes on with the one that is there.
+    """Begins the study in a folder that this process owns, or resumes the one that is there.
 
     Args:
       optuna: the package.
-      asked: the settings of the study, as JSON has them.
-      folder: the study's.
-      epochs: of each trial.
+      asked: the settings of the study, as JSON values.
+      folder: the study's folder.
+      epochs: the length of each trial.
       sampler: `tpe` or `random`.
-      seed: of the sampler.
-      first_trials: before the sampler and the pruner have a say.
+      seed: the seed of the sampler.
+      first_trials: the number of trials before sampler and pruner take effect.
 
     Raises:
       UsageError: the study has other settings.
@@ -59,7 +59,7 @@ def open_study(
     remedy = "move it away"
     read_lines(path, _OPERATION, what="an operation of a study", remedy=remedy, largest=_LARGEST, constants=True)
     end_last_line(path, _OPERATION, constants=True)
-    # Of a process that was killed in writing: nobody else works in the folder.
+    # A process that was killed while writing leaves the lock. Nobody else works in the folder.
     (folder / _OPTUNAS_LOCK).unlink(missing_ok=True)
     try:
         study = optuna.create_study(
@@ -71,12 +71,12 @@ def open_study(
         )
         had: dict[str, Any] | None = nullable(_SETTINGS)(study.user_attrs.get("settings"), "the settings")
         _check(study)
-        # A resumed study must not sample again what it began with.
+        # A resumed study must not repeat its first samples.
         study.sampler = _sampler(optuna, sampler, seed + len(study.trials), first_trials)
     except OSError:
         raise
     except Exception as error:
-        # Optuna checks nothing of what it reads: any error may come of it.
+        # Optuna does not check its input, so any exception may follow.
         why = str(error) if isinstance(error, Unfit) else f"{type(error).__name__} {shown(str(error))}"
         raise SonewError(f"{path} is not a study of `sonew tune`, or is damaged ({why}): {remedy}") from None
     if had is None:
@@ -92,10 +92,10 @@ def open_study(
 
 
 def _check(study: Any) -> None:
-    """Checks what Optuna's samplers and we compute with.
+    """Checks the values that Optuna's samplers and this package compute with.
 
     Raises:
-      Unfit: something is of another kind.
+      Unfit: a value is of another kind.
     """
     if len(study.trials) > _MOST_TRIALS:
         raise Unfit(f"it has {len(study.trials):,} trials, more than {_MOST_TRIALS:,}")

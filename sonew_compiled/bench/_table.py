@@ -1,4 +1,4 @@
-"""The rows of a benchmark as a table: one line for each setting, medians over its seeds."""
+"""The rows of a benchmark as a table, with a line for each setting and medians over its seeds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Line:
     """A line of the table.
 
     Attributes:
-      kind: of its rows.
-      settings: that its rows have in common, all but the seed.
-      rows: one a seed, those that failed included.
+      kind: the kind of its rows.
+      settings: the settings that its rows share, all but the seed.
+      rows: one row for each seed, including those that failed.
     """
 
     kind: str
@@ -44,13 +44,13 @@ class Line:
         return " ".join(words)
 
     def median(self, key: str) -> float | None:
-        """The median over the seeds of a number, None where no row has it."""
+        """The median of a number over the seeds; None if no row has it."""
         values = [row[key] for row in self.good if row.get(key) is not None]
         return statistics.median(values) if values else None
 
 
 def lines_of(rows: Sequence[Row]) -> list[Line]:
-    """The rows grouped, in the order of their first."""
+    """The rows grouped into lines, in the order of their first rows."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         settings = {key: value for key, value in row["settings"].items() if key != "seed"}
@@ -140,7 +140,7 @@ _COLUMNS = (
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells; columns that no row fills are left out."""
+    """The titles and the cells, without columns that no row fills."""
     lines = lines_of(rows)
     filled = [(column.title, [column.cell(line) for line in lines]) for column in _COLUMNS]
     kept = [(title, cells) for title, cells in filled if any(cells)]

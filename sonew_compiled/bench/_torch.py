@@ -23,7 +23,7 @@ def has_torch() -> bool:
 
 
 def time_torch(run: dict[str, Any], bundle: str, pairs: int, *, compiled: bool) -> dict[str, Any]:
-    """A task: the row of PyTorch beside a compiled one.
+    """The task that makes the row of PyTorch for comparison with a compiled step.
 
     Raises:
       SonewError: PyTorch is not installed, or the run is not Adam on the autoencoder in float32 on the processor.

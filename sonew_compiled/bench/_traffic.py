@@ -1,4 +1,4 @@
-"""How many bytes an update and a step must move, and how many operations a step does: what rooflines are drawn with."""
+"""The bytes that an update and a step must move, from which rooflines are drawn."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int)
     """The bytes that one update must move between memory and the processor.
 
     An update in one pass reads the gradients, reads and writes the parameters, and reads and writes the state:
-    `gradients + 2 parameters + 2 state`. Where the direction is grafted, its length must be known before it is applied:
-    a first pass reads the gradients and the state and writes the state, a second reads the state again, and reads and
-    writes the parameters: `gradients + 2 parameters + 3 state`. For tridiagonal SONew in float32, with a momentum and
-    two bands, that is 4 + 8 + 36 = 48 bytes a parameter; for band 4, 4 + 8 + 72 = 84; for Adam 4 + 8 + 16 = 28.
+    `gradients + 2 parameters + 2 state`. A grafted direction is applied only once its length is known, so it takes two
+    passes. The first reads the gradients and the state and writes the state. The second reads the state again, and
+    reads and writes the parameters: `gradients + 2 parameters + 3 state`. For tridiagonal SONew in float32, with a
+    momentum and two bands, that is 4 + 8 + 36 = 48 bytes a parameter; for band 4, 4 + 8 + 72 = 84; for Adam 4 + 8 + 16
+    = 28.
 
     Args:
       optimizer: its name in `presets`.
-      parameters: bytes of the parameters, as they are stored.
-      state: bytes of the optimizer's state.
-      gradients: bytes of the gradients, as the update takes them.
+      parameters: the bytes of the stored parameters.
+      state: the bytes of the optimizer's state.
+      gradients: the bytes of the gradients that the update takes.
     """
     return gradients + 2 * parameters + (3 if record_of(optimizer).grafted else 2) * state
 
 
 def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:
-    """`update_bytes` of an update-only function, whose tensors are told apart by their roles."""
+    """`update_bytes` of an update-only function, from the roles of its tensors."""
 
     def nbytes(*roles: Role) -> int:
         return sum(spec.nbytes for spec in step.inputs if spec.role in roles)
@@ -40,5 +41,5 @@ def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:
 
 
 def step_bytes(step: FunctionSpec) -> int:
-    """The least bytes that a step moves: every argument and every result once."""
+    """The fewest bytes that a step can move: every argument and every result once."""
     return sum(spec.nbytes for spec in (*step.inputs, *step.outputs))

@@ -1,4 +1,4 @@
-"""Training with many settings by one compiled step, by the runtime's protocol: what tuning runs."""
+"""Training with many settings on one compiled step, by the runtime's protocol, for `sonew tune`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class TrialEpoch:
 
     Attributes:
       epoch: from 1.
-      loss: mean over the epoch's batches, in the model's unit; not finite where training diverged.
-      state: after it, for `Trainer.losses`.
+      loss: the mean over the epoch's batches, in the model's unit; not finite if training diverged.
+      state: the state after the epoch, for `Trainer.losses`.
     """
 
     epoch: int
@@ -41,10 +41,10 @@ class TrialEpoch:
 
 
 class Trainer:
-    """A model's step compiled once for the processor, its learning rate and what else can be at run time as inputs.
+    """A model's step compiled once for the processor; the learning rate and all runtime settings are inputs.
 
     Attributes:
-      names: of the optimizer's settings that are inputs beside the learning rate.
+      names: the names of the optimizer's settings that are inputs beside the learning rate.
     """
 
     def __init__(
@@ -58,10 +58,12 @@ class Trainer:
         data_dir: Path | None,
         folder: Path,
     ) -> None:
-        """Compiles a bundle into `folder` and loads it and the data; the others as `sonew compile` and `run` take them.
+        """Compiles a bundle into `folder`, and loads the bundle and the data.
+
+        The other arguments are those of `sonew compile` and `sonew run`.
 
         Raises:
-          UsageError, SonewError: as `compile_training` and `load_dataset`.
+          UsageError, SonewError: see `compile_training` and `load_dataset`.
         """
         dataset = load_dataset(data, data_dir=data_dir)
         loaded = load_model(model)
@@ -94,13 +96,13 @@ class Trainer:
         learning_rate: float,
         settings: Mapping[str, float],
     ) -> Iterator[TrialEpoch]:
-        """Trains from the start, and gives what each epoch ended with; ends early where the loss is no finite number.
+        """Trains from the start, and yields the end of each epoch. It stops early if the loss is not finite.
 
         Args:
-          seed: of the initial weights and the order of the data.
-          epochs: of the whole training, which the schedule is made for.
+          seed: the seed of the initial weights and the order of the data.
+          epochs: the length of the whole training, to which the schedule is fitted.
           learning_rate: the peak of the schedule `paper`.
-          settings: values of settings in `names`; by default the optimizer's own.
+          settings: values for settings in `names`; the others keep the optimizer's own.
         """
         steps = self._train.steps_per_epoch
         rate = learning_rates("paper", peak=learning_rate, epochs=epochs, steps_per_epoch=steps)

@@ -1,4 +1,4 @@
-"""The optimizer's update alone, compiled by the same pipeline as the step it is part of, and called on real state."""
+"""The optimizer's update alone, compiled by the pipeline of the whole step and called on real state."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from sonew_compiled.trace import trace_update
 _PARAMETER_SCALE = 0.05
 _GRADIENT_SCALE = 1e-3
 
-# Updates cycle through this many gradients. The statistics of a single gradient have rank one, which never happens in
-# training, and nearly all of their pivots are bad. There are fewer gradients if they take more bytes than this.
+# Updates cycle through this many gradients, or through fewer if these take more than the bytes below. The statistics of
+# a single gradient have rank one, which never happens in training, and nearly all of their pivots are bad.
 _GRADIENTS = 8
 _GRADIENT_BYTES = 1 << 30
 
 
 class CompiledUpdate:
-    """An update-only executable on a device, with a state that it moves.
+    """An update-only executable on a device, with the state that it updates.
 
     Attributes:
-      bytes: that one call must move; see `update_bytes`.
+      bytes: the bytes that one call must move; see `update_bytes`.
     """
 
     def __init__(
@@ -55,12 +55,13 @@ class CompiledUpdate:
         precision: str = "f32",
         target: str = "cpu",
     ) -> None:
-        """Compiles and loads it; `init` as a model has it, the others as `compile_training` takes them.
+        """Compiles and loads the update.
 
-        An optimizer that looks into the model needs its loss and a batch.
+        `init` is a model's; the other arguments are those of `compile_training`. An optimizer that looks into the model
+        needs its loss and a batch.
 
-        Under a policy that rounds every operation (`bf16-pure`) the gradients come in rounded, under the others in
-        float32, as they do within the step. A policy's loss scaling is no part of the update.
+        Under a policy that rounds every operation (`bf16-pure`) the gradients are rounded, as within the step. Under
+        the other policies they are float32. A policy's loss scaling is no part of the update.
         """
         policy = passes.precision_policy(precision)
         resolved = pin_host(resolve_target(target))
@@ -69,7 +70,7 @@ class CompiledUpdate:
         shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")))
 
         def zeros(key: jax.Array) -> Any:
-            """In place of the model's `init`, whose random numbers would take longer to compile than the update."""
+            """Stands in for the model's `init`, whose random numbers would take longer to compile than the update."""
             del key
             return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), shapes)
 
@@ -118,18 +119,18 @@ class CompiledUpdate:
 
 
 def _count(gradients: Sequence[TensorSpec]) -> int:
-    """How many gradients are taken in turns."""
+    """The number of gradients to cycle through."""
     return int(np.clip(_GRADIENT_BYTES // max(sum(spec.nbytes for spec in gradients), 1), 2, _GRADIENTS))
 
 
 def _several(gradient: np.ndarray, count: int) -> list[np.ndarray]:
-    """So many gradients of one tensor: the numbers of one in other places, every other one with the other sign."""
+    """Several gradients of one tensor, each a rotation of the first; every other one has the opposite sign."""
     moved = (np.roll(gradient.reshape(-1), 977 * index).reshape(gradient.shape) for index in range(count))
     return [(-each if index % 2 else each).astype(gradient.dtype) for index, each in enumerate(moved)]
 
 
 class JaxUpdate:
-    """The same update under `jax.jit` in float32, its state donated."""
+    """The same update under `jax.jit` in float32, with its state donated."""
 
     def __init__(self, init: Callable[[jax.Array], Any], optimizer: OptimizerSettings) -> None:
         make = optimizer_factory(optimizer)
@@ -160,7 +161,7 @@ class JaxUpdate:
 
 
 def load_step(program: Program, *, seed: int = 0) -> Callable[[], None]:
-    """The bare step of a bundle: a call does one on a batch that lies on the device, and takes nothing off it."""
+    """The bare step of a bundle: each call does one step on a batch on the device, and downloads nothing."""
     rng = np.random.default_rng(seed)
     fields = {}
     for spec in program.manifest.batch:

@@ -23,10 +23,10 @@ from sonew_compiled.runtime import Program, open_bundle, open_device
 
 
 class JaxStep:
-    """A step of `jax.jit` on a batch that lies on the device, the state donated.
+    """A step of `jax.jit` on a batch on the device, with the state donated.
 
     Attributes:
-      compile_seconds: of the first call, which compiles.
+      compile_seconds: the time of the first call, which compiles.
     """
 
     def __init__(self, model: Model, optimizer: OptimizerSettings, batch_size: int, precision: str) -> None:
@@ -53,7 +53,7 @@ class JaxStep:
 
 
 def time_jax(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
-    """A task: the row of `jax.jit` beside a compiled one, with the ratio of the compiled step's time to JAX's.
+    """The task that makes the row of `jax.jit`, with the ratio of the compiled step's time to JAX's.
 
     Raises:
       SonewError: JAX has no such device here.
@@ -69,7 +69,7 @@ def time_jax(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
 
 
 def compared(measured: Pairs) -> dict[str, Any]:
-    """What a row says of a comparison of the compiled step, A, with another, B."""
+    """The fields of a row that compare the compiled step, A, with another, B."""
     return {
         "step_p50_seconds": statistics.median(measured.b),
         "step_p95_seconds": float(np.percentile(measured.b, 95)),

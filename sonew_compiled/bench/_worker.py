@@ -1,4 +1,4 @@
-"""Carries one task out: `python -m sonew_compiled.bench._worker REQUEST RESULT`, two JSON files; see `_apart`."""
+"""Carries out one task of `_apart`: `python -m sonew_compiled.bench._worker REQUEST RESULT`, two JSON files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sonew_compiled.errors import SonewError
 
 
 def main(asked: Path, answered: Path) -> None:
-    """Calls the function that the request names, and writes what it gives, or its error."""
+    """Calls the function that the request names, and writes its result or its error."""
     request = json.loads(asked.read_text(encoding="utf-8"))
     module, _, function = request["task"].partition(":")
     try:

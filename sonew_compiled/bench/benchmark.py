@@ -1,4 +1,4 @@
-"""Carries a plan out: every run in a process of its own, every row written as it ends."""
+"""Carries out a plan: every run has a process of its own, and every row is written when its run ends."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ Say = Callable[[str], None]
 
 
 def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambda line: None) -> list[Row]:
-    """Runs what is left of a plan, and gives the rows of the whole folder.
+    """Runs the rest of a plan, and returns the rows of the whole folder.
 
     Args:
-      plan: what to run.
-      folder: gets `rows.jsonl` and the bundles.
-      resume: whether the folder may hold rows; those that ended well, with the same settings, versions and bundle, are
-        not run again.
-      say: is told how it goes, a line at a time.
+      plan: the runs.
+      folder: receives `rows.jsonl` and the bundles.
+      resume: whether the folder may hold rows. A run whose row ended well, with the same settings, versions and bundle,
+        is not repeated.
+      say: is called with each line of progress.
 
     Raises:
       UsageError: the folder holds rows and `resume` is not given.
-      SonewError: the rows cannot be read or written. What fails in a run is a row with `error` instead.
+      SonewError: the rows cannot be read or written. A failure within a run is a row with `error` instead.
     """
     had = _rows.latest(_rows.check_new(folder, resume=resume))
     bench = _Bench(plan, folder, had, say)
     for place, run in enumerate(plan.runs, 1):
         bench.run(run, f"{place}/{len(plan.runs)} {run.label}")
     rows = _rows.latest(_rows.read_rows(folder))
-    # Those of earlier calls may have had others in mind.
+    # Earlier calls may have had other target losses.
     return [
         row | {"to_loss": _rows.to_losses(row["curve"], plan.target_losses)} if "curve" in row else row for row in rows
     ]
@@ -79,7 +79,7 @@ class _Bench:
 
     def _compared(self, run: Run) -> list[str]:
         kinds = ["jax"] if "jax" in self._versus else []
-        # PyTorch's step is that of Adam on the autoencoder: a row of every other run would only say so.
+        # There is a PyTorch step only for Adam on the autoencoder; a row of another run would be an error.
         if "torch" in self._versus and (run.model, run.optimizer.name, run.precision) == ("autoencoder", "adam", "f32"):
             kinds += ["torch-eager", "torch-compile"]
         return kinds
@@ -162,7 +162,7 @@ class _Bench:
         return common | measured
 
     def _compile(self, run: Run) -> tuple[Path, dict[str, Any]]:
-        """The bundle, made unless it is there, and what was noted when it was made."""
+        """The bundle, compiled unless it exists, and the note that was written when it was compiled."""
         bundle = self._bundle(run)
         note = bundle.with_name(bundle.name + ".json")
         key = {"versions": self._versions, "bundle": _digest(bundle)}
@@ -198,7 +198,7 @@ _NOTE = record(
 
 
 def _read_note(path: Path) -> dict[str, Any] | None:
-    """What was noted of a bundle when it was made; None where there is no note, or a damaged one."""
+    """The note that was written when a bundle was compiled; None if it is missing or damaged."""
     try:
         noted: dict[str, Any] = _NOTE(parse(read_content(path)), "the note")
     except (OSError, Unfit):
@@ -207,6 +207,6 @@ def _read_note(path: Path) -> dict[str, Any] | None:
 
 
 def _digest(bundle: Path) -> str | None:
-    """The SHA-256 of the bundle's manifest, which has those of its files; None where there is no bundle."""
+    """The SHA-256 of the bundle's manifest, which holds those of its files; None if there is no bundle."""
     manifest = bundle / MANIFEST_FILE
     return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None

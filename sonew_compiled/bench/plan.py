@@ -1,4 +1,4 @@
-"""What a benchmark is made of: runs, each with everything that tells it from the others."""
+"""The plan of a benchmark: its runs, each with all settings that distinguish it from the others."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from sonew_compiled.runtime import list_devices, open_device, why_not_here
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of a compiled step, and so one row; rows of what it is compared with differ in `kind`.
+    """One run of a compiled step, and so one row. The rows of its comparisons differ in `kind`.
 
     Attributes:
       kind: `train` to the end, `time` a few steps, or `static`: compile only.
       model: its name on the command line.
       optimizer: its settings; the learning rate is the schedule's peak.
       precision: a policy.
-      target: what to compile for.
-      device: where to run; empty for `static`.
-      batch_size: examples in a step.
-      seed: of the initial weights and the order of the data.
-      epochs: of `train`, else None.
-      steps: timed by `time`, else None.
-      data: name of the data set.
-      data_dir: where its files are; None for the usual places.
+      target: the target to compile for.
+      device: the device to run on; empty for `static`.
+      batch_size: the examples in a step.
+      seed: the seed of the initial weights and the order of the data.
+      epochs: the length of a run of kind `train`, else None.
+      steps: the steps that a run of kind `time` times, else None.
+      data: the name of the data set.
+      data_dir: the folder of its files; None for the usual places.
     """
 
     kind: str
@@ -51,9 +51,9 @@ class Run:
     data_dir: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """What a row is known by, as JSON gives it back."""
+        """The settings that identify a row, as JSON values."""
         settings = {field.name: getattr(self, field.name) for field in fields(self)}
-        del settings["data_dir"]  # not what the data are, but where
+        del settings["data_dir"]  # the place of the data is no property of the run
         return settings | {"optimizer": self.optimizer.to_json()}
 
     @classmethod
@@ -63,7 +63,7 @@ class Run:
 
     @property
     def bundle_name(self) -> str:
-        """The folder of the bundle that it runs; the learning rate and the seed are not compiled in."""
+        """The folder of its bundle, which depends on neither the learning rate nor the seed."""
         optimizer = {**self.optimizer.to_json(), "learning_rate": None}
         parts = (self.model, optimizer, self.precision, self.target, self.batch_size)
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
@@ -79,14 +79,14 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Runs in order, and what else is measured of each.
+    """The runs in order, and the further measurements of each.
 
     Attributes:
       runs: each with settings of its own.
-      target_losses: the way to which is reported.
+      target_losses: the losses whose first epoch, steps and seconds are recorded.
       update: whether the optimizer's update alone is compiled and timed.
-      versus: `jax`, `torch`: what the bare step is compared with.
-      pairs: of each comparison.
+      versus: `jax`, `torch`: the frameworks with which the bare step is compared.
+      pairs: the number of pairs of each comparison.
     """
 
     runs: tuple[Run, ...]
@@ -111,19 +111,19 @@ def make_runs(
     learning_rate: float | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Run, ...]:
-    """Every combination.
+    """A run for every combination.
 
     Args:
-      model, batch_size, epochs, steps, data, data_dir: of every run.
-      optimizers: by name, with the settings that ship.
-      precisions: policies.
-      places: targets with the device that runs each, `""` where none does.
-      seeds: of each run; those that are only compiled have the first.
-      learning_rate: in place of the optimizers' own.
-      settings: as `optimizer_settings` takes them, in place of the optimizers' own where they are not None.
+      model, batch_size, epochs, steps, data, data_dir: the same for every run.
+      optimizers: their names, with the settings that ship.
+      precisions: the policies.
+      places: the targets, each with the device that runs it; `""` if none does.
+      seeds: the seeds; runs that are only compiled have the first.
+      learning_rate: replaces the optimizers' own.
+      settings: replace the optimizers' own unless they are None, as in `optimizer_settings`.
 
     Raises:
-      UsageError: an optimizer that there is not, a setting that one does not take, or a number out of range.
+      UsageError: an optimizer does not exist or does not take a setting, or a number is out of range.
     """
     if (epochs is None) == (steps is None):
         raise UsageError("give --epochs to train or --steps to time that many steps, not both")
@@ -154,10 +154,10 @@ def make_runs(
 
 
 def places_of(targets: Sequence[str], device: str | None) -> tuple[tuple[str, str], ...]:
-    """Each target with the device that runs it here, `""` where none does.
+    """Each target with the device that runs it here, or `""` if none does.
 
     Args:
-      targets: names, or `presets.HERE` for all that there are.
+      targets: names, or `suites.HERE` for all targets.
       device: the device to run on, or None for the first one that runs the target.
 
     Raises:

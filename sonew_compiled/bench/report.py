@@ -1,4 +1,4 @@
-"""What a benchmark's folder holds besides its rows: `table.md`, the plots, and one HTML page with all of them."""
+"""The report of a benchmark: `table.md`, the plots, and one HTML page with all of them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _CAPTIONS = {
 
 
 def write_report(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Writes the table, the plots and the page; gives their paths.
+    """Writes the table, the plots and the page, and returns their paths.
 
     Args:
-      rows: one or more.
-      folder: of the benchmark.
+      rows: one row or more.
+      folder: the benchmark's folder.
 
     Raises:
-      SonewError: a file cannot be written; it is what it was before.
+      SonewError: a file cannot be written; its old contents stay.
     """
     written = [folder / TABLE_FILE]
     write_atomically(written[0], [markdown(rows).encode()])
@@ -74,7 +74,7 @@ def _page(rows: Sequence[Row], images: dict[str, bytes]) -> str:
 
 
 def _conditions(rows: Sequence[Row]) -> str:
-    """The machines, versions and limits that the rows were measured with, each named once."""
+    """The machines, versions and limits of the rows, each named once."""
     said: dict[str, None] = {}
     for row in rows:
         machine = row.get("machine")

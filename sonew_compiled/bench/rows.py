@@ -1,4 +1,4 @@
-"""`rows.jsonl`: one JSON object a line for every run that ended, well or not."""
+"""`rows.jsonl`: a line with a JSON object for every run that ended, with or without an error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS_FILE = "rows.jsonl"
 Row = dict[str, Any]
 
 
-# What the table, the plots and the page read of a row; other fields stay as they are.
+# The fields of a row that the table, the plots and the page read are checked; other fields stay as they are.
 _MOST_ROWS = 2_000
 _NAME = text(100)
 _SETTINGS = record(
@@ -75,7 +75,7 @@ _ROW = record(
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """The rows of a benchmark's folder, empty if there are none. A last line that was cut off is left out.
+    """The rows of a benchmark's folder, empty if there are none. A last line that is cut off is left out.
 
     Raises:
       SonewError: the file cannot be read, or a line is no row.
@@ -88,10 +88,10 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def append_row(folder: Path, row: Row) -> None:
-    """Adds a row, flushed at once; numbers that are NaN or infinite become null. A line that was cut off is dropped.
+    """Appends a row and flushes it; NaN and infinities become null. A last line that is cut off is removed.
 
     Raises:
-      SonewError: it cannot be written.
+      SonewError: the row cannot be written.
     """
     path = folder / ROWS_FILE
     try:
@@ -104,16 +104,16 @@ def append_row(folder: Path, row: Row) -> None:
 
 
 def latest(rows: Sequence[Row]) -> list[Row]:
-    """The rows without those that a later one of the same kind and settings replaces, in order."""
+    """The last row of each kind and settings, in order."""
     by_key = {json.dumps([row["kind"], row["settings"]], sort_keys=True): row for row in rows}
     return list(by_key.values())
 
 
 def check_new(folder: Path, *, resume: bool) -> list[Row]:
-    """The rows that there are already.
+    """The rows that the folder already holds.
 
     Raises:
-      UsageError: there are some, and they were not asked for.
+      UsageError: there are rows, and `resume` is false.
     """
     rows = read_rows(folder)
     if rows and not resume:
@@ -124,7 +124,7 @@ def check_new(folder: Path, *, resume: bool) -> list[Row]:
 
 
 def to_losses(curve: Sequence[Mapping[str, Any]], goals: Sequence[float]) -> list[dict[str, Any]]:
-    """The first epoch of a training at which each loss was reached: its `steps` and `seconds`, null if it never was."""
+    """The `steps` and `seconds` of the first epoch that reached each loss; null if none did."""
     reached = [(goal, _first_below(curve, goal)) for goal in goals]
     return [{"loss": goal, "steps": row and row["step"], "seconds": row and row["seconds"]} for goal, row in reached]
 
@@ -134,7 +134,7 @@ def _first_below(curve: Sequence[Mapping[str, Any]], goal: float) -> Mapping[str
 
 
 def finite(value: Any) -> Any:
-    """The value with null for every number that JSON does not have."""
+    """The value with null in place of every number that JSON cannot hold."""
     if isinstance(value, dict):
         return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -21,7 +21,7 @@ from sonew_compiled.runtime import DEFAULT_DEVICE
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """A line of the table: a key of `ratios`, what it is, and the bounds that it is held against, if there are any."""
+    """A line of the table: a key of `ratios`, its meaning, and its bounds, if it has any."""
 
     key: str
     what: str
@@ -70,7 +70,7 @@ def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambd
     """Measures the whole table.
 
     Returns:
-      `ratios`, a number for the key of every goal; `measurements`, the seconds and the ratio of every pair behind each;
+      `ratios`, a number for the key of every goal; `measurements`, the seconds and the ratio of every pair behind it;
       `machine`, `versions` and `settings`.
 
     Raises:
@@ -119,7 +119,7 @@ def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambd
 
 
 def _start_seconds(bundle: Path, data: str) -> float:
-    """Seconds from the start of a process to the end of its first training step; what comes after is cut off."""
+    """The seconds from the start of a process to the end of its first training step, where the process ends."""
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
         stamp = Path(scratch, "stamp")
         command = [sys.executable, "-m", "sonew_compiled.bench._start", str(stamp)]

@@ -1,4 +1,4 @@
-"""What `sonew bench --preset NAME` runs, and how. Imports nothing heavy, so that the command line can show it."""
+"""The suites of `sonew bench --preset NAME`. The file imports nothing heavy, so that the command line can list them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from sonew_compiled.presets import OPTIMIZERS, PRECISIONS
 
 HERE = "here"
-"""In place of targets: every target that this machine executes, and the static figures of those it can only compile."""
+"""Stands for all targets: those that this machine runs, and the static figures of those that it can only compile."""
 
 # The systems of the paper's benchmark, in its order.
 _PAPER = (
@@ -21,20 +21,20 @@ _SYSTEMS = tuple(name for name in _PAPER if name in OPTIMIZERS)
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Optimizers x precisions x targets x seeds, and how long each run is.
+    """Optimizers x precisions x targets x seeds, and the length of each run.
 
     Attributes:
-      name: for `--preset`.
-      summary: what it is for.
-      model: by name.
-      optimizers: by their names in `presets`, with the settings that ship.
-      precisions: policies by name.
-      targets: by name, or `(HERE,)`.
-      seeds: of each run.
-      epochs: of training; None for runs that are only timed.
-      steps: of runs that are only timed; None for training.
+      name: its name for `--preset`.
+      summary: its purpose.
+      model: the model's name.
+      optimizers: their names in `presets`, with the settings that ship.
+      precisions: the names of policies.
+      targets: the names of targets, or `(HERE,)`.
+      seeds: the seeds, with a run each.
+      epochs: the length of training; None for runs that are only timed.
+      steps: the steps of runs that are only timed; None for training.
       data: the data set.
-      target_losses: training losses, in the model's unit, the way to which is reported.
+      target_losses: training losses in the model's unit, whose first steps and seconds are recorded.
       update: whether the optimizer's update alone is compiled and timed too, for its share of the step.
     """
 
@@ -99,4 +99,4 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
         )
     }
 )
-"""What to compare, by name."""
+"""The suites by name."""

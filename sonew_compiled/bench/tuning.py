@@ -1,7 +1,7 @@
-"""`sonew tune`: a search over an optimizer's settings, by Optuna, each trial a training by the compiled step.
+"""`sonew tune`: a search over an optimizer's settings by Optuna, in which each trial is a training.
 
-One compilation serves every trial: the learning rate, and what else the optimizer's record lets a step take at run
-time, are inputs of the step.
+One compilation serves every trial: the learning rate, and all settings that the optimizer's record allows at run time,
+are inputs of the step.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from sonew_compiled.setting import flag_of
 BEST_FILE = "best.json"
 
 RATE_FACTOR = 10.0
-"""How far the search goes from the learning rate that ships, up and down; settings' records say how far they go."""
+"""The factor by which the search goes up and down from the learning rate that ships; other settings have their own."""
 
-# The learning rate matters most: the first trials have the preset's settings, with its rate times each of these.
+# The learning rate matters most, so the first trials have the preset's settings with its rate times each of these.
 _FIRST_RATES = (1.0, 3.0, 1 / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings:
-    """What a study searches; one that is resumed must have the same.
+    """The settings of a study; a study that is resumed must have the same.
 
     Attributes:
-      optimizer: by name.
+      optimizer: its name.
       precision: a policy.
       model: its name on the command line.
-      batch_size: examples in a step.
-      epochs: of every trial.
+      batch_size: the examples in a step.
+      epochs: the length of every trial.
       data: the data set.
-      seed: of the initial weights and the order of the data; that of the sampler too.
+      seed: the seed of the initial weights, of the order of the data and of the sampler.
       sampler: `tpe` or `random`.
-      learning_rate: around which to search; None for the one that ships.
-      settings: of the optimizer, by name, in place of those that ship. Those that a step takes at run time are searched
-        around them, the others stay.
+      learning_rate: the center of the search; None for the rate that ships.
+      settings: settings of the optimizer, by name, in place of those that ship. The search goes around those that a
+        step takes at run time; the others are fixed.
     """
 
     optimizer: str
@@ -70,15 +70,15 @@ class TuneSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TuneResult:
-    """What a study has found so far.
+    """The results of a study so far.
 
     Attributes:
-      best: the settings of the best trial by name; None where every trial diverged or was pruned.
-      train_loss: the best trial's, over the whole training split; likewise None.
-      test_loss: the best trial's.
-      trials: finished, those pruned and diverged included.
+      best: the settings of the best trial by name; None if every trial diverged or was pruned.
+      train_loss: the loss of the best trial over the whole training split; likewise None.
+      test_loss: the loss of the best trial over the test split; likewise None.
+      trials: the number of finished trials, including those that were pruned or diverged.
       each: the trials in order: their settings, `train_loss` (None if pruned or diverged) and `epochs`.
-      command: the `sonew compile` that uses the settings.
+      command: the `sonew compile` that uses the best settings.
     """
 
     best: dict[str, float] | None
@@ -98,19 +98,19 @@ def tune(
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> TuneResult:
-    """Goes on with the study in a folder, or begins one, until the budget is spent.
+    """Begins the study in a folder, or resumes it, until the budget is spent.
 
     The value of a trial is the loss over the whole training split after its last epoch. The first trial has the
-    settings that ship, the next two thrice and a third of their learning rate. Trials whose loss is above the median of
-    the others at the same epoch, after the first quarter of the epochs, are pruned.
+    settings that ship. The next two have three times, and a third of, its learning rate. After the first quarter of the
+    epochs, a trial is pruned if its loss is above the median of the others at the same epoch.
 
     Args:
-      settings: what is searched.
-      folder: gets `study.journal`, which Optuna reads, `best.json`, and the bundle of the trials.
-      trials: of the study in all, those of earlier calls included.
-      minutes: of this call.
-      data_dir: where the data's files are.
-      say: is told of every trial, a line each.
+      settings: the settings of the study.
+      folder: receives `study.journal`, which Optuna reads, `best.json`, and the bundle of the trials.
+      trials: the number of trials of the whole study, including those of earlier calls.
+      minutes: the time limit of this call.
+      data_dir: the folder of the data's files.
+      say: is called with a line for every trial.
 
     Raises:
       UsageError: neither `trials` nor `minutes` is given, or the study in the folder has other settings.
@@ -165,7 +165,7 @@ def _tune(
                 study.enqueue_trial(objective.shipped(factor))
         for asked in _stopped(study):
             study.enqueue_trial(asked)
-        # A pruned trial's state is in a cycle with the exception that ended it, and stays until the cycle is collected.
+        # A pruned trial's state is in a reference cycle with the exception that ended it, until it is collected.
         study.optimize(
             objective,
             n_trials=left,
@@ -180,14 +180,14 @@ def _tune(
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
-    """A number that is searched, on a logarithmic scale.
+    """A number to search, on a logarithmic scale.
 
     Attributes:
-      name: of the setting, or `learning_rate`.
-      center: the value around which to search.
-      factor: how far to go, up and down.
+      name: the name of the setting, or `learning_rate`.
+      center: the center of the search.
+      factor: the factor by which the search goes up and down.
       from_one: whether the distance from 1 is searched in place of the number.
-      most: the largest value, or distance, that is tried.
+      most: the largest value, or distance, to try.
     """
 
     name: str
@@ -202,14 +202,14 @@ class _Axis:
         return 1 - self.center if self.from_one else self.center
 
     def suggest(self, trial: Any, limit: float) -> float:
-        """A trial's parameter; `limit` is the largest decay with which what is stored still falls."""
+        """A trial's parameter; `limit` is the largest decay with which stored statistics still fall."""
         least, most = self.shipped / self.factor, min(self.shipped * self.factor, self.most)
         if self.from_one and math.isfinite(limit):
             least = max(least, 1.001 * (1 - limit))  # a little less, since settings are rounded
         return float(trial.suggest_float(self.name, least, most, log=True))
 
     def value(self, parameter: float) -> float:
-        """What a trial's parameter means, to six digits."""
+        """The setting's value for a trial's parameter, to six digits."""
         return float(f"{1 - parameter if self.from_one else parameter:.6g}")
 
 
@@ -218,7 +218,7 @@ def _preset(settings: TuneSettings) -> OptimizerSettings:
 
 
 def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...]:
-    """What is searched: the learning rate, and every setting that a step takes at run time."""
+    """The numbers to search: the learning rate, and every setting that a step takes at run time."""
     rate = preset.learning_rate if settings.learning_rate is None else settings.learning_rate
     axes = [_Axis(name="learning_rate", center=rate, factor=RATE_FACTOR)]
     for setting in record_of(preset.name).settings:
@@ -229,7 +229,7 @@ def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...
                     center=preset.values[setting.name],
                     factor=setting.search,
                     from_one=setting.from_one,
-                    # The range ends short of the bound, because rounding a value could take it over.
+                    # The range ends short of the bound, because rounding could take a value over it.
                     most=1 - setting.least if setting.from_one else 0.99 * setting.most,
                 )
             )
@@ -242,7 +242,7 @@ def _values_of(axes: Sequence[_Axis], parameters: Mapping[str, float]) -> dict[s
 
 
 class _Objective:
-    """A trial; its compiled step is shared by all."""
+    """The objective of a study: calling it runs a trial, on a compiled step that all trials share."""
 
     def __init__(
         self,
@@ -296,7 +296,7 @@ def _finished(study: Any) -> list[Any]:
 
 
 def _stopped(study: Any) -> list[dict[str, float]]:
-    """The settings that trials were told to have and did not finish with: those of one that was stopped."""
+    """The settings of a trial that was stopped before its end."""
 
     def told(*states: str) -> list[dict[str, float]]:
         given = [trial.system_attrs.get("fixed_params") for trial in study.trials if trial.state.name in states]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT_OUTPUT = Path("sonew-bench")
 _PRESETS = ("quick", "paper", "devices", "precision", "speed")
-# What `--preset speed` does not take: it takes --pairs, --model, --batch-size and --data.
+# The options that `--preset speed` does not take. It takes --pairs, --model, --batch-size and --data.
 _NOT_FOR_SPEED = {
     "optimizers": "--optimizer",
     "precisions": "--precision",
@@ -48,25 +48,29 @@ _NOT_FOR_SPEED = {
     type=click.Choice(_PRESETS),
     default=_PRESETS[0],
     show_default=True,
-    help="What to compare; the options below replace parts of it.",
+    help="The suite to run; the options below replace parts of it.",
 )
 @click.option(
     "--model", help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours.  [default: the preset's]"
 )
 @click.option("--optimizer", "optimizers", type=click.Choice(OPTIMIZERS), multiple=True, help="Repeatable.")
 @click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, help="Repeatable.")
-@click.option("--target", "targets", multiple=True, help="What to compile for; repeatable, or `here` for every target.")
+@click.option("--target", "targets", multiple=True, help="Target to compile for, or `here` for all; repeatable.")
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
 @click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
 @options.setting_options
 @options.batch_size_option
-@click.option("--epochs", type=click.IntRange(min=1), help="Train this long.")
-@click.option("--steps", type=click.IntRange(min=1), help="Train not at all; only time this many steps.")
-@click.option("--data", help="As `sonew run --data`.")
-@click.option("--data-dir", type=options.PATH, help="Where the files of `mnist` are.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Train for so many epochs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Time so many steps, without training.")
+@click.option("--data", help="The data set, as for `sonew run`.")
+@click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
 @click.option(
-    "--target-loss", "target_losses", type=float, multiple=True, help="Say when training came to it; repeatable."
+    "--target-loss",
+    "target_losses",
+    type=float,
+    multiple=True,
+    help="Record when training first reaches this loss; repeatable.",
 )
 @click.option(
     "--vs",
@@ -75,19 +79,21 @@ _NOT_FOR_SPEED = {
     multiple=True,
     help="Time the step of jax.jit, or of PyTorch, in turns with the compiled one; repeatable.",
 )
-@click.option("--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Of interleaved measurements.")
-@click.option("--resume", is_flag=True, help="Go on with the benchmark in the folder; finished rows are not run again.")
+@click.option(
+    "--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs of interleaved measurements."
+)
+@click.option("--resume", is_flag=True, help="Resume the benchmark in the folder; finished runs are not repeated.")
 @options.json_option
 def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None:
     """Compare optimizers, precisions and devices by training with each.
 
-    Writes rows.jsonl, a line for every run as it ends, then table.md, plots and report.html. A run that fails is a row
-    with its error. docs/benchmarks.md says what each column means.
+    Writes a line to rows.jsonl when a run ends, then table.md, plots and report.html. The row of a run that fails holds
+    its error. docs/benchmarks.md says what each column means.
 
     \b
     Examples:
-      sonew bench                                     the same in minutes, on the embedded digits
-      sonew bench --preset paper -o paper --resume    the paper's table; goes on where it stopped
+      sonew bench                                     a small comparison in minutes, on the embedded digits
+      sonew bench --preset paper -o paper --resume    the paper's table, resumed where it stopped
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
     """
@@ -153,7 +159,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
 def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
     """The suite with the options that were given in place of its own."""
     if what["epochs"] and what["steps"]:
-        raise UsageError("--epochs trains and --steps only times; leave one of them out")
+        raise UsageError("--epochs trains and --steps only times steps; leave one of them out")
     names = ("model", "optimizers", "precisions", "targets", "seeds", "data", "target_losses")
     given = {name: what[name] for name in names if what[name]}
     if what["epochs"] or what["steps"]:

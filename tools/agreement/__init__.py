@@ -1,1 +1,1 @@
-"""Whether what a bundle computes is what JAX computes: models, and the comparison of all their functions."""
+"""The agreement of bundles with JAX: models, and the comparison of all their functions."""

@@ -1,4 +1,4 @@
-"""A model with an optimizer, small enough to be compared with JAX tensor by tensor, and several of them as one."""
+"""A small model with an optimizer, to be compared with JAX tensor by tensor, and several of them as one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Tree = Any
 
 
 def values(fields: Mapping[str, jax.ShapeDtypeStruct], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Normal numbers, integers from 0 to 4, and booleans: what the fields of a batch hold."""
+    """Random values for the fields of a batch: normal numbers, integers from 0 to 4, and booleans."""
 
     def drawn(spec: jax.ShapeDtypeStruct) -> np.ndarray:
         if spec.dtype == np.bool_:
@@ -28,7 +28,7 @@ def values(fields: Mapping[str, jax.ShapeDtypeStruct], rng: np.random.Generator)
 
 
 def weighed(value: jax.Array) -> jax.Array:
-    """A number that tells any array from another: a mean of bounded numbers, each with a weight of its own."""
+    """A scalar that distinguishes arrays: a mean of bounded numbers, each with a weight of its own."""
     weights = np.cos(np.arange(value.size)).reshape(value.shape)
     number = jnp.tanh(value.astype(jnp.result_type(float)))
     return jnp.mean(number * weights.astype(number.dtype))
@@ -40,8 +40,8 @@ class Case:
 
     Attributes:
       init: `init(key) -> params`.
-      loss: `loss(params, batch) -> scalar`; it takes batches of any size, since `eval_step` has one example a loss.
-      optimizer: from a traced float32 learning rate.
+      loss: `loss(params, batch) -> scalar`, for batches of any size, since `eval_step` evaluates single examples.
+      optimizer: makes the transformation from a traced float32 learning rate.
       batch: the shapes and dtypes of the fields.
     """
 
@@ -52,9 +52,9 @@ class Case:
 
 
 def combine(cases: Mapping[str, Case]) -> Case:
-    """One case of several that read one batch: the sum of their losses, and the parameters and state of each by name.
+    """One case made of several that read the same batch: the sum of their losses, and the parameters of each by name.
 
-    It takes a fraction of the time to compile, and every tensor but the losses says whose it is.
+    It compiles in a fraction of the time, and the name of every tensor but the losses tells its case.
     """
     first = next(iter(cases.values()))
     assert all(each.batch == first.batch for each in cases.values()), list(cases)

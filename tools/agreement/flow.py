@@ -17,7 +17,7 @@ _DEEPEST = 2
 
 
 def grow(scope: Scope, count: int, *, flow: bool = True) -> None:
-    """Adds about so many instructions."""
+    """Adds about `count` instructions."""
     words: Mapping[Word, int] = {**WORDS, **(FLOW if flow and scope.depth < _DEEPEST else {})}
     names, weights = list(words), [float(each) for each in words.values()]
     total = sum(weights)
@@ -29,22 +29,22 @@ def grow(scope: Scope, count: int, *, flow: bool = True) -> None:
         try:
             word(scope)
         except LookupError:
-            # What a word has added before it failed goes with it.
+            # Instructions that a word added before it failed are removed.
             del scope.values[mark[0] :], scope.instructions[mark[1] :]
 
 
 def fitted(value: jax.Array, like: jax.Array) -> jax.Array:
-    """A value in the shape and the dtype of another: repeated or cut."""
+    """A value repeated or cut to the shape of another, in its dtype."""
     if value.shape != like.shape:
         value = jnp.resize(value, like.shape) if value.size else jnp.zeros(like.shape, value.dtype)
     return value.astype(like.dtype)
 
 
 def inner(scope: Scope, inputs: list[Value], count: int) -> Function:
-    """A program of its own over inputs, which gives one number array: its last, or an input as it is."""
+    """An inner program over some inputs, which returns one floating-point array: its last, or an input unchanged."""
     child = Scope(scope.rng, inputs, depth=scope.depth + 1)
     grow(child, count)
-    if child.chance(0.25):  # what is handed through
+    if child.chance(0.25):  # an input that is passed through
         return child.program([child.pick()])
     unread = [place for place in child.unread() if child.values[place].is_("float")]
     return child.program([unread[-1] if unread else child.pick()])
@@ -90,7 +90,7 @@ def loop(s: Scope) -> int:
 
 
 def loop_while(s: Scope) -> int:
-    """A loop whose condition looks at its values; JAX has no gradient of it."""
+    """A loop whose condition reads its values; JAX has no gradient of it."""
     x, y, bound = s.pick(), s.pick(), s.pick("int")
     body = inner(s, [s.values[x], s.values[y]], s.number(1, 2))
     swaps = s.chance(0.3)
@@ -129,7 +129,7 @@ def scan(s: Scope) -> int:
 
 
 def mapped(s: Scope) -> int:
-    """A program for each row, at once or one after the other, perhaps computed again for the gradient."""
+    """A program for each row, batched or in sequence, and perhaps rematerialised for the gradient."""
     rows = s.pick(rank=1)
     value = s.values[rows]
     row = Value(*(jax.ShapeDtypeStruct(a.shape[1:], a.dtype) for a in (value.whole, value.single)))
@@ -148,7 +148,7 @@ def mapped(s: Scope) -> int:
 
 
 def derived(s: Scope) -> int:
-    """A derivative within the program, or one of the author's own."""
+    """A derivative within the program, or a custom derivative."""
     x = s.pick()
     body = inner(s, [s.values[x]], s.number(1, 2))
     way = s.choice(["grad", "jvp", "custom", "clipped"])
@@ -176,4 +176,4 @@ def derived(s: Scope) -> int:
 
 
 FLOW: dict[Word, int] = {cond: 5, switch: 3, loop: 3, loop_while: 3, scan: 4, mapped: 3, derived: 3}
-"""Each with its weight."""
+"""The words of control flow, each with its weight."""

@@ -1,4 +1,4 @@
-"""Many random programs in one module, and which of them it is where the module differs from JAX."""
+"""Many random programs in one module, and the search for those that differ from JAX."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from agreement.compare import DEVICES, disagreements
 from agreement.programs import FIELDS, program
 
 SIZE = 2
-"""How many instructions a program has at most in the tests, besides those of its regions."""
+"""The most instructions of a program in the tests, not counting those of its regions."""
 
 _STEPS = 2
-# A program of orders and integers has no gradient; a model that trains nothing is refused.
+# A program of sorts and integers may have no gradient, and a model that trains nothing is refused. So this one is
+# added.
 _TRAINED = Case(
     init=lambda key: {"z": jnp.ones(())},
     loss=lambda params, batch: jnp.square(params["z"]),
@@ -28,16 +29,16 @@ _TRAINED = Case(
 def finds(
     seeds: Sequence[int], *, size: int = SIZE, devices: Sequence[str] = tuple(DEVICES)
 ) -> dict[tuple[int, ...], list[str]]:
-    """What of the programs of these seeds differs from JAX: compiled together, and where that tells nothing in halves.
+    """The differences from JAX of the programs of these seeds, compiled together, and in halves if no name tells whose.
 
     Returns:
-      The lines by seed; under all seeds what only they together show.
+      The lines by seed; differences that only several programs together show are under all of their seeds.
     """
     together = _tried(seeds, size, devices)
     if not together or len(seeds) == 1:
         return {tuple(seeds): together} if together else {}
     named = {(seed,): lines for seed in seeds if (lines := [each for each in together if f"/p{seed}/" in each])}
-    if named:  # the losses are of all
+    if named:  # the losses, which all programs share, need not be looked into
         return named
     half = len(seeds) // 2
     apart = finds(seeds[:half], size=size, devices=devices) | finds(seeds[half:], size=size, devices=devices)
@@ -45,7 +46,7 @@ def finds(
 
 
 def modules(first: int, last: int, count: int = 25) -> list[range]:
-    """The seeds from `first` to before `last`, so many a module."""
+    """The seeds from `first` up to `last`, in modules of `count`."""
     return [range(start, min(start + count, last)) for start in range(first, last, count)]
 
 
@@ -53,12 +54,12 @@ def _tried(seeds: Sequence[int], size: int, devices: Sequence[str]) -> list[str]
     cases = {f"p{seed}": program(seed, size=size) for seed in seeds}
     try:
         return disagreements(combine({"trained": _TRAINED, **cases}), devices=devices, steps=_STEPS)
-    except Exception as error:  # a compiler's failure is a find like another
+    except Exception as error:  # a failure of the compiler is a find too
         return [f"{type(error).__name__}: {str(error)[:300]}"]
 
 
 def report(found: dict[tuple[int, ...], list[str]], *, size: int = SIZE) -> str:
-    """What to read of finds: the seeds, what differs, and the program of one seed as JAX has it."""
+    """The finds as text: the seeds, the differences, and the jaxpr if there is a single seed."""
     lines = []
     for seeds, differences in found.items():
         lines += [f"programs {', '.join(map(str, seeds))}:", *(f"  {each}" for each in dict.fromkeys(differences))]

@@ -1,4 +1,4 @@
-"""A random model with an optimizer for every number: the same number makes the same program."""
+"""A random model with an optimizer for every seed: the same seed gives the same program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agreement.case import Case, weighed
 from agreement.flow import grow
 from agreement.scope import Scope, Value
 
-# The same in all, so that several can be compiled together.
+# All programs have the same batch, so that several can be compiled together.
 _EXAMPLES, _WIDTH = 4, 3
 FIELDS = {
     "i": jax.ShapeDtypeStruct((_EXAMPLES,), jnp.int32),
@@ -28,8 +28,8 @@ def program(seed: int, *, size: int) -> Case:
     """The model of a seed: its parameters, its loss and its optimizer are all random.
 
     Args:
-      seed: the same number makes the same program.
-      size: how many instructions it has at most, those of regions and of the loss itself apart.
+      seed: the same seed gives the same program.
+      size: the most instructions, not counting those of regions and of the loss itself.
     """
     rng = np.random.default_rng(seed)
     scope = Scope(rng, [])
@@ -42,7 +42,7 @@ def program(seed: int, *, size: int) -> Case:
         return Value(*(jax.ShapeDtypeStruct(shape, spec.dtype) for shape in shapes))
 
     params = [Value(*[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2) for shape in shapes.values()]
-    # Later values are read sooner: the parameters are the last.
+    # Later values are more likely to be read, so the parameters come last.
     inputs = [*map(field, FIELDS.values()), *params]
     while True:
         scope = Scope(rng, inputs)
@@ -75,7 +75,7 @@ def _shape(scope: Scope) -> tuple[int, ...]:
 
 def _start(scope: Scope, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     numbers = jnp.asarray(scope.rng.normal(size=shape), jnp.float32)
-    constant = scope.chance(0.95)  # random numbers are dear to compile
+    constant = scope.chance(0.95)  # random numbers are expensive to compile
     return scope.choice([
         lambda key: numbers, lambda key: numbers, lambda key: jnp.full(shape, 0.3), lambda key: numbers * 0.1
     ] if constant else [
@@ -86,7 +86,7 @@ def _start(scope: Scope, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Ar
 
 
 def _guarded(base: Callable[[Any], optax.GradientTransformation]) -> Callable[[Any], optax.GradientTransformation]:
-    """Skips a step whose gradients are large, by a branch that hands the old state through."""
+    """Skips a step whose gradients are large, by a branch that passes the old state through."""
 
     def make(rate: Any) -> optax.GradientTransformation:
         inner = base(rate)

@@ -1,4 +1,4 @@
-"""Tables of operations, one row a case, compiled together and judged one by one."""
+"""Tables of operations; each row is a case, and the cases are compiled together and judged one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agreement.compare import disagreements
 STEPS = 10
 
 BATCH = {"x": jax.ShapeDtypeStruct((6, 5), jnp.float32), "i": jax.ShapeDtypeStruct((6,), jnp.int32)}
-"""What most rows read: normal numbers, and integers from 0 to 4."""
+"""The batch of most rows: normal numbers, and integers from 0 to 4."""
 
 
 def row(
@@ -30,13 +30,13 @@ def row(
 
     Args:
       output: any array, of booleans, integers or numbers.
-      params: `init`, or the shapes of parameters, which then are constants.
-      batch: the fields; a shape alone is of float32.
-      optimizer: from a learning rate.
+      params: `init`, or the shapes of parameters, which then start from constants.
+      batch: the fields; a shape alone means float32.
+      optimizer: makes the transformation from a learning rate.
     """
 
     def drawn(key: jax.Array) -> dict[str, jax.Array]:
-        del key  # random numbers would be most of what there is to compile
+        del key  # random numbers would take most of the compile time
         assert not callable(params)
         rng = np.random.default_rng(0)
         return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in params.items()}
@@ -53,21 +53,21 @@ def row(
 
 
 class Table:
-    """Rows that are compiled together; where that fails without a name in halves."""
+    """Rows that are compiled together, or in halves if that fails without the name of a row."""
 
     def __init__(self, rows: Mapping[str, Case], *, group: int = 30, rate: float = 1.0, trained: bool = True) -> None:
         self.rows = rows
         self._rate = rate
         self._steps, self._chained = (1, STEPS) if trained else (0, 0)
         alike: list[list[str]] = []
-        for name, case in rows.items():  # what is compiled together has one batch
+        for name, case in rows.items():  # rows that are compiled together share a batch
             fitting = [names for names in alike if rows[names[0]].batch == case.batch and len(names) < group]
             fitting[0].append(name) if fitting else alike.append([name])
         self._groups = alike
         self._found: dict[str, list[str]] = {}
 
     def disagreements(self, name: str) -> list[str]:
-        """What differs from JAX of a row over ten steps, and what of the rows together if no row does alone."""
+        """The differences of a row from JAX over ten steps, or of all rows together if no row differs alone."""
         if name not in self._found:
             group = next(each for each in self._groups if name in each)
             self._found |= self._judged(group)
@@ -78,7 +78,7 @@ class Table:
         if not together or len(group) == 1:
             return dict.fromkeys(group, together)
         named = {each: [line for line in together if f"/{each}/" in line] for each in group}
-        if any(named.values()):  # the losses are of all
+        if any(named.values()):  # the losses, which all rows share, need not be looked into
             return named
         half = len(group) // 2
         apart = self._judged(group[:half]) | self._judged(group[half:])
@@ -89,5 +89,5 @@ class Table:
     def _tried(self, case: Case) -> list[str]:
         try:
             return disagreements(case, steps=self._steps, chained=self._chained, rate=self._rate)
-        except Exception as error:  # a compiler's failure is a find like another
+        except Exception as error:  # a failure of the compiler is a find too
             return [f"{type(error).__name__}: {str(error)[:300]}"]

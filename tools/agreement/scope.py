@@ -1,4 +1,4 @@
-"""Random programs as straight lines of instructions, each of which is known to trace before it is taken."""
+"""Random programs as sequences of instructions, each of which is traced before it is added."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 T = TypeVar("T")
 Function = Callable[..., Any]
 
-# Programs stay small: what is looked for are wrong numbers, not slow code.
+# Programs stay small, because the search is for wrong numbers and not for slow code.
 _LARGEST = 300
 _HIGHEST_RANK = 4
 
 
 @dataclass(frozen=True)
 class Value:
-    """What is known of a value: its type in a batch, and in that of one example which `eval_step` is traced with."""
+    """A value's types: in a batch, and in the batch of one example with which `eval_step` is traced."""
 
     whole: jax.ShapeDtypeStruct
     single: jax.ShapeDtypeStruct
@@ -33,12 +33,12 @@ class Value:
 
     @property
     def rank(self) -> int:
-        """How many axes it has."""
+        """The number of axes."""
         return len(self.whole.shape)
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return math.prod(self.whole.shape)
 
     @property
@@ -54,7 +54,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Instruction:
-    """A function of earlier values, and how many it gives."""
+    """A function of earlier values, and the number of its results."""
 
     function: Function
     operands: tuple[int, ...]
@@ -72,22 +72,22 @@ class Scope:
         self.instructions: list[Instruction] = []
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of several."""
+        """A random element of the options."""
         return options[int(self.rng.integers(len(options)))]
 
     def number(self, low: int, high: int) -> int:
-        """An integer from `low` to `high`."""
+        """A random integer from `low` to `high`."""
         return int(self.rng.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with a probability."""
+        """True with the given probability."""
         return bool(self.rng.random() < probability)
 
     def pick(self, kind: str = "float", *, rank: int = 0, where: Callable[[Value], bool] | None = None) -> int:
-        """The place of a value of a kind and at least a rank, later ones sooner.
+        """The place of a random value of a kind with at least a rank; later values are more likely.
 
         Raises:
-          LookupError: there is none.
+          LookupError: there is no such value.
         """
         found = [
             place
@@ -100,10 +100,10 @@ class Scope:
         return int(self.rng.choice(found, p=weights / weights.sum()))
 
     def add(self, function: Function, *operands: int) -> int:
-        """Adds an instruction, and gives the place of its first result.
+        """Adds an instruction, and returns the place of its first result.
 
         Raises:
-          LookupError: it does not trace, or gives too much.
+          LookupError: it does not trace, or its result is too large.
         """
         whole, single = (
             _traced(function, [getattr(self.values[place], size) for place in operands]) for size in ("whole", "single")
@@ -119,7 +119,7 @@ class Scope:
         return len(self.values) - len(made)
 
     def program(self, results: Sequence[int]) -> Function:
-        """The instructions so far as a function of the inputs, which gives the values in some places."""
+        """The instructions so far as a function of the inputs, which returns the values in these places."""
         instructions, inputs, places = list(self.instructions), self.inputs, list(results)
 
         def run(*arguments: Any) -> list[Any]:
@@ -132,7 +132,7 @@ class Scope:
         return run
 
     def read_for(self, results: Sequence[int]) -> set[int]:
-        """The places of the inputs that the values in some places are computed of."""
+        """The places of the inputs from which the values in these places are computed."""
         first = self.inputs
         makers: dict[int, Instruction] = {}
         for each in self.instructions:
@@ -147,7 +147,7 @@ class Scope:
         return {place for place in found if place < self.inputs}
 
     def unread(self) -> list[int]:
-        """The places of values that nothing reads, the latest last."""
+        """The places of the values that nothing reads, in order."""
         read = {place for each in self.instructions for place in each.operands}
         return [place for place in range(self.inputs, len(self.values)) if place not in read]
 

@@ -1,7 +1,7 @@
-"""The instructions that random programs are made of: elementwise, reductions, shapes, indices, sorts, products, draws.
+"""The instructions of random programs: elementwise, reductions, shapes, indices, sorts, products, random draws.
 
-Each takes a scope, chooses operands and options by its random numbers, and adds itself; LookupError means that the
-scope has nothing that fits. All are of bounded slope, or nearly: what a program computes must not hang on last bits.
+Each takes a scope, chooses operands and options by its random numbers, and adds itself. A LookupError means that the
+scope has no fitting value. All have bounded slopes, or nearly so: a result must not depend on the last bits of others.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from agreement.scope import Scope
 
 
 def real() -> jnp.dtype:
-    """float32, or float64 where JAX computes in it."""
+    """float32, or float64 if JAX computes in it."""
     return jnp.result_type(float)
 
 
 def tame(scope: Scope, place: int) -> int:
-    """Mostly bounds a value that may have grown."""
+    """Usually bounds a value that may have grown."""
     return (
         scope.add(scope.choice([jnp.tanh, jnp.sin, lambda x: x / (1 + jnp.abs(x))]), place)
         if scope.chance(0.7)
@@ -56,30 +56,30 @@ def unary(s: Scope) -> int:
 
 
 def binary(s: Scope) -> int:
-    """An elementwise function of two, which may be broadcast."""
+    """An elementwise function of two numbers, which may be broadcast."""
     return tame(s, s.add(s.choice(_BINARY), s.pick(), s.pick()))
 
 
 def where(s: Scope) -> int:
-    """A choice by booleans."""
+    """A select by booleans."""
     return s.add(jnp.where, s.pick("bool"), s.pick(), s.pick())
 
 
 def compare(s: Scope) -> int:
-    """Booleans of numbers."""
+    """Booleans from a comparison of numbers."""
     kind = s.choice(["float", "int"])
     function = s.choice([jnp.greater, jnp.less_equal, jnp.not_equal if kind == "int" else jnp.less])
     return s.add(function, s.pick(kind), s.pick(kind))
 
 
 def logic(s: Scope) -> int:
-    """Booleans of booleans."""
+    """Booleans from booleans."""
     function = s.choice([jnp.logical_and, jnp.logical_or, jnp.logical_xor, lambda a, b: a & ~b])
     return s.add(function, s.pick("bool"), s.pick("bool"))
 
 
 def integers(s: Scope) -> int:
-    """Integers of integers."""
+    """Integers from integers."""
     if s.chance(0.5):
         return s.add(s.choice(_INTEGER), s.pick("int"))
     return s.add(
@@ -98,7 +98,7 @@ def convert(s: Scope) -> int:
 
 
 def bits(s: Scope) -> int:
-    """A magnitude by its bits."""
+    """A magnitude from the bits of a number."""
 
     def magnitude(x: jax.Array) -> jax.Array:
         if x.dtype != jnp.float32:
@@ -109,7 +109,7 @@ def bits(s: Scope) -> int:
 
 
 def reduction(s: Scope) -> int:
-    """One axis or several less."""
+    """A reduction over one or several axes."""
     place = s.pick(rank=1)
     rank = s.values[place].rank
     axes = tuple(sorted(s.rng.permutation(rank)[: s.number(1, rank)].tolist()))
@@ -133,7 +133,7 @@ def normalise(s: Scope) -> int:
 
 
 def counted(s: Scope) -> int:
-    """Integers or booleans out of a reduction."""
+    """A reduction to integers or booleans."""
     place = s.pick(rank=1)
     axis = s.number(0, s.values[place].rank - 1)
     function = s.choice([
@@ -145,7 +145,7 @@ def counted(s: Scope) -> int:
 
 
 def cumulative(s: Scope) -> int:
-    """Sums, products, extremes of all before."""
+    """Cumulative sums, products and extremes."""
     place = s.pick(rank=1)
     axis, back = s.number(0, s.values[place].rank - 1), s.chance(0.4)
     function = s.choice([
@@ -156,7 +156,7 @@ def cumulative(s: Scope) -> int:
 
 
 def sort(s: Scope) -> int:
-    """Sorted numbers, their order, the largest of them."""
+    """Sorted numbers, their permutation, or the largest of them."""
     place = s.pick(rank=1)
     axis = s.number(0, s.values[place].rank - 1)
     length = s.values[place].shape[axis]
@@ -194,7 +194,7 @@ def reshape(s: Scope) -> int:
 
 
 def cut(s: Scope) -> int:
-    """A part of a value, or more than it."""
+    """A part of a value, or a padded value."""
     place = s.pick(rank=1)
     axis = s.number(0, s.values[place].rank - 1)
     before = (slice(None),) * axis
@@ -223,7 +223,7 @@ def join(s: Scope) -> int:
 
 
 def gather(s: Scope) -> int:
-    """Elements, rows or slices by computed places."""
+    """Elements, rows or slices at computed indices."""
     table, places = s.pick(rank=1), s.pick("int")
     axis = s.number(0, s.values[table].rank - 1)
     mode = s.choice(["clip", "fill", "wrap", "promise_in_bounds"])
@@ -242,7 +242,7 @@ def gather(s: Scope) -> int:
 
 
 def scatter(s: Scope) -> int:
-    """Values put, added, multiplied or compared into places."""
+    """Values written, added, multiplied or compared into computed places."""
     table, places = s.pick(rank=1), s.pick("int", where=lambda v: v.size <= 12)
     rows = s.number(1, 5)
     mode = s.choice(["clip", "drop", "promise_in_bounds"])
@@ -270,7 +270,7 @@ def scatter(s: Scope) -> int:
 
 
 def product(s: Scope) -> int:
-    """Matrix products, with new weights of one's own where nothing fits."""
+    """Matrix products, with new weights if no value fits."""
     place = s.pick(rank=1)
     value = s.values[place]
     width = value.shape[-1]
@@ -341,4 +341,4 @@ WORDS = {
     counted: 3, cumulative: 4, sort: 5, reshape: 8, cut: 5, join: 4, gather: 5, scatter: 5, product: 7, window: 3,
     draw: 1,
 }  # fmt: skip
-"""Each with its weight."""
+"""The words, each with its weight."""
