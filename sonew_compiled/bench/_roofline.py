@@ -84,7 +84,7 @@ def measure_limits(target: str, device: str) -> dict[str, Any]:
 
 
 def measure_roofline(device: Device, target: str) -> Roofline:
-    """Measures a device. `target` is one that it runs, for which a small module is compiled unless it is a processor."""
+    """Measures a device. `target` is one that it runs; unless it is a processor, a module is compiled for it."""
     if device.driver == Driver.LOCAL:
         copy = Copy()
         a = np.ones((_PRODUCT_SIDE, _PRODUCT_SIDE), np.float32)
