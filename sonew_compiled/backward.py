@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 Loss = Callable[[Any, Any], jax.Array]
+LossWithState = Callable[[Any, Any, Any, Any], tuple[jax.Array, Any]]
 BackwardPass = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
@@ -43,6 +44,12 @@ def backward_pass(optimizer: optax.GradientTransformation, loss: Loss) -> Backwa
         return value, pullback(cotangent.astype(value.dtype))[0]
 
     return own_backward(optimizer) or gradients
+
+
+def backward_with_state(loss: LossWithState, params: Any, state: Any, rng: Any, batch: Any, cotangent: Any) -> Any:
+    """The loss, the gradients and the state after the step, of a loss that keeps a state or draws."""
+    value, pullback, after = jax.vjp(lambda p: loss(p, state, rng, batch), params, has_aux=True)
+    return value, pullback(cotangent.astype(value.dtype))[0], after
 
 
 def own_backward(optimizer: optax.GradientTransformation) -> BackwardPass | None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from sonew_compiled import passes
 from sonew_compiled.background import in_background
-from sonew_compiled.backward import Loss
 from sonew_compiled.bundle_writer import write_bundle
 from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
 from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
@@ -27,8 +26,9 @@ from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.registers import ptxas_version
 from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.micro_batches import add_halves, micro_batches
+from sonew_compiled.model_functions import ModelFunctions
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
-from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
+from sonew_compiled.presets import OptimizerSettings, record_of, runtime_settings_of
 from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.checkpoint import load_parameters
 from sonew_compiled.runtime.limits import check_setting
@@ -40,13 +40,15 @@ from sonew_compiled.train_settings import SCHEDULES
 
 
 def compile_training(
-    loss: Loss,
+    loss: Callable[..., Any],
     init: Callable[[jax.Array], Any],
     optimizer: OptimizerSettings | OptimizerFactory,
     batch: Any,
     *,
     output: str | Path,
-    predict: Callable[[Any, Any], jax.Array] | None = None,
+    eval_loss: Callable[..., jax.Array] | None = None,
+    predict: Callable[..., jax.Array] | None = None,
+    evaluation_draws: bool = False,
     targets: Sequence[str] = ("cpu",),
     model: str = "model",
     learning_rate: float | None = None,
@@ -66,13 +68,17 @@ def compile_training(
 
     Args:
       loss: `loss(params, batch) -> scalar`, any JAX function: the mean over the examples of the batch's leading axis.
-      init: `init(key) -> params`, any pytree of floating-point arrays, from a JAX random key.
+        It may take `rng` and `state` by keyword, and returns `(loss, state)` with the latter: docs/models.md.
+      init: `init(key) -> params`, any pytree of floating-point arrays, from a JAX random key; `(params, state)` where
+        the loss takes `state`.
       optimizer: settings as `sonew_compiled.presets.optimizer_settings` gives them, or a function from the learning
         rate (a traced float32 scalar) to an optax transformation, such as `lambda lr: sonew(lr, band=4)`.
       batch: the shapes and dtypes of a batch, a pytree of `jax.ShapeDtypeStruct` that share the leading axis. A dict's
         keys are the field names that the runtime binds a data set's arrays to.
       output: the bundle, a directory. An older bundle there is replaced once the new one is complete.
-      predict: `predict(params, batch) -> array`, an optional export.
+      eval_loss: `eval_loss(params, batch) -> scalar`, the loss in evaluation; it may take `state`. By default `loss`.
+      predict: `predict(params, batch) -> array`, an optional export; it may take `state`.
+      evaluation_draws: whether evaluation may use a loss that takes `rng`, by a fixed key.
       targets: what to compile for, in the order in which a device should prefer them; see `sonew targets`. "all" is
         every target that this machine can compile for.
       model: the name of the model in the manifest.
@@ -110,7 +116,17 @@ def compile_training(
       ...     autoencoder.loss, autoencoder.init, lambda lr: sonew_compiled.sonew(lr, b2=0.95, eps=1e-7),
       ...     autoencoder.batch(100), output="autoencoder.bundle", learning_rate=1e-2)
     """
+    model_functions = ModelFunctions(
+        init=init, loss=loss, eval_loss=eval_loss, predict=predict, evaluation_draws=evaluation_draws
+    )
+    more = "state" if model_functions.has_state else "rng" if model_functions.takes_rng else ""
+    if more and micro_batch is not None:
+        raise UsageError(f"the loss takes {more}, which micro-batches cannot share; leave out --micro-batch")
     if isinstance(optimizer, OptimizerSettings):
+        if more and record_of(optimizer.name).needs_loss:
+            raise UsageError(
+                f"{optimizer.name} differentiates the loss itself, which takes {more}; choose another optimizer"
+            )
         _check_runtime_settings(runtime_settings, optimizer)
         factory = optimizer_factory(optimizer, loss=loss, batch=batch)
         described = {"name": optimizer.name, **optimizer.values}
@@ -142,9 +158,12 @@ def compile_training(
         init=init,
         loss=loss,
         optimizer=factory,
+        eval_loss=eval_loss,
         predict=predict,
+        evaluation_draws=evaluation_draws,
         runtime_settings=runtime_settings,
         state_dtype=policy.state_dtype,
+        arithmetic=policy.arithmetic,
     )
     with statistics_dtype(policy.state_dtype):
         traced = trace(batch=batch)

@@ -16,6 +16,10 @@ class Role(StrEnum):
     """A parameter of the model."""
     OPTIMIZER = "optimizer"
     """What the optimizer keeps from step to step, and what passes add, such as the scale of the loss."""
+    MODEL_STATE = "model_state"
+    """What the model keeps from step to step and no gradient changes, such as running averages."""
+    RANDOM = "random"
+    """What the random key of a step is made of: the seed, and the number of steps done."""
     BATCH = "batch"
     """A field of the batch."""
     GRADIENT = "gradient"
@@ -41,14 +45,19 @@ class Role(StrEnum):
 _ROOTS = {
     Role.PARAMETER: "params",
     Role.OPTIMIZER: "optimizer",
+    Role.MODEL_STATE: "state",
+    Role.RANDOM: "random",
     Role.BATCH: "batch",
     Role.GRADIENT: "gradients",
 }
 
-STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER)
+STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.RANDOM)
 """The training state: what `init` gives and a step takes and gives; it stays on the device and is in checkpoints."""
 
-EVALUATED_ROLES = (Role.PARAMETER,)
+UNDONE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE)
+"""The state that a step whose gradients are not finite leaves as it was: it draws from its key like any other."""
+
+EVALUATED_ROLES = (Role.PARAMETER, Role.MODEL_STATE)
 """The state that `eval_step` and `predict` read."""
 
 STORED_ROLES = (Role.PARAMETER, Role.OPTIMIZER)

@@ -59,22 +59,34 @@ def checked_parameters(params: Tree) -> Tree:
     Raises:
       UsageError: a leaf is of something else, or there is none.
     """
+    if not jax.tree.leaves(params):
+        raise UsageError("init gives no parameters; a model needs at least one floating-point array to train")
+    return _arrays(params, Role.PARAMETER, "a parameter must be a floating-point array")
 
+
+def checked_model_state(state: Tree) -> Tree:
+    """The state that a model's `init` or `loss` gave, every leaf a JAX array: numbers and NumPy's arrays become such.
+
+    Raises:
+      UsageError: a leaf is of something else.
+    """
+    return _arrays(state, Role.MODEL_STATE, "what a model keeps from step to step must be an array")
+
+
+def _arrays(tree: Tree, role: Role, needed: str) -> Tree:
     def checked(path: Any, leaf: Any) -> Any:
         if isinstance(leaf, jax.Array):
             return leaf
-        name = "/".join([Role.PARAMETER.root, *(jax.tree_util.keystr((part,), simple=True) for part in path)])
+        name = "/".join([role.root, *(jax.tree_util.keystr((part,), simple=True) for part in path)])
         if isinstance(leaf, np.ndarray | np.generic | float | int) and np.asarray(leaf).dtype.kind in "fiub":
             return jnp.asarray(leaf)
         what = getattr(leaf, "__name__", None) if callable(leaf) else None
         raise UsageError(
-            f"{name!a} is {'the function ' + what if what else 'of type ' + type(leaf).__name__}, and a parameter "
-            "must be a floating-point array; keep it out of what init gives, as a part of the model's code"
+            f"{name!a} is {'the function ' + what if what else 'of type ' + type(leaf).__name__}, and {needed}; "
+            "keep it out of what init gives, as a part of the model's code"
         )
 
-    if not jax.tree.leaves(params):
-        raise UsageError("init gives no parameters; a model needs at least one floating-point array to train")
-    return jax.tree_util.tree_map_with_path(checked, params)
+    return jax.tree_util.tree_map_with_path(checked, tree)
 
 
 def check_batch(batch: Tree) -> None:
@@ -132,22 +144,27 @@ def check_loss(loss: Loss, params: Tree, batch: Tree) -> None:
 
 
 def check_state(state: Tree) -> None:
-    """Checks the dtypes of an optimizer's state.
+    """Checks the dtypes of the training state.
 
     Raises:
       UsageError: a buffer cannot hold one.
     """
     for name, leaf in zip(names_of(state), jax.tree.leaves(state), strict=True):
-        _check_dtype(name, leaf, "a tensor of the optimizer's state")
+        _check_dtype(name, leaf, "a tensor of the optimizer's state" if Role.OPTIMIZER.holds(name) else "the state")
 
 
-def check_update(before: Tree, after: Tree) -> None:
+def check_update(before: Tree, after: Tree, *, maker: str = "the optimizer's init give what its update gives") -> None:
     """Checks that a step gives a state of the same tensors as `init`.
 
+    Args:
+      before: what `init` gives.
+      after: what a step gives.
+      maker: who has to let what give what.
+
     Raises:
-      UsageError: naming the first tensor that comes, goes, or has another shape or dtype.
+      UsageError: naming the first tensor that comes, goes, or has another shape, dtype or place.
     """
-    remedy = "a compiled step needs the same state at every step: let the optimizer's init give what its update gives"
+    remedy = f"a compiled step needs the same state at every step: let {maker}"
     had = dict(zip(names_of(before), jax.tree.leaves(before), strict=True))
     has = dict(zip(names_of(after), jax.tree.leaves(after), strict=True))
     for name in had.keys() | has.keys():
@@ -161,31 +178,38 @@ def check_update(before: Tree, after: Tree) -> None:
                 f"{name} is {leaf.dtype}{list(leaf.shape)} after init and {new.dtype}{list(new.shape)} after a step; "
                 f"{remedy}"
             )
+    # A dict is flattened in the order of its keys, an OrderedDict in its own: results would change places.
+    for name, other in zip(had, has, strict=True):
+        if name != other:
+            raise UsageError(
+                f"{other} is in the place of {name} in the state after a step; {remedy}, in the same kind of container"
+            )
 
 
-def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored: str) -> None:
-    """Checks that no decaying average of the optimizer's state is kept in too few bits to fall.
+def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored: str, how: str = "stores") -> None:
+    """Checks that no decaying average of the optimizer's or the model's state is kept in too few bits to fall.
 
     A number of `p` bits a little above a power of two that is multiplied by more than `1 - 2^-p`, and rounded to
     nearest, is the number again: there an average stops falling.
 
     Args:
-      state: with `optimizer`, the tensors of which that are float32 will be stored as `stored`.
+      state: those of its tensors that are float32, and no parameters, will be rounded to `stored` in every step.
       steps: what a step makes of each tensor.
       first: the number of the state's first tensor among the arguments.
       stored: a dtype's name.
+      how: what a precision does with them in that dtype, "stores" or "computes".
 
     Raises:
       UsageError: one would rise and never fall.
     """
     bound = slowest_decay(stored)
     for index, (name, leaf) in enumerate(zip(names_of(state), jax.tree.leaves(state), strict=True)):
-        if not Role.OPTIMIZER.holds(name) or leaf.dtype != jnp.float32:
+        if Role.PARAMETER.holds(name) or leaf.dtype != jnp.float32:
             continue
         for factor in steps[index].factors.get(first + index, ()):
             if bound <= factor < 1:
                 raise UsageError(
-                    f"{name} decays by {factor:.6g} a step; {stored}, which this precision stores it in, rounds decays "
+                    f"{name} decays by {factor:.6g} a step; {stored}, which this precision {how} it in, rounds decays "
                     f"from {bound:.6g} on away, so that it would stop falling; give a smaller one, such as 0.99, or "
                     "--precision bf16-mixed or f32"
                 )

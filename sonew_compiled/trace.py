@@ -14,10 +14,11 @@ from jax.extend.core import ClosedJaxpr, Var
 from jaxlib.mlir import ir
 
 from sonew_compiled import contract
-from sonew_compiled.backward import Loss, backward_pass, gradient_point, own_backward
+from sonew_compiled.backward import backward_pass, backward_with_state, gradient_point, own_backward
 from sonew_compiled.contract import EVALUATED_ROLES, STATE_ROLES, Role, role_of_root
 from sonew_compiled.errors import UsageError
 from sonew_compiled.jax_settings import pinned_settings
+from sonew_compiled.model_functions import ModelFunctions
 from sonew_compiled.rate_in_state import RateInState, refuse_settings
 from sonew_compiled.recurrence import recurrences
 from sonew_compiled.requirements import (
@@ -27,16 +28,16 @@ from sonew_compiled.requirements import (
     check_parameters,
     check_state,
     check_update,
-    checked_parameters,
+    checked_model_state,
     names_of,
     slowest_decay,
 )
 from sonew_compiled.rules import lowering_parameters
+from sonew_compiled.training_state import first_state, first_trained, init_key, other_state, random_key, trained_part
 
-# The trees of the training state. For another kind of state, `_first_state` makes its tree and `_update` the next
-# value.
 _PARAMS = Role.PARAMETER.root
 _OPTIMIZER = Role.OPTIMIZER.root
+_MODEL_STATE = Role.MODEL_STATE.root
 
 _SEED = jax.ShapeDtypeStruct((), jnp.int32)
 _SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
@@ -75,25 +76,31 @@ class Traced:
 def trace_training(
     *,
     init: Callable[[jax.Array], Any],
-    loss: Loss,
+    loss: Callable[..., Any],
     optimizer: OptimizerFactory,
     batch: Any,
-    predict: Callable[[Any, Any], Any] | None = None,
+    eval_loss: Callable[..., Any] | None = None,
+    predict: Callable[..., Any] | None = None,
+    evaluation_draws: bool = False,
     runtime_settings: Collection[str] = (),
     state_dtype: str = "float32",
+    arithmetic: str = "float32",
 ) -> Traced:
     """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, whatever JAX's settings are.
 
     Args:
-      init: `init(key) -> params`.
-      loss: `loss(params, batch) -> scalar`, a mean over the examples of the batch's leading axis.
+      init: as `sonew_compiled.model_functions.ModelFunctions` has it, like the other functions of the model.
+      loss: likewise.
       optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar; see
         `sonew_compiled.backward` for what its update is given.
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
-      predict: `predict(params, batch) -> array`.
+      eval_loss: of the model.
+      predict: of the model.
+      evaluation_draws: of the model.
       runtime_settings: names of further float32 scalars that `train_step` and, by keyword, `optimizer` take, such as
         "b1".
       state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
+      arithmetic: what it will compute the model's state in.
 
     Returns:
       The module: arguments and results carry `sonew.name` and `sonew.role`, the arguments that the runtime gives up
@@ -104,57 +111,84 @@ def trace_training(
     Raises:
       UsageError: `sonew_compiled/requirements.py` has what must hold for the model and the optimizer.
     """
+    model = ModelFunctions(
+        init=init, loss=loss, eval_loss=eval_loss, predict=predict, evaluation_draws=evaluation_draws
+    )
 
-    def first_state(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-        return _first_state(init, optimizer, seed, learning_rate, hyper)
+    def state_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        return first_state(model, lambda: optimizer(learning_rate, **hyper), seed)
+
+    def trained_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+        return trained_part(state_of(seed, learning_rate, hyper))
 
     # Functions of their own in the module, so that passes find the seam between the gradients and the update.
     @jax.jit
-    def gradients(params: Any, batch: Any, cotangent: Any, hyper: Mapping[str, Any]) -> tuple[Any, Any]:
-        return backward_pass(optimizer(jnp.zeros((), jnp.float32), **hyper), loss)(params, batch, cotangent)
+    def gradients(
+        params: Any, kept: Any, rng: Any, batch: Any, cotangent: Any, hyper: Mapping[str, Any]
+    ) -> tuple[Any, Any, Any]:
+        transformation = optimizer(jnp.zeros((), jnp.float32), **hyper)
+        if own_backward(transformation) is not None:
+            if model.has_state or model.takes_rng:
+                what = "state" if model.has_state else "rng"
+                raise UsageError(
+                    f"the optimizer has a backward pass of its own, and the loss takes {what}; choose another optimizer"
+                )
+            return (*backward_pass(transformation, loss)(params, batch, cotangent), None)
+        value, signals, after = backward_with_state(model.train_loss, params, kept, rng, batch, cotangent)
+        return value, signals, checked_model_state(after)
 
     update = _update(optimizer)
 
     def train_step(
         state: dict[str, Any], batch: Any, learning_rate: Any, hyper: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any]:
-        state = rates.refreshed(state, learning_rate)
-        point = gradient_point(optimizer(learning_rate, **hyper), state[_PARAMS], state[_OPTIMIZER])
-        value, signals = gradients(point, batch, jnp.ones((), jnp.float32), hyper)
-        return update(signals, state, learning_rate, hyper), value.astype(jnp.float32)
+        trained = rates.refreshed(trained_part(state), learning_rate)
+        point = gradient_point(optimizer(learning_rate, **hyper), trained[_PARAMS], trained[_OPTIMIZER])
+        kept, rng = state.get(_MODEL_STATE), random_key(state)
+        value, signals, kept = gradients(point, kept, rng, batch, jnp.ones((), jnp.float32), hyper)
+        return {**update(signals, trained, learning_rate, hyper), **other_state(state, kept)}, value.astype(jnp.float32)
 
-    def eval_step(params: Any, batch: Any) -> Any:
-        def example_loss(example: Any) -> Any:
-            return loss(params, jax.tree.map(lambda x: x[None], example))
+    def eval_step(evaluated: dict[str, Any], batch: Any) -> Any:
+        return model.losses(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
 
-        return jax.vmap(example_loss)(batch).astype(jnp.float32)
+    def prediction(evaluated: dict[str, Any], batch: Any) -> Any:
+        return model.prediction(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
 
     check_batch(batch)
-    state = jax.eval_shape(first_state, _SEED, _SCALAR)
+    state = jax.eval_shape(state_of, _SEED, _SCALAR)
+    trained, given = trained_part(state), (state.get(_MODEL_STATE), jax.eval_shape(random_key, state))
     check_parameters(state[_PARAMS])
     check_state(state)
-    check_loss(loss, state[_PARAMS], batch)
-    names = names_of(state)
+    check_loss(lambda params, others: model.train_loss(params, *others)[0], state[_PARAMS], (*given, batch))
     kept, fields = _labels(state), _labels({Role.BATCH.root: batch})
-    evaluated = [label for label in kept if label.role in EVALUATED_ROLES]
+    evaluated = {root: tree for root, tree in state.items() if role_of_root(root) in EVALUATED_ROLES}
     hyper = dict.fromkeys(sorted(runtime_settings), _SCALAR)
 
-    signals = jax.eval_shape(gradients, state[_PARAMS], batch, _SCALAR, hyper)[1]
-    updating, updated = jax.make_jaxpr(update, return_shape=True)(signals, state, _SCALAR, hyper)
-    check_update(state, updated)
+    differentiating, (_, signals, after) = jax.make_jaxpr(gradients, return_shape=True)(
+        state[_PARAMS], *given, batch, _SCALAR, hyper
+    )
+    own = {_MODEL_STATE: given[0]}
+    check_update(own, {_MODEL_STATE: after}, maker="init give a state like the one that loss returns")
+    if model.has_state:
+        first = len(jax.tree.leaves(state[_PARAMS]))
+        steps = recurrences(differentiating)[-len(jax.tree.leaves(after)) :]
+        check_decays(own, steps, first=first, stored=arithmetic, how="computes")
+    updating, updated = jax.make_jaxpr(update, return_shape=True)(signals, trained, _SCALAR, hyper)
+    check_update(trained, updated)
     first = len(jax.tree.leaves(signals))
     steps = recurrences(updating)
-    check_decays(state, steps, first=first, stored=state_dtype)
-    refuse_settings(first_state, list(hyper), names, _SCALAR)
-    rates = RateInState(first_state, names, steps, first=first, scalars=(_SEED, _SCALAR))
+    check_decays(trained, steps, first=first, stored=state_dtype)
+    names = names_of(trained)
+    refuse_settings(trained_of, list(hyper), names, _SCALAR)
+    rates = RateInState(trained_of, names, steps, first=first, scalars=(_SEED, _SCALAR))
     if rates.starts:
         init_inputs, init_labels = [_SEED, _SCALAR], [_SEED_LABEL, _RATE_LABEL]
-        start: Callable[..., dict[str, Any]] = first_state
+        start: Callable[..., dict[str, Any]] = state_of
     else:
         init_inputs, init_labels = [_SEED], [_SEED_LABEL]
 
         def start(seed: Any) -> dict[str, Any]:
-            return first_state(seed, jnp.zeros((), jnp.float32))
+            return state_of(seed, jnp.zeros((), jnp.float32))
 
     traces = {
         contract.INIT: _trace(start, init_inputs, arguments=init_labels, results=kept),
@@ -167,16 +201,16 @@ def trace_training(
         ),
         contract.EVAL_STEP: _trace(
             eval_step,
-            [state[_PARAMS], batch],
-            arguments=[*evaluated, *fields],
+            [evaluated, batch],
+            arguments=[*_labels(evaluated), *fields],
             results=[_Label(contract.LOSSES, Role.LOSS)],
         ),
     }
     if predict is not None:
         traces[contract.PREDICT] = _trace(
-            predict,
-            [state[_PARAMS], batch],
-            arguments=[*evaluated, *fields],
+            prediction,
+            [evaluated, batch],
+            arguments=[*_labels(evaluated), *fields],
             results=[_Label(contract.PREDICTION, Role.PREDICTION)],
             prune=True,
         )
@@ -184,7 +218,7 @@ def trace_training(
     return Traced(
         text="module {\n" + inner + "\n}\n",
         references={name: lowered for name, (_, lowered) in traces.items()},
-        setting_limits=_setting_limits(updating, state, list(hyper), first=first, stored=state_dtype),
+        setting_limits=_setting_limits(updating, trained, list(hyper), first=first, stored=state_dtype),
     )
 
 
@@ -218,7 +252,7 @@ def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactor
     """
 
     def start(seed: Any) -> dict[str, Any]:
-        return _first_state(init, optimizer, seed, jnp.zeros((), jnp.float32), {})
+        return first_trained(init(init_key(seed)), lambda: optimizer(jnp.zeros((), jnp.float32)))
 
     update = _update(optimizer)
     state = jax.eval_shape(start, _SEED)
@@ -256,17 +290,6 @@ def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> st
         results=[_Label(f"result/{index}", Role.PREDICTION) for index in range(len(results))],
     )
     return "module {\n" + _inner(contract.PREDICT, text) + "\n}\n"
-
-
-def _first_state(
-    init: Callable[[jax.Array], Any],
-    optimizer: OptimizerFactory,
-    seed: Any,
-    learning_rate: Any,
-    hyper: Mapping[str, Any],
-) -> dict[str, Any]:
-    params = checked_parameters(init(jax.random.key(seed, impl="threefry2x32")))
-    return {_PARAMS: params, _OPTIMIZER: optimizer(learning_rate, **hyper).init(params)}
 
 
 def _update(

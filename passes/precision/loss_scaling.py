@@ -7,7 +7,8 @@ by pre-activations where an optimizer takes them. What does not depend on it, su
 
 The scale is part of the state, and is found by trial:
 
-- If any gradient is infinite or NaN, the step leaves the whole state as it was and halves the scale, down to 1.
+- If any gradient is infinite or NaN, the step leaves the state as it was and halves the scale, down to 1. Only the
+  number of steps from which the next random key is made goes on.
 - After `interval` steps in a row in which none was, the step doubles the scale, up to 2^24.
 
 Every scale is a power of two, so that scaling alone rounds nothing. The loss that the step returns is not scaled.
@@ -101,7 +102,7 @@ def _all_finite(gradients: list[ir.Value]) -> ir.Value:
 def _keep_state_unless(finite: ir.Value, step: Function) -> None:
     """Return the state unchanged unless `finite` holds."""
     names = [text_attribute(each, contract.NAME_ATTRIBUTE) for each in step.argument_attributes]
-    for index in role_indices(step.result_attributes, contract.STATE_ROLES):
+    for index in role_indices(step.result_attributes, contract.UNDONE_ROLES):
         old = step.arguments[names.index(text_attribute(step.result_attributes[index], contract.NAME_ATTRIBUTE))]
         step.terminator.operands[index] = build.select(finite, step.returned[index], old)
 

@@ -19,6 +19,7 @@ class Policy:
         passes: the passes that apply it to a float32 module, in order, as `tools/sonew_opt.py --pass` takes them.
         parameter_dtype: the dtype of the stored parameters, by its NumPy or ml_dtypes name.
         state_dtype: the dtype of the optimizer's stored statistics and momenta.
+        arithmetic: the dtype of everything that is not stored and no operand of a matrix product.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Policy:
     passes: tuple[str, ...]
     parameter_dtype: str
     state_dtype: str
+    arithmetic: str = "float32"
 
 
 _POLICIES = (
@@ -49,6 +51,7 @@ _POLICIES = (
         passes=("lower-storage:dtype=bf16", "retype:dtype=bf16"),
         parameter_dtype="bfloat16",
         state_dtype="bfloat16",
+        arithmetic="bfloat16",
     ),
     Policy(
         name="bf16-mixed",

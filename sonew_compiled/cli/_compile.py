@@ -110,6 +110,8 @@ def compile_bundle(
             optimizer,
             model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
             output=output,
+            eval_loss=model.eval_loss,
+            evaluation_draws=model.evaluation_draws,
             predict=model.predict,
             targets=what["targets"] or ("cpu",),
             model=name,

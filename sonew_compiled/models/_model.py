@@ -13,17 +13,27 @@ import jax
 class Model:
     """A model that `sonew compile --model package.module:attribute` can compile.
 
+    docs/models.md has the contract. What a function is given is told by its keyword-only arguments.
+
     Attributes:
-      init: `init(key) -> params`, any pytree of arrays, from a JAX random key.
-      loss: `loss(params, batch) -> scalar`, a mean over the examples of the batch's leading axis.
+      init: `init(key) -> params`, any pytree of arrays, from a JAX random key; `(params, state)` where `loss` takes
+        `state`.
+      loss: `loss(params, batch) -> scalar`, a mean over the examples of the batch's leading axis. With `*, rng` it is
+        given another random key in every step; with `*, state` it returns `(loss, state)`.
       batch: `batch(size)` gives the shapes and dtypes of a batch, a dict of `jax.ShapeDtypeStruct` by field name. The
         runtime binds the data set's arrays to the fields by these names (`image`, `label`).
-      predict: `predict(params, batch) -> array`, optional; `sonew reconstruct` needs one that returns images.
+      eval_loss: `eval_loss(params, batch) -> scalar`, with `*, state` if it reads that: the loss in evaluation. By
+        default `loss` where that takes no `rng`.
+      evaluation_draws: whether evaluation may draw too, by a fixed key.
+      predict: `predict(params, batch) -> array`, with `*, state` if it reads that; optional. `sonew reconstruct` needs
+        one that returns images.
       classes: of fields that are labels, the number of classes; other labels than 0 to one less are refused.
     """
 
     init: Callable[[jax.Array], Any]
-    loss: Callable[[Any, Any], jax.Array]
+    loss: Callable[..., Any]
     batch: Callable[[int], Any]
-    predict: Callable[[Any, Any], jax.Array] | None = None
+    eval_loss: Callable[..., jax.Array] | None = None
+    evaluation_draws: bool = False
+    predict: Callable[..., jax.Array] | None = None
     classes: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,67 @@
+"""The training state as JAX sees it: one tree for each of its roles, by the roots of their names.
+
+For another kind of state, `first_state` makes its tree and `other_state` the next value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sonew_compiled.contract import Role
+from sonew_compiled.model_functions import ModelFunctions, step_key
+from sonew_compiled.requirements import checked_model_state, checked_parameters
+
+State = dict[str, Any]
+
+
+def init_key(seed: Any) -> jax.Array:
+    """The random key that a model's `init` is given."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def first_state(model: ModelFunctions, optimizer: Callable[[], optax.GradientTransformation], seed: Any) -> State:
+    """The state before the first step; `optimizer` makes the transformation."""
+    params, kept = model.first(init_key(seed))
+    state = first_trained(params, optimizer)
+    if model.has_state:
+        state[Role.MODEL_STATE.root] = checked_model_state(kept)
+    if model.takes_rng:
+        state[Role.RANDOM.root] = {"seed": jnp.asarray(seed), "step": jnp.zeros((), jnp.int32)}
+    return state
+
+
+def first_trained(params: Any, optimizer: Callable[[], optax.GradientTransformation]) -> State:
+    """The part of it that an optimizer knows."""
+    params = checked_parameters(params)
+    return {Role.PARAMETER.root: params, Role.OPTIMIZER.root: optimizer().init(params)}
+
+
+def trained_part(state: Mapping[str, Any]) -> State:
+    """The part of a state that an optimizer knows."""
+    return {role.root: state[role.root] for role in (Role.PARAMETER, Role.OPTIMIZER)}
+
+
+def random_key(state: Mapping[str, Any]) -> jax.Array | None:
+    """The random key of the step from this state; None for a model that draws nothing."""
+    random = state.get(Role.RANDOM.root)
+    return None if random is None else step_key(random["seed"], random["step"])
+
+
+def other_state(state: Mapping[str, Any], kept: Any) -> State:
+    """What is not the optimizer's of the state after a step.
+
+    Args:
+      state: before the step.
+      kept: what the model's loss makes of its state.
+    """
+    others = {}
+    if Role.MODEL_STATE.root in state:
+        others[Role.MODEL_STATE.root] = kept
+    if random := state.get(Role.RANDOM.root):
+        others[Role.RANDOM.root] = {**random, "step": random["step"] + 1}
+    return others
