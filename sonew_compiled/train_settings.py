@@ -1,7 +1,7 @@
-"""How to train: each option of `sonew run` that the runtime reads is one field here.
+"""The settings of a training run: each option of `sonew run` that the runtime reads is one field here.
 
-The command line's options, the checks, what a checkpoint remembers, what a resumed run must share and the command that
-resumes are made from the fields.
+The fields make the command line's options, the checks, the settings in a checkpoint, the settings that a resumed run
+must share, and the command that resumes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEY = "option"
 
 
 class Kept(enum.Enum):
-    """What a resumed run has an option from, if the user does not give it again."""
+    """The source of an option in a resumed run, if the user does not give it again."""
 
     CHECKPOINT = "the checkpoint remembers it"
     COMMAND = "the command that resumes repeats it"
@@ -37,9 +37,9 @@ class TrainOption(Setting):
     """A field of `TrainSettings` as an option of `sonew run`.
 
     Attributes:
-      shown_default: what the help says of the default.
-      kept: what a resumed run has it from.
-      is_fixed: whether a resumed run must have what the checkpoint remembers.
+      shown_default: the default as the help shows it.
+      kept: its source in a resumed run.
+      is_fixed: whether a resumed run must have the checkpoint's value.
     """
 
     shown_default: str
@@ -63,14 +63,14 @@ def _option(default: Any = dataclasses.MISSING, **declared: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How to train. `train_options()` says of each field what it is and what it accepts.
+    """The settings of a training run. `train_options()` gives the meaning and the range of each field.
 
     Raises:
       UsageError: a value is out of range.
     """
 
     epochs: int = _option(
-        help="Passes over the data: of the whole run, those before a resumed checkpoint included.",
+        help="Passes over the data in the whole run, including those before a resumed checkpoint.",
         shown_default=str(DEFAULT_EPOCHS),
         **_whole(1),
     )
@@ -84,7 +84,7 @@ class TrainSettings:
     )
     schedule: str = _option(
         DEFAULT_SCHEDULE,
-        help="How the learning rate moves.",
+        help="Schedule of the learning rate.",
         kind=str,
         choices=SCHEDULES,
         accepted=f"one of {', '.join(SCHEDULES)}",
@@ -92,7 +92,7 @@ class TrainSettings:
     )
     warmup_epochs: int | None = _option(
         None,
-        help="Epochs in which the learning rate rises.",
+        help="Epochs of warm-up, in which the learning rate rises.",
         shown_default="the larger of 2 and a twentieth of the epochs",
         **_whole(0),
     )
@@ -102,13 +102,13 @@ class TrainSettings:
     keep: int = _option(3, help="Checkpoints to keep.", kept=Kept.COMMAND, **_whole(1))
     checkpoint_every: int = _option(
         1,
-        help="Epochs between checkpoints; there is one at the end in any case.",
+        help="Epochs between checkpoints; the end of the run always has one.",
         kept=Kept.COMMAND,
         **_whole(1),
     )
     max_steps: int | None = _option(
         None,
-        help="Stop after this many steps of the whole run, to be resumed later.",
+        help="Stop after this many steps of the whole run; it can be resumed later.",
         shown_default="all",
         kept=Kept.NOWHERE,
         **_whole(1),
@@ -121,7 +121,7 @@ class TrainSettings:
                 option.check(value)
 
     def to_metadata(self) -> dict[str, str]:
-        """Strings for a checkpoint's header, of the options that it remembers."""
+        """The options that a checkpoint remembers, as strings for its header."""
         values = {option.name: getattr(self, option.name) for option in train_options(Kept.CHECKPOINT)}
         if values["warmup_epochs"] is None:
             values["warmup_epochs"] = default_warmup_epochs(self.epochs)
@@ -132,7 +132,7 @@ class TrainSettings:
         """The settings that `to_metadata` wrote.
 
         Raises:
-          SonewError: one is missing or is not of its kind.
+          SonewError: a setting is missing or of the wrong kind.
         """
         try:
             if longest := next((name for name, value in metadata.items() if _is_too_long(name, value)), ""):
@@ -149,10 +149,10 @@ class TrainSettings:
         try:
             return cls(**values)
         except UsageError as error:
-            raise SonewError(f"{source} says that it was trained with what cannot be: {error}") from None
+            raise SonewError(f"{source} names an impossible training setting: {error}") from None
 
     def flags(self) -> list[str]:
-        """The words that the command that resumes must repeat: what a checkpoint does not remember."""
+        """The options that a checkpoint does not remember, as words that the resuming command must repeat."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return [
             word
@@ -172,12 +172,12 @@ def default_warmup_epochs(epochs: int) -> int:
     return min(max(2, round(epochs / 20)), epochs - 1)
 
 
-# A checkpoint that was written before another option came was trained with the option's default.
+# A checkpoint that is older than another option was trained with the option's default.
 _IN_EVERY_CHECKPOINT = ("epochs", "learning_rate", "schedule", "warmup_epochs", "seed")
 
 
 def train_options(kept: Kept | None = None) -> tuple[TrainOption, ...]:
-    """The options in order; only those that a resumed run has from there, if that is given."""
+    """The options in order; with `kept`, only those that a resumed run takes from there."""
     return tuple(option for option in _OPTIONS if kept in (None, option.kept))
 
 

@@ -153,7 +153,9 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     else:
         click.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
     failed = sum(row["error"] is not None for row in rows)
-    options.say(f"wrote {output}/report.html: {len(rows)} rows" + (f", {failed} of them failed" if failed else ""))
+    options.say(
+        f"wrote {output}/report.html: {options.counted(len(rows), 'row')}" + (f", {failed} failed" if failed else "")
+    )
 
 
 def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     "--check/--no-check",
     default=True,
     show_default=True,
-    help="Before writing the bundle, see that what this machine can run of it computes what JAX computes.",
+    help="Before writing the bundle, compare the code that this machine can run with JAX.",
 )
-@click.option("--dump-check", type=options.PATH, help="Where it does not, write inputs and results to this directory.")
+@click.option("--dump-check", type=options.PATH, help="If the check fails, write inputs and results to this directory.")
 @options.json_option
 def compile_command(
     output: Path,
@@ -91,11 +91,11 @@ def compile_bundle(
     dump_ir: Path | None = None,
     print_ir_after: tuple[str, ...] = (),
 ) -> Manifest:
-    """Compiles what the compile options in `what` ask for."""
+    """Compiles a bundle with the compile options in `what`."""
     optimizer = options.optimizer_of(what)
     name = what["model"] or "autoencoder"
-    # Tracing needs no accelerator, whatever the user has set for programs of theirs. JAX would look for one, and libtpu
-    # fills stderr where there is none.
+    # Tracing needs no accelerator, whatever the user has set for other programs. JAX would look for one, and libtpu
+    # fills stderr if there is none.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.pop("JAX_PLATFORM_NAME", None)
     from sonew_compiled.compile import compile_training

@@ -1,4 +1,4 @@
-"""`sonew eval` and `sonew reconstruct`: what a trained model is worth, in numbers and as a picture."""
+"""`sonew eval` and `sonew reconstruct`: a trained model's losses, and a picture of its reconstructions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def eval_command(
         options.print_json({**losses, **result})
     options.say(
         f"train loss {losses['train_loss']:.4f}, test loss {losses['test_loss']:.4f} on {dataset.name} "
-        f"after {loaded.step:,} steps; {path}"
+        f"after {options.counted(loaded.step, 'step')}; {path}"
     )
 
 
@@ -64,7 +64,7 @@ def eval_command(
 @options.device_option
 @options.trusted_keys_option
 @click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
-@click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many images.")
+@click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of images.")
 def reconstruct_command(
     bundle: Path,
     checkpoint: Path,
@@ -75,7 +75,7 @@ def reconstruct_command(
     output: Path,
     count: int,
 ) -> None:
-    """Draw test images over what the model makes of them.
+    """Draw test images over the model's reconstructions of them.
 
     \b
     Examples:

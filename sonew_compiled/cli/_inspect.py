@@ -1,4 +1,4 @@
-"""`sonew inspect` and `sonew targets`: what a bundle holds, and what can be done on this machine."""
+"""`sonew inspect` and `sonew targets`: the contents of a bundle, and the targets of this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle
     from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 
-# More tensors than this on one line are summed up.
+# More tensors than this are summed up on one line.
 _MOST_TENSORS = 4
 
 
@@ -29,7 +29,7 @@ _MOST_TENSORS = 4
 @options.trusted_keys_option
 @options.json_option
 def inspect_command(bundle: Path, kernels: bool, trusted_keys: Path | None, as_json: bool) -> None:
-    """Show what is in a bundle, and check the hash of every file.
+    """Show the contents of a bundle, and check the hash of every file.
 
     \b
     Examples:
@@ -96,7 +96,7 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
 
 
 def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:
-    """What is known of a target's code without running it, in lines."""
+    """The lines on a target's code that need no run."""
     if target.kernels:
         yield _kernel_figures(target)
     if target.programs:
@@ -109,7 +109,7 @@ def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:
 
 
 def _units(bundle: Bundle, target: TargetSpec) -> Mapping[str, int] | None:
-    """How often the code of an executable has each instruction for 16-bit numbers; None of what is no executable."""
+    """The count of each instruction for 16-bit numbers in an executable; None if the file is no executable."""
     from sonew_compiled.lowering.units import count_units
 
     if not target.file.endswith(".vmfb"):
@@ -121,7 +121,7 @@ def _units(bundle: Bundle, target: TargetSpec) -> Mapping[str, int] | None:
 
 
 def _kernel_figures(target: TargetSpec) -> str:
-    """What is known of the kernels of a GPU without running them, in one line."""
+    """The compiler's figures of a GPU's kernels, on one line."""
     most = max(target.kernels, key=lambda kernel: kernel.registers)
     spilling = [kernel for kernel in target.kernels if kernel.spilled_bytes]
     parts = [f"{len(target.kernels)} kernels, at most {most.registers} registers a thread ({most.name})"]
@@ -134,7 +134,7 @@ def _kernel_figures(target: TargetSpec) -> str:
 
 
 def _function_figures(target: TargetSpec) -> str:
-    """What is known of a step on a TPU without running it, in one line."""
+    """XLA's figures of a step on a TPU, on one line."""
     step = next((each for each in target.programs if each.function == TRAIN_STEP), target.programs[0])
     mb = {name: f"{value / 1e6:.1f} MB" for name, value in dataclasses.asdict(step).items() if name != "function"}
     return (
@@ -155,7 +155,7 @@ def _kernel_table(manifest: Manifest) -> Table:
 
 
 def _function_table(manifest: Manifest) -> Table:
-    """The figures of every function for a TPU, in bytes but for the operations."""
+    """The figures of every function for a TPU; all but the operations are bytes."""
     from rich.table import Table
 
     heads = ("code", "arguments", "results", "in place", "temporary", "FLOP", "read and written")
@@ -168,7 +168,7 @@ def _function_table(manifest: Manifest) -> Table:
 
 
 def _signature(function: FunctionSpec, *, inputs: bool) -> str:
-    """The tensors of a call, those of the state summed up where they are many."""
+    """The tensors of a call; those of the state are summed up if they are many."""
     groups: dict[str, list[TensorSpec]] = {}
     for spec in function.inputs if inputs else function.outputs:
         groups.setdefault(spec.name.partition("/")[0], []).append(spec)
@@ -184,7 +184,7 @@ def _signature(function: FunctionSpec, *, inputs: bool) -> str:
 @click.command("targets")
 @options.json_option
 def targets_command(as_json: bool) -> None:
-    """Show what can be compiled here, and on which --device it can be run here.
+    """Show the targets that this machine can compile, and the --device that runs each here.
 
     \b
     Examples:
@@ -211,7 +211,7 @@ def targets_command(as_json: bool) -> None:
 
 
 def _target_rows() -> list[dict[str, Any]]:
-    """One row a target: `name`, `compile`, `run`, the `devices` that run it, the `reason` why one cannot be done."""
+    """A row for each target: `name`, `compile`, `run`, its `devices`, and the `reason` if one of these is missing."""
     from sonew_compiled.lowering.targets import resolve_target, target_names, why_not_compiled
     from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
 

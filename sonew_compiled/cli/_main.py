@@ -1,4 +1,4 @@
-"""The group of commands, and how errors leave it."""
+"""The group of commands, and the handling of their errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError
 
-# Packages that only some extra brings, and the extra that does.
+# The packages of extras, each with its extra.
 _EXTRAS = {
     "jax": "compile",
     "jaxlib": "compile",
@@ -38,7 +38,7 @@ _EXTRAS = {
 }
 
 
-# How many characters of an unforeseen error are shown.
+# The characters of an unforeseen error that are shown.
 _LONGEST_FAULT = 200
 
 
@@ -59,7 +59,7 @@ def sonew() -> None:
       sonew run                                  compile, then train on the embedded digits
       sonew compile -o ae.bundle --target cpu    make a bundle
       sonew run ae.bundle --data mnist           train from it, on a machine without JAX
-      sonew inspect ae.bundle                    see what is in it
+      sonew inspect ae.bundle                    show its contents
 
     Shell completion: eval "$(_SONEW_COMPLETE=bash_source sonew)", likewise zsh_source and fish_source.
     """
@@ -82,7 +82,7 @@ for command in (
 
 
 def main() -> NoReturn:
-    """The console script: exit codes 0 done, 1 the work failed, 2 the command line was wrong."""
+    """The console script; its exit codes are 0 for success, 1 for a failure, 2 for a wrong command line."""
     _open_missing_streams()
     try:
         with _termination_unwinds():
@@ -108,7 +108,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         from sonew_compiled.runtime.reporter import silence
 
-        # Who read the output has seen enough, and stderr may be the same pipe.
+        # The reader of the output has closed it, and stderr may be the same pipe.
         silence(sys.stdout)
         silence(sys.stderr)
         sys.exit(1)
@@ -128,9 +128,9 @@ def main() -> NoReturn:
 
 @contextmanager
 def _termination_unwinds() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP what Ctrl-C is, so that compilers end with us and their folders go.
+    """Makes SIGTERM and SIGHUP act like Ctrl-C, so that compilers end with us and their folders are removed.
 
-    A SIGHUP that is ignored, as under `nohup`, stays so.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored.
     """
     handled = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     if threading.current_thread() is not threading.main_thread():
@@ -148,14 +148,14 @@ def _termination_unwinds() -> Iterator[None]:
 
 
 def _open_missing_streams() -> None:
-    """Sends to nowhere what a daemon or `2>&-` left no stream for: Python has None there, which no code expects."""
+    """Opens the null device for a stream that a daemon or `2>&-` left closed, where Python has None."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123  (open to the end)
 
 
 def _end_by_fault(error: Exception) -> NoReturn:
-    """Ends with one line on what nobody foresaw; the traceback, which only we can read, goes to a file."""
+    """Ends with one line on an unforeseen error; the traceback goes to a file."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = f"{type(error).__name__}: {lines[0][:_LONGEST_FAULT]}" if lines else type(error).__name__
     try:
@@ -171,7 +171,7 @@ def _end_by_fault(error: Exception) -> NoReturn:
 
 
 def _show(error: click.ClickException) -> None:
-    """Writes click's message as one line, where click would write the usage above it."""
+    """Writes click's message as one line, without the usage that click writes above it."""
     if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
         error.show()
         return

@@ -1,4 +1,4 @@
-"""Options that mean the same in every command that has them."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # not generic in olde
 
 
 def _type_of(setting: Setting) -> click.ParamType:  # type: ignore[type-arg]  # not generic in older releases
-    """What click takes a setting's value with."""
+    """The click type of a setting's value."""
     if setting.kind is str:
         return click.Choice(setting.choices)
     if setting.kind is float:
@@ -82,7 +82,7 @@ trusted_keys_option = click.option(
     type=PATH,
     envvar="SONEW_TRUSTED_KEYS",
     show_envvar=True,
-    help="File of Ed25519 public keys in PEM: use only a bundle that one of them has signed.",
+    help="File of Ed25519 public keys in PEM; accept only bundles that one of them has signed.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON value on stdout, the rest on stderr."
@@ -98,23 +98,23 @@ batch_size_option = click.option(
 
 def data_options(command: Command) -> Command:
     """`--data` and `--data-dir`."""
-    command = click.option("--data-dir", type=PATH, help="Where the files of `mnist` are.")(command)
+    command = click.option("--data-dir", type=PATH, help="Folder with the files of `mnist`.")(command)
     return click.option(
         "--data",
         help="mnist-10k (embedded), mnist (the full set), or a .npy, .npz or IDX file of images.  "
-        f"[default: what the checkpoint was trained on, else {DEFAULT_DATA}]",
+        f"[default: the checkpoint's data set, else {DEFAULT_DATA}]",
     )(command)
 
 
 def dataset_of(data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str]) -> Dataset:
-    """The data set asked for, else that in the metadata of the checkpoint, else the embedded one."""
+    """The given data set, else that of the checkpoint's metadata, else the embedded one."""
     from sonew_compiled.runtime import load_dataset
 
     return load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir)
 
 
 def how_to_train(*names: str) -> Callable[[Command], Command]:
-    """The options that the fields of `TrainSettings` declare: those of these names, or all."""
+    """The options of `TrainSettings` with these names, or all of them."""
 
     def option(declared: TrainOption) -> Callable[[Command], Command]:
         shown = f"{declared.help}  [default: {declared.shown_default}]"
@@ -124,7 +124,7 @@ def how_to_train(*names: str) -> Callable[[Command], Command]:
     return lambda command: _with([option(each) for each in declared], command)
 
 
-# More optimizers than this are not named in a setting's help.
+# The help of a setting names its optimizers unless they are more than this.
 _MOST_NAMED = 4
 
 
@@ -140,17 +140,17 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
     )
 
 
-# Those that replace settings of the optimizer's preset.
+# The options that replace settings of the optimizer's preset.
 _SETTING_OPTIONS: Sequence[Callable[[Command], Command]] = tuple(_setting_option(name) for name in SETTINGS)
 
 
 def setting_options(command: Command) -> Command:
-    """Settings of an optimizer, without its learning rate."""
+    """The options of an optimizer's settings, without the learning rate."""
     return _with(_SETTING_OPTIONS, command)
 
 
 def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
-    """The command with these, in their order."""
+    """The command with these options in order."""
     for option in reversed(options):
         command = option(command)
     return command
@@ -171,38 +171,38 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option(
         "--micro-batch",
         type=click.IntRange(min=1),
-        help="Examples that are worked on at a time, for a batch that is too large or that workers share: "
-        "of which --batch-size is a multiple.  [default: the whole batch in one]",
+        help="Examples to work on at a time, for a batch that is too large or that workers share; "
+        "it must divide --batch-size.  [default: the whole batch]",
     ),
     click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
-        help="What is stored and computed in which dtype.  [default: f32]",
+        help="Precision policy: the dtypes of storage and computation.  [default: f32]",
     ),
     click.option(
         "--target",
         "targets",
         multiple=True,
-        help="What to compile for, as `sonew targets` lists, or all; repeatable.  [default: cpu]",
+        help="Target to compile for, from `sonew targets`, or all; repeatable.  [default: cpu]",
     ),
     click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
 )
 
 
 def compile_options(command: Command) -> Command:
-    """What is compiled into a bundle."""
+    """The options that are compiled into a bundle."""
     return _with(_COMPILE_OPTIONS, command)
 
 
 def what_is_compiled_in() -> dict[str, str]:
-    """The names of the parameters that `compile_options` makes, each with its flag."""
+    """The flags of `compile_options`, by the names of their parameters."""
     made = click.Command("compile")
     compile_options(made)
     return {str(parameter.name): parameter.opts[0] for parameter in made.params}
 
 
 def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
-    """The optimizer that the compile options ask for."""
+    """The optimizer of the compile options."""
     return optimizer_settings(
         options["optimizer"] or DEFAULT_OPTIMIZER,
         precision=options["precision"] or PRECISIONS[0],
@@ -211,7 +211,7 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
 
 
 def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
-    """The bundle, which one of the keys must have signed if there are any."""
+    """The bundle; if there are trusted keys, one of them must have signed it."""
     if trusted_keys is None:
         from sonew_compiled.runtime import open_bundle
 
@@ -229,21 +229,21 @@ def load_model(name: str) -> Model:
 
 
 def user_code(name: str) -> AbstractContextManager[None]:
-    """Turns what the code of a user's model raises into one line with the place; other errors stay as they are."""
+    """Turns exceptions from the code of a user's model into one line with the place; other errors stay as they are."""
     from sonew_compiled.models import user_code
 
     return user_code(name)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on stdout, and nothing else; what is NaN or infinite is null, for which JSON has no number."""
+    """Prints one JSON value on stdout. NaN and infinities become null, since JSON has no such numbers."""
     if isinstance(value, dict):
         value = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
     click.echo(json.dumps(value, indent=1, default=str, allow_nan=False))
 
 
 def say(line: str) -> None:
-    """A line for people, on stderr; it is lost where nobody can read it."""
+    """Prints a line for people on stderr; a closed stderr is no error."""
     try:
         click.echo(line, err=True)
     except OSError:
@@ -252,8 +252,13 @@ def say(line: str) -> None:
         silence(sys.stderr)
 
 
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 step`, `1,200 steps`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def console() -> Console:
-    """Stdout for tables: as wide as the terminal, and unbounded elsewhere, so that no line is broken for a reader."""
+    """Stdout for tables: as wide as the terminal, and of unlimited width elsewhere, so that no line is broken."""
     from rich.console import Console
 
     is_terminal = sys.stdout.isatty()

@@ -24,14 +24,14 @@ DEFAULT_OUTPUT = Path("sonew-run")
     "-o",
     "--output",
     type=options.PATH,
-    help=f"The run's folder.  [default: that of the run that is resumed, else {DEFAULT_OUTPUT}]",
+    help=f"The run's folder.  [default: the resumed run's, else {DEFAULT_OUTPUT}]",
 )
 @options.data_options
 @options.how_to_train()
 @options.device_option
 @options.trusted_keys_option
-@click.option("--resume", type=options.PATH, metavar="RUN", help="Go on from a run's folder, or from one checkpoint.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that is in the output folder.")
+@click.option("--resume", type=options.PATH, metavar="RUN", help="Resume from a run's folder, or from one checkpoint.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
 @options.compile_options
 @options.json_option
 def run_command(
@@ -48,22 +48,22 @@ def run_command(
 ) -> None:
     """Train from BUNDLE; without one, compile first.
 
-    Writes checkpoints and metrics.jsonl into the output folder. Ctrl-C saves a checkpoint and says how to go on. The
-    options from --model to --params say what to compile, so they go only without BUNDLE.
+    Writes checkpoints and metrics.jsonl into the output folder. Ctrl-C saves a checkpoint and shows the command that
+    resumes. The options from --model to --params configure the compilation, so they apply only without BUNDLE.
 
     \b
     Examples:
       sonew run                                     the autoencoder on the 10,000 embedded digits
       sonew run ae.bundle --data mnist --epochs 100
       sonew run --optimizer band-sonew --band 4 --learning-rate 5e-3
-      sonew run --resume sonew-run                  go on with a run that was stopped
+      sonew run --resume sonew-run                  resume a run that was stopped
       sonew run ae.bundle --json > result.json
     """
     from sonew_compiled.runtime import RunFolder, find_checkpoint, open_device
 
-    # Everything that can be wrong with the command line is looked at before minutes go into compiling.
+    # The whole command line is checked before minutes of compiling.
     if overwrite and resume:
-        raise UsageError("--overwrite replaces a run and --resume goes on with one; leave one of them out")
+        raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
     opened_device = open_device(device)
     found = None if resume is None else find_checkpoint(resume)
     folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
@@ -101,7 +101,7 @@ def _train(
     from sonew_compiled.runtime import find_checkpoint, make_reporter, open_bundle, train
     from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
 
-    # The last one now that nobody else adds any.
+    # The last checkpoint is looked up again, now that no other process can add one.
     checkpoint = None if resume is None else find_checkpoint(resume)
     path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
     if path is not None:
@@ -132,7 +132,8 @@ def _train(
     if settings.max_steps == result.steps < all_steps:
         options.say(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
     options.say(
-        f"train loss {result.train_loss:.4f}, test loss {result.test_loss:.4f} after {result.steps:,} steps; "
+        f"train loss {result.train_loss:.4f}, test loss {result.test_loss:.4f} "
+        f"after {options.counted(result.steps, 'step')}; "
         f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}; {result.checkpoint}"
     )
 
@@ -176,7 +177,7 @@ def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -
 
 
 def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:
-    """What is asked for, over what a resumed run had, over the bundle's defaults."""
+    """The settings of the command line, else those of the resumed run, else the bundle's defaults."""
     from sonew_compiled.runtime import resumed_settings
 
     defaults = bundle.manifest.defaults

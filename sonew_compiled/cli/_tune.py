@@ -22,33 +22,43 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS, SE
     type=click.Choice(OPTIMIZERS),
     default=DEFAULT_OPTIMIZER,
     show_default=True,
-    help="What to tune.",
+    help="Optimizer to tune.",
 )
-@click.option("--learning-rate", type=options.RATE, help="Around which to search.  [default: what ships]")
+@click.option("--learning-rate", type=options.RATE, help="Center of the search.  [default: the rate that ships]")
 @options.setting_options
 @click.option(
-    "--precision", type=click.Choice(PRECISIONS), default="f32", show_default=True, help="The policy to tune it for."
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="f32",
+    show_default=True,
+    help="Precision policy of every trial.",
 )
-@click.option("--model", default="autoencoder", show_default=True, help="As `sonew compile --model`.")
+@click.option("--model", default="autoencoder", show_default=True, help="The model, as for `sonew compile`.")
 @options.batch_size_option
-@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Of every trial.")
-@click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="As `sonew run --data`.")
-@click.option("--data-dir", type=options.PATH, help="Where the files of `mnist` are.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of every trial.")
+@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Epochs of every trial.")
+@click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="The data set, as for `sonew run`.")
+@click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every trial.")
 @click.option(
-    "--sampler", type=click.Choice(["tpe", "random"]), default="tpe", show_default=True, help="How to search."
+    "--sampler",
+    type=click.Choice(["tpe", "random"]),
+    default="tpe",
+    show_default=True,
+    help="Search by TPE or at random.",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Of the study in all, those done before included.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after the trial in which they pass.")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials of the whole study, including those already done.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes after which no further trial starts."
+)
 @options.json_option
 def tune_command(
     output: Path, trials: int | None, minutes: float | None, data_dir: Path | None, as_json: bool, **what: Any
 ) -> None:
-    """Search an optimizer's learning rate, b1, b2 and eps by training with many.
+    """Search an optimizer's learning rate, b1, b2 and eps by training with many values.
 
-    Every trial trains by the protocol of sonew run. What is searched is an input of one compiled step; a value given
-    for it is where the search begins, other settings stay as given. The study is written as it goes: the same command
-    goes on with it.
+    Every trial trains by the protocol of sonew run. The values are inputs of one compiled step. A value that is given
+    for one of them is the center of its search; other settings stay as given. The study is saved after each trial, and
+    the same command resumes it.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`sonew data`: gets and checks the data sets."""
+"""`sonew data`: fetches and checks the data sets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.group()
 def data() -> None:
-    """Get and check the data sets.
+    """Fetch and check the data sets.
 
-    The default, mnist-10k, comes with the package and needs no fetching.
+    The default, mnist-10k, comes with the package and need not be fetched.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def data() -> None:
 def fetch(data_dir: Path | None, as_json: bool) -> None:
     """Fetch the full MNIST (about 12 MB) from public mirrors.
 
-    Files that are there and valid stay; a transfer that broke off goes on.
+    Valid files are kept, and an interrupted transfer is continued.
 
     \b
     Examples:
@@ -110,7 +110,7 @@ def _print_files(name: str, directory: Path, rows: list[FileRow], as_json: bool)
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar for each file on standard error; nothing where that is not a terminal."""
+    """A bar for each file on standard error; nothing if that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bars
