@@ -12,13 +12,12 @@ import numpy as np
 import optax
 
 from agreement.case import Case, values
+from sonew_compiled.xla import compile_lowered
 
 Arrays = dict[str, np.ndarray]
 
 # How far inputs are moved to see how much a result depends on their last bits.
 _NUDGE = 1e-6
-# XLA's code is called a few times; most of its time goes into making it fast.
-_QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Oracle:
@@ -29,10 +28,13 @@ class Oracle:
         self.rate = np.float32(rate)
         self._state = jax.eval_shape(self._init, jax.ShapeDtypeStruct((), jnp.int32))
         self.names = _names(self._state)
+        self._compiled: dict[tuple[str, bool], jax.stages.Compiled] = {}
 
     def initial(self, seed: int) -> Arrays:
         """The state of a seed."""
-        return _flat(jax.jit(self._init, compiler_options=_QUICKLY)(np.int32(seed)))
+        number = np.int32(seed)
+        lowered = jax.jit(lambda seed: _flat(self._init(seed))).lower(number)
+        return _arrays(compile_lowered(lowered, quickly=True)(number))
 
     def batch(self, seed: int) -> Arrays:
         """The fields of a batch."""
@@ -40,7 +42,7 @@ class Oracle:
 
     def call(self, function: str, state: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> Arrays:
         """`train_step` or `eval_step` in float32."""
-        return self._jitted(function)(dict(state), dict(batch))
+        return self._run(function, dict(state), dict(batch), wide=False)
 
     def chain(self, state: Arrays, batches: Sequence[Arrays]) -> Arrays:
         """Several steps, each with the state that the one before left, and the loss of each."""
@@ -77,7 +79,7 @@ class Oracle:
 
     def _wide(self, function: str, state: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> Arrays:
         with jax.enable_x64(True):
-            return self._jitted(function)(_widened(state), _widened(batch))
+            return self._run(function, _widened(state), _widened(batch), wide=True)
 
     def _chained(self, call: Callable[..., Arrays], state: Arrays, batches: Sequence[Arrays]) -> Arrays:
         losses = {}
@@ -90,24 +92,25 @@ class Oracle:
         params = self.case.init(jax.random.key(seed, impl="threefry2x32"))
         return {"params": params, "optimizer": self.case.optimizer(jnp.zeros((), jnp.float32)).init(params)}
 
-    @functools.cache  # noqa: B019 (an oracle lives no longer than its functions)
-    def _jitted(self, function: str) -> Callable[[Arrays, Arrays], Arrays]:
-        case, tree = self.case, jax.tree.structure(self._state)
+    def _run(self, function: str, state: Arrays, batch: Arrays, *, wide: bool) -> Arrays:
+        if (function, wide) not in self._compiled:
+            lowered = jax.jit(functools.partial(self._function, function)).lower(state, batch)
+            self._compiled[function, wide] = compile_lowered(lowered, quickly=True)
+        return _arrays(self._compiled[function, wide](state, batch))
 
-        def run(arrays: Arrays, batch: Arrays) -> dict[str, Any]:
-            # A state from a computation in float32 has float64 beside integers of 32 bits: by name, not by tree.
-            state = jax.tree.unflatten(tree, [arrays[name] for name in self.names])
-            params = state["params"]
-            if function == "eval_step":
-                one = lambda example: case.loss(params, jax.tree.map(lambda x: x[None], example))  # noqa: E731
-                return {"losses": jax.vmap(one)(batch)}
-            loss, grads = jax.value_and_grad(case.loss)(params, batch)
-            updates, optimizer = case.optimizer(jnp.asarray(self.rate)).update(grads, state["optimizer"], params)
-            after = {"params": optax.apply_updates(params, updates), "optimizer": optimizer}
-            return dict(zip(_names(after), jax.tree.leaves(after), strict=True)) | {"loss": loss}
-
-        jitted = jax.jit(run, compiler_options=_QUICKLY)
-        return lambda state, batch: {name: np.asarray(each) for name, each in jitted(state, batch).items()}
+    def _function(self, function: str, arrays: Arrays, batch: Arrays) -> dict[str, Any]:
+        case = self.case
+        # A state from a computation in float32 has float64 beside integers of 32 bits: by name, not by tree.
+        leaves, tree = jax.tree.flatten(self._state)
+        state = jax.tree.unflatten(tree, [_keyed(arrays[name], s) for name, s in zip(self.names, leaves, strict=True)])
+        params = state["params"]
+        if function == "eval_step":
+            one = lambda example: case.loss(params, jax.tree.map(lambda x: x[None], example))  # noqa: E731
+            return {"losses": jax.vmap(one)(batch)}
+        loss, grads = jax.value_and_grad(case.loss)(params, batch)
+        updates, optimizer = case.optimizer(jnp.asarray(self.rate)).update(grads, state["optimizer"], params)
+        after = {"params": optax.apply_updates(params, updates), "optimizer": optimizer}
+        return _flat(after) | {"loss": loss}
 
 
 def _names(tree: Any) -> list[str]:
@@ -115,8 +118,22 @@ def _names(tree: Any) -> list[str]:
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
 
 
-def _flat(tree: Any) -> Arrays:
-    return dict(zip(_names(tree), map(np.asarray, jax.tree.leaves(tree)), strict=True))
+def _flat(tree: Any) -> dict[str, jax.Array]:
+    """The leaves by name; of a key its numbers, as a bundle keeps them."""
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
+    return dict(zip(_names(tree), leaves, strict=True))
+
+
+def _keyed(array: Any, like: jax.ShapeDtypeStruct) -> Any:
+    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like.dtype)) if _is_key(like) else array
+
+
+def _is_key(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _arrays(results: Mapping[str, jax.Array]) -> Arrays:
+    return {name: np.asarray(each) for name, each in results.items()}
 
 
 def _is_float(array: np.ndarray) -> bool:
