@@ -92,7 +92,7 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
 
     \b
     Examples:
-      sonew bench                                     a small comparison in minutes, on the embedded digits
+      sonew bench                                     a small comparison, on the embedded digits
       sonew bench --preset paper -o paper --resume    the paper's table, resumed where it stopped
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
