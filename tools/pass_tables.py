@@ -65,12 +65,14 @@ def _names(chosen: Iterable[str]) -> str:
 
 def reference() -> str:
     """The description of each pass and the meanings of its options."""
-    return "\n\n".join(_section(each) for room in passes.ROOMS.values() for each in room)
+    return "\n\n".join(
+        part for room, each in passes.ROOMS.items() for part in (f"### Reference: {room}", *map(_section, each))
+    )
 
 
 def _section(each: passes.Pass) -> str:
     options = "\n".join(f"- `{option.name}` ({option.default_text}): {option.help}." for option in each.options)
-    return "\n\n".join(part for part in (f"### {each.name}", each.description.strip(), options) if part)
+    return "\n\n".join(part for part in (f"#### {each.name}", each.description.strip(), options) if part)
 
 
 def regions() -> Mapping[str, str]:
