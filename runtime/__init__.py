@@ -16,6 +16,7 @@ from sonew_compiled.runtime.checkpoint import load_checkpoint as load_checkpoint
 from sonew_compiled.runtime.checkpoint import load_parameters as load_parameters
 from sonew_compiled.runtime.checkpoint import save_checkpoint as save_checkpoint
 from sonew_compiled.runtime.checkpoint import save_parameters as save_parameters
+from sonew_compiled.runtime.connect import connect as connect
 from sonew_compiled.runtime.data import BoundData as BoundData
 from sonew_compiled.runtime.data import Dataset as Dataset
 from sonew_compiled.runtime.data import bind as bind
@@ -43,5 +44,7 @@ from sonew_compiled.runtime.state import TrainingState as TrainingState
 from sonew_compiled.runtime.train import DivergedError as DivergedError
 from sonew_compiled.runtime.train import TrainResult as TrainResult
 from sonew_compiled.runtime.train import train as train
+from sonew_compiled.runtime.workers import Alone as Alone
+from sonew_compiled.runtime.workers import Workers as Workers
 from sonew_compiled.train_settings import SCHEDULES as SCHEDULES
 from sonew_compiled.train_settings import TrainSettings as TrainSettings

@@ -198,6 +198,15 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
     return parameters
 
 
+def digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """A hash of arrays, of their names and bytes, in hexadecimal."""
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        whole.update(name.encode())
+        whole.update(np.ascontiguousarray(tensors[name]).tobytes())
+    return whole.hexdigest()[:16]
+
+
 def first_not_finite(arrays: Mapping[str, np.ndarray]) -> str:
     """The name of the first array that holds NaN or infinity; empty if there is none."""
     return next(

@@ -18,6 +18,7 @@ from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime._memory import keep_freed_memory
 from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.mpi_environment import hidden
 
 DEFAULT_DEVICE = "local-task"
 
@@ -155,11 +156,12 @@ def _create(name: str, found: list[dict[str, Any]]) -> Any:
     if driver in _LOCAL:
         keep_freed_memory()
     try:
-        if not path or (path.isdecimal() and int(path) == 0 and len(found) == 1):
-            return _driver(driver).create_default_device()
-        if path.isdecimal():
-            return _driver(driver).create_device(found[int(path)])
-        return _driver(driver).create_device_by_uri(name)
+        with hidden():
+            if not path or (path.isdecimal() and int(path) == 0 and len(found) == 1):
+                return _driver(driver).create_default_device()
+            if path.isdecimal():
+                return _driver(driver).create_device(found[int(path)])
+            return _driver(driver).create_device_by_uri(name)
     except Exception as error:
         if path and not path.isdecimal():
             raise _absent(name, first_error(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,10 +12,16 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.data import BoundData
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.program import Program
+from sonew_compiled.runtime.workers import Alone, Workers
 
 
 def evaluate(
-    program: Program, state: Mapping[str, Buffer], data: BoundData, *, each: Callable[[], None] | None = None
+    program: Program,
+    state: Mapping[str, Buffer],
+    data: BoundData,
+    *,
+    each: Callable[[], None] | None = None,
+    workers: Workers | None = None,
 ) -> float:
     """The mean loss over all examples, summed in float64.
 
@@ -23,19 +30,23 @@ def evaluate(
       state: the parameters by name, such as `TrainingState.buffers`; other tensors are ignored.
       data: the examples.
       each: called after every batch, such as to look for an interruption.
+      workers: who share the batches; the sum is the same for any number of them.
     """
+    workers = workers or Alone()
     spec = program.manifest.functions[EVAL_STEP].outputs[0]
-    total = 0.0
-    count = 0
-    for batch, valid in data.evaluation_batches():
+    sums: list[float] = []
+    for batch, valid in data.evaluation_batches(workers.rank, workers.count):
         results = program.call(EVAL_STEP, {**state, **program.upload_batch(batch, function=EVAL_STEP)})
         losses = program.download(spec, results[spec.name])
-        total += float(np.sum(losses[:valid], dtype=np.float64))
-        count += valid
+        sums.append(float(np.sum(losses[:valid], dtype=np.float64)))
         if each is not None:
             each()
-    assert count == data.examples
-    return total / count
+    # Added up one by one in the order of the batches, which were dealt out in turn.
+    total = 0.0
+    for turn in itertools.zip_longest(*workers.gather(sums), fillvalue=0.0):
+        for one in turn:
+            total += one
+    return total / data.examples
 
 
 def predict(program: Program, state: Mapping[str, Buffer], batch: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -11,6 +11,7 @@ from sonew_compiled.errors import SonewError
 
 # Windows has no such signal.
 _HANGUP = (signal.SIGHUP,) if hasattr(signal, "SIGHUP") else ()
+_SENT_ON = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
 class Interrupted(SonewError):  # noqa: N818 - it is no error
@@ -21,16 +22,18 @@ class Interruption:
     """While entered, SIGINT, SIGTERM and SIGHUP set `requested` instead of ending the process; a second one ends it.
 
     A SIGHUP that is ignored, as under `nohup`, stays so. Does nothing outside the main thread, where Python lets no one
-    handle signals.
+    handle signals. `sent_on` has SIGUSR1 do so as well, which MPI's launchers hand on to all workers. On the others
+    they end them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sent_on: bool = False) -> None:
         self.requested = False
+        self._numbers = (signal.SIGINT, signal.SIGTERM, *_HANGUP, *(_SENT_ON if sent_on else ()))
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, *_HANGUP):
+            for number in self._numbers:
                 if number not in _HANGUP or signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._handle)
         return self

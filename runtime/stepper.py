@@ -3,37 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from sonew_compiled.contract import BUCKET, GRADIENTS
+from sonew_compiled.contract import GRADIENTS
+from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.program import Program
-from sonew_compiled.runtime.reduce import Node, push, total
+from sonew_compiled.runtime.reduce import Node, push
 from sonew_compiled.runtime.state import TrainingState
+from sonew_compiled.runtime.workers import Workers, add, shared
 
 Placed: TypeAlias = Sequence[dict[str, Buffer]]
 """A batch on the device, in one part or in micro-batches."""
 
 
 class Stepper(Protocol):
-    """What a training loop does with a batch."""
+    """What a training loop does with a batch.
+
+    Attributes:
+      within: the examples of a batch that this worker works on.
+    """
+
+    within: slice
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
-        """Copies a batch to the device; in another thread than `step` if one likes."""
+        """Copies these examples to the device; in another thread than `step` if one likes."""
 
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
         """One training step in place; the loss of the batch before the update."""
 
 
-def stepper_of(program: Program) -> Stepper:
-    """In micro-batches if the bundle was compiled for them."""
-    return _InMicroBatches(program) if program.manifest.micro_batch_size else _AsAWhole(program)
+def stepper_of(program: Program, workers: Workers) -> Stepper:
+    """In micro-batches if the bundle was compiled for them.
+
+    Raises:
+      UsageError: there are more workers than micro-batches.
+    """
+    parts, path = program.manifest.micro_batches, program.bundle.path
+    if workers.count > 1 and not parts:
+        raise UsageError(
+            f"{path} was compiled for one worker, and there are {workers.count}: compile it with --micro-batch"
+        )
+    if workers.count > max(parts, 1):
+        raise UsageError(
+            f"a batch of {path} has {parts} micro-batches, too few for {workers.count} workers: start fewer, or "
+            f"compile it with a --micro-batch of {program.manifest.batch_size // workers.count} or less"
+        )
+    return _InMicroBatches(program, workers) if parts else _AsAWhole(program)
 
 
 class _AsAWhole:
+    within = slice(None)
+
     def __init__(self, program: Program) -> None:
         self._program = program
 
@@ -45,48 +68,34 @@ class _AsAWhole:
         return state.step(batch, learning_rate)
 
 
-@dataclass(frozen=True)
-class _Bucket:
-    """The sum over some micro-batches: `array` is where it is added up, `buffer` that memory if it is the device's."""
-
-    array: np.ndarray
-    buffer: Buffer | None
-
-
 class _InMicroBatches:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, workers: Workers) -> None:
         self._program = program
+        self._workers = workers
         self._spec = program.manifest.functions[GRADIENTS].outputs[0]
-        assert self._spec.name == BUCKET, self._spec
+        self._size = program.manifest.micro_batch_size
+        self._parts = program.manifest.micro_batches
+        self._mine = shared(self._parts, workers.rank, workers.count)
+        self.within = slice(self._mine.start * self._size, self._mine.stop * self._size)
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
-        size = self._program.manifest.micro_batch_size
-        examples = len(next(iter(batch.values())))
-        return [
-            self._program.upload_batch(
-                {field: array[start : start + size] for field, array in batch.items()}, function=GRADIENTS
-            )
-            for start in range(0, examples, size)
-        ]
+        starts = range(0, len(self._mine) * self._size, self._size)
+        parts = [{field: array[start : start + self._size] for field, array in batch.items()} for start in starts]
+        return [self._program.upload_batch(part, function=GRADIENTS) for part in parts]
 
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
-        if len(placed) == 1:  # nothing to add: the bucket does not leave the device
+        if self._parts == 1:  # nothing to add: the bucket does not leave the device
             return state.update(state.gradients(placed[0], learning_rate), learning_rate)
-        nodes: list[Node[_Bucket]] = []
-        for number, batch in enumerate(placed):
-            push(nodes, Node(number, 1, self._reached(state.gradients(batch, learning_rate))), _add)
-        bucket = total(nodes, _add)
-        buffer = bucket.buffer if bucket.buffer is not None else self._program.upload(self._spec, bucket.array)
-        return state.update(buffer, learning_rate)
-
-    def _reached(self, buffer: Buffer) -> _Bucket:
-        """A bucket where the host can add to it: in the device's memory, or a copy."""
-        array = self._program.device.memory(buffer, self._spec.dtype, self._spec.shape)
-        if array is not None:
-            return _Bucket(array, buffer)
-        return _Bucket(self._program.download(self._spec, buffer), None)
-
-
-def _add(left: _Bucket, right: _Bucket) -> _Bucket:
-    np.add(left.array, right.array, out=left.array)
-    return left
+        nodes: list[Node[np.ndarray]] = []
+        first: Buffer | None = None
+        for number, batch in zip(self._mine, placed, strict=True):
+            buffer = state.gradients(batch, learning_rate)
+            array = self._program.device.memory(buffer, self._spec.dtype, self._spec.shape)
+            if number == self._mine.start and array is not None:
+                first = buffer
+            if array is None:
+                array = self._program.download(self._spec, buffer)
+            push(nodes, Node(number, 1, array), add)
+        total = self._workers.sum(nodes, self._parts)
+        # The sum is where the first bucket was: in the device's own memory, or a copy.
+        return state.update(self._program.upload(self._spec, total) if first is None else first, learning_rate)

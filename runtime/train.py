@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import math
 import time
 from dataclasses import dataclass
@@ -12,13 +13,20 @@ import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.bundle import Bundle
-from sonew_compiled.runtime.checkpoint import Checkpoint, find_checkpoint, first_not_finite, load_checkpoint
+from sonew_compiled.runtime.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    digest,
+    find_checkpoint,
+    first_not_finite,
+    load_checkpoint,
+)
 from sonew_compiled.runtime.data import BoundData, Dataset, bind
 from sonew_compiled.runtime.device import Buffer, Device
 from sonew_compiled.runtime.evaluate import evaluate
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
-from sonew_compiled.runtime.metrics import EpochMetrics
+from sonew_compiled.runtime.metrics import METRICS_FILE, EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Reporter
 from sonew_compiled.runtime.schedule import learning_rates
@@ -26,6 +34,7 @@ from sonew_compiled.runtime.shown import on_one_line, shown
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.trial import try_apart
+from sonew_compiled.runtime.workers import Alone, Workers, check_alike
 from sonew_compiled.train_settings import TrainSettings, train_options
 
 
@@ -73,6 +82,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
+    workers: Workers | None = None,
 ) -> TrainResult:
     """Trains, writing `step-*.safetensors` and `metrics.jsonl` to `output`.
 
@@ -88,6 +98,8 @@ def train(
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
+      workers: who train together, each of whom calls this; by default this process alone. Their number changes no bit
+        of what comes out. Worker 0 writes the files.
 
     Raises:
       InUseError: another process works in `output`.
@@ -99,16 +111,30 @@ def train(
     folder = output if isinstance(output, RunFolder) else RunFolder(output)
     if resume_command is None:
         resume_command = folder.resume_command(bundle.path, data=dataset.name, device=device.name, settings=settings)
-    with folder.hold():
+    workers = workers or Alone()
+    if workers.rank:
+        reporter = None
+    with folder.hold() if workers.rank == 0 else contextlib.nullcontext():
+        workers.meet()
         try:
             run = _Run(
-                bundle, dataset, settings, device, folder, resume, overwrite, reporter or Reporter(), resume_command
+                bundle,
+                dataset,
+                settings,
+                device,
+                folder,
+                resume,
+                overwrite,
+                reporter or Reporter(),
+                resume_command,
+                workers,
             )
-            with run.reporter, Interruption() as interruption:
+            with run.reporter, Interruption(sent_on=workers.count > 1) as interruption:
                 run.train(interruption)
                 return run.result(interruption)
         finally:
-            folder.discard()
+            if workers.rank == 0:
+                folder.discard()
 
 
 class _Run:
@@ -125,8 +151,10 @@ class _Run:
         overwrite: bool,
         reporter: Reporter,
         resume_command: str,
+        workers: Workers,
     ) -> None:
         manifest = bundle.manifest
+        self.workers = workers
         self.settings = settings
         self.folder = folder
         self.reporter = reporter
@@ -157,10 +185,11 @@ class _Run:
         checkpoint = None if resumed is None else load_checkpoint(resumed, manifest)
         if resumed is not None and checkpoint is not None:
             self._check_resumed(resumed, checkpoint, bundle)
-        folder.check_free(resumed, overwrite=overwrite)
+        if workers.rank == 0:
+            folder.check_free(resumed, overwrite=overwrite)
         try_apart(bundle, device)
         self.program = Program.load(bundle, device)
-        self.stepper = stepper_of(self.program)
+        self.stepper = stepper_of(self.program, workers)
         if checkpoint is None:
             self.state = TrainingState.initial(self.program, seed=settings.seed, learning_rate=settings.learning_rate)
         else:
@@ -169,8 +198,27 @@ class _Run:
             self.loss_sum = _loss_sum(resumed, checkpoint)
             self.last_good = resumed
         self.first_step = self.step
-        self.files = folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite)
+        self._check_alike(device)
+        self.files = (
+            folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite) if workers.rank == 0 else None
+        )
         self.seconds = 0.0
+
+    def _check_alike(self, device: Device) -> None:
+        """All workers must do the same; where one is alone there is nothing to compare."""
+        if self.workers.count == 1:
+            return
+        facts = {
+            "sonew-compiled": importlib.metadata.version("sonew-compiled"),
+            "iree-base-runtime": importlib.metadata.version("iree-base-runtime"),
+            "the bundle": self.program.bundle.digest,
+            "data with fingerprint": self.header["data_fingerprint"],
+            "the settings": self.settings,
+            "a device of kind": device.driver,
+            "code for": self.program.target.name,
+            "a first state with digest": digest(self.state.download()),
+        }
+        check_alike(self.workers, facts)
 
     def _check_resumed(self, path: Path, checkpoint: Checkpoint, bundle: Bundle) -> None:
         """What a resumed run must have in common with the one that it goes on with."""
@@ -220,9 +268,9 @@ class _Run:
             batch_size=batch_size,
         )
         # The next batch is uploaded while a step runs: devices take buffers from any thread.
-        coming = self.data.training_batches(self.settings.seed, self.step, self.stepper.place)
+        coming = self.data.training_batches(self.settings.seed, self.step, self.stepper.place, self.stepper.within)
         with contextlib.closing(coming) as batches:
-            while self.step < stop and not interruption.requested:
+            while self.step < stop and not self.workers.stopped(interruption.requested):
                 rate = self.rates(self.step)
                 loss = self.stepper.step(self.state, next(batches), learning_rate.buffer(rate))
                 self.step += 1
@@ -243,14 +291,15 @@ class _Run:
                     epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
                     # The line is written before the checkpoint. A resumed run drops a line too many, but would never
                     # write a missing one.
-                    self.files.append(metrics)
+                    if self.files is not None:
+                        self.files.append(metrics)
                     self.reporter.epoch(metrics)
                     if self.step % every == 0 and self.step < stop:
                         self._save()
         self.seconds = time.perf_counter() - start
         if self.step > self.first_step or self.last_good is None:
             self._save()
-        if interruption.requested and self.step < stop:
+        if self.workers.stopped(interruption.requested) and self.step < stop:
             raise Interrupted(
                 f"stopped after step {self.step} of {self.steps}, saved {self.last_good}; "
                 f"go on with: {self.resume_command}"
@@ -269,7 +318,7 @@ class _Run:
                 )
 
         def loss(data: BoundData) -> float:
-            return evaluate(self.program, self.state.buffers, data, each=check)
+            return evaluate(self.program, self.state.buffers, data, each=check, workers=self.workers)
 
         images = (self.step - self.first_step) * self.data.batch_size
         return TrainResult(
@@ -279,7 +328,7 @@ class _Run:
             seconds=self.seconds,
             images_per_second=images / self.seconds if images else 0.0,
             checkpoint=saved,
-            metrics=self.files.metrics,
+            metrics=self.folder.path / METRICS_FILE,
             bundle=self.folder.place_of(self.program.bundle.path),
             target=self.program.target.name,
             device=self.program.device.name,
@@ -291,6 +340,14 @@ class _Run:
         name = first_not_finite(tensors)
         if name:
             raise self._diverged(f"{name!r} became NaN or infinite by step {self.step}")
+        if self.workers.count > 1:
+            what = f"a state after step {self.step} with digest"
+            check_alike(
+                self.workers, {what: digest(tensors)}, remedy=f"their machines compute differently; {self._way_back()}"
+            )
+        if self.files is None:
+            self.last_good = checkpoint_path(self.folder.path, self.step)
+            return
         settings = {**self.header, "epoch_loss_sum": repr(self.loss_sum)}
         checkpoint = Checkpoint(step=self.step, tensors=tensors, settings=settings)
         try:

@@ -71,12 +71,13 @@ FREE = ("", "compile", "cli", "bench")
 # Imported at once by the command line, and by the device.
 LIGHT = ("contract", "errors", "setting", "presets", "train_settings")
 
-# Modules that import others of the project only when a function needs them, beside the commands: to start sooner, or to
-# measure a process that has loaded nothing else.
+# Modules that import others of the project only when a function needs them, beside the commands: to start sooner, to
+# measure a process that has loaded nothing else, or to do without a package that not everybody has.
 LATE = (
     "sonew_compiled",
     "sonew_compiled.bench._row_tasks",
     "sonew_compiled.bench._start",
+    "sonew_compiled.runtime.connect",
 )
 
 COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}

@@ -28,6 +28,7 @@ from sonew_compiled.runtime import (
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import Manifest
 from sonew_compiled.runtime.stepper import stepper_of
+from sonew_compiled.runtime.workers import Alone
 from sonew_compiled.trace import trace_training
 from sonew_compiled.xla import compile_artifact
 
@@ -71,7 +72,7 @@ def test_twenty_steps_are_those_of_the_whole_batch(parts_bundle: Path, cpu: Devi
     program = Program.load(open_bundle(parts_bundle), cpu)
     rate = cpu.upload(np.array(RATE, np.float32))
     whole, parts = (TrainingState.initial(program, seed=0) for _ in range(2))
-    stepper = stepper_of(program)
+    stepper = stepper_of(program, Alone())
     for image in BATCHES:
         one = whole.step(program.upload_batch({"image": image}), rate)
         other = stepper.step(parts, stepper.place({"image": image}), rate)
@@ -142,6 +143,17 @@ def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
         assert had in text
         with pytest.raises(SonewError, match=why):
             Manifest.from_json(text.replace(had, has), source="manifest.json")
+
+
+def test_more_workers_than_micro_batches_are_refused(parts_bundle: Path, cpu: Device) -> None:
+    class Five(Alone):
+        count = 5
+
+    program = Program.load(open_bundle(parts_bundle), cpu)
+    with pytest.raises(
+        UsageError, match=r"has 4 micro-batches, too few for 5 workers: .* a --micro-batch of 2 or less"
+    ):
+        stepper_of(program, Five())
 
 
 def test_what_cannot_be_worked_on_in_parts_is_refused(tmp_path: Path) -> None:

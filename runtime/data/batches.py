@@ -86,12 +86,13 @@ class BoundData:
             )
         return steps
 
-    def training_batch(self, seed: int, step: int) -> dict[str, np.ndarray]:
+    def training_batch(self, seed: int, step: int, within: slice = slice(None)) -> dict[str, np.ndarray]:
         """Batch number `step`, counted from 0 at the start of training.
 
         Args:
           seed: orders the examples, together with the epoch, which is `step // steps_per_epoch`.
           step: any number, in any order; going on within an epoch is fast.
+          within: which of the batch's examples; others are not touched.
 
         Raises:
           UsageError: there is less than one batch, or the seed is out of range.
@@ -101,10 +102,10 @@ class BoundData:
         if cached is None or cached[:2] != (seed, epoch):
             self._order = cached = (seed, epoch, epoch_order(seed, epoch, self.examples))
         start = position * self.batch_size
-        return self._take(cached[2][start : start + self.batch_size])
+        return self._take(cached[2][start : start + self.batch_size][within])
 
     def training_batches(
-        self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], _Placed]
+        self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], _Placed], within: slice = slice(None)
     ) -> Generator[_Placed, None, None]:
         """Batch number `step` and those after it, without end, each made and placed while the one before is at work.
 
@@ -114,13 +115,14 @@ class BoundData:
           seed: as of `training_batch`, which must not be called meanwhile.
           step: likewise.
           place: what becomes of a batch, such as `Program.upload_batch`; called in another thread.
+          within: as of `training_batch`.
 
         Raises:
           UsageError: as `training_batch`; and what `place` raises.
         """
 
         def placed(step: int) -> _Placed:
-            return place(self.training_batch(seed, step))
+            return place(self.training_batch(seed, step, within))
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sonew-batch") as another:
             coming = another.submit(placed, step)
@@ -129,12 +131,16 @@ class BoundData:
                 coming = another.submit(placed, following)
                 yield batch
 
-    def evaluation_batches(self) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    def evaluation_batches(self, first: int = 0, every: int = 1) -> Iterator[tuple[dict[str, np.ndarray], int]]:
         """All examples in their order: batches, each with the number of its examples that count.
 
         The last batch is filled up with its last example; fewer examples than one batch make one batch.
+
+        Args:
+          first: the number of the first batch, of those that one of several workers takes.
+          every: it takes every so many.
         """
-        for start in range(0, self.examples, self.batch_size):
+        for start in range(first * self.batch_size, self.examples, every * self.batch_size):
             indices = np.arange(start, start + self.batch_size)
             yield self._take(np.minimum(indices, self.examples - 1)), min(self.batch_size, self.examples - start)
 

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,11 @@ _EXTRAS = {
     "matplotlib": "plot",
     "optuna": "tune",
     "cryptography": "sign",
+    "mpi4py": "mpi",
 }
+
+# Seconds in which worker 0, which has the same command line as the others, says what is wrong with it.
+_FIRST_WORKER = 5.0
 
 
 # The characters of an unforeseen error that are shown.
@@ -88,9 +93,11 @@ def main() -> NoReturn:
         with _termination_unwinds():
             sonew.main(prog_name="sonew", standalone_mode=False)
     except click.ClickException as error:
+        _leave_it_to_the_first_worker()
         _show(error)
         sys.exit(error.exit_code)
     except SonewError as error:
+        _leave_it_to_the_first_worker()
         say(f"sonew: {error}")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
@@ -124,6 +131,17 @@ def main() -> NoReturn:
     except Exception as error:
         _end_by_fault(error)
     sys.exit(0)
+
+
+def _leave_it_to_the_first_worker() -> None:
+    """Where MPI has started several of us, what is wrong before they meet is wrong for all: one line is enough.
+
+    The first to end takes the others with it. Who is still there after that had an error of its own.
+    """
+    from sonew_compiled.runtime.mpi_environment import rank_started, workers_started
+
+    if workers_started() > 1 and rank_started() > 0:
+        time.sleep(_FIRST_WORKER)
 
 
 @contextmanager

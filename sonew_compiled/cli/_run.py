@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Bundle, Device, RunFolder
+    from sonew_compiled.runtime import Bundle, Device, RunFolder, Workers
 
 DEFAULT_OUTPUT = Path("sonew-run")
 
@@ -32,6 +34,11 @@ DEFAULT_OUTPUT = Path("sonew-run")
 @options.trusted_keys_option
 @click.option("--resume", type=options.PATH, metavar="RUN", help="Resume from a run's folder, or from one checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that train together on this machine, from a bundle with --micro-batch; by MPI.  [default: 1]",
+)
 @options.compile_options
 @options.json_option
 def run_command(
@@ -43,6 +50,7 @@ def run_command(
     trusted_keys: Path | None,
     resume: Path | None,
     overwrite: bool,
+    workers: int | None,
     as_json: bool,
     **what: Any,
 ) -> None:
@@ -58,31 +66,41 @@ def run_command(
       sonew run --optimizer band-sonew --band 4 --learning-rate 5e-3
       sonew run --resume sonew-run                  resume a run that was stopped
       sonew run ae.bundle --json > result.json
+      sonew run parts.bundle --workers 4            in four processes, as mpirun -n 4 sonew run parts.bundle
     """
-    from sonew_compiled.runtime import RunFolder, find_checkpoint, open_device
+    from sonew_compiled.runtime import RunFolder, connect, find_checkpoint, open_device
 
     # The whole command line is checked before minutes of compiling.
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
-    opened_device = open_device(device)
-    found = None if resume is None else find_checkpoint(resume)
-    folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
-    with folder.hold():
-        try:
-            _train(
-                folder,
-                bundle,
-                data,
-                data_dir,
-                opened_device,
-                trusted_keys,
-                resume,
-                what,
-                overwrite=overwrite,
-                as_json=as_json,
-            )
-        finally:
-            folder.discard()
+    if workers is not None and workers > 1:
+        _check_bundle_for_workers(bundle, resume)
+        start_workers(workers)
+    with connect() as connected:
+        if connected.count > 1:
+            _check_bundle_for_workers(bundle, resume)
+        opened_device = open_device(device_of(device, connected.local_rank))
+        found = None if resume is None else find_checkpoint(resume)
+        folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
+        with folder.hold() if connected.rank == 0 else contextlib.nullcontext():
+            connected.meet()
+            try:
+                _train(
+                    folder,
+                    bundle,
+                    data,
+                    data_dir,
+                    opened_device,
+                    trusted_keys,
+                    resume,
+                    what,
+                    connected,
+                    overwrite=overwrite,
+                    as_json=as_json,
+                )
+            finally:
+                if connected.rank == 0:
+                    folder.discard()
 
 
 def _train(
@@ -94,6 +112,7 @@ def _train(
     trusted_keys: Path | None,
     resume: Path | None,
     what: dict[str, Any],
+    workers: Workers,
     *,
     overwrite: bool,
     as_json: bool,
@@ -123,9 +142,12 @@ def _train(
         output=folder,
         resume=checkpoint,
         overwrite=overwrite,
-        reporter=make_reporter(),
+        reporter=None if workers.rank else make_reporter(),
         resume_command=resume_command,
+        workers=workers,
     )
+    if workers.rank:
+        return
     if as_json:
         options.print_json(dataclasses.asdict(result) | {"output": folder.path})
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
@@ -134,8 +156,20 @@ def _train(
     options.say(
         f"train loss {result.train_loss:.4f}, test loss {result.test_loss:.4f} "
         f"after {options.counted(result.steps, 'step')}; "
-        f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}; {result.checkpoint}"
+        f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}{_of(workers)}; "
+        f"{result.checkpoint}"
     )
+
+
+def _of(workers: Workers) -> str:
+    return f" of {workers.count} workers" if workers.count > 1 else ""
+
+
+def _check_bundle_for_workers(bundle: Path | None, resume: Path | None) -> None:
+    if bundle is None and resume is None:
+        raise UsageError(
+            "several workers train from a bundle that is there: give one that `sonew compile --micro-batch` has made"
+        )
 
 
 def _check_nothing_compiled_in(bundle: Path, what: dict[str, Any]) -> None:

@@ -164,7 +164,7 @@ def test_overwrite_replaces_a_run_once_there_is_another(sonew: Run) -> None:
     ]
     both = sonew(*TRAIN, "--overwrite", "--resume", "out")
     assert (both.code, both.out) == (2, "")
-    assert both.err.startswith("sonew: --overwrite replaces a run and --resume goes on with one; ")
+    assert both.err.startswith("sonew: --overwrite replaces a run and --resume continues one; ")
 
 
 def test_overwrite_keeps_a_run_s_own_bundle_until_there_is_another(sonew: Run, small: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import (
+    Alone,
     BoundData,
     Dataset,
     Device,
@@ -22,6 +23,7 @@ from sonew_compiled.runtime import (
     predict,
     save_parameters,
 )
+from sonew_compiled.runtime.stepper import stepper_of
 
 
 @pytest.fixture
@@ -221,3 +223,11 @@ def test_whatever_the_bindings_raise_is_an_error_of_the_device(
     message = refusal(SonewError, lambda: TrainingState.initial(program, seed=0))
     assert message.startswith(f"init of {tiny_bundle} failed on device local-sync: ")
     assert "slot 0 is out of range" in message
+
+
+def test_a_bundle_without_micro_batches_is_for_one_worker(cpu_program: Program) -> None:
+    class Two(Alone):
+        count = 2
+
+    with pytest.raises(UsageError, match="was compiled for one worker, and there are 2: compile it with --micro-batch"):
+        stepper_of(cpu_program, Two())

@@ -1,0 +1,26 @@
+"""The workers of a process, by what has started it."""
+
+from __future__ import annotations
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.mpi_environment import workers_started
+from sonew_compiled.runtime.workers import Alone, Workers
+
+
+def connect() -> Workers:
+    """The workers that `mpirun`, `srun` or `mpiexec` has started, or one alone.
+
+    Raises:
+      UsageError: there are several, and `mpi4py` or an MPI is not installed.
+    """
+    if workers_started() == 1:
+        return Alone()
+    try:
+        from sonew_compiled.runtime.mpi import MpiWorkers
+    except (ImportError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")[:200]
+        raise UsageError(
+            f"MPI has started {workers_started()} workers, and mpi4py cannot be used here ({reason}): pip install "
+            "'sonew-compiled[mpi]', or start sonew without MPI's launcher"
+        ) from None
+    return MpiWorkers()

@@ -1,0 +1,89 @@
+"""Data that does not fit into memory: a folder of `.npy` files, mapped, of which only the examples at work are read.
+
+train_image.npy, test_image.npy, ...     a file for each field of both splits
+image.npy, ...                           or one for each field, whose last tenth is held out
+
+What is checked of other data as it is loaded, such as that all numbers are finite, is checked of each batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.data.dataset import Dataset
+
+SUFFIX = ".npy"
+
+# How much of a file goes into its fingerprint: so many samples of so many bytes, evenly spread.
+_SAMPLES, _SAMPLE = 64, 1 << 16
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Whether an array is of a mapped file."""
+    return isinstance(array, np.memmap)
+
+
+def mapped_files(folder: Path) -> list[Path]:
+    """The files of a folder that would be mapped."""
+    return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
+
+
+def open_mapped(path: Path) -> np.ndarray:
+    """An array of a file, mapped and read-only, as it would be computed with: in native byte order, C-contiguous.
+
+    Raises:
+      SonewError: the file cannot be read, or is no such array.
+    """
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise SonewError(f"cannot read {path} ({error.strerror or error}); save or copy it again") from None
+    except Exception:  # of a damaged header, NumPy raises nearly anything
+        array = None
+    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or not array.dtype.isnative:
+        raise SonewError(
+            f"{path} cannot be mapped: it is no array of native byte order in C order, or is truncated; save it again "
+            "with numpy.save"
+        )
+    return array
+
+
+def fingerprint_of(paths: Mapping[str, Path]) -> str:
+    """The fingerprint of mapped files: of names, sizes and samples, since to read them whole is what mapping avoids.
+
+    The header and the first examples are among the samples, and the last ones.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(paths.items()):
+        size = path.stat().st_size
+        digest.update(f"{name}\n{size}\n".encode())
+        last = max(0, size - _SAMPLE)
+        with path.open("rb") as stream:
+            for number in range(_SAMPLES):
+                stream.seek(last * number // (_SAMPLES - 1))
+                digest.update(stream.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def write_folder(folder: Path, dataset: Dataset) -> int:
+    """Writes a data set as such a folder, and returns the bytes.
+
+    Raises:
+      UsageError: the folder is there and holds something.
+      SonewError: it cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already: give a folder that is not, or an empty one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, fields in (("train", dataset.train), ("test", dataset.test)):
+            for field, array in fields.items():
+                np.save(folder / f"{part}_{field}{SUFFIX}", array)
+        return sum(path.stat().st_size for path in mapped_files(folder))
+    except OSError as error:
+        raise SonewError(f"{folder} cannot be written ({error.strerror or error}): free space") from None

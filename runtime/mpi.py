@@ -1,0 +1,214 @@
+"""Workers that MPI connects, by `mpi4py`.
+
+Every exchange begins with a vote, by which each worker tells the others whether it goes on, wishes to stop, or has
+failed. A worker that fails between two exchanges comes to the next one as well, to say so: none is left waiting as long
+as all live. Where one is killed, MPI's launcher ends the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeVar
+
+import mpi4py
+import numpy as np
+
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
+from sonew_compiled.runtime.interruption import Interrupted
+from sonew_compiled.runtime.mpi_environment import workers_started
+from sonew_compiled.runtime.reduce import Node, push, total
+from sonew_compiled.runtime.workers import AgreedError, add, shared
+
+# Started below, where what that takes is bounded.
+mpi4py.rc.initialize = False
+mpi4py.rc.finalize = True
+from mpi4py import MPI  # noqa: E402
+
+T = TypeVar("T")
+
+_GO_ON, _STOP, _FAILED = range(3)
+# Bytes of a bucket up to which each worker gets everything and adds it up itself: one message instead of two.
+_SMALL = 1 << 16
+# Seconds in which all workers must have started.
+_START = 60.0
+
+
+class _Failure(NamedTuple):
+    """An error as a worker tells it to the others."""
+
+    host: str
+    message: str
+    exit_code: int
+    is_of_all: bool
+
+
+class MpiWorkers:
+    """The workers of `MPI.COMM_WORLD`; those of one machine divide the cores that they may use."""
+
+    def __init__(self) -> None:
+        _initialize()
+        self._comm = MPI.COMM_WORLD
+        self.rank = self._comm.Get_rank()
+        self.count = self._comm.Get_size()
+        neighbours = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
+        self.local_rank = neighbours.Get_rank()
+        use_cores(share_of(self.local_rank, neighbours.allgather(available_cores())))
+        self._wish = _GO_ON
+        self._is_stopped = False
+        self._is_inside = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            return
+        if self._is_inside or isinstance(error, MPI.Exception):
+            self._abort(error)
+        agreed = error if isinstance(error, AgreedError) else self._told(error)
+        if self.rank:
+            # Silently, and not before worker 0 has spoken: none leaves MPI before all do.
+            sys.exit(agreed.exit_code)
+        raise agreed from error
+
+    def meet(self) -> None:
+        """Waits for all."""
+        self._vote(self._wish)
+
+    def stopped(self, wish: bool) -> bool:
+        """Whether any worker wished to stop by the last exchange. `wish` counts at the next one."""
+        if wish:
+            self._wish = _STOP
+        return self._is_stopped
+
+    def gather(self, value: T) -> list[T]:
+        """A value of each worker."""
+        self.meet()
+        self._is_inside = True
+        values: list[T] = self._comm.allgather(value)
+        self._is_inside = False
+        return values
+
+    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int) -> np.ndarray:
+        """The sum over the batch: each worker adds up a slice of the vector, and gives it to the others."""
+        rows = [_row(shared(parts, rank, self.count)) for rank in range(self.count)]
+        assert rows[self.rank] == [(node.start, node.size) for node in nodes], (rows, nodes)
+        self.meet()
+        self._is_inside = True
+        exchange = self._sum_whole if nodes[0].value.nbytes <= _SMALL else self._sum_slices
+        exchange([node.value for node in nodes], rows)
+        self._is_inside = False
+        return nodes[0].value
+
+    def _sum_whole(self, values: list[np.ndarray], rows: list[_Row]) -> None:
+        into = values[0]
+        counts = [len(row) * into.size for row in rows]
+        received = np.empty(sum(counts), into.dtype)
+        self._comm.Allgatherv(_joined(values), [received, counts])
+        np.copyto(into, _total(rows, received, into.size))
+
+    def _sum_slices(self, values: list[np.ndarray], rows: list[_Row]) -> None:
+        into = values[0]
+        bounds = [into.size * rank // self.count for rank in range(self.count + 1)]
+        slices = [slice(start, end) for start, end in itertools.pairwise(bounds)]
+        lengths = [each.stop - each.start for each in slices]
+        sent = _joined([value[each] for each in slices for value in values]) if len(values) > 1 else into
+        length = lengths[self.rank]
+        incoming = [len(row) * length for row in rows]
+        received = np.empty(sum(incoming), into.dtype)
+        self._comm.Alltoallv([sent, [len(values) * each for each in lengths]], [received, incoming])
+        self._comm.Allgatherv(_total(rows, received, length), [into, lengths])
+
+    def _vote(self, vote: int, failure: _Failure | None = None) -> None:
+        self._is_inside = True
+        highest = np.zeros(1, np.int32)
+        self._comm.Allreduce(np.array([vote], np.int32), highest, MPI.MAX)
+        told = self._comm.allgather(failure) if highest[0] == _FAILED else []
+        self._is_inside = False
+        self._is_stopped = self._is_stopped or bool(highest[0] == _STOP)
+        failures = {rank: each for rank, each in enumerate(told) if each is not None}
+        if failures:
+            rank, first = next(iter(failures.items()))
+            messages = {each.message for each in failures.values()}
+            is_of_all = first.is_of_all or (len(messages) == 1 and len(failures) == self.count)
+            where = "" if is_of_all or rank == 0 else f"worker {rank} on {first.host}: "
+            raise AgreedError(where + first.message, first.exit_code)
+
+    def _told(self, error: BaseException) -> AgreedError:
+        """Comes to the next exchange of the others with an error, and returns what all end by."""
+        failure = _Failure(
+            host=socket.gethostname(),
+            message=_line(error),
+            exit_code=getattr(error, "exit_code", 1),
+            is_of_all=isinstance(error, Interrupted),
+        )
+        try:
+            self._vote(_FAILED, failure)
+        except AgreedError as agreed:
+            return agreed
+        raise AssertionError("a vote with a failure fails")
+
+    def _abort(self, error: BaseException) -> NoReturn:
+        """Ends all workers from within an exchange, where they cannot agree any more."""
+        _say(f"sonew: worker {self.rank} on {socket.gethostname()}: {_line(error)}")
+        self._comm.Abort(1)
+        raise AssertionError("MPI_Abort does not return")
+
+
+_Row: TypeAlias = list[tuple[int, int]]
+"""Where each of a worker's nodes starts, and its size."""
+
+
+def _row(parts: range) -> _Row:
+    """What `push` leaves of these micro-batches."""
+    nodes: list[Node[None]] = []
+    for number in parts:
+        push(nodes, Node(number, 1, None), lambda left, right: None)
+    return [(node.start, node.size) for node in nodes]
+
+
+def _total(rows: list[_Row], received: np.ndarray, length: int) -> np.ndarray:
+    """The sum over the batch of vectors that lie one behind the other, in the order of the workers' nodes."""
+    places = [place for row in rows for place in row]
+    values = received.reshape(len(places), length)
+    return total([Node(*place, value) for place, value in zip(places, values, strict=True)], add)
+
+
+def _joined(values: list[np.ndarray]) -> np.ndarray:
+    return values[0] if len(values) == 1 else np.concatenate(values)
+
+
+def _initialize() -> None:
+    """Starts MPI, or ends the process where the other workers do not come."""
+    if MPI.Is_initialized():
+        return
+    late = threading.Timer(_START, _end_alone)
+    late.daemon = True
+    late.start()
+    MPI.Init_thread(MPI.THREAD_FUNNELED)
+    late.cancel()
+
+
+def _end_alone() -> None:
+    _say(
+        f"sonew: MPI has not connected {workers_started()} workers within {_START:.0f} s: see whether all have started"
+    )
+    os._exit(1)
+
+
+def _line(error: BaseException) -> str:
+    """The error in words: one that nobody foresaw with its kind."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:500]
+    return line if isinstance(error, SonewError) else f"{type(error).__name__}: {line}".removesuffix(": ")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

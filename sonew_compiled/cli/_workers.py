@@ -1,0 +1,99 @@
+"""`--workers`: starting MPI's launcher on this machine, and what its workers are told."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from sonew_compiled.cli import _options as options
+from sonew_compiled.errors import SonewError, UsageError
+
+# Open MPI frames what it says itself by such lines.
+_FRAME = re.compile(r"-{40,}\s*")
+# What its parts say of each other when workers end early.
+_NOISE = re.compile(r"\[\S+:\d+\] |Abort is in progress|prterun: ")
+_SETTINGS = {
+    # Workers of one machine speak through its memory.
+    "OMPI_MCA_pml": "ob1",
+    "OMPI_MCA_btl": "self,sm",
+    # Where there are more of them than cores, none holds a core while it waits.
+    "OMPI_MCA_mpi_yield_when_idle": "1",
+}
+
+
+def device_of(name: str | None, local_rank: int) -> str | None:
+    """The device of a worker: of several of one kind the one that has the worker's number on its machine."""
+    from sonew_compiled.contract import Driver
+    from sonew_compiled.runtime import list_devices
+
+    if not name or "://" in name or not local_rank:
+        return name
+    kinds = {each.name.partition("://")[0]: each.driver for each in list_devices()}
+    return name if kinds.get(name) in (None, Driver.LOCAL) else f"{name}://{local_rank}"
+
+
+def start_workers(count: int) -> NoReturn:
+    """Runs this command line by `mpirun`, in so many processes, and ends as they do.
+
+    Ctrl-C and termination are handed on to all of them, as what stops a run after a step.
+
+    Raises:
+      UsageError: MPI has started this process already.
+      SonewError: there is no `mpirun`, or it cannot start them.
+    """
+    from sonew_compiled.runtime.mpi_environment import workers_started
+
+    if workers_started() > 1:
+        raise UsageError(f"--workers starts MPI, which has started this process already: leave out --workers {count}")
+    beside = Path(sys.executable).with_name("mpirun")
+    launcher = str(beside) if beside.exists() else shutil.which("mpirun")
+    if launcher is None:
+        raise SonewError("--workers needs mpirun, which is not installed: pip install 'sonew-compiled[mpi]'")
+    environment = {**_SETTINGS, **os.environ}
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        # As in a container, where there is nobody else.
+        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    program = [sys.executable, "-c", "from sonew_compiled.cli import main; main()", *_without_workers(sys.argv[1:])]
+    words = [launcher, "-n", str(count), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *program]
+    process = subprocess.Popen(
+        words, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(signal.SIGUSR1)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, hand_on)
+    assert process.stderr is not None
+    said, framed = False, []
+    is_framed = False
+    for line in process.stderr:
+        if _FRAME.fullmatch(line):
+            is_framed = not is_framed
+        elif is_framed or _NOISE.match(line) or not line.strip():
+            framed.append(line.strip())
+        else:
+            said = True
+            options.say(line.rstrip("\n"))
+    code = process.wait()
+    if code and not said:
+        options.say(f"sonew: mpirun has failed: {' '.join(filter(None, framed))[:300]}")
+    sys.exit(code if 0 <= code < 128 else 1)
+
+
+def _without_workers(words: list[str]) -> list[str]:
+    """The command line without `--workers`."""
+    kept = []
+    skip = False
+    for word in words:
+        if not skip and word != "--workers" and not word.startswith("--workers="):
+            kept.append(word)
+        skip = word == "--workers"
+    return kept

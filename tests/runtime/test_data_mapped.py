@@ -1,0 +1,139 @@
+"""Data larger than memory: mapped, read example by example, and checked as it is taken."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonew_compiled.contract import Role
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime import BoundData, bind, load_dataset
+from sonew_compiled.runtime.data.mapped import is_mapped, write_folder
+from sonew_compiled.runtime.manifest import TensorSpec
+
+BATCH = (
+    TensorSpec(name="image", shape=(4, 6), dtype="float32", role=Role.BATCH),
+    TensorSpec(name="label", shape=(4,), dtype="int32", role=Role.BATCH),
+)
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    arrays = {
+        f"{part}_{field}": values
+        for part, count in (("train", 23), ("test", 9))
+        for field, values in (
+            ("image", rng.integers(0, 256, (count, 2, 3), np.uint8)),
+            ("label", rng.integers(0, 10, count, np.int64)),
+        )
+    }
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def folder(archive: Path, tmp_path: Path) -> Path:
+    assert write_folder(tmp_path / "folder", load_dataset(str(archive))) > 0
+    return tmp_path / "folder"
+
+
+def test_a_folder_gives_the_batches_of_the_archive_that_it_was_packed_from(archive: Path, folder: Path) -> None:
+    read, mapped = load_dataset(str(archive)), load_dataset(str(folder))
+    assert is_mapped(mapped.train["image"])
+    for one, other in ((read.train, mapped.train), (read.test, mapped.test)):
+        first, second = bind(one, BATCH, {"label": 10}), bind(other, BATCH, {"label": 10})
+        for step in (0, 1, 5):
+            for name, array in first.training_batch(3, step).items():
+                np.testing.assert_array_equal(second.training_batch(3, step)[name], array, strict=True)
+        for (batch, valid), (again, count) in zip(first.evaluation_batches(), second.evaluation_batches(), strict=True):
+            assert valid == count
+            np.testing.assert_array_equal(again["image"], batch["image"], strict=True)
+
+
+def test_plain_names_have_a_tenth_held_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", np.arange(60, dtype=np.float32).reshape(30, 2))
+    dataset = load_dataset(str(tmp_path))
+    assert (len(dataset.train["image"]), len(dataset.test["image"])) == (27, 3)
+    assert is_mapped(dataset.test["image"])
+
+
+def test_the_fingerprint_follows_the_contents(folder: Path) -> None:
+    before = load_dataset(str(folder)).fingerprint
+    assert load_dataset(str(folder)).fingerprint == before
+    labels = np.load(folder / "train_label.npy")
+    labels[-1] += 1
+    np.save(folder / "train_label.npy", labels)
+    assert load_dataset(str(folder)).fingerprint != before
+
+
+def test_values_are_checked_as_they_are_taken(tmp_path: Path) -> None:
+    images, labels = np.zeros((8, 6), np.float32), np.arange(8)
+    np.save(tmp_path / "train_image.npy", images)
+    np.save(tmp_path / "train_label.npy", labels)
+    np.save(tmp_path / "test_label.npy", labels)
+    images[5, 2] = np.inf
+    np.save(tmp_path / "test_image.npy", images)
+    dataset = load_dataset(str(tmp_path))
+
+    def taken(data: BoundData) -> None:
+        list(data.evaluation_batches())
+
+    taken(bind(dataset.train, BATCH, {"label": 8}))
+    with pytest.raises(UsageError, match="the data's `label` has labels from 4 to 7; the model has 7 classes"):
+        taken(bind(dataset.train, BATCH, {"label": 7}))
+    with pytest.raises(UsageError, match="the data's `image` holds NaN or infinity in a batch"):
+        taken(bind(dataset.test, BATCH))
+
+
+def test_what_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
+    for name, content in (("order", np.asfortranarray(np.zeros((3, 4)))), ("bytes", np.zeros((3, 4), ">f4"))):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "image.npy", content)
+        with pytest.raises(SonewError, match=r"image.npy cannot be mapped.*save it again with numpy.save"):
+            load_dataset(str(tmp_path / name))
+    (tmp_path / "cut").mkdir()
+    np.save(tmp_path / "cut/image.npy", np.zeros((30, 4), np.float32))
+    with (tmp_path / "cut/image.npy").open("r+b") as stream:
+        stream.truncate(300)
+    with pytest.raises(SonewError, match="cannot be mapped"):
+        load_dataset(str(tmp_path / "cut"))
+    with pytest.raises(UsageError, match="is there already"):
+        write_folder(tmp_path / "cut", load_dataset("mnist-10k"))
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from sonew_compiled.runtime import bind, load_dataset
+from sonew_compiled.runtime.manifest import TensorSpec
+
+batch = (TensorSpec(name="image", shape=(16, 65536), dtype="float32", role="batch"),)
+used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) << 10
+resource.setrlimit(resource.RLIMIT_DATA, (used + (32 << 20), resource.RLIM_INFINITY))
+data = bind(load_dataset(sys.argv[1]).train, batch)
+total = sum(float(data.training_batch(0, step)["image"][:, 0].sum()) for step in range(data.steps_per_epoch))
+total_again = sum(float(taken["image"][:valid, 0].sum()) for taken, valid in data.evaluation_batches())
+print(data.examples, round(total), round(total_again))
+try:
+    np.load(sys.argv[1] + "/train_image.npy")
+except MemoryError:
+    print("too large to be read")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on a process's memory")
+def test_four_times_as_much_as_memory_holds_is_trained_on(tmp_path: Path) -> None:
+    """128 MiB of examples in a process that may take 32 MiB more than it has: each is 255 in front, a sparse file."""
+    for part, count in (("train", 2048), ("test", 16)):
+        array = np.lib.format.open_memmap(tmp_path / f"{part}_image.npy", "w+", np.uint8, (count, 65536))
+        array[:, 0] = 255
+        array.flush()
+        del array
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "2048 2048 2048\ntoo large to be read\n", done.stderr

@@ -1,0 +1,190 @@
+"""Several workers on this machine, under MPI: the bits of one worker, and an end whatever happens to one of them."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime import (
+    Dataset,
+    Device,
+    TrainResult,
+    TrainSettings,
+    load_dataset,
+    open_bundle,
+    open_device,
+    train,
+)
+from sonew_compiled.runtime.connect import connect
+from sonew_compiled.runtime.cores import share_of
+from sonew_compiled.runtime.mpi_environment import hidden, rank_started, workers_started
+from sonew_compiled.runtime.workers import shared
+
+DRIVER = Path(__file__).with_name("worker_driver.py")
+# Seconds after which a job has hung; it takes about three on an idle machine.
+LIMIT = 120
+SETTINGS = TrainSettings(epochs=3, learning_rate=3e-3)
+
+pytest.importorskip("mpi4py", reason="there is no MPI: pip install 'sonew-compiled[mpi]'")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """83 examples to train on: six whole batches of 12."""
+    path = tmp_path_factory.mktemp("data") / "data.npz"
+    rng = np.random.default_rng(0)
+    np.savez(path, train_image=rng.random((83, 2, 2), np.float32), test_image=rng.random((31, 2, 2), np.float32))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(parts_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
+    """What one worker makes of it, which is never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    device: Device = open_device("local-sync")
+    return train(open_bundle(parts_bundle), load_dataset(str(data)), SETTINGS, device, output=folder)
+
+
+def mpirun(count: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """A job of so many processes; nothing of it leaves this machine."""
+    launcher = Path(sys.executable).with_name("mpirun")
+    start = [str(launcher) if launcher.exists() else str(shutil.which("mpirun")), "-n", str(count)]
+    local = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm", "OMPI_MCA_mpi_yield_when_idle": "1"}
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return subprocess.run(
+        [*start, "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", sys.executable, str(DRIVER), *map(str, words)],
+        env={**os.environ, **local, **root},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+def sonew(*words: object) -> list[str]:
+    return [sys.executable, "-c", "from sonew_compiled.cli import main; main()", *map(str, words)]
+
+
+def ours(text: str) -> list[str]:
+    """The lines of stderr that are errors of sonew: MPI's launcher says something of its own."""
+    return [line for line in text.splitlines() if line.startswith("sonew")]
+
+
+def goes_on(bundle: Path, data: Path, folder: Path, whole: TrainResult) -> bool:
+    """Whether one worker resumes the run in a folder to the bits of one that was never stopped."""
+    dataset: Dataset = load_dataset(str(data))
+    device = open_device("local-sync")
+    result = train(open_bundle(bundle), dataset, SETTINGS, device, output=folder, resume=folder)
+    return same_bits(result.checkpoint, whole.checkpoint)
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    """Whether two checkpoints are the same file."""
+    return one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_workers_sum_to_the_bits_of_one(count: int) -> None:
+    done = mpirun(count, "sums")
+    assert (done.returncode, done.stdout) == (0, f"{count} workers agree\n"), done.stderr
+
+
+def test_four_workers_go_on_to_the_bits_of_one(
+    parts_bundle: Path, data: Path, whole: TrainResult, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    stopped = dataclasses.replace(SETTINGS, max_steps=4)
+    train(open_bundle(parts_bundle), load_dataset(str(data)), stopped, open_device("local-sync"), output=folder)
+    words = ("run", parts_bundle, "--data", data, "--resume", folder, "--workers", 4)
+    done = subprocess.run(sonew(*words), capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert same_bits(folder / whole.checkpoint.name, whole.checkpoint)
+    said = f"train loss {whole.train_loss:.4f}, test loss {whole.test_loss:.4f} after 18 steps"
+    assert said in done.stderr
+    assert "local-task of 4 workers" in done.stderr
+    assert done.stderr.count("epoch 1/3") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("raise:1:17", "sonew: worker 1 on HOST: RuntimeError: a fault of the test"),
+        ("kill:1:17", ""),
+        ("full:0:15", "cannot be written (File too large)"),
+    ],
+)
+def test_a_fault_ends_all_and_the_last_checkpoint_is_good(
+    fault: str, message: str, parts_bundle: Path, data: Path, whole: TrainResult, tmp_path: Path
+) -> None:
+    """In the second epoch, at the ninth of the steps, which are of two micro-batches for each worker."""
+    folder = tmp_path / "run"
+    started = time.monotonic()
+    done = mpirun(2, fault, "run", parts_bundle, "--data", data, "--epochs", 3, "-o", folder)
+    assert done.returncode != 0
+    assert time.monotonic() - started < LIMIT / 2
+    if message:
+        (line,) = ours(done.stderr)
+        assert message.replace("HOST", os.uname().nodename) in line
+    else:
+        assert "signal 9" in done.stderr  # which MPI's launcher says
+    assert goes_on(parts_bundle, data, folder, whole)
+
+
+def test_what_differs_or_never_starts_is_one_line(parts_bundle: Path, data: Path, tmp_path: Path) -> None:
+    run = ("run", parts_bundle, "--data", data, "--epochs", 3, "-o", tmp_path / "run")
+    done = mpirun(2, "other-seed:1:0", *run)
+    (line,) = ours(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith("sonew: worker 1 has the settings TrainSettings(epochs=3, learning_rate")
+    done = mpirun(2, "absent:1:0", *run)
+    assert done.returncode == 3
+    assert not list((tmp_path / "run").glob("step-*"))
+
+
+def test_ctrl_c_saves_once_and_another_count_goes_on(
+    parts_bundle: Path, data: Path, whole: TrainResult, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    words = ("run", parts_bundle, "--data", data, "--epochs", 3000, "-o", folder, "--workers", 2)
+    with subprocess.Popen(sonew(*words), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr)
+        assert "epoch 1/3000" in next(lines)
+        process.send_signal(signal.SIGINT)
+        said = list(lines)
+        assert process.wait(LIMIT) == 1
+    (line,) = ours("".join(said))
+    assert "stopped after step" in line
+    assert "go on with: sonew run" in line
+    assert list(folder.glob("step-*"))
+
+
+def test_without_mpi4py_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "4")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.delitem(sys.modules, "sonew_compiled.runtime.mpi", raising=False)
+    assert (workers_started(), rank_started()) == (4, 2)
+    with pytest.raises(UsageError, match=r"pip install 'sonew-compiled\[mpi\]'"):
+        connect()
+    with hidden():
+        assert workers_started() == 1
+    assert workers_started() == 4
+
+
+def test_workers_share_micro_batches_and_cores() -> None:
+    assert [list(shared(7, rank, 3)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
+    eight = list(range(8))
+    assert [share_of(worker, [eight] * 3) for worker in range(3)] == [[0, 1], [2, 3, 4], [5, 6, 7]]
+    assert [share_of(worker, [[3, 5]] * 3) for worker in range(3)] == [[3], [5], [3]]
+    bound = [[0, 1], [2, 3]]  # by the launcher
+    assert [share_of(worker, bound) for worker in range(2)] == bound
+    assert share_of(0, [[]]) == []

@@ -1,0 +1,76 @@
+"""What the tests of workers run under mpirun: `sonew` with a fault in one worker, or sums.
+
+mpirun -n 2 python worker_driver.py KIND:RANK:CALL run BUNDLE ...
+mpirun -n 4 python worker_driver.py sums
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sonew_compiled.cli import main
+from sonew_compiled.runtime import TrainingState
+from sonew_compiled.runtime.connect import connect
+from sonew_compiled.runtime.mpi_environment import rank_started
+from sonew_compiled.runtime.reduce import Node, push, total
+from sonew_compiled.runtime.workers import add, shared
+
+
+def check_sums() -> None:
+    """Of small and large vectors, for counts of micro-batches that the workers can and cannot share evenly."""
+    with connect() as workers:
+        for parts in (4, 5, 7, 8):
+            for size in (1, 1003, 20_011):
+                rng = np.random.default_rng(size)
+                values = [rng.standard_normal(size).astype(np.float32) for _ in range(parts)]
+                want = total([Node(number, 1, value.copy()) for number, value in enumerate(values)], add)
+                mine: list[Node[np.ndarray]] = []
+                for number in shared(parts, workers.rank, workers.count):
+                    push(mine, Node(number, 1, values[number]), add)
+                got = workers.sum(mine, parts)
+                assert got is mine[0].value
+                assert np.array_equal(got.view(np.uint32), want.view(np.uint32)), (parts, size)
+        assert workers.gather(workers.rank) == list(range(workers.count))
+        if workers.rank == 0:
+            print(f"{workers.count} workers agree")
+
+
+def fault(kind: str, call: int) -> None:
+    """Has the `call`-th micro-batch of this worker end in a fault."""
+    gradients: Callable[..., Any] = TrainingState.gradients
+    calls = 0
+
+    def counted(self: TrainingState, *given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            if kind == "raise":
+                raise RuntimeError("a fault of the test")
+            if kind == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "full":
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        return gradients(self, *given)
+
+    TrainingState.gradients = counted  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    what = sys.argv.pop(1)
+    if what == "sums":
+        check_sums()
+    else:
+        kind, rank, call = what.split(":")
+        if rank_started() == int(rank):
+            fault(kind, int(call))
+            if kind == "other-seed":
+                sys.argv += ["--seed", "5"]
+            if kind == "absent":
+                sys.exit(3)
+        main()
