@@ -1,8 +1,8 @@
-"""What many tests share, a file of `plugins/` for each concept."""
+"""Fixtures that many tests share, with a file of `plugins/` for each concept."""
 
 import os
 
-# JAX is to look for no accelerator: where there is none, libtpu fills stderr.
+# JAX must look for no accelerator, because libtpu fills stderr if there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 pytest_plugins = [

@@ -1,4 +1,4 @@
-"""Where a bundle is written: over nothing but an older bundle's own files, whenever something else appears."""
+"""Writing a bundle replaces only an older bundle's own files, whenever other files appear."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture
 def write(tiny_bundle: Path) -> Callable[[Path], None]:
-    """Writes a bundle to where `writable_bundle` says: the tiny one, all files but one."""
+    """Writes the tiny bundle, without one of its files, to the place that `writable_bundle` gives."""
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     manifest["targets"] = [target for target in manifest["targets"] if target["file"] != "vulkan.vmfb"]
     del manifest["files"]["vulkan.vmfb"]
@@ -43,7 +43,7 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 def test_bundles_are_written_where_they_are_asked_for(
     write: Callable[[Path], None], bundle_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New, over an older one, through a link, and into the current folder; nothing is left beside them."""
+    """Bundles are written anew, over an older one, through a link and into the current folder, without leftovers."""
     folder = bundle_copy.parent
     write(bundle_copy)
     write(folder / "deep" / "new")
@@ -61,7 +61,7 @@ def test_bundles_are_written_where_they_are_asked_for(
 
 
 def _app(files: Any) -> Callable[[Path], None]:
-    """Makes the manifest that of another program."""
+    """Turns the manifest into that of an unrelated program."""
     return lambda path: (path / "manifest.json").write_text(json.dumps({"name": "an app", "files": files})) and None
 
 
@@ -116,7 +116,7 @@ def test_what_appears_meanwhile_stays(
     monkeypatch: pytest.MonkeyPatch,
     refusal: Refusal,
 ) -> None:
-    """While the compiler works, or in the very moment of the exchange."""
+    """A file appears while the compiler works, or at the moment of the exchange."""
     folder = bundle_copy.parent
     if at in ("nothing", "empty"):
         shutil.rmtree(bundle_copy)
@@ -148,7 +148,7 @@ def test_what_appears_meanwhile_stays(
 
 
 def test_what_a_killed_process_left_is_removed(write: Callable[[Path], None], bundle_copy: Path) -> None:
-    """An older bundle that was exchanged, and files without a manifest; but not what somebody else works in."""
+    """An exchanged older bundle and files without a manifest are removed, but not another process's folder."""
     folder = bundle_copy.parent
     shutil.copytree(bundle_copy, folder / ".tiny-abcdefgh")
     (folder / ".tiny-ijklmnop").mkdir()

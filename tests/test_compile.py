@@ -1,4 +1,4 @@
-"""From a JAX loss to a bundle that computes the same: any model, any tree of parameters, any optimizer."""
+"""Bundles compute the same as their JAX losses, for any model, tree of parameters and optimizer."""
 
 import json
 import math
@@ -33,7 +33,7 @@ from sonew_compiled.runtime import (
 
 Bundles = Callable[[str], Path]
 
-# A regression with two hidden layers: parameters in a dict, a list and a tuple, and a batch of two fields.
+# A regression with two hidden layers, whose parameters are in a dict, a list and a tuple; a batch has two fields.
 SIZES = (6, 4, 3)
 
 
@@ -71,7 +71,7 @@ PARAMETERS = {
     "params/out/1": (),
 }
 
-# Sixteen examples leave the statistics nearly singular; with the shipped damping, rounding alone would be seen in the
+# Sixteen examples leave the statistics nearly singular. With the damping that ships, rounding alone would show in the
 # losses after a few steps.
 OPTIMIZERS = {
     "tridiag": optimizer_settings("tridiag-sonew", eps=1e-3),
@@ -108,7 +108,7 @@ def data() -> Dataset:
 
 
 def as_tree(init: Callable[[jax.Array], Any], arrays: Mapping[str, np.ndarray]) -> Any:
-    """The parameters of a bundle as the model has them."""
+    """The parameters of a bundle as the model's tree."""
     paths, tree = jax.tree_util.tree_flatten_with_path({"params": jax.eval_shape(init, jax.random.key(0))})
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
     return tree.unflatten([jnp.asarray(arrays[name]) for name in names])["params"]
@@ -169,7 +169,7 @@ def test_names_shapes_and_initial_parameters(bundles: Bundles, cpu: Device) -> N
         *(("x", (16, 6), "float32"), ("y", (16,), "float32")),
     ]
     assert all(spec.name.startswith(("params/", "optimizer/")) for spec in manifest.state)
-    # A prediction reads no label.
+    # `predict` does not read the label.
     assert [spec.name for spec in manifest.functions["predict"].inputs if "batch" in spec.name] == ["batch/x"]
     state = TrainingState.initial(Program.load(bundle, cpu), seed=3)
     made = as_tree(init, state.parameters())
@@ -183,7 +183,7 @@ def test_a_regression_trains(bundles: Bundles, data: Dataset, cpu: Device, tmp_p
     result = train(bundle, data, settings, cpu, output=tmp_path / "run")
     assert result.steps == 40 * 9
     assert result.train_loss < 0.1 * float(np.var(data.train["y"]) + np.mean(data.train["y"]) ** 2)
-    # The losses are those of the very model, also over the last, partly filled batch.
+    # The losses agree with the model, including the last, partly filled batch.
     program = Program.load(bundle, cpu)
     from sonew_compiled.runtime import load_checkpoint
 
@@ -239,7 +239,7 @@ def test_a_bare_batch_a_bare_parameter_and_given_values(
     assert losses[-1] < 0.9 * losses[0]
 
 
-# Of a user who has set JAX up for programs of their own, on another machine.
+# The environment of a user who has set up JAX for other work, on another machine.
 ENVIRONMENT = {
     "PYTHONHASHSEED": "7",
     "JAX_PLATFORMS": "cuda",

@@ -1,4 +1,4 @@
-"""Documents say what is so: links lead somewhere, command lines parse, code compiles."""
+"""Documents are true: links lead somewhere, command lines parse, code compiles."""
 
 import ast
 import re
@@ -47,7 +47,7 @@ COMMANDS = dict(walk(_main.sonew))
 
 
 def find(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The command that the words begin with, and the rest of them."""
+    """The command at the beginning of the words, and the other words."""
     for length in range(len(words), -1, -1):
         if tuple(words[:length]) in COMMANDS:
             return tuple(words[:length]), words[length:]
@@ -68,7 +68,7 @@ def parse(line: str) -> None:
 
 
 def mention(line: str) -> None:
-    """Checks a command line that only names what matters, such as `sonew compile --target NAME`."""
+    """Checks an incomplete command line, such as `sonew compile --target NAME`."""
     name, rest = find([word for word in line.split()[1:] if word != "BUNDLE"])
     command = COMMANDS[name]
     if isinstance(command, click.Group):
@@ -99,7 +99,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 @each_document
 def test_files_that_are_named_exist(path: Path) -> None:
-    """Paths in backticks, such as `tools/sweep.py`; a name in capitals stands for the reader's own."""
+    """Paths in backticks, such as `tools/sweep.py`; a name in capitals is a placeholder."""
     for name in re.findall(r"`((?:docs|passes|runtime|sonew_compiled|tests|tools)/[\w./-]*)`", path.read_text("utf-8")):
         if not re.search(r"[A-Z]{3}", name):
             assert (ROOT / name).exists(), f"{path.name} names {name}"

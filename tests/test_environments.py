@@ -1,4 +1,4 @@
-"""Odd places to run in: closed streams, no home folder, other users' files, a fork, the settings of a notebook."""
+"""Unusual environments: closed streams, no home folder, other users' files, a fork, a notebook's settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def shell(small: Any, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a line of shell in a folder of its own, with `$SONEW`, `$BUNDLE` and `$DATA`."""
+    """Runs a line of shell, with `$SONEW`, `$BUNDLE` and `$DATA`, in a new folder."""
     names = {"SONEW": Path(sys.executable).parent / "sonew", "BUNDLE": small.bundle, "DATA": small.data}
 
     def run(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ def test_output_that_nobody_takes(shell: Run) -> None:
 def test_a_user_without_a_home(
     sonew: Run, monkeypatch: pytest.MonkeyPatch, variable: str | None, command: str, said: str
 ) -> None:
-    """As in a container with a number for a user: no HOME, and nothing in /etc/passwd."""
+    """A container may run as a number: there is no HOME and no entry in /etc/passwd."""
 
     def unknown(_: object) -> None:
         raise KeyError
@@ -89,7 +89,7 @@ def test_a_user_without_a_home(
 
 
 def test_what_was_loaded_stays_when_the_file_changes(bundle_copy: Path, cpu: Any) -> None:
-    """A mapped file that is truncated ends the process with SIGBUS."""
+    """If the file were mapped, truncating it would end the process with SIGBUS."""
     program = Program.load(open_bundle(bundle_copy), cpu)
     (bundle_copy / program.target.file).write_bytes(b"")
     state = TrainingState.initial(program, seed=0)
@@ -131,7 +131,7 @@ def _metrics(folder: Path, *losses: float) -> None:
 
 
 def coloured(picture: Path) -> int:
-    """The pixels within the axes, left of the legend's text, that have a colour."""
+    """The number of coloured pixels within the axes, left of the legend's text."""
     with Image.open(picture) as image:
         hue = np.asarray(image.convert("RGB")).astype(int)[:, 90:700]
     return int(((hue.max(-1) - hue.min(-1)) > 60).sum())
@@ -151,7 +151,7 @@ def test_every_curve_has_its_name(sonew_apart: Run, tmp_path: Path) -> None:
         _metrics(tmp_path / name, 3, 2)
     result = sonew_apart("plot", "_first", "lr$x_$", "a/same", "b/same", "-o", "loss.svg", cwd=tmp_path)
     assert (result.code, result.err) == (0, "wrote loss.svg\n")
-    # matplotlib writes each text of an SVG in a comment beside its shape.
+    # matplotlib writes each text of an SVG as a comment beside its shape.
     drawn = re.sub(r"[\\\s]+", "", (tmp_path / "loss.svg").read_text())
     for name in ("_first", "lr$x_$", "a/same", "b/same"):
         assert f"<!--{name}(2.00)-->" in drawn

@@ -1,4 +1,4 @@
-"""Who may import whom, what a device never loads, and that the wheel holds every package and data file."""
+"""The layers of imports, the packages that a device never loads, and the contents of the wheel."""
 
 import ast
 import fnmatch
@@ -16,12 +16,12 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
-# The folders that are packages of `sonew_compiled` wherever they lie.
+# The folders of the packages of `sonew_compiled`, two of which lie outside it.
 PLACES = {"sonew_compiled": ROOT / "sonew_compiled"} | {
     package: ROOT / folder for package, folder in SETUPTOOLS["package-dir"].items() if "." in package
 }
 
-# What a part of the project may import of it besides itself, in the order of docs/architecture.md.
+# The parts that each part of the project may import besides itself, in the order of docs/architecture.md.
 ALLOWED = {
     "errors": (),
     "contract": (),
@@ -54,7 +54,7 @@ ALLOWED = {
     "tpu_program": ("errors", "runtime", "lowering.targets"),
 }
 
-# What a room of `passes/` may import of the others.
+# The rooms that each room of `passes/` may import.
 ROOMS: dict[str, tuple[str, ...]] = {
     "ir": (),
     "record": ("ir",),
@@ -65,14 +65,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "registry": ("record", "shared", "precision", "target"),
     "pipeline": ("ir", "record", "precision", "registry"),
 }
-# These put the parts together.
+# These modules put the parts together, and may import all of them.
 FREE = ("", "compile", "cli", "bench")
 
-# Imported at once by the command line, and by the device.
+# The modules that the command line and the device import at once.
 LIGHT = ("contract", "errors", "setting", "presets", "train_settings")
 
-# Modules that import others of the project only when a function needs them, beside the commands: to start sooner, to
-# measure a process that has loaded nothing else, or to do without a package that not everybody has.
+# Modules, beside the commands, that import others of the project only within functions: to start sooner, to measure a
+# process that has loaded nothing else, or to do without a package that not everybody has.
 LATE = (
     "sonew_compiled",
     "sonew_compiled.bench._row_tasks",
@@ -84,7 +84,7 @@ COMPILER = {"jax", "jaxlib", "optax", "iree.compiler"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Every module of the project by name, with its file."""
+    """The name and the file of every module of the project."""
     for package, folder in PLACES.items():
         for path in sorted(folder.rglob("*.py")):
             parts = (package, *path.relative_to(folder).with_suffix("").parts)
@@ -100,7 +100,7 @@ def part_of(module: str) -> str:
 
 
 def imports(module: str, *, at_once: bool = False) -> set[str]:
-    """The names of the modules that a module imports; `at_once`: only those that importing it imports."""
+    """The names of the modules that a module imports; with `at_once`, without imports in its functions."""
     found = set()
 
     def visit(node: ast.AST) -> None:
@@ -150,7 +150,7 @@ def test_a_room_imports_only_those_below_it(module: str) -> None:
 
 
 def test_no_import_is_part_of_a_circle() -> None:
-    """The modules have an order in which each imports only those before it, within its functions too."""
+    """In some order of the modules, each imports only earlier ones, even within its functions."""
     graphlib.TopologicalSorter({module: imports(module) & MODULES.keys() for module in MODULES}).prepare()
 
 
@@ -195,7 +195,7 @@ def test_only_the_command_line_knows_the_benchmarks() -> None:
     for module in MODULES:
         if part_of(module) not in ("cli", "bench"):
             assert not [name for name in imports(module) if part_of(name) == "bench"], module
-        # `_start` stands in for the command line, whose start it times.
+        # `_start` replaces the command line to time its start.
         if part_of(module) == "bench" and not module.endswith("._start"):
             assert not [name for name in imports(module) if part_of(name) == "cli"], module
 
@@ -236,7 +236,7 @@ def test_a_fresh_process_loads_no_compiler(statement: str) -> None:
 
 
 def test_tasks_are_named_by_functions_that_there_are() -> None:
-    """`call_apart` takes a task as text; text is no import that a checker would follow."""
+    """`call_apart` takes a task as text, which a type checker does not follow."""
     found = set()
     for module in (name for name in MODULES if part_of(name) == "bench"):
         for task in re.findall(r'"(sonew_compiled\.[\w.]+):(\w+)"', MODULES[module].read_text(encoding="utf-8")):

@@ -1,4 +1,4 @@
-"""Precision policies: what each stores, that it trains everywhere, and the arithmetic that the passes put in."""
+"""Precision policies: their stored types, training on every target, and the arithmetic of their passes."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
 
 TARGETS = ("cpu", "vmvx")
-# Not all of them on both targets: compiling is most of the time that these tests take. They all do train on both.
+# Compiling takes most of the time of these tests, so not all optimizers have both targets. All do train on both.
 OPTIMIZERS = {"adam": ("vmvx",), "tridiag-sonew": TARGETS, "band-sonew": ("cpu",)}
 STEPS = 30
 
@@ -39,7 +39,7 @@ Bundles = Callable[..., Path]
 
 
 def _init(key: jax.Array) -> Params:
-    del key  # random numbers would be most of what there is to compile
+    del key  # random numbers would take most of the compile time
     return {"kernel": 0.5 * jnp.sin(1.7 * jnp.arange(20.0)).reshape(5, 4), "bias": jnp.zeros(4)}
 
 
@@ -59,12 +59,13 @@ def _data() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
-    """Bundles of one target each, by policy, optimizer and target; compiled two at a time."""
+    """Bundles by policy, optimizer and target, with one target each; compiled two at a time."""
     root = tmp_path_factory.mktemp("precision")
 
     def compiled(policy: str, optimizer: str) -> Path:
         path = root / f"{policy}-{optimizer}"
-        # So much damping, since statistics of a few steps are singular: rounding alone decides where edges are removed.
+        # The statistics of a few steps are singular. With less damping, rounding alone would decide which edges are
+        # removed.
         settings = optimizer_settings(optimizer, eps=None if optimizer == "adam" else 0.1)
         targets = OPTIMIZERS[optimizer]
         manifest = compile_training(
@@ -92,7 +93,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bundles]:
 
 
 class _Run:
-    """A program with a state and one batch."""
+    """A loaded bundle with a state and one batch."""
 
     def __init__(self, path: Path, device: Device) -> None:
         self.program = Program.load(open_bundle(path), device)
@@ -288,7 +289,7 @@ def rounding(request: pytest.FixtureRequest) -> Callable[[np.ndarray, int], np.n
         buffers = [rt.asdevicearray(config.device, each.view(np.int16)) for each in state]
         results = context.modules.module.train_step(*buffers, x, np.array(step, np.int32))
         assert results[2].to_host() == step + 1
-        return results[1].to_host().copy().view(ml_dtypes.bfloat16)  # the memory is the device's
+        return results[1].to_host().copy().view(ml_dtypes.bfloat16)  # a copy, since the memory belongs to the device
 
     return rounded
 
@@ -347,7 +348,7 @@ def test_emulated_rounding_is_the_rounding(name: str, dtype: type[np.generic]) -
     with np.errstate(over="ignore", invalid="ignore"):
         expected = bits.view(np.float32).astype(dtype).astype(np.float32)
     found = result.astype(np.int32).view(np.float32)
-    np.testing.assert_array_equal(found, expected)  # which takes all NaN for equal
+    np.testing.assert_array_equal(found, expected)  # all NaN count as equal
     numbers = ~np.isnan(expected)
     np.testing.assert_array_equal(np.signbit(found[numbers]), np.signbit(expected[numbers]))
 

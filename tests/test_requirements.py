@@ -1,4 +1,4 @@
-"""What a model and an optimizer must be: each refused while it is traced, in a line that names the tensor."""
+"""The requirements on models and optimizers, whose violation is refused during tracing by a line with the tensor."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def traced(**changes: Any) -> Traced:
 
 
 def kept(first: Any, later: Any) -> Callable[[Any], optax.GradientTransformation]:
-    """An optimizer with one state after `init` and another after a step."""
+    """An optimizer with different states after `init` and after a step."""
     return lambda rate: optax.GradientTransformation(lambda p: first, lambda g, s, p=None: (g, later))
 
 
@@ -136,7 +136,7 @@ def test_factors_of_a_recurrence_are_read_from_the_arithmetic() -> None:
     tx = averages(0.5)(0.0)
     state = tx.init(params)
     steps = recurrences(jax.make_jaxpr(lambda g, s: tx.update(g, s)[1])(params, state))
-    # Either branch may be taken, of which one hands through.
+    # Either branch may be taken, and one of them passes the value through.
     for index, factor in enumerate((0.5, 0.9, 1.0, 0.9, 0.8991)):
         assert sorted(steps[index].factors[1 + index]) == pytest.approx(sorted({factor, 1.0}), rel=1e-6)
 
@@ -170,7 +170,7 @@ def test_the_bound_of_decays_is_right(decay: float, falls: bool) -> None:
     assert falls or number > 1
 
 
-# Every b1 and b2 of them is the decay of a tensor of the state.
+# The optimizers whose b1 and b2 are decays of tensors of the state.
 ELEMENTWISE = ("diag-sonew", "tridiag-sonew", "band-sonew", "momentum", "nesterov", "rmsprop", "adam", "adamw")
 
 
@@ -190,7 +190,7 @@ def test_what_ships_decays_fast_enough(name: str) -> None:
         runtime_settings=runtime_settings_of(name),
         state_dtype="bfloat16",
     )
-    # locoprop's moments decay ten times a step, so that even its b1 of 0.999 is no slow decay.
+    # locoprop's moments decay ten times in a step, so that even its b1 of 0.999 is no slow decay.
     slow = {"b1", "b2"} & set(runtime_settings_of(name)) if name in ELEMENTWISE else result.setting_limits.keys()
     assert result.setting_limits == dict.fromkeys(slow, 1 - 2**-8)
     assert name != "locoprop" or not slow
@@ -222,7 +222,7 @@ def loaded(path: Path, device: Device, optimizer: Any) -> Program:
 
 
 def doubled(rate: Any) -> optax.GradientTransformation:
-    """Descends by twice the rate, which it keeps."""
+    """Gradient descent at twice the rate, which it keeps in its state."""
     return optax.GradientTransformation(
         lambda p: {"twice": 2 * rate}, lambda g, s, p=None: (jax.tree.map(lambda x: -s["twice"] * x, g), s)
     )
@@ -305,7 +305,7 @@ def test_settings_that_are_pinned_are_the_users_afterwards() -> None:
 
 
 def test_jax_with_a_platform_that_is_not_there_traces_the_same() -> None:
-    """In a process that JAX's environment variables have set up for another machine."""
+    """The process has JAX's environment variables for another machine."""
     code = "from test_requirements import traced; import sys; sys.stdout.write(traced().text)"
     environment = os.environ | {
         "JAX_PLATFORMS": "cuda",

@@ -1,4 +1,4 @@
-"""The figures that the README and docs/results.md quote are those of the committed rows."""
+"""The figures in the README and docs/results.md agree with the committed rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def losses(row: dict[str, Any], digits: int = 2) -> tuple[str, str]:
 
 
 def cells_of_study(row: dict[str, Any], settings: tuple[str, ...], *, digits: int) -> list[str]:
-    """What a table says of a study: how many trials it had, the settings of the best of them, and its losses."""
+    """The cells of a study: the number of trials, the settings of the best trial, and its losses."""
     assert len(row["each"]) == row["trials"]
     assert row["train_loss"] == min(each["train_loss"] for each in row["each"] if each["train_loss"] is not None)
     best = [row["best"].get(key) for key in settings]
@@ -73,7 +73,7 @@ def test_tridiagonal_beats_the_best_of_adam() -> None:
     assert ours["train_loss"] < best["train_loss"]
 
 
-# What the README calls them.
+# The names of the optimizers in the README.
 SYSTEMS = {
     "Adam (optax)": "adam",
     "tridiagonal SONew": "tridiag-sonew",

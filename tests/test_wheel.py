@@ -21,7 +21,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module")
 def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a program of an environment into which nothing but the wheel was installed, in an empty folder."""
+    """Runs a command of an environment with nothing but the wheel, in an empty folder."""
     path = tmp_path_factory.mktemp("device")
     venv.create(path / "venv", symlinks=os.name != "nt")
     binaries = path / "venv" / "bin"
@@ -79,7 +79,7 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     assert "License-Expression: Apache-2.0" in metadata
     assert "Requires-Python: >=3.11" in metadata
     assert "Provides-Extra: compile" in metadata
-    # The embedded images are 1.6 MB of it.
+    # 1.6 MB of the wheel are the embedded images.
     assert wheel.stat().st_size < 3_000_000
 
 
@@ -100,7 +100,7 @@ print(json.dumps({
     assert str(ROOT) not in result["at"]
     required = {name.partition(">=")[0].lower().replace("_", "-") for name in PROJECT["dependencies"]}
     assert required <= set(result["distributions"])
-    # What rich needs, and nothing else.
+    # Beside these there are only the requirements of rich.
     assert set(result["distributions"]) - required <= {
         *("sonew-compiled", "markdown-it-py", "mdurl", "pygments"),
     }
@@ -122,7 +122,7 @@ def test_a_bundle_trains_there(device: Run, autoencoder_bundle: Path) -> None:
     assert result["steps"] == 30
     assert result["bundle"] == str(autoencoder_bundle)
     assert 100 < result["test_loss"] < 300
-    # An untrained one gives 784 log 2 = 543.
+    # An untrained model has 784 log 2 = 543.
     assert 100 < result["train_loss"] < 300
     resumed = device("sonew", "run", autoencoder_bundle, "--resume", "sonew-run", "--json")
     assert json.loads(resumed.stdout)["train_loss"] == result["train_loss"]

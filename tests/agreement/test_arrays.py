@@ -12,7 +12,7 @@ W = {"w": (5, 4)}
 V = {"v": (7, 4)}
 FLAT = {"v": (12,)}
 ORDER = np.array([3, 0, 5, 1, 6, 2, 4], np.int32)
-# Some of them out of bounds, where every mode does something of its own.
+# Some indices are out of bounds, where each mode behaves differently.
 WILD = np.array([3, 0, 9, 1, -9, 2], np.int32)
 MODES = ("clip", "fill", "promise_in_bounds")
 
@@ -86,14 +86,14 @@ def _scatters() -> dict[str, Case]:
         "add": lambda ref, value, mode: ref.add(value, mode=mode),
         "set": lambda ref, value, mode: ref.set(value, mode=mode, unique_indices=True),
         "mul": lambda ref, value, mode: ref.mul(value, mode=mode, unique_indices=True),
-        # These have no gradient in JAX.
+        # JAX has no gradient of these.
         "min": lambda ref, value, mode: lax.stop_gradient(ref.min(value, mode=mode)),
         "max": lambda ref, value, mode: lax.stop_gradient(ref.max(value, mode=mode)),
     }
     found = {}
     for name, way in ways.items():
         for mode in ("clip", "drop", "promise_in_bounds"):
-            # Clipped indices meet, which only a sum is defined for.
+            # Clipped indices may be equal, for which only a sum is defined.
             wild = WILD if mode == "drop" or (mode == "clip" and name == "add") else ORDER[:6]
             found[f"scatter {name}, {mode}"] = row(
                 lambda p, b, way=way, mode=mode, wild=wild: (

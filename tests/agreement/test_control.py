@@ -17,7 +17,7 @@ def hidden(p, b):
 
 
 def fixed_point(p, b):
-    """A deep equilibrium: iterated to convergence, and differentiated at the end alone."""
+    """A deep equilibrium: iterated to convergence, and differentiated only at the end."""
     x, u = b["x"] @ p["w"], 0.2 * jnp.tanh(p["u"])
 
     def iterate(z):

@@ -169,7 +169,7 @@ def rotary(x):
 
 
 def experts(p, b):
-    """A mixture of experts: the two best of each example, weighed by their scores."""
+    """A mixture of experts: the best two for each example, weighted by their scores."""
     scores, chosen = lax.top_k(jax.nn.softmax(b["x"] @ p["w"]), 2)
     outputs = jnp.einsum("ni,eij->nej", b["x"], p["e"])
     return jnp.einsum("nk,nkj->nj", scores, jnp.take_along_axis(outputs, chosen[..., None], 1))

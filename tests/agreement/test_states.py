@@ -1,4 +1,4 @@
-"""Initial values of every kind, draws of every distribution, and every optimizer of optax that keeps a state."""
+"""Every initialiser, draws from every distribution, and every optimizer of optax that keeps a state."""
 
 import jax
 import jax.numpy as jnp
@@ -188,7 +188,7 @@ OPTIMIZERS: dict[str, Case] = {
 TABLES = {
     "initializers": Table(INITIALIZERS, trained=False),
     "draws": Table(DRAWS, trained=False),
-    # Updates of the size of the parameters would end in infinities.
+    # Updates as large as the parameters would end in infinities.
     "optimizers": Table(OPTIMIZERS, rate=0.05),
 }
 

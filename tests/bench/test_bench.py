@@ -1,4 +1,4 @@
-"""`sonew bench`: rows, what a benchmark makes of them, and that nothing finished is lost or done twice."""
+"""`sonew bench`: rows and the report; no finished run is lost or repeated."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def bench(small: Any, tmp_path_factory: pytest.TempPathFactory, sonew_apart: Son
 
 @pytest.fixture
 def folder(bench: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A copy of it, and the working directory."""
+    """A copy of `bench`, which is the working directory."""
     path = shutil.copytree(bench, tmp_path / "bench")
     monkeypatch.chdir(path)
     return path
@@ -72,7 +72,7 @@ def test_a_row_has_every_column(bench: Path) -> None:
     assert math.isfinite(row["test_loss"])
     assert row["to_loss"][0] == {"loss": 1e9, "steps": 9, "seconds": row["curve"][0]["seconds"]}
     assert row["to_loss"][1] == {"loss": 0.0, "steps": None, "seconds": None}
-    # Forward and backward: three products of 20 x 36 x 5, one of them not needed for the input, twice.
+    # Five products of 20 x 36 x 5: two forward, and three backward, since the input needs no gradient.
     assert row["step_flops"] > 2 * 5 * 20 * 36 * 5
     assert row["gflops"] == pytest.approx(row["step_flops"] / row["step_p50_seconds"] / 1e9)
     assert 0 < row["flops_share"] < 1
@@ -134,7 +134,7 @@ def test_a_cut_off_line_is_run_again_and_a_damaged_one_refused(folder: Path, son
     assert len(rows.read_rows(folder / "out")) == 1
     rows.append_row(folder / "out", json.loads(second))
     assert path.read_text(encoding="utf-8") == first + "\n" + second + "\n"
-    # An editor may leave out the last line's end.
+    # An editor may remove the last line break.
     path.write_text(first, encoding="utf-8")
     rows.append_row(folder / "out", json.loads(second))
     assert path.read_text(encoding="utf-8") == first + "\n" + second + "\n"

@@ -1,4 +1,4 @@
-"""`sonew tune`: one compilation for all trials, a study that goes on, and settings that mean what they say."""
+"""`sonew tune`: one compilation for all trials, resumed studies, and the effect of each setting."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def settings(**changed: Any) -> TuneSettings:
 
 
 def test_a_trial_trains_as_a_run_does(folder: Path, sonew: Sonew, small: Any) -> None:
-    """By the runtime's protocol: what `sonew run` of the same settings comes to."""
+    """A trial follows the runtime's protocol, and ends like `sonew run` with the same settings."""
     flags = ("--data", "data.npz", "--epochs", 2, "--learning-rate", 0.01, "--seed", 3)
     ran = sonew("run", small.bundle, *flags, "--json", "-o", "r")
     asked = settings(optimizer="tridiag-sonew", learning_rate=0.01, seed=3)
@@ -72,7 +72,7 @@ def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_decay_is_negative(folder: Path) -> None:
-    """Nesterov's preset is so far from one that four times the distance would be."""
+    """Four times the distance of Nesterov's preset from 1 would make a decay negative."""
     b1 = record_of("nesterov").setting("b1")
     assert b1 is not None
     assert 1 - b1.search * (1 - b1.default) < 0

@@ -1,4 +1,4 @@
-"""Campaigns: many random disasters, each by a seed that is printed. See README.md."""
+"""Campaigns: many random disasters, each from a printed seed. See README.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trained(small: Any, sonew_apart: Run, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of that folder, the current one, beside one that nobody may touch."""
+    """A copy of that folder as the working directory, beside a folder that no command may touch."""
     shutil.copytree(trained, tmp_path / "place")
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.tex").write_text("years of work")
@@ -37,7 +37,7 @@ def place(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def restored(place: Path, trained: Path) -> Callable[[], None]:
-    """Makes the folder what it was before."""
+    """Restores the folder."""
 
     def restore() -> None:
         assert [path.name for path in place.parent.iterdir() if path.name not in ("place", "precious", "cache")] == []
@@ -51,7 +51,7 @@ def restored(place: Path, trained: Path) -> Callable[[], None]:
 
 @pytest.fixture
 def ends_well(sonew: Run) -> Callable[..., int]:
-    """Runs a command line, which must end soon with 0, 1 or 2 and at most one line of error; gives the exit code."""
+    """Runs a command line, which must soon end with 0, 1 or 2 and at most one line of error; returns the exit code."""
 
     def run(seed: int, *line: object) -> int:
         started = time.perf_counter()

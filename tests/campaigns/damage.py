@@ -1,4 +1,4 @@
-"""Damage to files: what happens to bytes on the way, and what a stranger may write into JSON."""
+"""Damage to files: bytes that change in transit, and JSON that a stranger may write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ODD: tuple[Any, ...] = (
 
 
 def of_bytes(content: bytes, rng: random.Random) -> bytes:
-    """The content with some bytes changed, lost, added or exchanged."""
+    """The content with some bytes changed, removed, added or exchanged."""
     data = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 3, 20))):
         at = rng.randrange(len(data) + 1)
@@ -39,7 +39,7 @@ def of_bytes(content: bytes, rng: random.Random) -> bytes:
 
 
 def of_json(value: Any, rng: random.Random) -> bytes:
-    """The JSON text of a value in which something is another kind of thing, missing, doubled, or far too much."""
+    """The JSON text of a value with one part of another kind, missing, doubled, or far too large."""
     changed = {"value": copy.deepcopy(value)}
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         inside, key = _place(changed, rng)
@@ -84,7 +84,7 @@ def _place(root: dict[str, Any], rng: random.Random) -> tuple[Any, Any]:
 
 
 def _similar(value: Any, rng: random.Random) -> Any:
-    """Nearly the same: a number or a text of another size, a list in another order."""
+    """A similar value: a number or a text of another size, a list in another order."""
     if isinstance(value, bool) or value is None:
         return not value
     if isinstance(value, int | float):

@@ -1,8 +1,8 @@
-"""Runs the command line in this process, and kills it by SIGKILL at a change that it makes to the file system.
+"""Runs the command line in this process, and kills it by SIGKILL at one of its changes to the file system.
 
     python killer.py MOMENT sonew-arguments...
 
-Writes the number of changes to `moments` in the current folder where the moment is -1, which never comes.
+The moment -1 never comes; the number of changes is then written to `moments` in the current folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Damage to every file that the program reads: what each command makes of it."""
+"""Damage to every file that a command reads, and the end of each command."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ EVALUATE = ("eval", "small.bundle", "--checkpoint", "run", "--data", "data.npz")
 
 @pytest.fixture(autouse=True)
 def _in_place(place: Path) -> None:
-    """Each in a folder that it may damage."""
+    """Gives each test a folder that it may damage."""
 
 
 def _either(path: Path, rng: random.Random) -> None:
-    """Damages a JSON file as JSON, or as bytes."""
+    """Damages a JSON file, either as JSON or as bytes."""
     content = path.read_bytes()
     path.write_bytes(damage.of_bytes(content, rng) if rng.random() < 0.25 else damage.of_json(json.loads(content), rng))
 
@@ -43,13 +43,13 @@ def test_manifests(ends_well: EndsWell, restored: Restored) -> None:
         _either(BUNDLE / "manifest.json", rng)
         commands = (("inspect", BUNDLE), ("inspect", BUNDLE, "--json"), ("inspect", BUNDLE, "--kernels"))
         if ends_well(seed, *rng.choice(commands)) == 0:
-            # What is read may still be no program: then it is the trial that says so.
+            # A readable executable may still be invalid code, which the trial then reports.
             ends_well(seed, *rng.choice((TRAIN, EVALUATE)))
         restored()
 
 
 def test_executables_whose_hash_fits(sonew_apart: Callable[..., Any], restored: Restored) -> None:
-    """In a process of its own, which a fault in native code would end."""
+    """The command has a process of its own, which a fault in native code would end."""
     for seed in seeds(3):
         rng = random.Random(seed)
         content = damage.of_bytes((BUNDLE / "cpu.vmfb").read_bytes(), rng)
@@ -64,7 +64,7 @@ def test_executables_whose_hash_fits(sonew_apart: Callable[..., Any], restored: 
 
 
 def _damage_header(path: Path, rng: random.Random) -> None:
-    """Another header, well-formed for safetensors."""
+    """Writes a damaged header that is still well-formed for safetensors."""
     tensors = safetensors.numpy.load(path.read_bytes())
     with safetensors.safe_open(path, "numpy") as file:
         header = json.loads(file.metadata()["sonew"])
@@ -167,7 +167,7 @@ ROW: dict[str, Any] = {
 
 
 def test_rows(place: Path, restored: Restored) -> None:
-    """Read, made a table and drawn: what `sonew bench --resume` does when nothing is left to run."""
+    """The rows are read and reported, as by `sonew bench --resume` when no run is left."""
     from sonew_compiled.bench import rows
     from sonew_compiled.bench.report import write_report
 
@@ -187,7 +187,7 @@ def test_rows(place: Path, restored: Restored) -> None:
 
 
 def test_studies(place: Path, restored: Restored) -> None:
-    """Opened and gone on with by a trial that trains nothing."""
+    """The study is opened and resumed by a trial that trains nothing."""
     import optuna
 
     from sonew_compiled.bench import tuning

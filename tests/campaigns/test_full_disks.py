@@ -1,4 +1,4 @@
-"""Disks that fill up at any size of a file, while anything is written."""
+"""Disks that are full once a file reaches a given size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS: tuple[tuple[object, ...], ...] = (
 
 
 def test_full_disks(ends_well: EndsWell, restored: Callable[[], None], full_disk: Callable[..., Any]) -> None:
-    """What was there before is there still, or the command has done all of its work."""
+    """Either the old files are unchanged, or the command has done all of its work."""
     for seed in seeds(10):
         rng = random.Random(seed)
         command = COMMANDS[seed % len(COMMANDS)]
@@ -36,7 +36,7 @@ def test_full_disks(ends_well: EndsWell, restored: Callable[[], None], full_disk
         assert {name.partition("-")[0] for name in names} == {"metrics.jsonl", "step"}, (seed, size, names)
         if command[0] == "run":
             for folder in filter(Path.exists, (Path("run"), Path("fresh"))):
-                # A last line may be torn, and is left out.
+                # A last line that is cut off is left out.
                 steps = [row["step"] for row in read_metrics(folder)]
                 assert steps == sorted(set(steps)), (seed, size, steps)
             assert ends_well(seed, "eval", "small.bundle", "--checkpoint", "run", *COMMON) == 0

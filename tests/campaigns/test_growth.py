@@ -1,4 +1,4 @@
-"""What a long life costs: memory, descriptors and threads stay as they are."""
+"""Long processes: memory, descriptors and threads do not grow."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident() -> int:
-    """Bytes of memory that this process has resident."""
+    """The resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
 def held() -> tuple[int, int, int]:
-    """Descriptors, threads of the system, and Python's threads."""
+    """The numbers of descriptors, of system threads and of Python threads."""
     return (
         sum(1 for _ in Path("/proc/self/fd").iterdir()),
         sum(1 for _ in Path("/proc/self/task").iterdir()),

@@ -1,4 +1,4 @@
-"""Runs that are killed, at any change to the file system or after any time: what they leave, and how they go on."""
+"""Runs that are killed at a change to the file system or at a random time, and then resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from campaigns.conduct import check_end, seeds
 Run = Callable[..., Any]
 
 KILLER = Path(__file__).with_name("killer.py")
-# A run of its own, one that goes on with it to seven epochs, and one that takes its place.
+# A new run, one that resumes it up to seven epochs, and one that replaces it.
 COMMON = ("--data", "data.npz")
 COMMANDS: dict[str, tuple[object, ...]] = {
     "fresh": ("run", "small.bundle", *COMMON, "--epochs", 6, "-o", "fresh"),
@@ -46,7 +46,7 @@ def started(*command: object) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def whole(place: Path, restored: Callable[[], None]) -> dict[str, tuple[int, list[Any], float]]:
-    """Of each command: its changes to the file system, the states that are whole, and its seconds."""
+    """For each command: its changes to the file system, the valid states, and its seconds."""
     found = {}
     for name, command in COMMANDS.items():
         before = [] if name == "fresh" else [state_of(FOLDERS[name])]
@@ -61,7 +61,7 @@ def whole(place: Path, restored: Callable[[], None]) -> dict[str, tuple[int, lis
 
 
 def goes_on(name: str, sonew: Run, whole: list[Any], what: str) -> None:
-    """Resumes what a killed process left, or begins again: it ends in the state of a run that was not killed."""
+    """Resumes the files of a killed process, or starts again; the end must be that of a run that was not killed."""
     folder = FOLDERS[name]
     if list(folder.glob("step-*.safetensors")) or (folder / ".replacing").exists():
         result = sonew("run", "small.bundle", "--resume", folder, *COMMON, *AGAIN[name])
@@ -69,7 +69,7 @@ def goes_on(name: str, sonew: Run, whole: list[Any], what: str) -> None:
         result = sonew(*COMMANDS[name])
     check_end(result.code, result.err, what)
     assert result.code == 0, f"{what} cannot be gone on with: {result.err}"
-    # One that was to take another's place may not have come to it: then the other is whole.
+    # A replacement may not have happened yet; the old run is then whole.
     assert state_of(folder) in (whole if name == "replaced" else whole[-1:]), what
     left = {path.name.partition("-")[0] for path in folder.iterdir()}
     assert left == {"metrics.jsonl", "step"}, f"{what} leaves {left}"
@@ -106,7 +106,7 @@ def test_kills_and_signals_after_any_time(
         _, err = process.communicate(timeout=60)
         print(f"seed {seed}: {name}, {number.name} after {wait:.2f} of {seconds:.2f} s: {process.returncode}")
         Path("moments").unlink(missing_ok=True)
-        # Before Python is ready the default of a signal ends the process.
+        # Until Python is ready, the default action of a signal ends the process.
         if process.returncode >= 0 and "Traceback" not in err:
             check_end(process.returncode, err, f"seed {seed}")
         goes_on(name, sonew, states, f"seed {seed}: {name}, {number.name} after {wait:.2f} s")
@@ -114,7 +114,7 @@ def test_kills_and_signals_after_any_time(
 
 
 def test_a_killed_replacement_of_a_bundle(tiny_bundle: Path, place: Path) -> None:
-    """`-o` over an older bundle, killed at a change: one of the two is there, and the next writing leaves no litter."""
+    """`-o` over an older bundle, killed at a change: one of the two bundles is whole, and the next call cleans up."""
     from sonew_compiled import bundle_writer
     from sonew_compiled.runtime import open_bundle
 

@@ -1,4 +1,4 @@
-"""The check before a bundle is written: it finds what is wrong, whatever it is, and lets through what rounding does."""
+"""The check before a bundle is written: it finds wrong results of any kind, and accepts differences by rounding."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_low_precision_is_compared_with_what_the_policy_computes(
             "computes predict wrongly: prediction differs from JAX's in ",
         ),
         ({"init": lambda key: {**init(key), "b": jnp.full(3, 1e-3)}}, "computes init wrongly: params/b differs"),
-        # Of eight examples one is lost.
+        # One of eight examples is lost.
         (
             {"loss": lambda p, b: loss(p, jax.tree.map(lambda x: x[:7], b))},
             "computes train_step wrongly",
@@ -92,7 +92,7 @@ def test_what_is_wrong_is_not_written(
     changes: dict[str, Any],
     said: str,
 ) -> None:
-    """The module that is compiled is not what JAX is asked for."""
+    """The compiled module differs from the one that JAX runs."""
 
     def trace(**given: Any) -> Any:
         return dataclasses.replace(trace_training(**given), text=trace_training(**given | changes).text)
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_not_written(
     assert (tmp_path / "bundle" / "cpu.vmfb").exists()
 
 
-# `eval_step` gives twice the parameters, and puts them where these were.
+# `eval_step` doubles the parameters in their own buffers.
 DAMAGE = """
 module @damage {
   func.func public @eval_step(%w: tensor<4xf32> {iree.abi.output = 0 : index}) -> tensor<4xf32> {
@@ -165,7 +165,7 @@ def damage() -> tuple[bytes, Manifest, list[Call]]:
 
 @pytest.fixture
 def only_eval_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks up no function that the damaging module lacks."""
+    """Makes the runtime look up no function that the damaging module lacks."""
     from sonew_compiled.runtime import program
 
     found = program._lookup
@@ -194,7 +194,7 @@ def test_results_that_differ_from_call_to_call_are_found(
     count = iter(range(100))
 
     def unsteady(program: Program, spec: TensorSpec, buffer: Any) -> np.ndarray:
-        # A last place, which is within every tolerance.
+        # A difference in the last place, which is within every tolerance.
         got = download(program, spec, buffer)
         if spec.name != "losses":
             return calls[0].inputs["params"]
@@ -288,19 +288,19 @@ def test_rounding_is_let_through_and_no_more() -> None:
     narrow = want.astype(ml_dtypes.bfloat16)
     assert not far((want * 1.005).astype(ml_dtypes.bfloat16), narrow)
     assert far((want * 1.2).astype(ml_dtypes.bfloat16), narrow)
-    # So what was computed in 16 bits and is given in 32, and nothing else.
+    # This holds for numbers that were computed in 16 bits and returned in 32, and for no others.
     near, farther = ((want * factor).astype(ml_dtypes.bfloat16).astype(np.float32) for factor in (1.005, 1.2))
     assert not far(near, narrow.astype(np.float32))
     assert far(farther, narrow.astype(np.float32))
     assert far(want * np.float32(1.005), narrow.astype(np.float32))
-    # One of two thousand may hang on a sign, a row may not; of a small tensor none may.
+    # One of two thousand elements may be wrong, but not a whole row, and none of a small tensor.
     wrong = want.copy()
     wrong[5] = 7
     assert not far(wrong, want)
     assert far(wrong[:500], want[:500])
     wrong[:20] = 7
     assert far(wrong, want)
-    # Where JAX's own result moves as far, anything may be.
+    # Elements may differ as far as JAX's own result moves.
     moved = STILL.copy()
     moved[:20] = 8
     assert not far(wrong, want, moved)

@@ -1,4 +1,4 @@
-"""The command line as such: help, JSON, exit codes, completion, tables, errors on one line."""
+"""The command line in general: help, JSON, exit codes, completion, tables, errors on one line."""
 
 import json
 import subprocess
@@ -164,7 +164,7 @@ def test_compile_prints_one_json_object(small: Any) -> None:
 @pytest.mark.parametrize("name", ["mnist-10k", "mnist"])
 def test_data_verify(sonew: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("SONEW_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the user may have the data in theirs
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # the user's cache may hold the data
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"no images")
     result = sonew("data", "verify", "--data", name, "--json")
     assert result.json["usable"] is (name == "mnist-10k")
@@ -204,7 +204,7 @@ def test_a_reader_that_has_gone_is_no_error(small: Any) -> None:
         check=False,
     )
     assert process.stderr == ""
-    assert process.returncode in (0, 1)  # 0 where the output fits into the pipe before its reader goes
+    assert process.returncode in (0, 1)  # 0 if the output fits into the pipe before its reader closes
 
 
 def test_output_that_cannot_be_written_is_one_line(small: Any) -> None:

@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs/examples/perceptron.py"
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `small.bundle` and `data.npz` in it."""
+    """The working directory is a new folder with `small.bundle` and `data.npz`."""
     shutil.copytree(small.bundle, tmp_path / "small.bundle")
     shutil.copy(small.data, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -80,11 +80,11 @@ def test_a_run_without_a_bundle_compiles_one(sonew: Run, small: Any, monkeypatch
     assert (result.json["bundle"], result.json["steps"]) == ("out/bundle", 11)
     manifest = json.loads(Path("out/bundle/manifest.json").read_text())
     assert manifest["optimizer"] == {"name": "adam", "b1": 0.9, "b2": 0.75, "eps": 1e-6}
-    # The folder is all that it takes to go on: the bundle, the data and the settings are known.
+    # The folder is enough to resume: it holds the bundle and knows the data and the settings.
     assert "go on with: sonew run --resume out --data data.npz --device local-task" in result.err
     resumed = sonew("run", "--resume", "out", "--json")
     assert (resumed.code, resumed.json["steps"], resumed.json["output"]) == (0, 18, "out")
-    # Another run may not be put there by accident, and what is compiled in cannot be asked for again.
+    # Another run does not replace it by accident, and options that are compiled in are refused.
     again = sonew("run", "--data", "data.npz", *model, "-o", "out")
     assert (again.code, again.out) == (2, "")
     assert "--resume out" in again.err
@@ -158,7 +158,7 @@ def test_overwrite_replaces_a_run_once_there_is_another(sonew: Run) -> None:
     result = sonew(*TRAIN, "-o", "out", "--overwrite", "--max-steps", 5)
     assert result.code == 0
     assert steps("out") == [5]
-    # What stood beside the replaced checkpoints would be taken for the new ones' bundle.
+    # A file beside the replaced checkpoints would be mistaken for the new ones' bundle.
     assert sorted(path.name for path in Path("out").iterdir()) == [
         *("metrics.jsonl", "notes.txt", "step-00000005.safetensors"),
     ]
@@ -235,8 +235,8 @@ def test_what_only_reads_leaves_nothing_behind(sonew: Run, tmp_path: Path) -> No
 
 
 def test_the_example_of_a_model_trains(sonew: Run) -> None:
-    """With an optimizer for small models, on the digits that come with the package."""
+    """The example of a model trains with an optimizer for small models, on the embedded digits."""
     shutil.copy(EXAMPLE, ".")
     result = sonew("run", "--model", "perceptron:model", "--optimizer", "natural-gradient", "--epochs", 6, "--json")
     assert result.code == 0, result.err
-    assert result.json["test_loss"] < 1.2  # nats; 2.3 of what knows nothing
+    assert result.json["test_loss"] < 1.2  # nats; an untrained model has 2.3

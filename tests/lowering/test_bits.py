@@ -1,4 +1,4 @@
-"""Numbers taken apart into bits and put together again, and what is computed of unsigned integers, are NumPy's."""
+"""Bit casts of numbers, and arithmetic on unsigned integers, against NumPy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +23,7 @@ def _outputs(x: Any, w: Any) -> dict[str, Any]:
         "rounded": rounded @ w,
         "straight through": (x + lax.stop_gradient(rounded - x)) @ w,
         "inverse root": guess * (1.5 - 0.5 * square * guess * guess) @ w,
-        # Of numbers without a sign IREE makes negative ones in a product.
+        # IREE takes unsigned numbers for signed ones in a product.
         "bits as numbers": upper.astype(jnp.float32) @ w,
         "upper half": lax.bitcast_convert_type(upper, jnp.bfloat16).astype(jnp.float32) @ w,
         "bytes": lax.bitcast_convert_type(x, jnp.uint8).astype(jnp.float32).sum(-1) @ w,

@@ -1,4 +1,4 @@
-"""The arithmetic of IREE's bytecode: what it has not, or has wrongly, is computed as NumPy does."""
+"""Arithmetic that IREE's bytecode lacks or computes wrongly, against NumPy."""
 
 from collections.abc import Callable
 from typing import Any

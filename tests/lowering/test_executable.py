@@ -1,4 +1,4 @@
-"""What the compiler made for devices that are not here, read back from the executables."""
+"""Executables for devices that are not here: their code, read back."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from sonew_compiled.lowering.targets import find_ptxas, resolve_target, target_n
 from sonew_compiled.lowering.vmfb import Code, read_code
 from sonew_compiled.runtime import cpu_flags, open_device
 
-# A product and a reduction of what it gives: two dispatches on every target.
+# A product and a reduction of it, which take two dispatches on every target.
 MODULE = b"""
 func.func @f(%x: tensor<32x64xf32>, %w: tensor<64x48xf32>) -> (tensor<32x48xf32>, tensor<32xf32>) {
   %y = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0]
@@ -52,7 +52,7 @@ def test_the_code_is_for_the_device_that_was_named(name: str) -> None:
         assert len(kernels) == len(set(kernels)) >= 2
         assert all(kernel.startswith("f_dispatch_") for kernel in kernels)
     if family == "metal":
-        # The source of every dispatch is there for the device's own compiler.
+        # The executable has the source of every dispatch, for the device's own compiler.
         assert all(f"kernel void {kernel}(" in code.content.decode() for code in found for kernel in code.kernels)
     if family == "rocm":
         figures = kernel_figures(executable)

@@ -1,4 +1,4 @@
-"""What an update is made of on GPUs, which cannot be run here: dispatches, copies, scratch memory, registers."""
+"""The structure of an update on GPUs, which cannot run here: dispatches, copies, scratch memory, registers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def update(name: str) -> bytes:
 
 
 def schedule(name: str, target_name: str, folder: Path) -> dict[str, Any]:
-    """What IREE says of the work that it schedules, of `init` and `train_step` together."""
+    """IREE's statistics of the work that it schedules, for `init` and `train_step` together."""
     target = resolve_target(target_name)
     source, statistics = folder / "update.mlir", folder / "statistics.json"
     source.write_bytes(adapt(update(name), target, what=name))
@@ -42,8 +42,8 @@ def schedule(name: str, target_name: str, folder: Path) -> dict[str, Any]:
     return work
 
 
-# Of shifts that are copied: 16 and 90 dispatches, 20 and 92 copies, 11 and 38 matrices. Of state that is read where it
-# is stored: 3 and 6 copies.
+# If shifts were copied: 16 and 90 dispatches, 20 and 92 copies, 11 and 38 matrices. If state were read where it is
+# stored: 3 and 6 copies.
 @pytest.mark.parametrize(("name", "dispatches", "matrices"), [("tridiag-sonew", 16, 10), ("band-sonew", 33, 29)])
 @pytest.mark.parametrize("target", GPUS)
 def test_neither_shifts_nor_state_are_copied(

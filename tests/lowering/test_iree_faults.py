@@ -1,6 +1,6 @@
 """Faults of the installed IREE that lowering and rules work around, each by a reduced module in `tests/lowering/iree/`.
 
-A test that fails here says that IREE has been mended: what works around the fault can go (docs/iree-issues.md).
+If a test fails here, IREE has mended the fault, and the workaround can go (docs/iree-issues.md).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_a_branch_loses_memory_that_it_gives_more_than_once() -> None:
 
 
 def test_each_block_gets_a_reference_once() -> None:
-    """Of a branch that chooses too, where either block has arguments of its own."""
+    """This includes conditional branches, where each block has arguments of its own."""
     program = """vm.module @m {
       vm.func @f(%c: i32, %x: !vm.ref<!hal.buffer>, %y: !vm.ref<!hal.buffer>) {
         vm.cond_br %c, ^bb1(%x, %y, %c : !vm.ref<!hal.buffer>, !vm.ref<!hal.buffer>, i32),

@@ -1,4 +1,4 @@
-"""IREE's faults are still there: `iree/` has a module for each. A test that fails says that a pass may go.
+"""IREE still has the faults that passes work around; `iree/` has a module for each. If a test fails, a pass may go.
 
 The faults and their passes are listed in docs/iree-issues.md.
 """
@@ -31,7 +31,7 @@ def _compiled(name: str, mended: Sequence[str] = ()) -> subprocess.CompletedProc
 
 
 def _main(name: str, mended: Sequence[str] = ()) -> Main:
-    """The module's `main`, which gives its arguments' buffers after the call, and the results."""
+    """The module's `main`, which returns its arguments' buffers after the call, and the results."""
     config = rt.Config(device=rt.get_device("local-task"))
     context = rt.SystemContext(config=config)
     context.add_vm_module(rt.VmModule.copy_buffer(context.instance, _compiled(name, mended).stdout))

@@ -1,6 +1,6 @@
-"""Regions and operations that IREE does in place compute what JAX does, many times over, and change no argument.
+"""Regions and in-place operations compute the same as JAX in every one of many runs, and change no argument.
 
-Many of IREE's faults in them are races: one run in a hundred is wrong.
+Many of IREE's faults in them are races, where one run in a hundred is wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ REPEAT = 300
 Array = Any
 Function = Callable[..., Any]
 
-# A fused and unfused product differ in the last bits.
+# A fused product and an unfused one differ in the last bits.
 TOLERANCE = 1e-4
 
 
@@ -45,7 +45,7 @@ def _int(value: int) -> np.ndarray:
 
 
 def _either_way(*arguments: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-    """The arguments with a 0 and with a 1 behind them, which say which way a branch goes."""
+    """The arguments followed by a 0 and by a 1, which choose the side of a branch."""
     return [(*arguments, _int(0)), (*arguments, _int(1))]
 
 
@@ -61,7 +61,7 @@ def _compiled(function: Function, arguments: Sequence[np.ndarray], target: str) 
 
 
 def _agree(function: Function, inputs: Sequence[Sequence[np.ndarray]], target: str) -> None:
-    """What the target computes is what JAX does, each of many times, and leaves its arguments as they were."""
+    """Asserts that the target computes the same as JAX, many times, and leaves its arguments unchanged."""
     compiled = _compiled(function, inputs[0], target)
     wanted = [[np.asarray(each) for each in jax.tree.leaves(jax.jit(function)(*each))] for each in inputs]
     for driver in ("local-task", "local-sync"):
@@ -337,7 +337,7 @@ def _of_bits(params: dict[str, Array], batch: dict[str, Array]) -> Array:
 
 
 def _guard(rate: Array) -> optax.GradientTransformation:
-    """Adam that goes on from the old state where a gradient is not finite."""
+    """Adam that keeps the old state if a gradient is not finite."""
     inner = optax.adam(rate)
 
     def update(gradients: Any, state: Any, params: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Where compilers work: what is left of it when they end, however they end."""
+"""The folders in which compilers work, which are removed however a compiler ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ func.func @f(%x: tensor<2xf32>) -> tensor<2xf32> {
 
 @pytest.fixture
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A `$TMPDIR` whose name has a space and a quote in it, empty in the end."""
+    """A `$TMPDIR` with a space and a quote in its name; it must be empty in the end."""
     folder = tmp_path / "a user's folder"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
@@ -50,7 +50,7 @@ def test_a_full_disk_is_named(temporary: Path, full_disk: Any, monkeypatch: Any,
         message = refusal(SonewError, lambda: iree.lower_iree(ADD, resolve_target("vmvx"), what="tiny"))
     assert message.startswith(said)
     assert message.endswith("free space there, or set TMPDIR to another folder")
-    # The compiler itself only says that it cannot open a file.
+    # The compiler itself only reports that it cannot open a file.
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: SimpleNamespace(free=4096))
     wrong = b"func.func @f() { no such operation }"
     message = refusal(SonewError, lambda: iree.lower_iree(wrong, resolve_target("vmvx"), what="tiny"))
@@ -58,7 +58,7 @@ def test_a_full_disk_is_named(temporary: Path, full_disk: Any, monkeypatch: Any,
 
 
 def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
-    """And what another process still works in stays."""
+    """A folder in which another process still works stays."""
     code = (
         "import os, signal\nfrom sonew_compiled.lowering.scratch import scratch_folder\n"
         "with scratch_folder() as folder:\n print(folder, flush=True)\n os.kill(os.getpid(), signal.SIGKILL)"
@@ -92,7 +92,7 @@ def test_a_signal_ends_the_compiler(temporary: Path, small: Any, tmp_path: Path,
 
 
 def test_an_exception_ends_all_that_was_started(tmp_path: Path) -> None:
-    """Also what the process itself has started, as a compiler starts its linker."""
+    """This includes processes that the process has started, as a compiler starts its linker."""
     line = f"sleep 60 & echo $! > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; kill -ALRM $PPID; wait"
 
     def interrupt(number: int, frame: object) -> None:
@@ -105,7 +105,7 @@ def test_an_exception_ends_all_that_was_started(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     state = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
-    # What its parent never waited for is a zombie until the system's first process has.
+    # A process whose parent never waited for it is a zombie until the system's first process waits.
     _wait_for(lambda: not state.exists() or state.read_text().split()[2] == "Z")
 
 

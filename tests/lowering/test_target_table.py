@@ -1,4 +1,4 @@
-"""The table of what compiles and runs is that of the committed rows, which are of the compiler that the tests use."""
+"""The tables of docs/targets.md agree with the committed rows, which are those of the tests' compiler."""
 
 import itertools
 import re
@@ -13,7 +13,7 @@ from sonew_compiled.lowering.targets import target_names
 ROOT = Path(__file__).parents[2]
 DOCUMENT, ROWS = ROOT / "docs" / "targets.md", ROOT / "docs" / "results" / "targets.jsonl"
 
-# These were run on the machine that made the table, the small model on all of them.
+# The machine that made the table ran these; all of them ran the small model.
 RUN = {"cpu", "vmvx", "vulkan"}
 COMPILED = {*RUN, "cpu:aarch64", "cpu:riscv64", "cuda:sm_80", "rocm:gfx942", "metal", "tpu:v5e"}
 

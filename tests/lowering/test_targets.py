@@ -1,4 +1,4 @@
-"""Names of targets, what each cannot do, and how the compiler's errors reach the user."""
+"""Names of targets, their limits, and the compiler's errors as the user sees them."""
 
 import dataclasses
 import stat
@@ -28,7 +28,7 @@ from sonew_compiled.runtime import cpu_flags
 
 Refusal = Callable[..., str]
 
-# Issue by issue what users were promised; a target that is taken away breaks their builds.
+# The targets that users were promised, issue by issue; removing one breaks their builds.
 PROMISED = (
     *("cpu", "cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:aarch64", "cpu:riscv64", "vmvx"),
     *("vulkan", "vulkan:adreno", "vulkan:valhall", "vulkan:rdna3", "vulkan:ada", "metal"),
@@ -164,7 +164,7 @@ def model(**changes: Any) -> dict[str, Any]:
 
 
 def called(w: jax.Array) -> jax.Array:
-    """A function of a library that only XLA can call."""
+    """A library function that only XLA can call."""
     return w + jax.ffi.ffi_call("whiten", jax.ShapeDtypeStruct(w.shape, w.dtype))(jax.lax.stop_gradient(w))
 
 
@@ -229,7 +229,7 @@ def test_double_precision_is_refused(tmp_path: Path, refusal: Refusal) -> None:
 
 
 def program(folder: Path, script: str) -> str:
-    """A shell script in the place of `iree-compile`."""
+    """A shell script that stands in for `iree-compile`."""
     path = folder / "compiler"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -237,7 +237,7 @@ def program(folder: Path, script: str) -> str:
 
 
 def failure(module: bytes, target: str, *flags: str) -> list[str]:
-    """The lines of the error that compiling gives; each is checked for what all of them promise."""
+    """The lines of the error of a compilation, after checks that hold for all such errors."""
     changed = dataclasses.replace(resolve_target(target), fallback_flags=())
     changed = dataclasses.replace(changed, flags=(*changed.flags, *flags))
     with pytest.raises(SonewError) as caught:
@@ -254,7 +254,7 @@ def failure(module: bytes, target: str, *flags: str) -> list[str]:
 
 
 def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> None:
-    """In the first try; without the pass, the compiler refuses the module."""
+    """The first try succeeds; without the pass, the compiler refuses the module."""
     module = b"""func.func @f(%x: tensor<64x64xf32>, %b: tensor<64xf32>, %r: tensor<f32>)
         -> (tensor<64x64xf32>, tensor<64x64xf32>) {
       %bias = stablehlo.broadcast_in_dim %b, dims = [1] : (tensor<64xf32>) -> tensor<64x64xf32>
@@ -276,7 +276,7 @@ def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> No
 
 
 def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> None:
-    """As stochastic rounding of Muon's weights uses them; without the pass, the compiler crashes, if not always."""
+    """Stochastic rounding of Muon's weights has such products; without the pass the compiler crashes, if not always."""
     module = b"""func.func @f(%x: tensor<4x5xf32>, %y: tensor<5x6xf32>, %q: tensor<4x4xf32>) -> tensor<6x4xf32> {
       %0 = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
         : (tensor<4x5xf32>, tensor<5x6xf32>) -> tensor<4x6xf32>

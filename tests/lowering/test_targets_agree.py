@@ -1,4 +1,4 @@
-"""The same training step on every kind of device that can be had without a GPU gives the same losses."""
+"""The same training step gives the same losses on every kind of device that needs no GPU."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ from sonew_compiled.runtime.state import TrainingState
 
 DEVICES = {"cpu": "local-task", "vmvx": "local-sync", "vulkan": "vulkan"}
 STEPS = 20
-# Kernels of three times 256 numbers: IREE's code for Vulkan handles multiples of that in vectors.
+# Weights of three times 256 numbers, because IREE's code for Vulkan handles multiples of 256 in vectors.
 WIDTHS = (64, 12, 64)
 BATCH = {"image": jax.ShapeDtypeStruct((32, WIDTHS[0]), jnp.float32)}
 
@@ -28,12 +28,12 @@ Params = list[dict[str, jax.Array]]
 
 
 def _init(key: jax.Array) -> Params:
-    del key  # random numbers would be most of what there is to compile
+    del key  # random numbers would take most of the compile time
     return [
         {
             "kernel": jnp.asarray(0.2 * np.random.default_rng(a).normal(size=(a, b)), jnp.float32),
             "bias": jnp.zeros(b),
-            "gain": jnp.ones(1),  # an odd number of them: bfloat16 may be kept in pairs
+            "gain": jnp.ones(1),  # an odd count, since bfloat16 may be stored in pairs
         }
         for a, b in itertools.pairwise(WIDTHS)
     ]
@@ -56,7 +56,7 @@ def _losses(path: Path, device_name: str) -> np.ndarray:
     device = open_device(device_name)
     program = Program.load(open_bundle(path), device)
     state = TrainingState.initial(program, seed=0)
-    # A checkpoint's way: to the host and up again.
+    # The state goes to the host and back, as for a checkpoint.
     state = TrainingState.from_arrays(program, state.download())
     rate = device.upload(np.array(3e-3, np.float32))
     return np.array([state.step(program.upload_batch({"image": batch}), rate) for batch in _batches()])
@@ -73,7 +73,8 @@ def test_twenty_steps_agree(policy: str, optimizer: str, tmp_path: Path) -> None
     except SonewError as error:
         pytest.skip(str(error))
     path = tmp_path / "all"
-    # Statistics of a few steps are singular: with less damping, rounding alone decides where edges are removed.
+    # The statistics of a few steps are singular. With less damping, rounding alone would decide which edges are
+    # removed.
     settings = optimizer_settings(optimizer, eps=1e-2 if optimizer != "adam" else None)
     manifest = compile_training(
         _loss, _init, settings, BATCH, output=path, targets=tuple(DEVICES), precision=policy, check=False

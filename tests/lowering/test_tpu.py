@@ -39,7 +39,7 @@ def _loss(params: Any, batch: Any) -> jax.Array:
     return jnp.mean(jnp.sum((batch["x"] @ params["down"] @ params["up"] - batch["x"]) ** 2, axis=-1))
 
 
-# Matrices of whole tiles, 8 by 128 elements, for which a TPU's memory has no padding.
+# Matrices of whole tiles of 8 by 128 elements, which a TPU's memory does not pad.
 MODEL: dict[str, Any] = {
     "loss": _loss,
     "init": lambda key: {"down": jax.random.normal(key, (128, 128)), "up": jax.random.normal(key, (128, 128))},
@@ -77,12 +77,12 @@ def test_the_state_is_updated_in_place(tpu_bundle: Path) -> None:
     state = sum(math.prod(spec.shape) * spec.itemsize for spec in manifest.state)
     programs = {program.function: program for program in manifest.targets[0].programs}
     step = programs["train_step"]
-    # Scalars are padded, each to at most 1 KiB.
+    # Each scalar is padded, to at most 1 KiB.
     assert state <= step.aliased_bytes < state + 1024 * len(manifest.state)
     assert step.aliased_bytes <= step.output_bytes < step.argument_bytes
     assert programs["eval_step"].aliased_bytes == programs["init"].aliased_bytes == 0
     assert programs["init"].output_bytes >= state
-    # Two products forward, one backward for `down` and two for `up`: the count is XLA's, and it counts more than those.
+    # Two products forward, one backward for `down` and two for `up`. XLA counts these and more.
     assert step.flops > 2 * 8 * 128 * 128 * 5
     assert step.bytes_accessed > step.aliased_bytes
     assert all(program.code_bytes > 0 for program in programs.values())
@@ -130,7 +130,7 @@ func.func public @train_step(
 
 @pytest.fixture
 def loadable(tmp_path: Path) -> Path:
-    """A bundle whose executable, `train_step` alone, is for the processor."""
+    """A bundle whose executable is for the processor and has only `train_step`."""
     compiled = (
         jax.jit(lambda w, x, lr: (w - lr * jnp.sum(x), jnp.sum(x)))
         .lower(jnp.zeros(3), jnp.zeros(2), jnp.float32(0))
@@ -236,7 +236,7 @@ def test_without_libtpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal
 
 
 def failure(module: str, **changes: str) -> list[str]:
-    """The lines of the error that compiling gives."""
+    """The lines of the error of a compilation."""
     target = dataclasses.replace(resolve_target("tpu"), **changes)
     artifact = passes.to_portable_artifact(passes.parse(module))
     with pytest.raises(SonewError) as caught:
@@ -284,7 +284,7 @@ def test_libtpu_may_end_its_process(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_the_signature_is_that_of_the_module(tmp_path: Path) -> None:
-    """What the worker is asked for: the donated argument, shapes and dtypes, one public function."""
+    """The worker's request has the donated argument, shapes and dtypes, and one public function."""
     artifact = passes.to_portable_artifact(passes.parse(STEP))
     assert tpu._write_request(tmp_path, artifact, resolve_target("tpu:v4")) == ["train_step"]
     request = json.loads((tmp_path / "request.json").read_text())

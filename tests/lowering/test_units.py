@@ -1,4 +1,4 @@
-"""Units for products of 16-bit numbers: the code of processors and GPUs that have them uses them, and says so."""
+"""Units for products of 16-bit numbers: code for processors and GPUs with units uses them, and `inspect` shows it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sonew_compiled.lowering.vmfb import read_code
 
 ARM_PYTHON = Path(sys.prefix) / "aarch64" / "python"
 
-# A 16-bit result as well, which IREE makes no code of on some GPUs.
+# The result has 16 bits too, for which IREE has no code on some GPUs.
 MODULE = """
 func.func public @predict(%a: tensor<48x96xf32>, %b: tensor<96x64xf32>) -> (tensor<48x64xf32>, tensor<64x48xbf16>) {
   %x = stablehlo.convert %a : (tensor<48x96xf32>) -> tensor<48x96xbf16>
@@ -67,7 +67,7 @@ def test_products_of_bfloat16_use_the_units_that_there_are(name: str, instructio
     executable = compiled(name)
     units = count_units(executable)
     assert set(units) - {"vcvtneps2bf16", "bfcvt", "bfcvtn"} == ({instruction} if instruction else set())
-    # Debian's disassembler reads this machine's code, and is another program than ours.
+    # Debian's disassembler, which is independent of our reader, reads this machine's code.
     objdump = shutil.which("objdump")
     if objdump is not None and resolve_target(name).machine == "x86_64":
         counted: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def test_products_of_bfloat16_use_the_units_that_there_are(name: str, instructio
 
 
 def test_a_disassembler_sees_as_many_roundings(tmp_path: Path) -> None:
-    # Encodings of GNU's assembler: registers from every half of the set, masks, zeroing, a broadcast from memory.
+    # GNU assembler's encodings, with registers from both halves of the set, masks, zeroing and a broadcast from memory.
     code = bytes.fromhex(
         "62f26e4852cb"  # vdpbf16ps %zmm3, %zmm2, %zmm1
         "62020640d200"  # no such instruction: another opcode
@@ -155,7 +155,7 @@ def test_features_are_added_and_asked_of_the_machine() -> None:
         sorted((*resolve_target("cpu:x86-64-v4").cpu_features, "avx512_bf16"))
     )
     assert {"asimddp", "bf16", "sve2"} <= set(resolve_target("cpu:neoverse-n2").cpu_features)
-    # One that is there already adds nothing.
+    # A feature that the processor has already adds nothing.
     assert resolve_target("cpu:znver4+fma").cpu_features == resolve_target("cpu:znver4").cpu_features
 
 

@@ -1,4 +1,4 @@
-"""8-bit Adam: the codes of its state, their error, and how near to Adam it stays."""
+"""8-bit Adam: the codes of its state, their error, and its distance from Adam."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_levels_grow_and_codes_find_the_nearest(signed: bool) -> None:
     if not signed:
         nearest = np.where(x > 0, np.maximum(nearest, scale * levels[1]), 0)
         assert ((back > 0) == (x > 0)).all()
-    # The middle of a cell is nearest but at the border of two decades, whose cells differ in width.
+    # The middle of a cell is nearest, except at the border of two decades, whose cells differ in width.
     np.testing.assert_allclose(np.abs(back - x), np.abs(nearest - np.abs(x)), atol=5e-3 * np.abs(x).max())
     decades = 7 if signed else 8
     place = np.clip(np.floor(np.log10(np.maximum(np.abs(x), 1e-30) / scale)) + decades, 0, decades - 1)

@@ -1,4 +1,4 @@
-"""The optimizers that look into the model: shared problems, what is refused, and through the compiler."""
+"""The optimizers that look into the model: on shared problems, refusals, and through the compiler."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def spec(tree: Any) -> Any:
 
 
 def regression() -> Problem:
-    """Least squares with a bias, curvatures from 0.01 to 1: the loss, its batch, where to start, its minimum."""
+    """Least squares with a bias and curvatures from 0.01 to 1: the loss, its batch, the start, the minimum."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(80, 5)) * np.linspace(0.1, 1, 5), jnp.float32)
     y = jnp.asarray(x @ rng.normal(size=(5, 4)) + rng.normal(size=4) + rng.normal(size=(80, 4)) / 10, jnp.float32)
@@ -65,7 +65,7 @@ def rosenbrock() -> Problem:
 
 
 def logistic() -> Problem:
-    """A logistic regression of three classes; the minimum is by many steps of gradient descent."""
+    """A logistic regression of three classes; many steps of gradient descent find the minimum."""
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(60, 6)) * np.logspace(0, -1, 6), jnp.float32)
     label = jnp.asarray(np.argmax(np.asarray(x) @ rng.normal(size=(6, 3)) + rng.normal(size=(60, 3)), axis=1))
@@ -86,19 +86,19 @@ def logistic() -> Problem:
 PROBLEMS = {"regression": regression, "rosenbrock": rosenbrock, "logistic": logistic}
 STEPS = 500
 
-# The peak of a learning rate that falls linearly to zero, for each problem.
+# The peak, for each problem, of a learning rate that falls linearly to zero.
 RATES = {
     "kfac": (0.3, 10, 1),
     "kbfgs": (0.3, 0.01, 0.3),
     "natural-gradient": (0.3, 1, 0.1),
     "locoprop": (0.01, 0.003, 0.01),
 }
-# A curvature in the thousands, of which a model for classes knows nothing.
+# A curvature in the thousands, which a classifier does not have.
 GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("kfac", "rosenbrock"): {"eps": 100},
     ("kbfgs", "rosenbrock"): {"eps": 0.9, "b1": 0},
     ("natural-gradient", "rosenbrock"): {"eps": 1},
-    # Far from the minimum a target as near as the preset's is soon reached.
+    # Far from the minimum, the preset's targets are too near.
     ("locoprop", "regression"): {"activation_rate": 1},
     ("locoprop", "rosenbrock"): {"b1": 0.9},
     ("locoprop", "logistic"): {"activation_rate": 1},
@@ -232,7 +232,7 @@ BATCH = spec(data(0))
 
 @pytest.mark.parametrize("precision", [name for name in POLICIES if name not in ("f32", "bf16")])
 def test_kfac_under_every_policy(cpu: Device, precision: str, tmp_path: Path) -> None:
-    """Those in f32 and bf16 are in tests/optimizer/test_optimizers.py."""
+    """tests/optimizer/test_optimizers.py has f32 and bf16."""
     settings = optimizer_settings("kfac", eps=0.1, precond_interval=4)
     compile_training(loss, init, settings, BATCH, output=tmp_path / "bundle", precision=precision, check=False)
     state = TrainingState.initial(Program.load(open_bundle(tmp_path / "bundle"), cpu), seed=0)
@@ -272,7 +272,7 @@ def test_an_update_alone_takes_what_the_backward_pass_gives(cpu: Device) -> None
 
 @each_name
 def test_it_trains_under_jit(name: str) -> None:
-    """What `--vs jax` compares the compiled step with."""
+    """`--vs jax` compares the compiled step with this one."""
     model = Model(init=init, loss=loss, batch=lambda size: spec(data(0, size)))
 
     def losses(training: JaxTraining) -> list[float]:
@@ -287,7 +287,7 @@ def test_it_trains_under_jit(name: str) -> None:
 
 
 def test_the_natural_gradient_of_labels_compiles(cpu: Device, tmp_path: Path) -> None:
-    """The gradient of a label's score is a scatter, and that of each example one of a batch with windows."""
+    """The gradient of a label's score is a scatter; for all examples it is a batched scatter with windows."""
 
     def labels_loss(params: Any, batch: Any) -> jax.Array:
         scores = batch["x"] @ params["kernel"] + params["bias"]

@@ -1,4 +1,4 @@
-"""The optimizers that look into the model, in float64: what the tapped pass gives them, and dense algebra."""
+"""The optimizers that look into the model, in float64: the signals of the tapped pass, and dense algebra."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def layer(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def loss(params: Params, batch: Any) -> jax.Array:
-    """Two layers by one jitted function, one with a bias that is reshaped and one without any."""
+    """Two layers of one jitted function, one with a reshaped bias, and one without a bias."""
     h = batch["x"]
     for name in ("in", "middle"):
         h = jax.jit(layer)(h, params[name]["kernel"], params[name]["bias"])
@@ -94,7 +94,7 @@ def test_the_tapped_pass_has_no_product_more() -> None:
     params, batch = init(jax.random.key(0)), data(0)
 
     def products(function: Callable[..., Any], *arguments: Any) -> int:
-        # As XLA leaves them: that of the inputs of the first layer with their transposed kernel is nobody's.
+        # Counted after XLA, which removes the unused derivative by the first layer's inputs.
         return jax.jit(function).lower(*arguments).compile().as_text().count(" dot(")
 
     assert products(tapped_backward(loss, "kfac"), params, batch, 1.0) == products(
@@ -103,7 +103,7 @@ def test_the_tapped_pass_has_no_product_more() -> None:
 
 
 def test_both_passes_of_kbfgs_are_one_function() -> None:
-    """So that a precision policy rounds in both what it rounds in one."""
+    """A precision policy then rounds the same in both."""
     make = optimizer_factory(optimizer_settings("kbfgs"), loss=loss, batch=BATCH)
     text = trace_training(init=init, loss=loss, optimizer=make, batch=BATCH).text
     step = text[text.index("module @train_step") : text.index("module @eval_step")]
@@ -115,7 +115,7 @@ def test_both_passes_of_kbfgs_are_one_function() -> None:
 
 
 def joined(tree: Any) -> dict[str, np.ndarray]:
-    """The matrices of the layers, the bias for a last row."""
+    """The matrices of the layers, with the bias as last row."""
     matrices = {f"{name}/kernel": np.vstack([tree[name]["kernel"], tree[name]["bias"]]) for name in SIZES}
     return matrices | {"out": np.asarray(tree["out"])}
 
@@ -162,7 +162,7 @@ def test_kfac_against_the_dense_kronecker_inverse(interval: int, eps: float) -> 
             limited = step / max(1, lengths[-1])
             np.testing.assert_allclose(moved[name].reshape(-1), -0.1 * limited, rtol=1e-7, atol=1e-12)
         params = optax.apply_updates(params, updates)
-    # Where the damping is strong, no step is as long as the limit.
+    # With strong damping no step reaches the limit.
     assert min(lengths) > 1 if eps < 1 else max(lengths) < 1, lengths
 
 
@@ -290,7 +290,7 @@ def test_kbfgs_against_numpy() -> None:
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("examples", [2, 16])
 def test_locoprop_against_residuals(examples: int) -> None:
-    """The gradient of the local loss is that of its residuals, whichever way it is computed."""
+    """Both ways to compute the gradient of the local loss agree with its residuals."""
     b1, b2, eps, rate, gamma, count = 0.8, 0.9, 1e-3, 0.02, 0.3, 5
     batch = spec(data(0, examples))
     tx = locoprop(rate, loss=loss, batch=batch, b1=b1, b2=b2, eps=eps, local_steps=count, activation_rate=gamma)

@@ -1,4 +1,4 @@
-"""Roots, eigenvectors and orthonormal bases by products of matrices alone, against LAPACK's in float64."""
+"""Roots, eigenvectors and orthonormal bases by matrix products alone, against LAPACK's in float64."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_inverse_root_is_that_of_the_eigendecomposition(n: int, p: int) -> No
 @pytest.mark.parametrize("p", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("ridge", [1e-7, 1e-5, 1e-3, 1e-1])
 def test_a_root_of_any_spectrum_within_the_damping_converges(p: int, ridge: float) -> None:
-    """The scales are made for the smallest eigenvalue that there can be; every larger one has to come along."""
+    """The scales are chosen for the smallest possible eigenvalue, and must suit every larger one too."""
     a = np.concatenate([[0.0], np.logspace(-8, 0, 50)])
     a /= np.linalg.norm(a)
     root, error = inverse_root(jnp.diag(jnp.asarray(a)), p, ridge)
@@ -54,7 +54,7 @@ def test_a_root_of_any_spectrum_within_the_damping_converges(p: int, ridge: floa
 
 @pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-20, 1e20, 1e30])
 def test_the_damping_of_a_root_is_relative_for_every_size(size: float) -> None:
-    """In float32, where the squares of the entries would be zero or infinite."""
+    """The squares of the entries would be zero or infinite in float32."""
     matrix = jnp.asarray(positive(7, seed=0), jnp.float32)
     root, error = inverse_root(size * matrix, 4, 1e-4)
     np.testing.assert_allclose(root * size**0.25, inverse_root(matrix, 4, 1e-4)[0], rtol=1e-4, atol=1e-4)
@@ -62,14 +62,14 @@ def test_the_damping_of_a_root_is_relative_for_every_size(size: float) -> None:
 
 
 def test_a_fourth_root_takes_eleven_steps() -> None:
-    """Unscaled, it takes 21, and each is four products of matrices: most of Shampoo's time."""
+    """Unscaled it takes 21. Each step is four matrix products, which are most of Shampoo's time."""
     text = str(jax.make_jaxpr(lambda a: inverse_root(a, 4, 1e-6))(jnp.eye(3)))
     assert text.count("dot_general") == 4 * 10
 
 
 @pytest.mark.parametrize("name", ["shampoo", "full-adagrad"])
 def test_roots_are_computed_without_a_loop(name: str) -> None:
-    """In a branch, IREE 3.13 keeps the memory of a loop's rounds: the autoencoder under Shampoo took all there was."""
+    """In a branch, IREE 3.13 keeps the memory of a loop's rounds; the autoencoder under Shampoo used all memory."""
     make = optimizer_factory(optimizer_settings(name, precond_interval=7))
     update = trace_update(init=lambda key: {"w": jnp.zeros((6, 4))}, optimizer=make)
     branch = update[update.index("stablehlo.case") :]
@@ -104,7 +104,7 @@ def test_gram_schmidt_is_qr(n: int) -> None:
     a = np.random.default_rng(n).normal(size=(n, n))
     q, r = np.linalg.qr(a)
     np.testing.assert_allclose(orthonormal(jnp.asarray(a)), q * np.sign(np.diag(r)), atol=1e-9)
-    # The statistics of two gradients, of which all but two columns of the product are damping.
+    # The statistics of two gradients; all but two columns of the product consist of damping.
     few = jnp.asarray(positive(n, seed=n, samples=2), jnp.float32)
     basis = jnp.eye(n, dtype=jnp.float32)
     for _ in range(5):

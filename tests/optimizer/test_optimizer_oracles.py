@@ -1,4 +1,4 @@
-"""Each optimizer that keeps a matrix against dense algebra in float64, and schedule-free AdamW against optax's."""
+"""Optimizers that keep a matrix, against dense algebra in float64, and schedule-free AdamW against optax's."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_soap_against_dense_rotations() -> None:
         left, right = b2 * left + (1 - b2) * g @ g.T, b2 * right + (1 - b2) * g.T @ g
         inside = (q.T @ m @ r) / (1 - b1 ** (t + 1)) / (np.sqrt(v / (1 - b2 ** (t + 1))) + eps)
         updates, state = update({"w": jnp.asarray(g)}, state)
-        # Statistics of fewer gradients than rows have eigenvalues of zero, whose vectors are for rounding to choose.
+        # Statistics of fewer gradients than rows have zero eigenvalues, whose vectors depend on rounding.
         np.testing.assert_allclose(updates["w"], q @ inside @ r.T, rtol=1e-4)
         if t % interval == 0:
             q, r = step(left, q), step(right, r)
@@ -108,7 +108,7 @@ def test_rfdson_against_the_dense_matrix(shape: tuple[int, ...], b2: float) -> N
         alpha = float(state.alpha)
         wanted = np.linalg.solve((alpha + eps) * np.eye(size) + sketch.T @ sketch, g.reshape(-1))
         np.testing.assert_allclose(np.asarray(updates).reshape(-1), wanted, rtol=1e-8)
-        # What the sketch has lost is between zero and the sum of what was shrunk, half of which is in alpha.
+        # The loss of the sketch is between zero and the sum of the shrinkage, half of which is in alpha.
         shrunk = 2 * alpha
         lost = np.linalg.eigvalsh(full - sketch.T @ sketch)
         assert lost.min() > -1e-9

@@ -1,4 +1,4 @@
-"""Every optimizer over shared problems, through the compiler and a checkpoint, and with the settings it takes."""
+"""Every optimizer on shared problems, through the compiler and a checkpoint, and with each of its settings."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.trace import trace_update
 
-# Those that look into the model need one that is trained on a batch: tests/optimizer/test_dense_optimizers.py.
+# tests/optimizer/test_dense_optimizers.py has those that look into the model, which need a loss of a batch.
 OF_GRADIENTS = [name for name, record in RECORDS.items() if not record.needs_loss]
 each_of_gradients = pytest.mark.parametrize("name", OF_GRADIENTS)
-# tests/test_compile.py and tests/test_precision.py have the other two, which take longest to compile.
+# tests/test_compile.py and tests/test_precision.py have the other two, which take the longest to compile.
 COMPILED = [name for name in OPTIMIZERS if name not in ("tridiag-sonew", "band-sonew")]
 each_compiled = pytest.mark.parametrize("name", COMPILED)
 
@@ -48,7 +48,7 @@ each_compiled = pytest.mark.parametrize("name", COMPILED)
 
 
 def quadratic() -> tuple[Callable[[Any], jax.Array], Any, float]:
-    """A matrix and a vector, curvatures from 0.1 to 1: the function, where to start, its minimum."""
+    """A matrix and a vector with curvatures from 0.1 to 1: the function, the start, the minimum."""
     rng = np.random.default_rng(0)
     target = {"a": rng.normal(size=(5, 4)), "c": rng.normal(size=(3,))}
     target = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), target)
@@ -73,7 +73,7 @@ def rosenbrock() -> tuple[Callable[[Any], jax.Array], Any, float]:
 
 
 def logistic() -> tuple[Callable[[Any], jax.Array], Any, float]:
-    """A regularised logistic regression of three classes; the minimum is by many steps of gradient descent."""
+    """A regularised logistic regression of three classes; many steps of gradient descent find the minimum."""
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.normal(size=(60, 6)) * np.logspace(0, -1, 6), jnp.float32)
     label = jnp.asarray(np.argmax(np.asarray(x) @ rng.normal(size=(6, 3)) + rng.normal(size=(60, 3)) / 4, axis=1))
@@ -93,8 +93,8 @@ def logistic() -> tuple[Callable[[Any], jax.Array], Any, float]:
 PROBLEMS = {"quadratic": quadratic, "rosenbrock": rosenbrock, "logistic": logistic}
 STEPS = 500
 
-# The peak of a learning rate that falls linearly to zero, for each problem. An optimizer that is not named here has to
-# converge at one of `ANY`.
+# The peak, for each problem, of a learning rate that falls linearly to zero. An optimizer without a row must converge
+# at one of `ANY`.
 ANY = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 RATES = {
     "diag-sonew": (0.3, 0.1, 0.3),
@@ -116,7 +116,7 @@ RATES = {
     "ons": (10, 100, 3),
     "full-adagrad": (3, 1, 1),
 }
-# The online Newton step is for convex functions: in a valley that is none, its steps must begin small.
+# The online Newton step is for convex functions. In a valley that is not convex, its steps must start small.
 DAMPING = {("ons", "rosenbrock"): 1e4}
 
 
@@ -149,7 +149,7 @@ def test_converges(name: str, on: str) -> None:
 
 # ----- a tiny model, compiled
 
-# So much damping, since the statistics of a few examples are singular: rounding alone would be seen in the losses.
+# The statistics of a few examples are singular. With less damping, rounding alone would show in the losses.
 DAMPED = {"shampoo": 1e-3, "full-adagrad": 1e-3, "kfac": 0.1, "locoprop": 1e-3}
 
 
@@ -184,7 +184,7 @@ def data(step: int) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Path]]:
-    """The model by optimizer and precision; those in float32 are compiled two at a time."""
+    """The bundle of an optimizer and a precision; those in float32 are compiled two at a time."""
     root = tmp_path_factory.mktemp("optimizers")
 
     @functools.cache
@@ -301,7 +301,7 @@ def test_every_setting_is_taken_or_refused(refusal: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("name", ["locoprop", "muon", "rfdson", "shampoo", "soap"])
 def test_loops_work_in_little_memory(name: str) -> None:
-    """IREE 3.13 forgets what the rounds of a loop have freed, once it takes several of its 64 MiB blocks."""
+    """IREE 3.13 does not reuse memory that a loop's rounds have freed, once that is several of its 64 MiB blocks."""
     model = load_model("autoencoder")
     settings = optimizer_settings(name)
     make = optimizer_factory(settings, loss=model.loss, batch=model.batch(1000))
@@ -329,7 +329,7 @@ def test_schedule_free_evaluates_the_average(bundles: Callable[..., Path], cpu: 
     losses = cpu.download(results["losses"], "float32", (16,))
     average = {key.partition("/")[2]: value for key, value in state.parameters().items()}
     assert np.mean(losses) == pytest.approx(float(loss(average, data(0))), rel=1e-5)
-    # The loss that a step reports is that of the point where it takes its gradients.
+    # A step returns the loss at the point of its gradients.
     offsets = {key: arrays[f"optimizer/offset/{key}"] for key in average}
     assert max(np.abs(d).max() for d in offsets.values()) > 0.1
     point = {key: average[key] + 0.1 * offsets[key] for key in average}
@@ -338,7 +338,7 @@ def test_schedule_free_evaluates_the_average(bundles: Callable[..., Path], cpu: 
 
 @pytest.mark.parametrize("precision", ["bf16", "bf16-pure"])
 def test_rfdson_compiles_where_its_direction_is_rounded(precision: str) -> None:
-    """Its direction was once a matrix by a vector, for which IREE wanted a stack as large as the parameters."""
+    """For a matrix-vector product IREE would need a stack as large as the parameters."""
     optimizer = optimizer_factory(settings("rfdson"))
     module = passes.parse(trace_update(init=lambda key: {"w": jnp.zeros((200, 96))}, optimizer=optimizer))
     pipeline = [each for each in passes.pipeline(passes.precision_policy(precision)) if each.name != "loss-scaling"]

@@ -1,4 +1,4 @@
-"""The optimizer's mathematics, against dense float64 linear algebra and a plain reading of the algorithm."""
+"""SONew's mathematics, against dense float64 linear algebra and a literal implementation of the algorithm."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def random_statistics(n: int, seed: int, samples: int | None = None) -> np.ndarr
 
 
 def schur_complements(h: np.ndarray, band: int, graph: np.ndarray) -> np.ndarray:
-    """`s_j` on a graph, by dense solves; NaN where the system is singular or indefinite."""
+    """`s_j` on a graph by dense solves; NaN if the system is singular or indefinite."""
     n = len(h)
     s = np.full(n, np.nan)
     for j in range(n):
@@ -68,7 +68,7 @@ def schur_complements(h: np.ndarray, band: int, graph: np.ndarray) -> np.ndarray
 
 
 def reference_graph(h: np.ndarray, band: int, gamma: float) -> np.ndarray:
-    """The edges that the algorithm keeps, read off its three steps."""
+    """The edges that the algorithm keeps, by its three steps."""
     n = len(h)
     i, j = np.indices((n, n))
     graph = abs(i - j) <= band
@@ -107,7 +107,7 @@ def test_full_band_is_the_dense_inverse(n: int, extra: int, seed: int) -> None:
     broken=st.lists(st.integers(0, 22), max_size=4),
 )
 def test_removed_edges_are_those_of_the_algorithm(n: int, band: int, seed: int, broken: list[int]) -> None:
-    """Some entries repeat their neighbour, or are inconsistent with it: their pivots are zero or negative."""
+    """Some entries repeat or contradict their neighbour, so that their pivots are zero or negative."""
     h = random_statistics(n, seed) + 0.05 * np.eye(n)
     for k in broken:
         if k + 1 < n:
@@ -118,7 +118,7 @@ def test_removed_edges_are_those_of_the_algorithm(n: int, band: int, seed: int, 
     ell, d = dense_factors(factors)
     kept = np.tril(graph, -1)
     assert not ell[np.tril(~graph, -1)].any()
-    # The result is the LogDet solution of the reduced graph, so its inverse carries H on every edge that was kept.
+    # The result is the LogDet solution of the reduced graph, so its inverse equals H on every edge that was kept.
     np.testing.assert_allclose(np.linalg.inv(dense(factors))[kept], h[kept], rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(1 / d, schur_complements(h, band, graph), rtol=1e-7)
     assert (1 / d >= gamma * np.diag(h)).all()
@@ -172,7 +172,7 @@ def test_chain_shifts_the_flattened_tensor(shape: tuple[int, ...], flatten: str,
 
 
 def reference_update(g: list[np.ndarray], *, band: int, b1: float, b2: float, eps: float, grafting: str) -> np.ndarray:
-    """The last of several updates of one matrix, by dense float64 linear algebra."""
+    """The last of several updates of one matrix, in dense float64 linear algebra."""
     n = g[0].size
     m, h = np.zeros(n), np.zeros((n, n))
     i, j = np.indices((n, n))
@@ -218,7 +218,7 @@ HARD_BANDS = (0, 1, 4)
 
 @functools.cache
 def hard_update(dtype: str, grafting: str):
-    """Parameters, state and jitted update of one transformation a band, all in one program."""
+    """Parameters, state and jitted update of a transformation for each band, in one compilation."""
     params = {"w": jnp.zeros((6, 5), dtype), "b": jnp.zeros(5, dtype), "s": jnp.zeros((), dtype)}
     txs = [sonew_compiled.scale_by_sonew(band=band, grafting=grafting, rank1="sonew") for band in HARD_BANDS]
 
@@ -235,7 +235,7 @@ def hard_update(dtype: str, grafting: str):
 def test_hard_gradients_leave_everything_finite(dtype: str, kind: str, grafting: str) -> None:
     rng = np.random.default_rng(0)
     params, states, update = hard_update(dtype, grafting)
-    # The same gradient again and again makes the statistics singular; then it vanishes, while the momentum stays.
+    # A repeated gradient makes the statistics singular. Then it vanishes, and the momentum stays.
     grads = jax.tree.map(lambda p: jnp.asarray(HARD_GRADIENTS[kind](rng, p.shape), dtype), params)
     for step in range(6):
         updates, states = update(grads if step < 4 else jax.tree.map(jnp.zeros_like, grads), states)
@@ -250,7 +250,7 @@ def test_hard_gradients_leave_everything_finite(dtype: str, kind: str, grafting:
 @pytest.mark.parametrize("band", [1, 2, 4])
 @pytest.mark.parametrize("size", [0.3, 3.0])
 def test_of_a_positive_diagonal_no_entry_is_checked(band: int, size: float) -> None:
-    """Edges of that size make few pivots bad, or most; one entry is no number."""
+    """Edges of this size make few or most pivots bad; one entry is NaN."""
     rng = np.random.default_rng(0)
     chain = Chain(rows=8, cols=5)
     bands = [rng.uniform(0.5, 1.0, (8, 5)), *size * rng.normal(size=(band, 8, 5))]

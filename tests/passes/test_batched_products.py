@@ -1,4 +1,4 @@
-"""Products of many matrices read the rows that are theirs, whatever product made them."""
+"""Products of many matrices read their own rows of the product before."""
 
 from collections.abc import Callable
 from typing import Any

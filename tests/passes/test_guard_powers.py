@@ -1,4 +1,4 @@
-"""Any number to any power is NumPy's, on processors as in bytecode."""
+"""Powers of any numbers, against NumPy, on processors and in bytecode."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The passes: what lit's before/after tests cannot show, above all that the meaning stays."""
+"""The passes, beyond lit's before/after tests: above all, that they keep the meaning of modules."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def _evaluate(module: ir.Module, *arguments: np.ndarray) -> list[np.ndarray]:
 
 
 def _attribute(array: np.ndarray) -> ir.Attribute:
-    if array.dtype == np.bool_:  # whose layout in memory is MLIR's own affair
+    if array.dtype == np.bool_:  # the layout of booleans in memory is internal to MLIR
         shape = "".join(f"{size}x" for size in array.shape)
         return ir.Attribute.parse(f"dense<{json.dumps(array.tolist())}> : tensor<{shape}i1>")
     return ir.DenseElementsAttr.get(array)
@@ -211,7 +211,7 @@ def test_split_reductions_compute_what_the_whole_did(data: st.DataObject) -> Non
     dims = data.draw(st.sets(st.integers(0, len(shape) - 1), min_size=1).map(sorted).map(tuple), label="dims")
     limit = data.draw(st.integers(2, 12), label="limit")
     reduce, dtype = _BODIES[data.draw(st.sampled_from(sorted(_BODIES)), label="body")]
-    # Small integers: their sums are exact in any order.
+    # Sums of small integers are exact in any order.
     values = np.random.default_rng(math.prod(shape)).integers(-4, 5, shape)
     x = (values > 2 if dtype is np.bool_ else values).astype(dtype)
 
@@ -310,7 +310,7 @@ Main = Callable[..., tuple[list[np.ndarray], list[np.ndarray]]]
 
 
 def _main_by_iree(artifact: bytes, directory: Path) -> Main:
-    """Compile `@main` of the artifact; calling it gives the arguments' buffers afterwards, and the results."""
+    """Compile `@main` of the artifact. A call returns the arguments' buffers after it, and the results."""
     (directory / "module.stablehlo").write_bytes(artifact)
     command = [
         find_tool("iree-compile"),

@@ -1,4 +1,4 @@
-"""The records of the passes: they agree with their files and functions, and the documents with them."""
+"""The records of the passes agree with their files and functions, and with the documents."""
 
 import inspect
 import re
@@ -24,7 +24,7 @@ def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def test_the_document_is_what_the_records_say(tool: ModuleType) -> None:
-    """After a change: `python tools/pass_tables.py --write docs/passes.md`."""
+    """`python tools/pass_tables.py --write docs/passes.md` updates the document."""
     document = DOCUMENT.read_text(encoding="utf-8")
     assert tool.insert(document) == document
 

@@ -1,4 +1,4 @@
-"""Windows with one place along an axis, where IREE without `trim-windows` reads beyond the input, or other elements."""
+"""Windows with one place along an axis, for which IREE without `trim-windows` reads wrong elements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-# Size, window, stride, padding, how far apart the input's elements are, and the window's: with one place all of them.
+# Size, window, stride, padding, dilation of the input and of the window; each has one place.
 WINDOWS = [
     (5, 3, 3, (0, 0), 1, 1),
     (4, 2, 3, (0, 0), 1, 1),
@@ -39,7 +39,7 @@ def convolve(x: Any, w: Any, stride: int, padding: tuple[int, int], spread: int,
 
 
 def everything(*inputs: jax.Array) -> list[jax.Array]:
-    """Convolutions, their gradients, sums and maxima of every row of the table."""
+    """The convolutions, their gradients, sums and maxima of every row of the table."""
     of_size = dict(zip(SIZES, inputs, strict=True))
     found = []
     for size, window, *rest in WINDOWS:
@@ -69,5 +69,5 @@ def test_windows_with_one_place(on_iree: Callable[..., Any], target: str) -> Non
     assert all(each.shape[1] == 1 for each in wanted[::5][: len(WINDOWS)])
     (got,) = on_iree(everything, *inputs, target=target)
     for number, (here, there) in enumerate(zip(got, wanted, strict=True)):
-        # IREE's cosine, of which the gradients are sums, is some 1e-6 off; what was wrong was so by 0.5 and more.
+        # The gradients are sums of cosines, and IREE's cosine is some 1e-6 off. The fault is 0.5 and more.
         np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-5, err_msg=f"result {number}")

@@ -1,4 +1,4 @@
-"""The command line as a function, and a user's folder to call it in."""
+"""The command line as a function, and a user's folder in which to call it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# A linear autoencoder of 36 pixels, as a user would write one: small enough for a step of well under a millisecond.
+# A linear autoencoder of 36 pixels, as a user would write one; a step takes well under a millisecond.
 SMALL_MODEL = """
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ model = Model(init=init, loss=loss, predict=predict, batch=batch)
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a command line ended with."""
+    """The end of a command line: exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -51,13 +51,13 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """The one JSON value on stdout."""
+        """The JSON value on stdout."""
         return json.loads(self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Small:
-    """A user's folder: `small_model.py`, `data.npz` with 9 batches an epoch, and the `bundle` of the two."""
+    """A user's folder: `small_model.py`, `data.npz` with 9 batches in an epoch, and the model's `bundle`."""
 
     path: Path
     bundle: Path

@@ -1,4 +1,4 @@
-"""What a JAX function gives, through parts of the compiler."""
+"""Functions that run a JAX function through parts of the compiler."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from sonew_compiled.runtime import open_device
 
 @pytest.fixture
 def float64() -> Iterator[None]:
-    """JAX computes in float64 what is given so, as an oracle needs it."""
+    """Lets JAX compute float64 arrays in float64, as an oracle needs."""
     import jax
 
     with jax.enable_x64(True):
@@ -21,7 +21,7 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def by_rules() -> Callable[..., Any]:
-    """What a JAX function gives of arrays where our rules lower it and XLA compiles that."""
+    """Calls a JAX function that our rules lower and XLA compiles."""
     import jax
 
     from sonew_compiled.rules import lowering_parameters
@@ -30,7 +30,7 @@ def by_rules() -> Callable[..., Any]:
         traced = jax.jit(lambda *arguments: function(*arguments, **options)).trace(*arguments)
         lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
         assert "custom_call" not in lowered.as_text()
-        # Most of the time is XLA's, for programs that are run once.
+        # XLA's optimization would take most of the time, for code that runs once.
         return lowered.compile({"xla_backend_optimization_level": 0})(*arguments)
 
     return run
@@ -38,7 +38,7 @@ def by_rules() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def on_iree() -> Callable[..., list[Any]]:
-    """What a JAX function gives of arrays through all of the compiler, call after call on all threads."""
+    """Calls a JAX function through the whole compiler, several times on all threads."""
     import iree.runtime as rt
     import jax
 

@@ -8,7 +8,7 @@ from sonew_compiled.runtime import Device, open_device
 
 @pytest.fixture(params=["local-sync", "local-task", "vulkan"])
 def device(request: pytest.FixtureRequest) -> Device:
-    """Each device that the tiny bundle has code for, skipped where it is not there."""
+    """Each device for which the tiny bundle has code; skipped if it is missing."""
     return _open_or_skip(request.param)
 
 

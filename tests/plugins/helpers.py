@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def full_disk() -> Callable[..., AbstractContextManager[None]]:
-    """`with full_disk(after=N):` no file can grow beyond N bytes, as on a disk that is full."""
+    """`with full_disk(after=N):` no file can grow beyond N bytes, as on a full disk."""
 
     @contextmanager
     def limited(after: int) -> Iterator[None]:
@@ -32,7 +32,7 @@ def full_disk() -> Callable[..., AbstractContextManager[None]]:
 
 @pytest.fixture(scope="session")
 def load_tool() -> Callable[[str], ModuleType]:
-    """A program of `tools/` as a module."""
+    """Loads a file of `tools/` as a module."""
 
     def load(name: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
@@ -47,7 +47,7 @@ def load_tool() -> Callable[[str], ModuleType]:
 
 @pytest.fixture
 def refusal() -> Callable[..., str]:
-    """Calls something that must be refused with exactly this kind of error, and gives its one line."""
+    """Calls a function that must raise exactly this kind of error, and returns its one line."""
 
     def refused(kind: type[SonewError], call: Callable[[], object]) -> str:
         with pytest.raises(SonewError) as caught:

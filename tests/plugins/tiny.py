@@ -11,7 +11,7 @@ from sonew_compiled.contract import Role
 from sonew_compiled.runtime import Dataset
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
 
-# A linear autoencoder of 4 pixels with momentum: state in three dtypes, donated as the compiler does it.
+# A linear autoencoder of 4 pixels with momentum. Its state has three dtypes, and is donated as the compiler does it.
 TINY = """
 module @tiny {
   func.func public @init(%seed: tensor<i32>)
@@ -166,7 +166,7 @@ def bundle_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data() -> Dataset:
-    """83 examples to train on, 10 whole batches and 3 over, and 11 to test on."""
+    """83 training examples, which are 10 whole batches and 3 more, and 11 test examples."""
     rng = np.random.default_rng(0)
     return Dataset(
         name="tiny-data",

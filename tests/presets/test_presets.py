@@ -1,4 +1,4 @@
-"""The records of optimizers: whole, consistent, and what the documents, the options and the compiler make of them."""
+"""The records of optimizers: their consistency, and the documents, options and settings made from them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_setting_of_several_optimizers_is_one_option(name: str) -> None:
         assert found[0].help.removesuffix(".") in str(options[0].help)
 
 
-# Those that keep so many numbers for each parameter, whatever a tensor's shape.
+# Optimizers whose state has so many numbers for each parameter, for tensors of any shape.
 COUNTED = {
     name: sum(map(int, record.state.replace("`band`", "4").replace("`rank`", "4").split(" + ")))
     for name, record in RECORDS.items()
@@ -77,11 +77,11 @@ COUNTED = {
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_the_state_is_as_large_as_its_record_says(name: str) -> None:
-    """Of a matrix of 6 by 4."""
+    """The state of a 6 by 4 matrix agrees with the record."""
     params = {"w": jnp.zeros((6, 4))}
     state = jax.eval_shape(optimizer_factory(optimizer_settings(name))(0.1).init, params)
     numbers = sum(leaf.size for leaf in jax.tree.leaves(state) if leaf.size > 1)
-    # rfdson keeps a few numbers for a whole tensor.
+    # rfdson keeps a few more numbers for each tensor.
     assert numbers // 24 == COUNTED[name]
 
 

@@ -1,4 +1,4 @@
-"""Fourier transforms by products of matrices, and complex numbers by pairs: values, derivatives and refusals."""
+"""Fourier transforms by matrix products, and complex numbers as pairs: values, derivatives and refusals."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Function = Callable[..., Any]
 ByRules = Callable[..., Any]
 OnIree = Callable[..., list[Any]]
 
-# Powers of two, products of small factors, 784 and primes; 67 and more go by a convolution.
+# Powers of two, products of small factors, 784 and primes; primes from 67 on use a convolution.
 LENGTHS = [1, 2, 28, 67, 100, 784, 1009, 4096]
 
-# Of 4 real signals of 49 samples and as many complex ones, in JAX or NumPy.
+# Functions, in JAX or NumPy, of 4 real signals of 49 samples and as many complex ones.
 TRANSFORMS: dict[str, Function] = {
     "fft": lambda m, x, z: [m.fft.fft(z), m.fft.fft(x[:, :35]), m.fft.fft(z[0, :11], 16)],
     "fft2": lambda m, x, z: m.fft.fft2(z.reshape(4, 7, 7)),
@@ -43,7 +43,7 @@ TRANSFORMS: dict[str, Function] = {
     "rfftn": lambda m, x, z: m.fft.rfftn(x.reshape(4, 7, 7)),
 }
 
-# Of two complex matrices of 3 x 4.
+# Functions of two complex 3 x 4 matrices.
 ARITHMETIC: dict[str, Function] = {
     "abs": lambda m, z, w: m.abs(z),
     "angle": lambda m, z, w: m.angle(z),
@@ -79,7 +79,7 @@ def assert_near(got: Any, wanted: Any, tolerance: float = 1e-6, name: str = "") 
 
 
 def parts(values: Any) -> list[Any]:
-    """The real and the imaginary part of each complex array, which no module gives, and each real array."""
+    """The parts of each complex array, which a module cannot return, and each real array."""
     return [
         part
         for each in jax.tree.leaves(values)
@@ -105,7 +105,7 @@ def test_each_public_transform_is_here() -> None:
 
 
 def test_iree_computes_transforms_and_complex_arithmetic(on_iree: OnIree) -> None:
-    """Values against NumPy in float64, and the gradient of all in one against JAX in float64."""
+    """Values are compared with NumPy in float64, and one gradient of everything with JAX in float64."""
     signals, numbers = (
         [normal(4, 49), normal(4, 49, seed=1)],
         [normal(3, 4), normal(3, 4, seed=1), *normal(2, 3, 4, seed=2)],
@@ -138,7 +138,7 @@ def test_iree_computes_transforms_and_complex_arithmetic(on_iree: OnIree) -> Non
 
 
 def everything(x: jax.Array) -> jax.Array:
-    """Complex numbers in a loop, a branch, products, sums, divisions, angles and logarithms."""
+    """Uses complex numbers in a loop, a branch, products, sums, divisions, angles and logarithms."""
     z = jnp.fft.fft(x) / 100
 
     def turned(c: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
@@ -171,14 +171,14 @@ def test_vmvx_computes_losses_and_their_gradients(on_iree: OnIree) -> None:
 
 
 def test_a_policy_of_sixteen_bits_leaves_the_transform_in_float32(on_iree: OnIree) -> None:
-    """The sum is of 784 terms: rounded to bfloat16 in between, it is off by a tenth."""
+    """Rounded to bfloat16 in between, the sum of 784 terms would be off by a tenth."""
     x = np.asarray(jnp.asarray(normal(2, 784), jnp.bfloat16).astype(jnp.float32))
     (got,) = on_iree(lambda x: jnp.real(jnp.fft.rfft(x)), x, precision="bf16")
     assert_near(got, np.real(np.fft.rfft(x)), 2**-8)
 
 
 def test_constants_of_complex_numbers_keep_every_bit(on_iree: OnIree) -> None:
-    """Few and many, all equal, and not finite: MLIR writes each in a way of its own."""
+    """MLIR writes few numbers, many, equal ones and infinite ones in different ways."""
     few = np.array([1 + 2j, np.pi - 1e-8j, np.inf - 0j, -3j], np.complex64)
     many = complex_normal(300)
 

@@ -16,7 +16,7 @@ from sonew_compiled.trace import trace_function
 Function = Callable[..., Any]
 OnIree = Callable[..., list[Any]]
 
-# Of a well-conditioned matrix of 5 x 5 and one of 5 x 3, in JAX or NumPy; vectors are determined up to their signs.
+# Functions, in JAX or NumPy, of a well-conditioned 5 x 5 matrix and a 5 x 3 one; vectors are compared up to signs.
 FUNCTIONS: dict[str, Function] = {
     "cholesky": lambda m, a, b: m.linalg.cholesky(a @ a.T),
     "cond": lambda m, a, b: m.linalg.cond(b),
@@ -78,7 +78,7 @@ def matrices() -> tuple[np.ndarray, np.ndarray]:
 
 
 def assert_near(got: Any, wanted: Any, *, tolerance: float, name: str) -> None:
-    """Equal to a fraction of each array's largest entry."""
+    """Asserts equality to a fraction of each array's largest entry."""
     for a, b in zip(jax.tree.leaves(got), map(np.asarray, jax.tree.leaves(wanted)), strict=True):
         assert a.shape == b.shape, name
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max(), err_msg=name)
@@ -102,7 +102,7 @@ def test_values_are_numpys_in_float64(on_iree: OnIree, matrices: tuple[np.ndarra
 
 @pytest.mark.usefixtures("float64")
 def test_derivatives_are_jaxs_in_float64(on_iree: OnIree, matrices: tuple[np.ndarray, np.ndarray]) -> None:
-    """Twenty times: what IREE does in place on what something else reads differs from call to call."""
+    """They are computed twenty times, because IREE's races on shared memory differ from call to call."""
 
     def every(a: jax.Array) -> list[Any]:
         return [jax.value_and_grad(function)(a) for function in DERIVED.values()]

@@ -37,7 +37,7 @@ def positive(n: int, *, condition: float = 10.0) -> np.ndarray:
 
 
 def assert_same(got: Any, wanted: Any, *, tolerance: float) -> None:
-    """Equal to a fraction of each array's largest entry, with NaN in the same places."""
+    """Asserts equality to a fraction of each array's largest entry, with NaN in the same places."""
     got, wanted = jax.tree.leaves(got), jax.tree.leaves(wanted)
     assert len(got) == len(wanted)
     for a, b in zip(map(np.asarray, got), map(np.asarray, wanted), strict=True):
@@ -60,7 +60,7 @@ def test_qr_is_lapacks(by_rules: ByRules, make: Callable[..., np.ndarray], shape
 
 @pytest.mark.parametrize("n", [*SIZES, 128])
 def test_qr_is_orthogonal_and_a_product(by_rules: ByRules, n: int) -> None:
-    """Also where squares of the entries are zero or infinite in float32."""
+    """The squares of some entries are zero or infinite in float32."""
     a = np.float32([[[1e-30]], [[1.0]], [[1e30]]]) * normal(3, n, n)
     q, r = (x.astype(np.float64) for x in map(np.asarray, by_rules(jnp.linalg.qr, a)))
     assert np.abs(np.swapaxes(q, -1, -2) @ q - np.eye(n)).max() < 2e-6
@@ -184,7 +184,7 @@ def test_svd_against_float64(by_rules: ByRules, n: int) -> None:
 
 @pytest.mark.parametrize("shape", [(2, 6, 4), (1, 3), (4, 0)], ids=str)
 def test_svd_of_any_shape_has_orthonormal_vectors(by_rules: ByRules, shape: tuple[int, ...]) -> None:
-    """Also where singular values are zero: the last column is the first."""
+    """A singular value may be zero: the last column equals the first."""
     a = normal(*shape)
     if a.size:
         a[..., -1] = a[..., 0]
@@ -215,14 +215,14 @@ def test_what_is_not_finite_has_no_decomposition(by_rules: ByRules) -> None:
 
 
 def test_tridiagonal_systems_take_pivots(by_rules: ByRules) -> None:
-    """Of random diagonals, half of whose rows are exchanged, and of one that is singular."""
+    """Half of the rows of random diagonals are exchanged; one system is singular."""
     lower, main, upper, b = normal(3, 9), normal(3, 9, seed=1), normal(3, 9, seed=2), normal(3, 9, 2, seed=3)
     main[2], lower[2], upper[2] = 0, 0, 0
     got = by_rules(lax.linalg.tridiagonal_solve, lower, main, upper, b)
     assert_same(got, lax.linalg.tridiagonal_solve(lower, main, upper, b), tolerance=1e-5)
 
 
-# Functions of a well-conditioned matrix; what is differentiated goes through JAX's rules for derivatives.
+# Functions of a well-conditioned matrix; their derivatives use JAX's own rules.
 DERIVED: dict[str, Function] = {
     "qr": lambda a: jnp.sum(jnp.sin(jnp.linalg.qr(a)[0])) + jnp.sum(jnp.linalg.qr(a)[1] ** 3),
     "qr complete": lambda a: jnp.sum(jnp.sin(jnp.linalg.qr(a[:, :3], mode="complete")[0])),
@@ -247,7 +247,7 @@ def well_conditioned(*batch: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", DERIVED)
 def test_values_and_derivatives_are_jaxs(by_rules: ByRules, name: str) -> None:
-    """Backward alone, and forward in a batch."""
+    """Derivatives are taken backward, and forward in a batch."""
     function = DERIVED[name]
 
     def derivatives(a: jax.Array) -> Any:
@@ -259,7 +259,7 @@ def test_values_and_derivatives_are_jaxs(by_rules: ByRules, name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_sixteen_bits_are_rounded_once(by_rules: ByRules, dtype: Any) -> None:
-    """LAPACK has none of it, so that JAX's own processors refuse these."""
+    """LAPACK has no such types, so JAX refuses these on processors."""
     a = jnp.asarray(positive(8), dtype)
     wide = a.astype(jnp.float32)
 

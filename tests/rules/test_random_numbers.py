@@ -1,4 +1,4 @@
-"""Random numbers in a bundle: those of JAX, whatever makes the keys and wherever they are drawn."""
+"""Random numbers in a bundle agree with JAX's for every way to make keys and every place of a draw."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Draw = Callable[[jax.Array], Any]
 
 BATCH = {"x": jax.ShapeDtypeStruct((4, 5), jnp.float32)}
 
-# Every way to make a key: of the seed's, and of nothing, so that a compiler may draw the numbers itself.
+# Every way to make a key: from the seed's key, and from a constant, so that a compiler may fold the draw.
 KEYS: dict[str, Draw] = {
     "seed": lambda key: key,
     "split": lambda key: random.split(key, 3)[2],
@@ -68,7 +68,7 @@ def _check(got: dict[str, np.ndarray], init: Draw, seed: int = 3) -> None:
 @pytest.mark.parametrize("target", ["cpu", "vmvx"])
 def test_every_way_to_make_a_key_gives_jaxs_numbers(tmp_path: Path, target: str) -> None:
     def init(key: jax.Array) -> Any:
-        # One number of each key, and several.
+        # One number from each key, and several.
         return {
             f"{name} {shape}": random.uniform(make(key), shape) for name, make in KEYS.items() for shape in ((), (4,))
         }
@@ -93,7 +93,7 @@ def test_numbers_drawn_in_a_loss_are_jaxs_forward_and_backward(tmp_path: Path, t
         return {"w": random.normal(key, (5, 3)), "b": jnp.zeros(3), "scale": jnp.ones(())}
 
     def loss(params: Any, batch: Any) -> jax.Array:
-        # A key of the batch, as dropout takes it where the model has none of its own, and a constant one.
+        # A key made from the batch, as for dropout in a model without `rng`, and a constant key.
         key = random.fold_in(random.key(1), jnp.sum(batch["x"] > 0))
         kept = random.bernoulli(key, 0.8, (3,))
         noise = random.normal(random.key(2), (3,)) * params["scale"]

@@ -1,4 +1,4 @@
-"""What JAX's own lowering is replaced by: for our trace alone, wherever in a program it stands."""
+"""The rules replace JAX's own lowering in our trace only, everywhere in a module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _own_derivative(key: jax.Array, x: jax.Array) -> jax.Array:
 
 _own_derivative.defjvps(None, lambda dx, _, key, x: dx)
 
-# Keys are drawn from in each region and transformation that a program has.
+# Draws in each kind of region and transformation.
 NESTED: dict[str, Draw] = {
     "plain": lambda key: jax.random.normal(key, (3,)),
     "jit": jax.jit(lambda key: jax.random.normal(key, (3,))),
@@ -47,7 +47,7 @@ def test_rules_reach_wherever_a_primitive_stands(where: str) -> None:
     traced = jax.jit(NESTED[where]).trace(key)
     lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
     text = lowered.as_text()
-    # A round shifts twice; JAX's loop for processors has four of the twenty.
+    # Each of the twenty rounds has two shifts; JAX's loop for processors would have only four rounds.
     assert text.count("stablehlo.shift_left") >= 20
     np.testing.assert_array_equal(lowered.compile()(key), NESTED[where](key))
 

@@ -1,4 +1,4 @@
-"""The rules for windows and for what is largest: against JAX's own lowering, element by element."""
+"""The rules for windows and for the largest elements, against JAX's own lowering, element by element."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jax.extend.core.primitives import ge_p, le_p, select_and_scatter_add_p
 from sonew_compiled.rules._approx_top_k import approx_top_k
 from sonew_compiled.rules._pooling import select_and_scatter_add
 
-# The operand's shape; the windows' sizes and strides; the padding.
+# The operand's shape, the windows' sizes and strides, and the padding.
 WINDOWS: dict[str, tuple[Any, ...]] = {
     "3 by 3, stride 2": ((2, 9, 8, 3), (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (0, 1), (0, 0))),
     "2 by 2, stride 2": ((2, 8, 6, 3), (1, 2, 2, 1), (1, 2, 2, 1), ((0, 0),) * 4),
@@ -34,10 +34,10 @@ WINDOWS: dict[str, tuple[Any, ...]] = {
 def test_the_gradient_of_a_pool_is_jaxs(case: str, dtype: str, select: Any) -> None:
     shape, window, strides, padding = WINDOWS[case]
     random = np.random.default_rng(0)
-    # Of few values, so that most windows have ties.
+    # Few different values, so that most windows have ties.
     operand = jnp.asarray(random.integers(-2, 3, shape), dtype)
     out = lax.reduce_window(operand, -jnp.inf, lax.max, window, strides, padding).shape
-    # Whole numbers, of which a sum is exact in any order.
+    # Sums of whole numbers are exact in any order.
     source = jnp.asarray(random.integers(-8, 9, out), dtype)
     settings = {
         "select_prim": select,

@@ -1,4 +1,4 @@
-"""Checkpoint and parameter files: written whole or not at all, read back bit for bit, damage named."""
+"""Checkpoint and parameter files: written atomically, read back bit for bit, and refused if damaged."""
 
 import dataclasses
 import json
@@ -180,7 +180,7 @@ def test_other_models_are_refused_by_their_first_difference(
         **with_state(w, dataclasses.replace(b, dtype="float32"), m, n)
     )
     assert "the bundle has no 'optimizer/count'" in said(**with_state(w, b, m))
-    # Other numeric settings of the same optimizer are the user's choice.
+    # The user may choose other numeric settings of the same optimizer.
     other = dataclasses.replace(manifest, optimizer={"name": "momentum", "b1": 0.5})
     assert load_checkpoint(path, other).step == 12
 
@@ -203,7 +203,7 @@ def test_a_full_disk_leaves_the_last_good_one(
     good = save_checkpoint(tmp_path, checkpoint(12), manifest)
     content = good.read_bytes()
     assert len(content) > 600
-    for step in (12, 13):  # in its own place, and beside it
+    for step in (12, 13):  # in place of the old one, and beside it
         with full_disk(after=room):
             message = refusal(SonewError, lambda step=step: save_checkpoint(tmp_path, checkpoint(step), manifest))
         assert "cannot be written" in message
@@ -223,7 +223,7 @@ def test_a_directory_that_cannot_be_made_is_refused(
 def test_a_killed_process_leaves_the_last_good_one(manifest: Manifest, tmp_path: Path) -> None:
     good = save_checkpoint(tmp_path, checkpoint(12), manifest)
     content = good.read_bytes()
-    # Dies while it writes: the size limit's signal ends it, as Python would not.
+    # The process dies while it writes: the size limit's signal ends it, which Python would ignore.
     script = f"""
 import resource, signal, numpy as np
 from pathlib import Path

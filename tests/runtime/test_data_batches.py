@@ -1,4 +1,4 @@
-"""Batches: how fields are bound, converted, ordered and cut."""
+"""Batches: the binding, conversion, order and slicing of fields."""
 
 import contextlib
 import hashlib
@@ -21,7 +21,7 @@ def spec(name: str, shape: tuple[int, ...], dtype: str) -> TensorSpec:
 
 
 def convert(array: np.ndarray, dtype: str, *, name: str = "image") -> np.ndarray:
-    """What a batch of all examples holds."""
+    """The field of a batch of all examples."""
     data = bind({name: array}, (spec(name, array.shape, dtype),))
     ((batch, valid),) = data.evaluation_batches()
     assert valid == len(array)
@@ -35,7 +35,7 @@ def refusal(arrays: dict[str, np.ndarray], *batch: TensorSpec) -> str:
     return str(caught.value)
 
 
-# The order is what a checkpoint's step means: these values may never change.
+# A checkpoint's step refers to this order, so these values must never change.
 @pytest.mark.parametrize(
     ("seed", "epoch", "order"),
     [
@@ -157,7 +157,7 @@ def test_a_bare_batch_takes_the_images() -> None:
     arrays = {"image": BYTES, "label": BYTES.astype(np.int32)}
     data = bind(arrays, (spec("batch", (256,), "uint8"),))
     assert list(data.training_batch(0, 0)) == ["batch"]
-    # A name that the data has wins.
+    # A field of the data with the same name is preferred.
     data = bind(arrays, (spec("label", (256,), "int32"),))
     assert data.training_batch(0, 0)["label"].dtype == np.int32
 
@@ -190,7 +190,7 @@ def test_training_batches_follow_the_order_and_drop_the_rest() -> None:
         np.testing.assert_array_equal(batch["label"], rows.astype(np.int32) * 10, strict=True)
         assert batch["image"].flags.c_contiguous
         assert batch["image"].flags.writeable
-    # In any order and with any seed, whatever was asked for before.
+    # The batches do not depend on earlier requests, in any order and with any seed.
     for step in (8, 0, 5):
         np.testing.assert_array_equal(data.training_batch(seed, step)["image"], expected[step])
         np.testing.assert_array_equal(data.training_batch(9, 0)["image"], epoch_order(9, 0, n)[:size])

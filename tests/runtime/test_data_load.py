@@ -1,4 +1,4 @@
-"""Data sets: the embedded one and the user's own files, good and bad."""
+"""Data sets: the embedded one, and the user's own files, valid and invalid."""
 
 import gzip
 import re
@@ -231,7 +231,7 @@ def test_a_damaged_header_on_which_numpy_fails_in_its_own_way(tmp_path: Path) ->
     assert "truncated or corrupt" in refusal(SonewError, tmp_path / "a.npy")
 
 
-# Without the time, which Python 3.13 puts in: it would be part of a test's name, and differ from worker to worker.
+# Python 3.13 would put in the time, which would be part of a test's name and differ between workers.
 PACKED = gzip.compress(idx(IMAGES), mtime=0)
 
 

@@ -1,4 +1,4 @@
-"""The full MNIST: where it is found, how it is verified and fetched, and `sonew data`.
+"""The full MNIST: its places, its verification, its download, and `sonew data`.
 
 The files are small stand-ins with their own hashes; the mirrors are a server on this machine.
 """
@@ -41,13 +41,13 @@ def stand_ins() -> dict[str, bytes]:
 
 CONTENTS = stand_ins()
 PACKED = {name: gzip.compress(content, mtime=0) for name, content in CONTENTS.items()}
-# Of the same contents, but other bytes: to go on with one from the other gives garbage.
+# The same contents in other bytes: continuing a download of one with the other gives garbage.
 REPACKED = {name: gzip.compress(content, 1, mtime=1) for name, content in CONTENTS.items()}
 
 
 @pytest.fixture(autouse=True)
 def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The hashes of the stand-ins; no $SONEW_DATA, an empty cache, no proxy."""
+    """Sets the hashes of the stand-ins, no $SONEW_DATA, an empty cache, and no proxy."""
     monkeypatch.setattr(mnist, "SHA256", {name: hashlib.sha256(c).hexdigest() for name, c in CONTENTS.items()})
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     monkeypatch.delenv("SONEW_DATA", raising=False)
@@ -107,7 +107,7 @@ class Mirror(BaseHTTPRequestHandler):
         try:
             for _ in range(times):
                 self.wfile.write(content)
-        except OSError:  # The other side has had enough.
+        except OSError:  # The client has closed the connection.
             pass
 
     def log_message(self, *_: object) -> None:
@@ -253,7 +253,7 @@ def test_goes_on_where_a_transfer_broke_off(tmp_path: Path, server: Server) -> N
 
 def test_goes_on_from_an_earlier_run(tmp_path: Path, server: Server) -> None:
     (tmp_path / f"{FILES[0]}.gz.part").write_bytes(PACKED[FILES[0]][:1000])
-    # This one was complete when the run was stopped.
+    # This file was complete when the download was stopped.
     (tmp_path / f"{FILES[1]}.gz.part").write_bytes(PACKED[FILES[1]])
     fetch_mnist(tmp_path, mirrors=[server.url("good")])
     assert_fetched(tmp_path)

@@ -1,6 +1,6 @@
-"""Bundles of format version 1, which say no roles, are still read: `fixtures/format-1.bundle` was written by 0.1.0.
+"""Bundles of format version 1, which have no roles, are still read; 0.1.0 wrote `fixtures/format-1.bundle`.
 
-It is a linear model of 3 features and 2 outputs, with momentum, whose decay is an input of the step, for vmvx.
+It is a linear model of 3 features and 2 outputs for vmvx, with momentum whose decay is an input of the step.
 """
 
 import json
@@ -41,7 +41,7 @@ def test_every_tensor_of_an_old_bundle_has_its_role() -> None:
 
 
 def test_an_old_bundle_trains(cpu: Device) -> None:
-    """Against gradient descent with momentum in float64."""
+    """It is compared with gradient descent with momentum in float64."""
     program = Program.load(open_bundle(BUNDLE), cpu)
     rng = np.random.default_rng(0)
     batch = {"x": rng.standard_normal((4, 3), np.float32), "y": rng.standard_normal((4, 2), np.float32)}

@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: within limits, on one line, and quickly."""
+"""JSON from unknown authors: read within limits and quickly, and refused on one line."""
 
 from __future__ import annotations
 

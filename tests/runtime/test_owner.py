@@ -1,4 +1,4 @@
-"""A folder has one process at a time, and says which."""
+"""A folder has one process at a time, and names it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_who_holds_a_folder_trains_into_it_and_others_read(
         train(bundle, tiny_data, settings, cpu, output=folder)
         refusal(InUseError, lambda: train(bundle, tiny_data, settings, cpu, output=folder.path, resume=folder.path))
         assert len(read_metrics(folder.path)) == 1
-        # What is half replaced is its owner's to finish.
+        # The owner has to finish a replacement.
         (folder.path / ".replacing").mkdir()
         read_metrics(folder.path)
         assert (folder.path / ".replacing").exists()

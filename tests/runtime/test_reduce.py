@@ -1,4 +1,4 @@
-"""The order of sums: the same tree whoever adds up which part of it."""
+"""The order of sums: the same tree, whichever worker adds which part."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""A run's folder when a process is killed: whole runs, the old one or the new one, at every moment."""
+"""A run's folder after a process is killed at any moment: it holds the whole old run or the whole new one."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ NEW = dataclasses.replace(OLD, learning_rate=0.02, seed=8)
 
 
 class Killed(BaseException):
-    """Ends a process, as far as its files can tell."""
+    """Stands for the end of a process, in which its files stay as they are."""
 
 
 class Killer:
-    """Counts what a process does to the file system, and kills it at one of these moments.
+    """Counts the changes that a process makes to the file system, and kills it at one of them.
 
-    From then on nothing that the process tries is done, whatever its handlers are.
+    After that, no change takes effect, even from the process's handlers.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Killer:
         self.count += 1
 
     def run(self, what: Callable[[], object], *, at: int = -1) -> int:
-        """Calls `what`, killed at the moment `at` if that is given; how many moments there were."""
+        """Calls `what`, killed at the moment `at` if that is given, and returns the number of moments."""
         self.count, self.at, self.is_counting = 0, at, True
         try:
             what()
@@ -74,7 +74,7 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def killer() -> Iterator[Killer]:
-    """A hook can't be removed, so it is made to do nothing."""
+    """The killer, which is disabled in the end, because an audit hook cannot be removed."""
     made = Killer()
     sys.addaudithook(made)
     yield made
@@ -83,7 +83,7 @@ def killer() -> Iterator[Killer]:
 
 @pytest.fixture
 def bundles(tiny_bundle: Path, tmp_path: Path) -> tuple[Path, Path]:
-    """Two bundles of the same program with other files, as two compilers make them."""
+    """Two bundles of the same functions with different files, as from two compilers."""
     other = tmp_path / "other.bundle"
     shutil.copytree(tiny_bundle, other)
     manifest = json.loads((other / "manifest.json").read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def state_of(folder: Path) -> tuple[bytes, list[tuple[float, float]]]:
 def test_a_killed_replacement_leaves_the_old_run_or_the_new(
     bundles: tuple[Path, Path], tiny_data: Dataset, cpu: Device, tmp_path: Path, killer: Killer
 ) -> None:
-    """As `sonew run --overwrite` does it, which puts the new bundle into the folder: killed at every moment."""
+    """The replacement, with a new bundle as in `sonew run --overwrite`, is killed at every moment."""
     first, second = bundles
 
     def old(folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_killed_return_to_an_earlier_checkpoint_is_no_mixture(
 def test_a_folder_whose_bundle_is_another_is_refused(
     bundles: tuple[Path, Path], tiny_data: Dataset, cpu: Device, tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
-    """The same program by its names and shapes, so that nothing else would tell."""
+    """The bundle has the same names and shapes, so that only its hash differs."""
     first, second = bundles
     folder = tmp_path / "run"
     shutil.copytree(first, folder / "bundle")
@@ -186,7 +186,7 @@ def test_a_folder_whose_bundle_is_another_is_refused(
     message = refusal(UsageError, lambda: resume(open_bundle(folder / "bundle")))
     assert f"was trained from another bundle than {folder / 'bundle'}" in message
     assert "sonew run BUNDLE --resume" in message
-    # One that is named may be of another compiler, for another device.
+    # A bundle that the user names may come from another compiler, for another device.
     resume(open_bundle(second))
 
 

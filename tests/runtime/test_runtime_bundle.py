@@ -1,4 +1,4 @@
-"""Opening bundles, good and bad, and choosing the code that a device can run."""
+"""Opening bundles, valid and invalid, and choosing the code that a device can run."""
 
 import dataclasses
 import json
@@ -132,7 +132,7 @@ def test_an_executable_cannot_lie_outside(bundle_copy: Path, refusal: Callable[.
 
 
 def test_an_executable_that_is_none_is_refused(bundle_copy: Path, cpu: Device, refusal: Callable[..., str]) -> None:
-    # The manifest vouches for the file, and IREE finds out.
+    # The hash in the manifest fits the file, so that IREE has to find the fault.
     def change(raw: Any) -> None:
         raw["files"]["manifest.txt"] = {"sha256": "", "size": 0}
         raw["targets"] = [raw["targets"][0] | {"file": "vulkan.vmfb"}]

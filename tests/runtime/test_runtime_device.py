@@ -84,7 +84,7 @@ def test_arrays_come_back_as_they_went(device: Device, array: np.ndarray) -> Non
     copy = device.download(device.upload(array), array.dtype.name, array.shape)
     assert copy.dtype == array.dtype
     np.testing.assert_array_equal(copy, array)
-    # The host's copy outlives the buffer and can be written to.
+    # The host's copy outlives the buffer and is writable.
     copy[...] = 0
     assert copy.flags.c_contiguous
 
@@ -107,7 +107,7 @@ def test_a_processor_device_keeps_the_memory_of_a_step() -> None:
 
     def faults() -> int:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        bytearray(b"x") * (64 << 20)  # beyond what glibc keeps otherwise
+        bytearray(b"x") * (64 << 20)  # more than glibc keeps by default
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
     faults()

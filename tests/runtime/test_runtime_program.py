@@ -48,7 +48,7 @@ def learning_rate(program: Program, value: float) -> object:
 def reference_step(
     state: dict[str, np.ndarray], x: np.ndarray, rate: float
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What train_step computes, in float64 but for the rounding of the bias."""
+    """`train_step` in float64, except for the rounding of the bias."""
     w, b = state["params/w"].astype(float), state["params/b"].astype(float)
     r = x @ w + b - x
     momentum = 0.9 * state["optimizer/0/w"] + 0.25 * x.T @ r
@@ -167,7 +167,7 @@ def test_a_wrong_batch_is_refused(cpu_program: Program, refusal: Callable[..., s
 
 
 def test_a_failure_of_the_device_names_the_call(cpu_program: Program, refusal: Callable[..., str]) -> None:
-    # A buffer of another shape gets past nothing but the executable's own check.
+    # Only the executable's own check finds a buffer of another shape.
     buffers = TrainingState.initial(cpu_program, seed=0).buffers
     wrong = cpu_program.device.upload(np.ones((8, 5), np.float32))
     message = refusal(SonewError, lambda: cpu_program.call("eval_step", buffers | {"batch/image": wrong}))

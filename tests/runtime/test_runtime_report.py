@@ -1,4 +1,4 @@
-"""What a run shows: lines, the progress bar, metrics and pictures."""
+"""The output of a run: lines, the progress bar, metrics and pictures."""
 
 import io
 import json

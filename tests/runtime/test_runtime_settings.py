@@ -22,7 +22,7 @@ from sonew_compiled.optimizer._runtime_number import RuntimeNumber
 from sonew_compiled.presets import OPTIMIZERS, OptimizerSettings, optimizer_settings, runtime_settings_of, settings_of
 from sonew_compiled.runtime import Device, Program, TrainingState, open_bundle
 
-# Far enough from what ships to be seen within a few steps; the loss must still go down.
+# Far enough from the preset to show within a few steps; the loss must still go down.
 OTHER = {"b1": 0.5, "b2": 0.6, "eps": 3e-2}
 BATCH = {"x": jax.ShapeDtypeStruct((16, 5), jnp.float32), "y": jax.ShapeDtypeStruct((16, 3), jnp.float32)}
 TUNED = [name for name in OPTIMIZERS if runtime_settings_of(name)]
@@ -49,7 +49,7 @@ def data(step: int) -> dict[str, np.ndarray]:
 
 
 def other_of(name: str) -> dict[str, float]:
-    """Half of what ships, where `OTHER` does not say."""
+    """The setting of `OTHER`, else half of the value that ships."""
     return {key: OTHER.get(key, optimizer_settings(name).values[key] / 2) for key in runtime_settings_of(name)}
 
 
@@ -58,7 +58,7 @@ def settings(name: str, **given: float) -> OptimizerSettings:
 
 
 def runner(optimizer: OptimizerSettings) -> Callable[..., list[float]]:
-    """A function from traced settings to the losses of eight steps under `jax.jit`; it is compiled once."""
+    """A function from traced settings to the losses of eight steps under `jax.jit`, which is compiled once."""
     make = optimizer_factory(optimizer, loss=loss, batch=BATCH)
 
     @jax.jit

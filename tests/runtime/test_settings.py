@@ -1,4 +1,4 @@
-"""The settings of a run say what they accept."""
+"""The settings of a run and the values that they accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles that a key has signed: only those are used where keys are trusted."""
+"""Signed bundles: with trusted keys, no other bundle is accepted."""
 
 from __future__ import annotations
 

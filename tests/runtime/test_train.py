@@ -1,4 +1,4 @@
-"""Whole runs on a real device: resumed bit for bit, stopped, diverged, out of disk."""
+"""Whole runs on a real device: resumed bit for bit, stopped, diverged, and on a full disk."""
 
 import dataclasses
 import json
@@ -98,7 +98,7 @@ def test_a_run_trains_and_leaves_its_files(run: Callable[..., TrainResult], bund
     for row in rows:
         losses = [recorder.losses[step] for step in range(row["step"] - 9, row["step"] + 1)]
         assert row["loss"] == pytest.approx(np.mean(losses))
-    # The paper's schedule with the default warm-up of 2 epochs: 0, the peak, then down to but not including 0.
+    # The paper's schedule with the default warm-up of 2 epochs: 0, the peak, then down, without reaching 0.
     np.testing.assert_allclose([row["learning_rate"] for row in rows], [0, 0.05, 0.1 / 3, 0.05 / 3], rtol=1e-12)
 
 
@@ -148,7 +148,7 @@ def test_going_back_replaces_what_came_after(run: Callable[..., TrainResult], tm
     recorder = Recorder(at=21, do=lambda: seen.append(checkpoints(tmp_path / "run")))
     again = dataclasses.replace(SETTINGS, learning_rate=0.01, max_steps=25)
     run(again, resume=tmp_path / "run" / "step-00000020.safetensors", reporter=recorder)
-    # They stay until there is one to take their place.
+    # The old checkpoints stay until there is a new one.
     assert seen == [[20, 30, 40]]
     assert checkpoints(tmp_path / "run") == [20, 25]
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [10, 20]
@@ -234,7 +234,7 @@ def test_what_a_resumed_run_must_share_is_checked(
     assert "--data it had, tiny-data" in message
     assert "seed 7, this run has 8" in said(dataclasses.replace(SETTINGS, seed=8))
     assert "beyond the 20 steps of 2 epochs" in said(dataclasses.replace(SETTINGS, epochs=2))
-    # The same state, trained in another precision.
+    # A bundle with the same state and another precision.
     mixed = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, precision="bf16-mixed"))
     message = refusal(
         UsageError,
@@ -275,7 +275,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     command = shlex.split(message.partition("go on with: ")[2])
     assert command[:3] == ["sonew", "run", str(bundle.path)]
     options = dict(zip(command[3::2], command[4::2], strict=True))
-    # Its output is the folder that it goes on with.
+    # The output is the folder of the resumed run.
     assert options == {
         "--data": "tiny-data",
         "--resume": str(tmp_path / "run"),
@@ -303,13 +303,13 @@ def test_a_second_signal_ends_at_once(run: Callable[..., TrainResult], tmp_path:
     def twice() -> None:
         ours = signal.getsignal(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
-        # Any thread may take the signal, and two that wait to be handled are one: let Python handle the first.
+        # Any thread may receive the signal, and two pending signals become one, so Python must handle the first before.
         while signal.getsignal(signal.SIGINT) is ours:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 
-    # A shell starts what it runs in the background with SIGINT ignored.
+    # A shell starts background processes with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

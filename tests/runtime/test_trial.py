@@ -1,4 +1,4 @@
-"""Code that was not made here ends, or hangs, a process of its own."""
+"""Foreign code that crashes or hangs does so in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Refusal = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of its own, in which nothing is known."""
+    """An empty cache of its own."""
     monkeypatch.setattr("platformdirs.user_cache_path", lambda *_, **__: tmp_path / "cache")
     monkeypatch.setattr(trial, "_known", set())
     return tmp_path / "cache" / "known-bundles"
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], list[int]]:
-    """Puts a program in the worker's place, and gives a list that has an entry for each start."""
+    """Replaces the worker by a script, and returns a list with an entry for each start."""
 
     def replace(code: str) -> list[int]:
         (tmp_path / "odd_worker.py").write_text(code)
@@ -67,10 +67,10 @@ def test_a_whole_bundle_is_tried_once(
 
 
 def test_code_that_ends_the_process_is_refused(bundle_copy: Path, cpu: Device, refusal: Refusal) -> None:
-    """Instructions overwritten, as bytes lost on the way would have it; the loader does not see that."""
+    """Some instructions are overwritten, as in a damaged transfer; the loader does not notice."""
     content = bytearray((bundle_copy / "cpu.vmfb").read_bytes())
     at = content.index(b"\x7fELF")
-    # The code is most of the library; what is 0 is padding.
+    # Most of the library is code, and zeros are padding.
     content[at + 0x1000 : at + 0x3000] = b"\x06" * 0x2000
     bundle = with_executable(bundle_copy, bytes(content))
     message = refusal(SonewError, lambda: try_apart(bundle, cpu))

@@ -1,4 +1,4 @@
-"""Bad input ends in one line on stderr that names the value, what is accepted and what to do; exit code 1 or 2."""
+"""Bad input ends with exit code 1 or 2 and one line on stderr: the value, what is accepted, and the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAIN = ("run", "small.bundle", "--data", "data.npz", "--epochs", 4)
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With `small.bundle` and `data.npz` in it."""
+    """The working directory is a new folder with `small.bundle` and `data.npz`."""
     shutil.copytree(small.bundle, tmp_path / "small.bundle")
     shutil.copy(small.data, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -23,11 +23,11 @@ def in_a_folder_of_its_own(small: Any, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def refused(sonew: Callable[..., Any]) -> Callable[..., str]:
-    """Runs a command line that must end with this exit code and one line, which it gives without the newline."""
+    """Runs a command line that must end with this exit code and one line; returns the line without its end."""
 
     def run(code: int, *args: object) -> str:
         result = sonew(*args)
-        # What was done before it failed, such as epochs, has lines of its own.
+        # Work before the failure, such as epochs, has lines of its own.
         lines = [line for line in result.err.splitlines() if line.startswith("sonew")]
         assert (result.code, result.out, len(lines)) == (code, "", 1), result.err
         assert result.err.endswith(lines[0] + "\n")
@@ -38,7 +38,7 @@ def refused(sonew: Callable[..., Any]) -> Callable[..., str]:
 
 @pytest.fixture
 def train_line() -> tuple[object, ...]:
-    """The command line of the run that `trained` has done."""
+    """The command line of the run that `trained` did."""
     return TRAIN
 
 
@@ -51,7 +51,7 @@ def trained(sonew: Callable[..., Any]) -> Path:
 
 @pytest.fixture
 def change_manifest() -> Callable[[Callable[[dict[str, Any]], object]], None]:
-    """Rewrites the manifest of `small.bundle` as its argument changes it."""
+    """Changes the manifest of `small.bundle` by a function."""
 
     def rewrite(change: Callable[[dict[str, Any]], object]) -> None:
         path = Path("small.bundle/manifest.json")

@@ -1,4 +1,4 @@
-"""What is no bundle, a damaged one, or one for another device."""
+"""Paths without a bundle, damaged bundles, and bundles for another device."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_damaged_executables(refused: Refused, train_line: Line) -> None:
 
 
 def test_an_executable_that_is_none(refused: Refused, change_manifest: Change, train_line: Line) -> None:
-    """With a hash that fits, so that it is IREE that finds out."""
+    """The hash fits, so that IREE has to find the fault."""
     content = b"not an executable" * 100
     Path("small.bundle/cpu.vmfb").write_bytes(content)
     spec = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
@@ -75,7 +75,7 @@ def test_damaged_manifests(refused: Refused, train_line: Line) -> None:
 
 
 def test_manifests_that_lack_something_or_hold_something_else(sonew: Run) -> None:
-    """Whatever is changed: it is refused on one line, or was not needed; never a traceback."""
+    """Every change is refused on one line or has no effect, and none gives a traceback."""
     path = Path("small.bundle/manifest.json")
     original = json.loads(path.read_text())
 

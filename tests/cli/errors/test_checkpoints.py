@@ -1,4 +1,4 @@
-"""Damaged checkpoints, those of something else, and runs that cannot go on."""
+"""Damaged checkpoints, checkpoints of other models, and runs that cannot be resumed."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_going_on_where_the_run_is_no_more(refused: Refused, trained: Path, trai
 
 
 def test_a_loss_that_is_no_number_keeps_the_last_checkpoint(refused: Refused, trained: Path, train_line: Line) -> None:
-    # The compiled optimizer bounds its steps: only a rate at the end of float32's range makes it diverge.
+    # The compiled optimizer bounds its steps, so only a rate at the end of float32's range makes it diverge.
     message = refused(1, *train_line, "-o", "wild", "--learning-rate", "1e38", "--schedule", "constant")
     assert "of 36: lower --learning-rate, now 1e+38; there is no checkpoint yet" in message
     message = refused(

@@ -1,4 +1,4 @@
-"""Data that are missing, damaged or of another model."""
+"""Data that are missing, damaged or for another model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that cannot be written, must not be replaced or outgrow the disk, and plots of nothing."""
+"""Outputs that cannot be written, must not be replaced or exceed the disk, and plots without data."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_full_disk_while_compiling(refused: Refused, small: Any, full_disk: Ca
     shutil.copytree("small.bundle", "out")
     before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     with full_disk(after=100):
-        # What would fill it first is the dump: nothing need be compiled.
+        # The dump fills the disk first, so nothing need be compiled.
         message = refused(1, "compile", "--model", "small_model:model", "-o", "out", "--dump-ir", "ir")
     assert "File too large" in message
     assert "free space" in message

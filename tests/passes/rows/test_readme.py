@@ -1,4 +1,4 @@
-"""The example in the package's README is what the pass makes."""
+"""The example in the package's README agrees with the pass."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ README = Path(__file__).parents[3] / "passes" / "rows" / "README.md"
 
 
 def made_of(before: str) -> tuple[str, str]:
-    """The function that the pass makes of the four lines, and the loop over the columns of inner rows."""
+    """The pass's function for the four lines, and the loop over the columns of inner rows."""
     module = passes.parse(f"""
 func.func public @main(%x: tensor<64x32xf32>) -> (tensor<64x32xf32>, tensor<f32>) {{
   %zero = stablehlo.constant dense<0.0> : tensor<f32>

@@ -1,4 +1,4 @@
-"""`stream-rows` on random programs, against JAX, and on the updates of SONew, whose shifts it is for."""
+"""`stream-rows` on random functions against JAX, and on the updates of SONew, for whose shifts it exists."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def operations(module: ir.Module, name: str) -> list[ir.Operation]:
 def run(
     module: ir.Module, function: str, arguments: Sequence[np.ndarray], device_name: str = "local-task"
 ) -> list[np.ndarray]:
-    """What this processor's code for the module gives."""
+    """The results of this processor's code for the module."""
     code = lower_iree(passes.to_bytes(module), resolve_target("cpu"), what="a test")
     device = open_device(device_name)
     instance = rt.VmInstance()
@@ -59,12 +59,12 @@ def _dtype(buffer: rt.HalBufferView) -> np.dtype:
 def streamed(function: Callable[..., Any], *arguments: np.ndarray, options: str = "elements=1") -> ir.Module:
     """The function's module after the pass."""
     lowered = jax.jit(function, keep_unused=True).lower(*arguments)
-    module = passes.parse(str(lowered.compiler_ir("stablehlo")))  # JAX keeps its own for the next who lowers this
+    module = passes.parse(str(lowered.compiler_ir("stablehlo")))  # parsed anew, since JAX caches its own module
     passes.run_pipeline(module, [passes.parse_pass(f"stream-rows:{options}")])
     return module
 
 
-# Without shrinking, which would compile for many minutes.
+# There is no shrinking, which would compile for many minutes.
 @settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(data=st.data())
 def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
@@ -106,7 +106,7 @@ def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
 
 
 def dear(x: jax.Array) -> jax.Array:
-    """Forty operations."""
+    """An expensive value: forty operations."""
     for _ in range(10):
         x = jnp.sqrt(x * x + 1) * 0.9
     return x
@@ -128,7 +128,7 @@ def test_what_is_dear_and_read_at_several_shifts_is_kept_in_a_ring(recompute: in
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
 def test_the_rare_side_of_a_choice_is_computed_where_it_is_chosen(share: float) -> None:
-    """The usual side is what a ring ahead is made of; the other is within a branch."""
+    """A line buffer ahead is computed from the usual side; the other side is in a branch."""
     chain = Chain(rows=64, cols=50)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 50)).astype(np.float32)
@@ -178,11 +178,11 @@ def update(name: str, precision: str = "f32", *, stream: bool = True, matrices: 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "bf16-pure", "bf16-sr"])
 @pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])
 def test_an_update_is_a_few_loops_over_the_matrix(name: str, precision: str) -> None:
-    """Momentum and statistics, with the damping where only the rows before are read for it; the direction; its
-    application, but for random numbers, which are left to the compiler. None comes back for a number of another.
+    """The loops are: momentum and statistics, with the damping if it reads only its own rows; the direction; and its
+    application, unless it draws random numbers, which are left to the compiler. No kernel runs between other matrices'.
     """
     module = update(name, precision)
-    # Of tridiagonal SONew's edges the damping reads the row before too; of four, it is computed apart.
+    # The damping reads the row before of tridiagonal SONew's edges; that of band 4 is computed apart.
     apart = name == "band-sonew"
     assert len(operations(module, "flow.dispatch")) == 2 + apart + (precision != "bf16-sr")
     assert not operations(module, "stablehlo.reduce") or precision == "bf16-sr"
@@ -199,7 +199,7 @@ def test_an_update_is_a_few_loops_over_the_matrix(name: str, precision: str) -> 
 @pytest.mark.parametrize("indefinite", [False, True])
 @pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])
 def test_an_update_is_computed_as_without_the_pass(name: str, indefinite: bool, precision: str) -> None:
-    """Also where statistics, of every third column, are no covariance, and edges are removed."""
+    """Every third column may have statistics that are no covariance, so that edges are removed."""
     rng = np.random.default_rng(0)
     values = []
     for each in passes.signatures(update(name, precision))["train_step"].inputs:
@@ -212,14 +212,14 @@ def test_an_update_is_computed_as_without_the_pass(name: str, indefinite: bool, 
     with_it, without = (run(update(name, precision, stream=each), "train_step", values) for each in (True, False))
     assert len(with_it) > 4
     for has, had in zip(with_it, without, strict=True):
-        # What is all but in the middle of two numbers of 16 bits may be rounded to the other one.
+        # A number almost halfway between two 16-bit numbers may be rounded to either.
         other = ~np.isclose(has.astype(float), had.astype(float), rtol=2e-5, atol=1e-6)
         assert np.mean(other) <= (1e-3 if has.dtype == jnp.bfloat16 else 0)
         np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2**-7 if other.any() else 2e-5, atol=1e-6)
 
 
 def test_what_is_computed_farther_ahead_finds_the_rings_that_it_reads() -> None:
-    """`b`, two rows ahead, reads `a` of a row ahead, which a later pass over the same row would compute."""
+    """`b`, two rows ahead, reads `a` one row ahead, which a later stage over the same row would compute."""
     chain = Chain(rows=40, cols=16)
 
     def program(x: jax.Array) -> jax.Array:
@@ -243,7 +243,7 @@ def test_moments_and_a_weight_of_16_bits_are_one_kernel(precision: str, kernels:
         values.append(np.asarray(7 if each.dtype == "int32" else value, dtype=jnp.dtype(each.dtype)))
     without = run(update("adam", precision, stream=False), "train_step", values)
     for has, had in zip(run(module, "train_step", values), without, strict=True):
-        # Each of a few roundings may go to the other of two numbers.
+        # Each of a few roundings may go to the other neighbour.
         np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2**-6 if kernels else 1e-6)
 
 
@@ -270,7 +270,7 @@ def test_the_kernels_of_one_matrix_follow_each_other() -> None:
 
 
 def test_many_partial_results_are_combined_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not again by every workgroup that reads their result."""
+    """The workgroups that read the result do not combine them again."""
     x = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32)
 
     def program(x: jax.Array) -> jax.Array:
@@ -298,7 +298,7 @@ def test_bfloat16_is_rounded_to_in_one_instruction_where_there_is_one() -> None:
 
 
 def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    """Rows are cut and sums are taken the same way, whoever computes them."""
+    """The division of rows and the order of sums do not depend on the threads."""
     module = update("tridiag-sonew")
     rng = np.random.default_rng(0)
     inputs = passes.signatures(module)["train_step"].inputs
@@ -310,7 +310,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "bf16-pure", "f16-mixed"])
 def test_what_a_step_makes_of_weights_first_is_no_part_of_their_update(precision: str, tmp_path: Path) -> None:
-    """The products read it, which the gradients come from."""
+    """The products that lead to the gradients read it."""
 
     def loss(params: dict[str, jax.Array], batch: dict[str, jax.Array]) -> jax.Array:
         return jnp.mean(jnp.sum(jnp.square(batch["x"] @ params["w"]), axis=-1))
