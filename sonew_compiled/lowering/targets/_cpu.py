@@ -135,6 +135,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         *products,
         "emulate-arithmetic",
         kernels,
+        "order-sums",
         "fence-contractions",
         "emulate-rounding",
     )

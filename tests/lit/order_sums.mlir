@@ -1,0 +1,47 @@
+// RUN: %sonew-opt --pass order-sums %s | FileCheck %s
+
+// CHECK-LABEL: func.func public @repeated_vector
+// CHECK:         [[PRODUCT:%.+]] = stablehlo.multiply
+// CHECK:         [[INNER:%.+]] = stablehlo.reduce([[PRODUCT]] init: %cst) applies stablehlo.add across dimensions = [1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<6xf32>
+// CHECK:         [[OUTER:%.+]] = stablehlo.reduce([[INNER]] init: %cst) applies stablehlo.add across dimensions = [0] : (tensor<6xf32>, tensor<f32>) -> tensor<f32>
+// CHECK:         return [[OUTER]]
+func.func public @repeated_vector(%v: tensor<5xf32>, %m: tensor<6x5xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %row = stablehlo.broadcast_in_dim %v, dims = [1] : (tensor<5xf32>) -> tensor<1x5xf32>
+  %rows = stablehlo.broadcast_in_dim %row, dims = [0, 1] : (tensor<1x5xf32>) -> tensor<6x5xf32>
+  %product = stablehlo.multiply %rows, %m : tensor<6x5xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}
+
+// The axis of one element goes with the axis that both have; the axis that is not summed stays.
+// CHECK-LABEL: func.func public @two_matrices
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [2, 3] : (tensor<4x6x5x1xf32>, tensor<f32>) -> tensor<4x6xf32>
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [1] : (tensor<4x6xf32>, tensor<f32>) -> tensor<4xf32>
+func.func public @two_matrices(%a: tensor<4x5xf32>, %b: tensor<5x6xf32>) -> tensor<4xf32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %turned = stablehlo.transpose %b, dims = [1, 0] : (tensor<5x6xf32>) -> tensor<6x5xf32>
+  %left = stablehlo.broadcast_in_dim %a, dims = [0, 2] : (tensor<4x5xf32>) -> tensor<4x6x5x1xf32>
+  %right = stablehlo.broadcast_in_dim %turned, dims = [1, 2] : (tensor<6x5xf32>) -> tensor<4x6x5x1xf32>
+  %product = stablehlo.multiply %left, %right : tensor<4x6x5x1xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [1, 2, 3] : (tensor<4x6x5x1xf32>, tensor<f32>) -> tensor<4xf32>
+  return %sum : tensor<4xf32>
+}
+
+// Nothing in common, everything in common, a number: these are compiled as they are.
+// CHECK-LABEL: func.func public @others
+// CHECK-COUNT-3: across dimensions = [0, 1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<f32>
+// CHECK-NOT:     stablehlo.reduce
+func.func public @others(%u: tensor<6xf32>, %v: tensor<5xf32>, %m: tensor<6x5xf32>) -> (tensor<f32>, tensor<f32>, tensor<f32>) {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %two = stablehlo.constant dense<2.0> : tensor<6x5xf32>
+  %left = stablehlo.broadcast_in_dim %u, dims = [0] : (tensor<6xf32>) -> tensor<6x5xf32>
+  %right = stablehlo.broadcast_in_dim %v, dims = [1] : (tensor<5xf32>) -> tensor<6x5xf32>
+  %outer = stablehlo.multiply %left, %right : tensor<6x5xf32>
+  %square = stablehlo.multiply %m, %m : tensor<6x5xf32>
+  %double = stablehlo.multiply %m, %two : tensor<6x5xf32>
+  %a = stablehlo.reduce(%outer init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<f32>
+  %b = stablehlo.reduce(%square init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<f32>
+  %c = stablehlo.reduce(%double init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<f32>
+  return %a, %b, %c : tensor<f32>, tensor<f32>, tensor<f32>
+}

@@ -1,0 +1,45 @@
+"""A sum of a product over axes that only one of the tensors has is compiled, and is NumPy's."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def test_sums_of_products_of_repeated_tensors(on_iree: Callable[..., list[Any]]) -> None:
+    rng = np.random.default_rng(0)
+    u, v, a, b, c, t = (
+        rng.normal(size=shape).astype(np.float32) for shape in ((6,), (5,), (6, 5), (4, 5), (4, 6), (4, 6, 5))
+    )
+
+    def sums(u: Any, v: Any, a: Any, b: Any, c: Any, t: Any) -> Any:
+        return (
+            jnp.sum(v * a),
+            jnp.sum(u[:, None] * a),
+            jnp.sum(u[:, None] * v),
+            jnp.sum(a * t),
+            jnp.sum(v * t),
+            jnp.sum(b[:, None] * t),
+            jnp.sum(b[:, None] * t, (1, 2)),
+            jnp.sum(b[:, None] * a),
+            jnp.sum(c[:, :, None] * (v * a)),
+            jnp.sum(jnp.tanh(v) * jnp.cos(a)) + jnp.sum(v * a[:1]),
+        )
+
+    (got,) = on_iree(sums, u, v, a, b, c, t)
+    u, v, a, b, c, t = (each.astype(np.float64) for each in (u, v, a, b, c, t))
+    wanted = (
+        a.sum(0) @ v,
+        u @ a.sum(1),
+        u.sum() * v.sum(),
+        np.einsum("ij,nij->", a, t),
+        t.sum((0, 1)) @ v,
+        np.einsum("nj,nij->", b, t),
+        np.einsum("nj,nij->n", b, t),
+        np.einsum("nj,ij->", b, a),
+        np.einsum("ni,j,ij->", c, v, a),
+        np.tanh(v) @ np.cos(a).sum(0) + v @ a[0],
+    )
+    for number, want in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(number, want, rtol=1e-4, atol=1e-5)
