@@ -12,8 +12,12 @@ import numpy as np
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.data._idx import parse_idx, unpacked
 from sonew_compiled.runtime.data.dataset import Dataset, check_lengths, checked, fingerprint, hold_out
+from sonew_compiled.runtime.data.mapped import fingerprint_of, mapped_files, open_mapped
 
-ACCEPTED = "a .npy file of images, a .npz file, or an IDX file of images (*-idx3-ubyte or *-idx3-ubyte.gz)"
+ACCEPTED = (
+    "a .npy file of images, a .npz file, an IDX file of images (*-idx3-ubyte or *-idx3-ubyte.gz), or a folder of .npy "
+    "files"
+)
 
 _KERAS = {"x_train": "image", "y_train": "label", "x_test": "image", "y_test": "label"}
 _LAYOUTS = (
@@ -37,6 +41,26 @@ def reader(path: Path) -> Callable[[str, Path], Dataset] | None:
     return None
 
 
+def load_folder(name: str, folder: Path) -> Dataset:
+    """The data set of a folder of `.npy` files, which are mapped and not read: a file for each array of a `.npz`.
+
+    Raises:
+      UsageError: their names or contents are not those of a data set.
+      SonewError: a file cannot be read or mapped.
+    """
+    paths = {path.stem: path for path in mapped_files(folder)}
+    arrays = {key: open_mapped(path) for key, path in paths.items()}
+    print_of = fingerprint_of(paths)
+    divided = _divide(arrays, source=str(folder))
+    if divided is None:
+        fields = {key: checked(key, array, source=f"{folder}: `{key}`") for key, array in arrays.items()}
+        check_lengths(fields, least=2, source=str(folder))
+        divided = hold_out(fields)
+    train, test = divided
+    _check_divided(train, test, source=str(folder))
+    return Dataset(name=name, train=train, test=test, fingerprint=print_of)
+
+
 def _load_npy(name: str, path: Path) -> Dataset:
     arrays, digest = _read_numpy(path)
     if set(arrays) != {None}:
@@ -54,9 +78,7 @@ def _load_npz(name: str, path: Path) -> Dataset:
         fields = {key: checked(key, array, source=f"{path}: `{key}`") for key, array in named.items()}
         return _held_out(name, fields, digest, source=str(path))
     train, test = divided
-    _check_same_fields(train, test, source=str(path))
-    check_lengths(train, least=1, source=f"{path}, training part,")
-    check_lengths(test, least=1, source=f"{path}, test part,")
+    _check_divided(train, test, source=str(path))
     return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
 
 
@@ -95,6 +117,12 @@ def _divide(arrays: Mapping[str, np.ndarray], *, source: str) -> _Split | None:
         part = train if parts[key] else test
         part[fields[key]] = checked(fields[key], array, source=f"{source}: `{key}`")
     return train, test
+
+
+def _check_divided(train: _Fields, test: _Fields, *, source: str) -> None:
+    _check_same_fields(train, test, source=source)
+    check_lengths(train, least=1, source=f"{source}, training part,")
+    check_lengths(test, least=1, source=f"{source}, test part,")
 
 
 def _check_same_fields(train: _Fields, test: _Fields, *, source: str) -> None:

@@ -17,6 +17,7 @@ import ml_dtypes  # Registers bfloat16 with NumPy.
 import numpy as np
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.data.mapped import is_mapped
 from sonew_compiled.runtime.manifest import TensorSpec
 
 _FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16))
@@ -189,10 +190,9 @@ def bind(
             f"the data has no field {', '.join(missing)}; the bundle's batch has {_listed(batch)}, the data "
             f"{', '.join(arrays)}: name the data's fields like the bundle's"
         )
-    for field, count in classes.items():
-        if field in names:
-            _check_labels(names[field], arrays[names[field]], count)
-    return BoundData(tuple(_field(spec, names[spec.name], arrays) for spec in batch), batch[0].shape[0])
+    return BoundData(
+        tuple(_field(spec, names[spec.name], arrays, classes.get(spec.name)) for spec in batch), batch[0].shape[0]
+    )
 
 
 def _check_labels(name: str, array: np.ndarray, count: int) -> None:
@@ -203,8 +203,10 @@ def _check_labels(name: str, array: np.ndarray, count: int) -> None:
         )
 
 
-def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray]) -> _Field:
+def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray], classes: int | None) -> _Field:
     array = arrays[name]
+    if classes is not None and not is_mapped(array):
+        _check_labels(name, array, classes)
     example = spec.shape[1:]
     what = (
         f"the data's `{name}` has examples of {array.dtype} {array.shape[1:]}, the bundle's `{spec.name}` asks for "
@@ -216,8 +218,22 @@ def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray]) -> _Fi
         dtype = np.dtype(spec.dtype)
     except TypeError:
         raise UsageError(f"{what}, a dtype that this runtime does not know; upgrade sonew-compiled") from None
-    convert = _conversion(array, dtype, what=what, scale=name != "label")
-    return _Field(name=spec.name, source=array.reshape(len(array), *example), convert=convert)
+    source = array.reshape(len(array), *example)
+    if not is_mapped(array):
+        return _Field(
+            name=spec.name, source=source, convert=_conversion(array, dtype, what=what, scale=name != "label")
+        )
+    # Of no rows, to see whether there is a conversion; of a mapped file each batch is looked at as it is taken.
+    _conversion(array[:0], dtype, what=what, scale=name != "label")
+
+    def convert(rows: np.ndarray) -> np.ndarray:
+        if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+            raise UsageError(f"the data's `{name}` holds NaN or infinity in a batch; every value must be finite")
+        if classes is not None:
+            _check_labels(name, rows, classes)
+        return _conversion(rows, dtype, what=what, scale=name != "label")(rows)
+
+    return _Field(name=spec.name, source=source, convert=convert)
 
 
 def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -> _Convert:

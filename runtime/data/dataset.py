@@ -23,8 +23,8 @@ class Dataset:
       train: by field name, arrays with the examples on axis 0; read-only, C-contiguous, in native byte order.
         MNIST has `image`, uint8 (n, 28, 28), and `label`, int32 (n,).
       test: likewise, the examples that are held out.
-      fingerprint: SHA-256 in hexadecimal over the contents of the files read, unpacked where they are gzipped; two
-        runs with the same fingerprint saw the same data.
+      fingerprint: SHA-256 in hexadecimal over the contents of the files read, unpacked where they are gzipped, or over
+        samples of mapped ones; two runs with the same fingerprint saw the same data.
     """
 
     name: str
@@ -47,7 +47,8 @@ def checked(field: str, array: np.ndarray, *, source: str) -> np.ndarray:
       source: names the array in errors.
 
     Raises:
-      UsageError: it has no axis of examples, is of another dtype, or holds a value that is not finite.
+      UsageError: it has no axis of examples, is of another dtype, or holds a value that is not finite; the values of a
+        mapped file are not looked at.
     """
     if array.ndim == 0:
         raise UsageError(f"{source} is a single value; a field needs the examples on its first axis")
@@ -56,6 +57,8 @@ def checked(field: str, array: np.ndarray, *, source: str) -> np.ndarray:
         others = "an integer or floating-point dtype (float16, 32, 64), or booleans"
         kinds = "an integer dtype" if field == "label" else others
         raise UsageError(f"{source} has dtype {array.dtype}; `{field}` needs {kinds}: convert it before saving")
+    if isinstance(array, np.memmap):  # is so already, and is looked at batch by batch
+        return array
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     if array.dtype.kind == "f":
         _check_finite(array, source)

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.data import arrays, mnist
+from sonew_compiled.runtime.data import arrays, mapped, mnist
 from sonew_compiled.runtime.data.dataset import Dataset
 
 _ACCEPTED = f"accepted are {mnist.EMBEDDED} (comes with the package), {mnist.FULL} (the full set) or {arrays.ACCEPTED}"
@@ -22,6 +22,7 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
         a `.npy` file: the field `image`.
         a `.npz` file: `train_<field>` and `test_<field>`; or `x_train`, `y_train`, `x_test`, `y_test` for the fields
           `image` and `label`; or plain field names.
+        a folder of `.npy` files of the same names, which are mapped (`mapped.py`).
         an IDX file of images, `*-idx3-ubyte` or `*-idx3-ubyte.gz`: the field `image`.
         A file that does not tell test examples apart has its last tenth held out, at least one example.
       data_dir: the folder to look for `mnist` in first.
@@ -40,12 +41,24 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
     except OSError as error:
         raise SonewError(f"cannot read {name_or_path} ({error.strerror or error}); {_ACCEPTED}") from None
     load = arrays.reader(path)
+    if is_folder and name_or_path and _has_arrays(path):
+        return arrays.load_folder(name_or_path, path)
     if is_folder and name_or_path:
         folder = shlex.quote(name_or_path)
-        raise UsageError(f"{name_or_path} is a folder; for the MNIST files in it: --data mnist --data-dir {folder}")
+        raise UsageError(
+            f"{name_or_path} is a folder without .npy files; for the MNIST files in it: "
+            f"--data mnist --data-dir {folder}"
+        )
     if not is_file:
         kind = "no file" if load else "no data set or file"
         raise UsageError(f"there is {kind} `{name_or_path}`; {_ACCEPTED}")
     if load is None:
         raise UsageError(f"{name_or_path} is not a kind of file that is read; {_ACCEPTED}")
     return load(name_or_path, path)
+
+
+def _has_arrays(folder: Path) -> bool:
+    try:
+        return bool(mapped.mapped_files(folder))
+    except OSError as error:
+        raise SonewError(f"cannot read {folder} ({error.strerror or error}); {_ACCEPTED}") from None

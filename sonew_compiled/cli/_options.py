@@ -101,7 +101,8 @@ def data_options(command: Command) -> Command:
     command = click.option("--data-dir", type=PATH, help="Folder with the files of `mnist`.")(command)
     return click.option(
         "--data",
-        help="mnist-10k (embedded), mnist (the full set), or a .npy, .npz or IDX file of images.  "
+        help="mnist-10k (embedded), mnist (the full set), a .npy, .npz or IDX file of images, "
+        "or a folder of .npy files, which are mapped.  "
         f"[default: the checkpoint's data set, else {DEFAULT_DATA}]",
     )(command)
 

@@ -1,4 +1,4 @@
-"""`sonew data`: fetches and checks the data sets."""
+"""`sonew data`: fetches, checks and packs data sets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 
 @click.group()
 def data() -> None:
-    """Fetch and check the data sets.
+    """Fetch, check and pack data sets.
 
     The default, mnist-10k, comes with the package and need not be fetched.
 
@@ -30,6 +30,7 @@ def data() -> None:
     Examples:
       sonew data fetch
       sonew data verify
+      sonew data pack my.npz my-data
     """
 
 
@@ -96,6 +97,27 @@ def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
     bad = [f"{row.file} is {row.status}" for row in rows if row.status is not mnist.FileState.VALID]
     if bad:
         raise SonewError(f"the data set `{name}` in {directory} is not usable ({', '.join(bad)}); {remedy}")
+
+
+@data.command()
+@click.argument("source")
+@click.argument("folder", type=_DIRECTORY)
+@click.option("--data-dir", type=_DIRECTORY, help="Where the files of `mnist` are.")
+def pack(source: str, folder: Path, data_dir: Path | None) -> None:
+    """Write what --data reads as a folder of .npy files, which runs map and do not read into memory.
+
+    \b
+    Examples:
+      sonew data pack my.npz my-data
+      sonew run ae.bundle --data my-data
+    """
+    from sonew_compiled.runtime import load_dataset
+    from sonew_compiled.runtime.data.mapped import write_folder
+
+    dataset = load_dataset(source, data_dir=data_dir)
+    size = write_folder(folder, dataset)
+    fields = ", ".join(dataset.train)
+    say(f"wrote {folder} ({size / 1e6:.1f} MB): {fields}; use it as --data {shlex.quote(str(folder))}")
 
 
 def _print_files(name: str, directory: Path, rows: list[FileRow], as_json: bool) -> None:
