@@ -4,6 +4,17 @@ import os
 
 # JAX must look for no accelerator, because libtpu fills stderr if there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests run XLA's code a few times: nearly all of its time goes into making code fast, and its idle threads spin.
+_XLA = {
+    "xla_backend_optimization_level": "0",
+    "xla_llvm_disable_expensive_passes": "true",
+    "xla_disable_hlo_passes": "fusion",
+    "xla_cpu_parallel_codegen_split_count": "1",
+    "xla_cpu_multi_thread_eigen": "false",
+}
+os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in _XLA.items()))
+# The software Vulkan driver computes in the calling thread: each test process has about one core.
+os.environ.setdefault("LP_NUM_THREADS", "0")
 
 pytest_plugins = [
     "plugins.command_line",
