@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from plugins.devices import close_vulkan
 
 from sonew_compiled.compile import compile_training
-from sonew_compiled.errors import SonewError
 from sonew_compiled.passes import POLICIES
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.runtime import open_bundle, open_device
+from sonew_compiled.runtime import list_devices, open_bundle, open_device
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
 
@@ -59,7 +59,10 @@ def _losses(path: Path, device_name: str) -> np.ndarray:
     # The state goes to the host and back, as for a checkpoint.
     state = TrainingState.from_arrays(program, state.download())
     rate = device.upload(np.array(3e-3, np.float32))
-    return np.array([state.step(program.upload_batch({"image": batch}), rate) for batch in _batches()])
+    losses = np.array([state.step(program.upload_batch({"image": batch}), rate) for batch in _batches()])
+    del program, state, rate, device
+    close_vulkan()  # before the next policy is compiled
+    return losses
 
 
 # Adam takes half the time to compile; SONew under the other policies is compared in test_precision.
@@ -68,10 +71,8 @@ RUNS = {policy: "tridiag-sonew" if policy in ("f32", "bf16") else "adam" for pol
 
 @pytest.mark.parametrize(("policy", "optimizer"), [*RUNS.items(), ("f32", "band-sonew")])
 def test_twenty_steps_agree(policy: str, optimizer: str, tmp_path: Path) -> None:
-    try:
-        open_device("vulkan")
-    except SonewError as error:
-        pytest.skip(str(error))
+    if not any(found.name == "vulkan" for found in list_devices()):
+        pytest.skip("there is no Vulkan device here")
     path = tmp_path / "all"
     # The statistics of a few steps are singular. With less damping, rounding alone would decide which edges are
     # removed.

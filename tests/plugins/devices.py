@@ -1,9 +1,29 @@
 """The devices that tests compute on."""
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Device, open_device
+from sonew_compiled.runtime import device as devices
+
+
+def close_vulkan() -> None:
+    """Closes Vulkan's device, whose buffers must be gone.
+
+    While it is open, two threads of IREE wait for two semaphores each, and Mesa's software driver waits for the first
+    of several by asking again and again: an idle device takes both cores from all that comes after.
+    """
+    gc.collect()
+    devices._OPEN.pop("vulkan", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed_vulkan() -> Iterator[None]:
+    yield
+    close_vulkan()
 
 
 @pytest.fixture(params=["local-sync", "local-task", "vulkan"])
