@@ -1,4 +1,4 @@
-"""Calls that go on beside others, in code that no signal interrupts: XLA compiles for minutes."""
+"""Background calls, for code that no signal interrupts, such as XLA, which may compile for minutes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = "sonew-background"
 
 
 def in_background(function: Callable[[], _Result]) -> Future[_Result]:
-    """Calls a function in a thread that nothing waits for but the reader of its result."""
+    """Calls a function in a thread; only the reader of its result waits for it."""
     future: Future[_Result] = Future()
 
     def call() -> None:
@@ -28,7 +28,7 @@ def in_background(function: Callable[[], _Result]) -> Future[_Result]:
 
 
 def end_process(code: int) -> NoReturn:
-    """Ends the process, at once if such a call is still at work: to take Python down around it ends in a crash."""
+    """Ends the process. If a background call is still at work, it ends without Python's shutdown, which would crash."""
     if any(thread.name == _NAME for thread in threading.enumerate()):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()

@@ -1,4 +1,4 @@
-"""What an optimizer's update is given: gradients at the parameters, unless it wants them elsewhere or wants more."""
+"""The inputs of an optimizer's update: gradients at the parameters, gradients at another point, or other signals."""
 
 from __future__ import annotations
 

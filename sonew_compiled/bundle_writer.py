@@ -1,4 +1,4 @@
-"""Puts a bundle in its place: whole, in one moment, and over nothing but an older bundle."""
+"""Writes a bundle atomically, over nothing but an older bundle."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.older_bundle import foreign_in, remove_bundle
 
-# Of Linux's fcntl.h and stdio.h.
+# Constants of Linux's fcntl.h and stdio.h.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def write_bundle(destination: Path, files: Mapping[str, bytes], manifest: str) -> None:
-    """Writes a bundle beside its destination and moves it there whole.
+    """Writes a bundle beside its destination, and then moves it there.
 
     Args:
-      destination: as `writable_bundle` gave it: nothing, an empty directory, or an older bundle.
-      files: by name.
+      destination: from `writable_bundle`: nothing, an empty directory, or an older bundle.
+      files: the contents by name.
       manifest: the text of `manifest.json`.
 
     Raises:
-      SonewError: it cannot be written, or something else appeared at the destination meanwhile; then the bundle is kept
-        beside it.
+      SonewError: the bundle cannot be written. Or a foreign file appeared at the destination meanwhile; the bundle is
+        then kept beside it.
     """
     filled = destination.is_dir() and not any(destination.iterdir())
     beside, name = (destination if filled else destination.parent), destination.absolute().name
@@ -55,7 +55,7 @@ def write_bundle(destination: Path, files: Mapping[str, bytes], manifest: str) -
 
 @contextlib.contextmanager
 def _gathered(beside: Path, name: str) -> Iterator[Path]:
-    """A folder to gather the files in, removed on an error; one that a killed process leaves is not locked."""
+    """A folder in which the files are gathered. It is removed on an error, and locked while its process lives."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=beside))
     lock = _locked(scratch)
     try:
@@ -71,7 +71,7 @@ def _gathered(beside: Path, name: str) -> Iterator[Path]:
 
 
 def _locked(folder: Path) -> int | None:
-    """Holds a lock on a folder, which the system drops however the process ends; None where it cannot be had."""
+    """Locks a folder until the process ends in any way; None if the lock cannot be had."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -86,7 +86,7 @@ def _locked(folder: Path) -> int | None:
 
 
 def _remove_abandoned(beside: Path, name: str) -> None:
-    """Removes what killed processes have left of writing to the same place."""
+    """Removes the folders that killed processes have left when writing to the same place."""
     for left in beside.glob(f".{glob.escape(name)}-????????"):
         with contextlib.suppress(OSError, SonewError):
             lock = _locked(left) if left.is_dir() and not left.is_symlink() else None
@@ -102,7 +102,7 @@ def _remove_abandoned(beside: Path, name: str) -> None:
 
 
 def _fill(destination: Path, scratch: Path) -> None:
-    """Moves the files into an empty directory, which may be a mount point or somebody's current one."""
+    """Moves the files into an empty directory, which may be a mount point or a working directory."""
     others = [path.name for path in destination.iterdir() if path != scratch]
     if others:
         raise _kept(scratch, destination, others[0])
@@ -112,7 +112,7 @@ def _fill(destination: Path, scratch: Path) -> None:
 
 
 def _take_place(destination: Path, scratch: Path) -> Path | None:
-    """Puts the bundle in its place; where the older bundle is then, if there was one."""
+    """Moves the bundle to its place, and returns the new place of the older bundle, if there was one."""
     if os.path.lexists(destination):
         is_directory = destination.is_dir() and not destination.is_symlink()
         foreign = foreign_in(destination) if is_directory else destination.name
@@ -129,7 +129,7 @@ def _take_place(destination: Path, scratch: Path) -> Path | None:
 
 
 def _remove_old(old: Path, destination: Path) -> None:
-    """Removes the older bundle, unless something else is in it; nobody finds it by its name any more."""
+    """Removes the older bundle, which has lost its name, unless it holds a foreign file."""
     foreign = foreign_in(old)
     if foreign:
         raise _kept(_exchange(destination, old), destination, foreign)
@@ -137,7 +137,7 @@ def _remove_old(old: Path, destination: Path) -> None:
 
 
 def _exchange(destination: Path, scratch: Path) -> Path:
-    """Puts a folder in another's place, and gives where that one is then: in one moment where the system can."""
+    """Replaces a folder by another, atomically if the system can, and returns the new place of the old one."""
     if sys.platform == "linux":
         renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
         paths = os.fsencode(destination), os.fsencode(scratch)
@@ -158,7 +158,7 @@ def _exchange(destination: Path, scratch: Path) -> Path:
 
 
 def _kept(scratch: Path, destination: Path, foreign: str) -> SonewError:
-    """The error that says where the new bundle is."""
+    """The error that names the place of the new bundle."""
     kept = scratch.with_name(scratch.name.removeprefix("."))
     scratch.rename(kept)
     return SonewError(

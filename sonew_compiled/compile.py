@@ -73,29 +73,29 @@ def compile_training(
         the loss takes `state`.
       optimizer: settings as `sonew_compiled.presets.optimizer_settings` gives them, or a function from the learning
         rate (a traced float32 scalar) to an optax transformation, such as `lambda lr: sonew(lr, band=4)`.
-      batch: the shapes and dtypes of a batch, a pytree of `jax.ShapeDtypeStruct` that share the leading axis. A dict's
-        keys are the field names that the runtime binds a data set's arrays to.
+      batch: the shapes and dtypes of a batch, a pytree of `jax.ShapeDtypeStruct` that share the leading axis. The
+        runtime binds the arrays of a data set to the keys of a dict by name.
       output: the bundle, a directory. An older bundle there is replaced once the new one is complete.
       eval_loss: `eval_loss(params, batch) -> scalar`, the loss in evaluation; it may take `state`. By default `loss`.
       predict: `predict(params, batch) -> array`, an optional export; it may take `state`.
       evaluation_draws: whether evaluation may use a loss that takes `rng`, by a fixed key.
-      targets: what to compile for, in the order in which a device should prefer them; see `sonew targets`. "all" is
-        every target that this machine can compile for.
+      targets: the targets to compile for, in the order in which a device should prefer them; see `sonew targets`. "all"
+        is every target that this machine can compile for.
       model: the name of the model in the manifest.
-      learning_rate: what `sonew run` uses unless told otherwise; by default the optimizer settings' own.
+      learning_rate: the default of `sonew run`; if it is None, the optimizer settings' own.
       schedule: likewise: "paper", "constant" or "cosine".
-      precision: what is stored and computed in which dtype: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
-        "bf16-sr". The model and the optimizer are written and traced in float32 whatever it is.
-      runtime_settings: which of the optimizer's settings the step takes at every call instead of having them compiled
-        in, of those that `presets.runtime_settings_of` names; the settings' own values are the defaults.
+      precision: the policy of storage and computation: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
+        "bf16-sr". The model and the optimizer are always written and traced in float32.
+      runtime_settings: the settings of the optimizer that the step takes at every call instead of having them compiled
+        in; `presets.runtime_settings_of` names those that can be. Their values in `optimizer` are the defaults.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
-      micro_batch: examples that are worked on at a time, of which the batch size is a multiple: adds the functions by
-        which a batch is worked on in parts, by one worker or several; see docs/distributed.md.
-      classes: of fields of the batch that are labels, the number of classes: the runtime refuses labels that are not
-        from 0 to one less.
-      check: whether to try, before the bundle is written, that the code that this machine can run computes what JAX
-        computes: see docs/check.md.
-      dump_check: a directory for the inputs and the results where it does not.
+      micro_batch: the examples to work on at a time; it must divide the batch size. It adds the functions with which
+        one worker or several work on a batch in parts; see docs/distributed.md.
+      classes: the number of classes of each label field of the batch. The runtime refuses labels that are not from 0 to
+        one less.
+      check: whether to compare the code that this machine can run with JAX before the bundle is written; see
+        docs/check.md.
+      dump_check: a directory for the inputs and the results if they differ.
       dump_ir: a directory for the module after each pass.
       print_ir_after: passes after which the module is printed on stderr, or "all".
       progress: called with a line for each step of the work.
@@ -104,10 +104,9 @@ def compile_training(
       The manifest of the bundle.
 
     Raises:
-      UsageError: a target, the precision, the batch, the loss, the parameters or the learning rate is not what is
-        accepted.
-      SonewError: a target's compiler is not installed or refused the module, the code computes something else than
-        JAX, or the bundle cannot be written.
+      UsageError: a target, the precision, the batch, the loss, the parameters or the learning rate is not accepted.
+      SonewError: a target's compiler is not installed or refused the module, the code disagrees with JAX, or the bundle
+        cannot be written.
 
     Example:
       >>> import sonew_compiled
@@ -207,7 +206,7 @@ def compile_training(
             files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
             compiled.append(spec)
     except Exception:
-        # Nothing is left running behind an error; Ctrl-C does not wait.
+        # An error waits for the background call to end; Ctrl-C does not.
         wait([expected] if expected else [])
         raise
     if check:
@@ -228,11 +227,11 @@ def _check(
     dump: Path | None,
     progress: Callable[[str], None],
 ) -> None:
-    """Tries what this machine can run of a bundle, and says what it cannot."""
+    """Checks the executables that this machine can run, and says which it cannot."""
     try:
         calls = expected.result() if expected else []
     except Exception as error:
-        # XLA has no code for something, or the memory does not do for both.
+        # XLA has no code for an operation, or the memory does not suffice for both.
         line = next(iter(str(error).strip().splitlines()), "")
         progress(f"not checked: JAX does not run it here ({type(error).__name__}: {line[:200]})")
         return

@@ -1,7 +1,7 @@
-"""What the parts of the project tell each other about tensors, functions and files. Imports nothing of the project.
+"""The names by which the parts of the project agree on tensors, functions and files. Imports nothing of the project.
 
 The tracer writes roles and names on the arguments and results of the functions that it traces; passes keep them, the
-manifest lists them, and the runtime, the checkpoints and the benchmarks go by them.
+manifest lists them, and the runtime, the checkpoints and the benchmarks read them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a tensor is to a function of a bundle: the value of `sonew.role`, and `role` in the manifest."""
+    """The role of a tensor in a function of a bundle: the value of `sonew.role`, and `role` in the manifest."""
 
     PARAMETER = "parameter"
     """A parameter of the model."""
@@ -23,7 +23,7 @@ class Role(StrEnum):
     BATCH = "batch"
     """A field of the batch."""
     GRADIENT = "gradient"
-    """What an update takes in from the backward pass, where it is compiled alone."""
+    """A signal of the backward pass, as an argument of an update that is compiled alone."""
     SEED = "seed"
     LEARNING_RATE = "learning_rate"
     SETTING = "setting"
@@ -34,11 +34,11 @@ class Role(StrEnum):
 
     @property
     def root(self) -> str:
-        """What the names of its tensors start with: those of a tree are paths, as in `params/layer0/kernel`."""
+        """The start of the names of its tensors, which are paths in a tree: `params` of `params/layer0/kernel`."""
         return _ROOTS[self]
 
     def holds(self, name: str) -> bool:
-        """Whether a tensor of this name is in the role's tree. For files that say no role: a manifest does."""
+        """Whether a tensor of this name is in the role's tree, for files without roles; manifests have roles."""
         return name == self.root or name.startswith(f"{self.root}/")
 
 
@@ -65,7 +65,7 @@ STORED_ROLES = (Role.PARAMETER, Role.OPTIMIZER)
 
 
 def role_of_root(root: str) -> Role:
-    """The role whose tree is named so."""
+    """The role whose tree has this root."""
     return next(role for role, its_root in _ROOTS.items() if its_root == root)
 
 
@@ -122,13 +122,13 @@ def merged_name(export: str, helper: str) -> str:
 
 
 IN_FLOAT32 = "in_float32_"
-"""How the name of a function begins that computes in float32 under every precision policy."""
+"""The start of the name of a function that computes in float32 under every precision policy."""
 
 # Attributes of arguments and results in the traced module.
 NAME_ATTRIBUTE = "sonew.name"
 ROLE_ATTRIBUTE = "sonew.role"
 DONATE_ATTRIBUTE = "sonew.donate"
-"""On an argument: its caller gives the buffer up."""
+"""On an argument: the caller gives its buffer up."""
 
 # The files of a bundle, beside one executable for each target.
 MANIFEST_FILE = "manifest.json"

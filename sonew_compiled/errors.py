@@ -1,4 +1,4 @@
-"""Errors meant for the user: one line that states the value, what is accepted and the remedy."""
+"""Errors for the user: one line with the value, what is accepted and the remedy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ class SonewError(Exception):
 
 
 class UsageError(SonewError, ValueError):
-    """What was asked for cannot be: the value, what is accepted, what to do. The command line exits with 2."""
+    """An invalid request; the message has the value, what is accepted and the remedy. The command line exits with 2."""
 
     exit_code = 2

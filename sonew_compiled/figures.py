@@ -1,4 +1,4 @@
-"""matplotlib, for pictures in files: whatever the user's environment, and whatever a curve is called."""
+"""matplotlib for pictures in files, in any environment and for curves of any name."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sonew_compiled.runtime.tensorfile import write_atomically
 
 
 def pyplot() -> Any:
-    """`matplotlib.pyplot`, drawing to files alone.
+    """`matplotlib.pyplot`, set up to draw only to files.
 
-    The environment of a notebook names a backend that a process of its own may not have; matplotlib refuses to be
-    imported then.
+    The environment of a notebook may name a backend that another process does not have. matplotlib then refuses to be
+    imported.
     """
     os.environ["MPLBACKEND"] = "agg"
     from matplotlib import pyplot
@@ -24,22 +24,22 @@ def pyplot() -> Any:
 
 
 def legend_text(name: str) -> str:
-    """The name as matplotlib writes it in a legend: no mathematics between dollars, and not left out for a `_`."""
+    """The name escaped for a legend: matplotlib must not read dollars as mathematics or hide names with a `_`."""
     text = name.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, or the whole path of those whose last part is another's too."""
+    """The last part of each path, or the whole path if several paths share the last part."""
     names = [path.name or str(path) for path in paths]
     return [str(path) if names.count(name) > 1 else name for path, name in zip(paths, names, strict=True)]
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes a figure so that the file is the whole picture, or what it was before.
+    """Writes a figure atomically.
 
     Raises:
-      SonewError: it cannot be written.
+      SonewError: the file cannot be written.
     """
     import io
 

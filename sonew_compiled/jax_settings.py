@@ -1,4 +1,4 @@
-"""JAX as this project traces with it, whatever the user has set in the environment or in `jax.config`."""
+"""JAX's settings for tracing, independent of the user's environment and of `jax.config`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-# Those without a context manager of JAX's own; some are not in every release.
+# Settings for which JAX has no context manager; not every release has all of them.
 _OTHERS: Mapping[str, Any] = MappingProxyType(
     {
         "jax_check_static_indices": False,
@@ -30,10 +30,11 @@ _OTHERS: Mapping[str, Any] = MappingProxyType(
 
 @contextlib.contextmanager
 def pinned_settings() -> Iterator[None]:
-    """Traces to the same module whatever JAX's settings are: in float32, for the processor, with JAX's own defaults.
+    """A context in which tracing gives the same module under any settings: in float32, for the processor.
 
-    Afterwards the user's settings are what they were. Where JAX cannot start the platforms that the user asks for, such
-    as `JAX_PLATFORMS=cuda` on a machine without a GPU, it starts on the processor: tracing needs no other device.
+    Other settings have JAX's defaults, and the user's settings are restored afterwards. If JAX cannot start the user's
+    platforms, as with `JAX_PLATFORMS=cuda` on a machine without a GPU, it starts on the processor, since tracing needs
+    no other device.
     """
     with contextlib.ExitStack() as stack:
         for name, value in _OTHERS.items():
@@ -62,10 +63,10 @@ def pinned_settings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _some_platform() -> Iterator[None]:
-    """A platform on which JAX can keep the constants of a trace."""
+    """A context with a platform on which JAX can keep the constants of a trace."""
     try:
         jax.devices()
-    except (RuntimeError, AssertionError):  # the latter where it is asked for two ways
+    except (RuntimeError, AssertionError):  # the latter if two settings ask for platforms
         had = jax.config.values["jax_platforms"]
         jax.config.update("jax_platforms", "cpu")
         try:
@@ -77,7 +78,7 @@ def _some_platform() -> Iterator[None]:
 
 
 def _processor() -> jax.Device | None:
-    """JAX's device for the processor, which it has beside others unless the user leaves it out."""
+    """JAX's device for the processor; None if the user has excluded it."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""Compiling for batches that are worked on in parts: `--micro-batch`."""
+"""Compiling for micro-batches: `--micro-batch`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class MicroBatches:
     """The parts of a batch.
 
     Attributes:
-      batch: the shapes and dtypes of one.
-      count: how many make a batch.
+      batch: the shapes and dtypes of one part.
+      count: the number of parts in a batch.
     """
 
     batch: Any
@@ -35,12 +35,12 @@ def micro_batches(batch: Any, size: int, optimizer: OptimizerFactory, name: str)
 
     Args:
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are the batch size.
-      size: examples in a part.
-      optimizer: from the learning rate to the transformation.
-      name: of the optimizer, for the error.
+      size: the examples in a part.
+      optimizer: makes the transformation from the learning rate.
+      name: the optimizer's name, for the error.
 
     Raises:
-      UsageError: the parts do not make a batch, or the optimizer wants what has no sum over them.
+      UsageError: the parts do not make a batch, or the optimizer needs signals that have no sum over the parts.
     """
     leaves = jax.tree.leaves(batch)
     examples = leaves[0].shape[0] if leaves and leaves[0].shape else 0
@@ -50,7 +50,7 @@ def micro_batches(batch: Any, size: int, optimizer: OptimizerFactory, name: str)
         )
     if own_backward(optimizer(jnp.zeros((), jnp.float32))) is not None:
         raise UsageError(
-            f"{name} wants numbers of each example of a batch, which have no sum over micro-batches: leave out "
+            f"{name} needs numbers of each example of a batch, which have no sum over micro-batches: leave out "
             "--micro-batch or choose another optimizer"
         )
     part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), batch)
@@ -63,9 +63,9 @@ def add_halves(
     """Adds `gradients` and `update` to a module that the passes have left.
 
     Args:
-      module: of the whole batch.
-      text: what was traced of a micro-batch.
-      policy: that of the precision.
+      module: the module of the whole batch.
+      text: the traced module of a micro-batch.
+      policy: the precision policy.
       parts: the micro-batches.
       dump_ir: a directory for the module of the micro-batch after each pass.
 

@@ -1,11 +1,12 @@
-"""The learning rate in the state of an optimizer: what makes of it what the user expects.
+"""The learning rate in the state of an optimizer, which follows the schedule.
 
-The rate is an input of every step, and `init` is compiled without one. An optimizer may still keep it in its state, as
-`optax.inject_hyperparams(optax.adam)(learning_rate=rate)` does, or start from it, as `optax.rprop(rate)` does:
+The rate is an input of every step, and `init` is compiled without one. An optimizer may still keep the rate in its
+state, as `optax.inject_hyperparams(optax.adam)(learning_rate=rate)` does, or start from it, as `optax.rprop(rate)`
+does:
 
-- A tensor that is a function of the rate alone and that a step hands through is made anew of each step's rate, so that
-  it follows the schedule.
-- For any other that starts from the rate, `init` takes the rate as an input: the peak of the run's schedule.
+- A tensor that depends on the rate alone, and that a step passes through, is computed again from each step's rate, so
+  that it follows the schedule.
+- For any other tensor that starts from the rate, `init` takes the rate as an input: the peak of the run's schedule.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ InitialState = Callable[..., State]
 
 
 def refuse_settings(init_state: InitialState, settings: Sequence[str], names: Sequence[str], rate: Any) -> None:
-    """Checks that the first state does not depend on a setting that only the steps are given.
+    """Checks that the first state does not depend on a setting that only the steps take.
 
     Args:
       init_state: `init_state(seed, learning_rate, hyper)`.
       settings: the names in `hyper`.
-      names: of the state's tensors.
+      names: the names of the state's tensors.
       rate: the shape of a setting.
 
     Raises:
-      UsageError: it does.
+      UsageError: the first state depends on a setting.
     """
     for setting in settings:
 
@@ -48,21 +49,21 @@ def refuse_settings(init_state: InitialState, settings: Sequence[str], names: Se
 
 
 class RateInState:
-    """Which tensors of a state depend on the learning rate.
+    """The tensors of a state that depend on the learning rate.
 
     Attributes:
-      starts: the names of those for which `init` needs it.
+      starts: the names of the tensors for which `init` needs the rate.
     """
 
     def __init__(
         self, init_state: InitialState, names: Sequence[str], steps: Sequence[Recurrence], *, first: int, scalars: Any
     ) -> None:
-        """Looks at `init_state(seed, learning_rate)`.
+        """Finds the tensors of `init_state(seed, learning_rate)`.
 
         Args:
           init_state: makes the state.
-          names: of the state's tensors.
-          steps: what a step makes of each.
+          names: the names of the state's tensors.
+          steps: the recurrence of each tensor in a step.
           first: the number of the state's first tensor among the arguments of the step.
           scalars: the shapes of the seed and the rate.
         """
@@ -78,12 +79,12 @@ class RateInState:
         self.starts = [name for i, name in enumerate(names) if of_rate[i] and i not in follows]
 
     def refreshed(self, state: State, learning_rate: Any) -> State:
-        """The state with what follows the schedule made of this step's rate."""
+        """The state whose tensors that follow the schedule are computed from this step's rate."""
         if not self._follows:
             return state
         tree: Any
         leaves, tree = jax.tree.flatten(state)
-        # Nothing else of this state is read, and so nothing else is computed.
+        # XLA and IREE compute no other tensors of this state, since nothing reads them.
         fresh = jax.tree.leaves(self._init_state(0, learning_rate))
         result: State = tree.unflatten([fresh[i] if i in self._follows else leaf for i, leaf in enumerate(leaves)])
         return result

@@ -1,7 +1,7 @@
-"""What an optimizer does to each tensor of its state from one step to the next, read from its jaxpr.
+"""The recurrence of each tensor of an optimizer's state from one step to the next, read from its jaxpr.
 
-Every value of the jaxpr is looked at as a linear function of the tensors of the state: `nu' = 0.99 nu + 0.01 g^2` has
-the factor 0.99 of `nu`. What is not linear, or has a factor that is not known while it is traced, has none.
+Every value of the jaxpr is treated as a linear function of the tensors of the state: `nu' = 0.99 nu + 0.01 g^2` has the
+factor 0.99 of `nu`. A value that is not linear, or whose factor is not known during tracing, has no factor.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.interpreters import partial_eval
 
-# They give a value in another shape or dtype; a factor stays what it is.
+# Operations that give a value in another shape or dtype and keep its factors.
 _MOVES = frozenset(
     {
         *("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "expand_dims", "reshape", "rev", "squeeze"),
@@ -26,18 +26,18 @@ _MOVES = frozenset(
 )
 # The subset that gives the same value if neither shape nor dtype changes.
 _COPIES = frozenset({"broadcast_in_dim", "convert_element_type", "copy", "copy_p", "reshape", "optimization_barrier"})
-# A value that goes through several choices could have any product of their factors.
+# A value that goes through several selects could have any product of their factors.
 _MOST_FACTORS = 16
 
 
 @dataclass(frozen=True)
 class _Value:
-    """What is known of a value.
+    """The facts that are known about a value.
 
     Attributes:
-      source: the input that it is, unchanged.
-      number: the constant that all of its elements are.
-      factors: of each input that it is linear in, those that it may have.
+      source: the input to which it is equal.
+      number: the constant to which all of its elements are equal.
+      factors: the possible factors of each input in which it is linear.
     """
 
     source: int | None = None
@@ -53,8 +53,8 @@ class Recurrence:
     """A result of a function as a linear function of its arguments.
 
     Attributes:
-      handed_through: the argument that it is, unchanged; None if it is not one.
-      factors: by argument those that it is multiplied by, where they are known; several where a branch chooses.
+      handed_through: the argument to which it is equal; None if there is none.
+      factors: the known factors of each argument; several if a branch chooses.
     """
 
     handed_through: int | None
@@ -62,7 +62,7 @@ class Recurrence:
 
 
 def recurrences(closed: ClosedJaxpr, numbers: Mapping[int, float] = MappingProxyType({})) -> list[Recurrence]:
-    """What each result of the jaxpr is of its arguments, some of which may be known to be numbers."""
+    """The recurrence of each result of the jaxpr; some of the arguments may be known numbers."""
     inputs = [
         _Value(source=index, number=numbers.get(index), factors={index: frozenset({1.0})})
         for index in range(len(closed.jaxpr.invars))
@@ -74,7 +74,7 @@ def recurrences(closed: ClosedJaxpr, numbers: Mapping[int, float] = MappingProxy
 
 
 def dependents(closed: ClosedJaxpr, arguments: Iterable[int]) -> list[bool]:
-    """Of each result of the jaxpr, whether the value of any of these arguments has a part in it."""
+    """For each result of the jaxpr, whether it depends on the value of any of these arguments."""
     wanted = list(arguments)
     count = len(closed.jaxpr.outvars)
     _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * count)

@@ -1,4 +1,4 @@
-"""What a model and an optimizer must be to be compiled, each refused by a line that names the tensor."""
+"""The requirements on models and optimizers; each refusal is a line that names the tensor."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def names_of(tree: Tree) -> list[str]:
 
 
 def _place(path: Any) -> str:
-    """`params['a']['b']`: which of the trees, and where in it."""
+    """The tree and the place in it, as `params['a']['b']`."""
     return jax.tree_util.keystr(path[:1], simple=True) + jax.tree_util.keystr(path[1:])
 
 
 def checked_parameters(params: Tree) -> Tree:
-    """The parameters that a model's `init` gave, every leaf a JAX array: numbers and NumPy's arrays become such.
+    """The parameters from a model's `init` as JAX arrays; numbers and NumPy's arrays are converted.
 
     Raises:
-      UsageError: a leaf is of something else, or there is none.
+      UsageError: a leaf is of another type, or there is no leaf.
     """
     if not jax.tree.leaves(params):
         raise UsageError("init gives no parameters; a model needs at least one floating-point array to train")
@@ -93,7 +93,7 @@ def check_batch(batch: Tree) -> None:
     """Checks that the fields of a batch share their leading axis, and have dtypes that buffers hold.
 
     Raises:
-      UsageError: they do not.
+      UsageError: a field differs in its leading axis, or has another dtype.
     """
     leaves = jax.tree.leaves(batch)
     sizes = {leaf.shape[0] if leaf.shape else None for leaf in leaves}
@@ -109,7 +109,7 @@ def check_parameters(params: Tree) -> None:
     """Checks that parameters are floating-point arrays of dtypes that buffers hold.
 
     Raises:
-      UsageError: one is not.
+      UsageError: a parameter is of another dtype.
     """
     for name, leaf in zip(names_of({Role.PARAMETER.root: params}), jax.tree.leaves(params), strict=True):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -189,18 +189,18 @@ def check_update(before: Tree, after: Tree, *, maker: str = "the optimizer's ini
 def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored: str, how: str = "stores") -> None:
     """Checks that no decaying average of the optimizer's or the model's state is kept in too few bits to fall.
 
-    A number of `p` bits a little above a power of two that is multiplied by more than `1 - 2^-p`, and rounded to
-    nearest, is the number again: there an average stops falling.
+    A number of `p` bits a little above a power of two, multiplied by more than `1 - 2^-p` and rounded to nearest, is
+    the same number again. An average stops falling there.
 
     Args:
       state: those of its tensors that are float32, and no parameters, will be rounded to `stored` in every step.
-      steps: what a step makes of each tensor.
+      steps: the recurrence of each tensor in a step.
       first: the number of the state's first tensor among the arguments.
       stored: a dtype's name.
       how: what a precision does with them in that dtype, "stores" or "computes".
 
     Raises:
-      UsageError: one would rise and never fall.
+      UsageError: an average would rise and never fall.
     """
     bound = slowest_decay(stored)
     for index, (name, leaf) in enumerate(zip(names_of(state), jax.tree.leaves(state), strict=True)):
@@ -216,7 +216,7 @@ def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored
 
 
 def slowest_decay(stored: str) -> float:
-    """The decay from which on an average that is stored in a dtype stops falling; above 1 for float32."""
+    """The least decay at which an average that is stored in this dtype stops falling; above 1 for float32."""
     return 2.0 if jnp.finfo(stored).bits >= 32 else 1 - float(jnp.finfo(stored).eps) / 2
 
 

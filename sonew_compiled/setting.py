@@ -1,7 +1,7 @@
-"""What a user can choose: its name, what it may be, and how it is explained.
+"""The declaration of a setting that a user can choose: its name, its range and its explanation.
 
-The settings of optimizers and the options of a run are declared with it, each once. The command line's options, the
-checks and the messages are made from the declarations.
+Each setting of an optimizer and each option of a run is declared once. The command line's options, the checks and the
+messages are made from the declarations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sonew_compiled.errors import UsageError
 
 
 def flag_of(name: str) -> str:
-    """The option of the command line that sets what is called so in Python: `--weight-decay` for `weight_decay`."""
+    """The option of the command line for a name in Python: `--weight-decay` for `weight_decay`."""
     return f"--{name.replace('_', '-')}"
 
 
@@ -24,13 +24,13 @@ class Setting:
     """A number or a word that a user can choose.
 
     Attributes:
-      name: in Python.
+      name: its name in Python.
       kind: `int`, `float` or `str`.
       help: a sentence for the command line.
-      accepted: what it may be and an example, as words that follow "give".
-      least: of a number, the least that is accepted.
-      most: of a number, the largest that is accepted.
-      choices: of a word, what it may be.
+      accepted: its range and an example, as words that follow "give".
+      least: the least number that is accepted.
+      most: the largest number that is accepted.
+      choices: the words that are accepted.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Setting:
         return flag_of(self.name)
 
     def accepts(self, value: Any) -> bool:
-        """Whether it may be this."""
+        """Whether the value is accepted."""
         if self.kind is str:
             return value in self.choices
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
@@ -59,10 +59,10 @@ class Setting:
         return (self.kind is float or number.is_integer()) and self.least <= number <= self.most
 
     def check(self, value: Any) -> None:
-        """Refuses what is not accepted.
+        """Checks a value.
 
         Raises:
-          UsageError: with the value and what it may be.
+          UsageError: the value is not accepted; the message has the value and the range.
         """
         if not self.accepts(value):
             shown = repr(value) if isinstance(value, str) else value

@@ -17,14 +17,14 @@ from sonew_compiled.runtime.manifest import TargetSpec
 if TYPE_CHECKING:
     import jax
 
-# An executable is for the releases that made it.
+# An executable is only for the releases that made it.
 _PACKAGES = ("jaxlib", "libtpu")
 
 
 def load_tpu_program(bundle: str | Path, function: str, *, target: str = "tpu") -> Callable[..., tuple[jax.Array, ...]]:
     """Loads a function of a bundle on the first TPU of this machine. Needs `jax[tpu]`.
 
-    The executable is unpickled by JAX: load only bundles of a source that you trust.
+    JAX unpickles the executable, so load only bundles from a source that you trust.
 
     Args:
       bundle: a bundle compiled with `--target tpu`.
@@ -32,8 +32,9 @@ def load_tpu_program(bundle: str | Path, function: str, *, target: str = "tpu") 
       target: the generation of the TPU: `tpu:v5e`, which `tpu` means, `tpu:v4` or `tpu:v6e`.
 
     Returns:
-      A function of arrays that gives a tuple of arrays: those of the manifest's `inputs` and `outputs`, in that order,
-      with their shapes and dtypes. `train_step` takes over the buffers of the state that it is given.
+      A function of arrays that returns a tuple of arrays: the manifest's `inputs` and `outputs`, in that order, with
+        their
+      shapes and dtypes. `train_step` takes over the buffers of its state argument.
 
     Raises:
       UsageError: there is no such bundle, target or function.

@@ -1,4 +1,4 @@
-"""XLA's compiler, given a portable artifact instead of a function."""
+"""XLA's compiler for portable artifacts and lowered functions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-# Left to itself XLA drops a rounding that is widened again at once, and computes in other numbers than the module.
+# By default XLA drops a rounding that is widened again at once, and so computes other numbers than the module.
 _EXACT: dict[str, str | bool] = {"xla_allow_excess_precision": False}
-# Code that runs a few times: LLVM does not optimize it, and XLA's older generator of loops makes less of it.
+# For code that runs only a few times: LLVM does not optimize it, and XLA's older loop emitter makes less of it.
 _QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False}
 
 
@@ -19,8 +19,8 @@ def compile_lowered(lowered: jax.stages.Lowered, *, quickly: bool = False) -> ja
     """Compiles to code that rounds where the module does.
 
     Args:
-      lowered: what to compile.
-      quickly: for the processor: in about a tenth of the time, to code that is slower but in its products.
+      lowered: the lowered function.
+      quickly: for the processor, compiles in about a tenth of the time; all code but products is then slower.
     """
     if quickly:
         try:
@@ -45,17 +45,17 @@ def compile_artifact(
 
     Args:
       artifact: the module.
-      inputs: the function's arguments; their sharding says for which device it is compiled.
+      inputs: the function's arguments; their sharding gives the device to compile for.
       outputs: its results.
-      platform: JAX's name of what it is compiled for, such as `cpu`.
-      donated: which arguments XLA may overwrite.
+      platform: JAX's name of the platform to compile for, such as `cpu`.
+      donated: the indices of arguments that XLA may overwrite.
       quickly: as in `compile_lowered`.
     """
 
     def stand_in(*_: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(jnp.zeros(each.shape, each.dtype) for each in outputs)
 
-    # JAX compiles what it has exported. This is an export of the right signature, with our module in it.
+    # JAX compiles its own exports. So an export of the right signature gets our module.
     exported = export.export(jax.jit(stand_in, keep_unused=True), platforms=[platform])(*inputs)
     exported = dataclasses.replace(exported, mlir_module_serialized=artifact)
 

@@ -160,7 +160,7 @@ def test_what_cannot_be_worked_on_in_parts_is_refused(tmp_path: Path) -> None:
     adam = optimizer_settings("adam")
     with pytest.raises(UsageError, match="--micro-batch is 5: give a number of examples of which the batch size, 12"):
         compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "a", micro_batch=5)
-    with pytest.raises(UsageError, match="kfac wants numbers of each example"):
+    with pytest.raises(UsageError, match="kfac needs numbers of each example"):
         compile_training(
             relu_loss, initial, optimizer_settings("kfac"), of_size(12), output=tmp_path / "b", micro_batch=6
         )

@@ -1,4 +1,4 @@
-"""Whether an executable computes what JAX computes, tried before the bundle is written; docs/check.md says how."""
+"""The check of executables against JAX before a bundle is written; docs/check.md describes it."""
 
 from sonew_compiled.check._reference import Call as Call
 from sonew_compiled.check._reference import Reference as Reference

@@ -1,4 +1,4 @@
-"""What JAX computes: the calls to try, with their inputs and results."""
+"""The calls to check, with their inputs and JAX's results."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
 from sonew_compiled.xla import compile_artifact, compile_lowered
 
-# How often the inputs are moved. Once is enough for large tensors: their many elements tell how far results move.
+# The number of times that the inputs are moved. Once is enough for large tensors, whose many elements show the effect.
 _MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**6
-# How far float32 inputs are moved, relative to their size: a few last places.
+# The relative change of float32 inputs that are moved: a few last places.
 _LAST_PLACES = 2.0**-21
 
 Arrays = dict[str, np.ndarray]
@@ -34,9 +34,9 @@ class Call:
 
     Attributes:
       function: its name.
-      inputs: by name.
-      results: by name, as JAX has them.
-      again: what JAX computes of other inputs.
+      inputs: the inputs by name.
+      results: JAX's results by name.
+      again: computes JAX's results for other inputs.
     """
 
     function: str
@@ -46,7 +46,7 @@ class Call:
 
     @cached_property
     def moved(self) -> Arrays:
-        """By name, how far the results move when the inputs move in their last places; computed when asked for."""
+        """By name, the change of the results when the inputs change in their last places; computed on demand."""
         with pinned_settings():
             rng = np.random.default_rng(0)
             large = sum(value.size for value in self.inputs.values()) > _LARGE
@@ -59,12 +59,12 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """JAX's account of a bundle's functions.
+    """A bundle's functions as JAX computes them.
 
     Attributes:
-      manifest: of the bundle.
-      stablehlo: the bundle's module, which JAX runs where a precision policy has changed what was traced.
-      traced: by function what JAX itself compiles, in float32.
+      manifest: the bundle's manifest.
+      stablehlo: the bundle's module, which JAX runs if a precision policy has changed the traced functions.
+      traced: the functions that JAX itself compiles in float32, by name.
     """
 
     manifest: Manifest
@@ -93,7 +93,8 @@ class Reference:
             found.append(_call(functions, manifest, name, {**last.inputs, **_batch(manifest, rng, name)}))
             if name == GRADIENTS:
                 found.append(_call(functions, manifest, UPDATE, {**last.inputs, **found[-1].results}))
-        # Most optimizers divide by what may be almost zero, so that this is asked for. IREE is still compiling now.
+        # Most optimizers divide by numbers that may be almost zero, so the change of their results is needed. It is
+        # computed now, while IREE is still compiling.
         for call in steps:
             _ = call.moved
         return found
@@ -113,7 +114,7 @@ class Reference:
 
 
 def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
-    """What `jax.jit` makes of a traced function; a key goes in and comes out as its numbers."""
+    """A traced function compiled by `jax.jit`; random keys are passed as their numbers."""
     compiled = compile_lowered(lowered, quickly=True)
     kinds = [each.dtype for each in jax.tree.leaves(lowered.in_avals)]
 
@@ -150,7 +151,7 @@ def _call(functions: Mapping[str, _Function], manifest: Manifest, name: str, inp
 
 
 def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The array with each float32 number moved in its last places, by chance."""
+    """The array with a random change in the last places of each float32 number."""
     if array.dtype != np.float32 or not array.ndim:
         return array
     factors = 1 + np.float32(_LAST_PLACES) * (2 * rng.random(array.shape, np.float32) - 1)
@@ -159,7 +160,7 @@ def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _batch(manifest: Manifest, rng: np.random.Generator, function: str) -> Arrays:
-    """Numbers from 0 to 1, and labels of the classes that the model has; two of one that does not say."""
+    """A random batch: numbers from 0 to 1, and labels below the model's classes, or below 2 without classes."""
     fields = [spec for spec in manifest.functions[function].inputs if spec.role == Role.BATCH]
     return {spec.name: _field(spec, manifest, rng) for spec in fields}
 

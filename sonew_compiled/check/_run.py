@@ -19,17 +19,17 @@ from sonew_compiled.runtime import Device, Program, open_bundle, open_device
 from sonew_compiled.runtime.bundle import why_not_here
 from sonew_compiled.runtime.manifest import FileSpec, Manifest, Needs, TargetSpec, TensorSpec
 
-# Parameters times examples up to which a second executable is tried too: bytecode takes a hundred times as long.
+# A second executable is checked only up to so many parameters times examples: bytecode takes a hundred times as long.
 _SMALL = 10**7
 
 
 def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
-    """Why an executable is not tried here; empty if it is.
+    """The reason why an executable is not checked here; empty if it is checked.
 
     Args:
       target: the executable.
-      manifest: of the bundle.
-      first: whether it is the first that this machine runs.
+      manifest: the bundle's manifest.
+      first: whether it is the first executable that this machine runs.
     """
     if target.driver != Driver.LOCAL:
         return f"this machine's processor does not run code for {target.driver}"
@@ -43,18 +43,20 @@ def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
 def check_executable(
     executable: bytes, target: TargetSpec, manifest: Manifest, calls: Sequence[Call], *, dump: Path | None = None
 ) -> None:
-    """Does each call, the last of each function twice and once more after all, on all cores, and compares with JAX's.
+    """Makes each call on all cores, and compares the results with JAX's.
+
+    The last call of each function is made twice, and once more after all others.
 
     Args:
       executable: the code.
-      target: what it is.
-      manifest: of the bundle.
-      calls: what to call it with, and what JAX makes of it.
-      dump: a directory for the inputs, the results and the code where they differ.
+      target: its target.
+      manifest: the bundle's manifest.
+      calls: the calls with their inputs and JAX's results.
+      dump: a directory for the inputs, the results and the code if they differ.
 
     Raises:
-      SonewError: a result is not JAX's, differs between two calls with the same inputs, or a call fails or changes an
-        input that it has to leave.
+      SonewError: a result differs from JAX's or between two calls with the same inputs, or a call fails or changes an
+        input that is not donated.
     """
     with scratch_folder() as path:
         spec = FileSpec.of(executable)
@@ -78,7 +80,7 @@ def check_executable(
 
 
 def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: TargetSpec, dump: Path | None) -> None:
-    """Raises if there is a problem, after writing what shows it."""
+    """Raises an error if there is a problem, after writing the files that show it."""
     if problem:
         if dump is not None:
             _dump(dump, executable, target, call, results)
@@ -86,7 +88,7 @@ def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: T
 
 
 def _tried(program: Program, call: Call, *, twice: bool) -> tuple[str, Arrays]:
-    """What is wrong with a call, in words, and its results."""
+    """The problem of a call in words, empty if there is none, and its results."""
     function = program.manifest.functions[call.function]
     given = call.function in (TRAIN_STEP, UPDATE)
     left = [spec for spec in function.inputs if not (given and spec.name in call.results)]
@@ -123,7 +125,7 @@ def _movement(call: Call, name: str) -> np.ndarray:
 
 
 def _reason(error: SonewError) -> str:
-    """Its message without the folder that it was tried in."""
+    """The error's message without the temporary folder."""
     return str(error).partition(" failed on device ")[2] or str(error)
 
 
@@ -140,7 +142,7 @@ def _wrong(target: TargetSpec, problem: str, dump: Path | None) -> SonewError:
 
 
 def _dump(folder: Path, executable: bytes, target: TargetSpec, call: Call, results: Mapping[str, np.ndarray]) -> None:
-    """Writes what it takes to see the difference again. 16-bit floats are in float32, which NumPy's files can hold."""
+    """Writes the files that show the difference. 16-bit floats become float32, which NumPy's files can hold."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / target.file).write_bytes(executable)
     for name, arrays in (("inputs", call.inputs), ("results", results), ("expected", call.results)):
