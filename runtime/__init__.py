@@ -1,4 +1,4 @@
-"""Loads a bundle and trains from it. Imports neither JAX nor the compiler."""
+"""The runtime: loads a bundle and trains from it, without importing JAX or the compiler."""
 
 if __name__ != "sonew_compiled.runtime":
     raise ImportError(

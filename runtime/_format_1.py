@@ -1,6 +1,6 @@
-"""Manifests of format version 1, which say no roles: those are derived from the names of the tensors.
+"""Manifests of format version 1, which have no roles; the roles are derived from the names of the tensors.
 
-Nor do they have labels, or decays that must be checked.
+They have no labels either, and no decays that must be checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCALARS = {
 
 
 def upgraded(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What `MANIFEST_1` has checked, with what later format versions say besides."""
+    """A manifest that `MANIFEST_1` has checked, with the fields of later format versions."""
     functions = manifest["functions"]
     state = {tensor["name"] for tensor in functions.get(contract.INIT, {"outputs": []})["outputs"]}
     with_roles = {

@@ -19,10 +19,10 @@ _EXTENDED = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "flo
 
 @cache
 def as_dtype(name: str) -> np.dtype:
-    """The dtype of tensors that NumPy or ml_dtypes knows by `name`.
+    """The dtype of this name in NumPy or ml_dtypes.
 
     Raises:
-      SonewError: there is none.
+      SonewError: there is no such dtype.
     """
     if name not in (*_PLAIN, *_EXTENDED):
         raise SonewError(f"this runtime has no dtype {shown(name)}: upgrade sonew-compiled, or compile again")

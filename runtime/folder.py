@@ -31,11 +31,11 @@ from sonew_compiled.train_settings import TrainSettings
 
 
 class RunFolder:
-    """A folder that holds a run, will hold one, or holds one that another is to replace.
+    """A folder that holds a run, will hold one, or holds one that another run will replace.
 
     Attributes:
-      path: of the folder.
-      bundle: where the run's own bundle is, if it has one.
+      path: the folder.
+      bundle: the place of the run's own bundle, if it has one.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -45,11 +45,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps other processes from running into the folder; who holds it may hold it again.
+        """Keeps other processes out of the folder; the process that holds it may hold it again.
 
         Raises:
-          InUseError: another process works in it.
-          SonewError: it cannot be written to, or a replacement there cannot be finished.
+          InUseError: another process works in the folder.
+          SonewError: the folder cannot be written to, or a replacement in it cannot be finished.
         """
         if self._is_held:
             yield
@@ -63,15 +63,15 @@ class RunFolder:
                 self._is_held = False
 
     def check_free(self, resumed: Path | None, *, overwrite: bool) -> None:
-        """Refuses to put a run where another one is.
+        """Checks that the folder holds no other run.
 
         Args:
-          resumed: the checkpoint that the run goes on from.
-          overwrite: whether it may replace another one.
+          resumed: the checkpoint from which the run is resumed.
+          overwrite: whether the run may replace another one.
 
         Raises:
           UsageError: the folder holds the checkpoints of another run.
-          SonewError: that run was being replaced, which cannot be finished.
+          SonewError: the replacement of that run was interrupted, and cannot be finished.
         """
         replacement.finish(self.path)
         found = list_checkpoints(self.path)
@@ -82,11 +82,10 @@ class RunFolder:
             )
 
     def place_for_bundle(self, *, overwrite: bool) -> Path:
-        """Where a bundle for a new run is to be written: beside that of a run that will be replaced.
+        """The place for a new run's bundle, which is beside the bundle of a run that will be replaced.
 
         Raises:
-          UsageError: the folder holds a run that is not to be replaced, or files of something else where its bundle is
-            to be.
+          UsageError: the folder holds a run that must not be replaced, or foreign files in the bundle's place.
           SonewError: the folder cannot be written to.
         """
         self.check_free(None, overwrite=overwrite)
@@ -101,28 +100,28 @@ class RunFolder:
         return replacement.gathering(self.path) / replacement.BUNDLE
 
     def place_of(self, bundle: Path) -> Path:
-        """Where a bundle will be once its run has a checkpoint."""
+        """The place of a bundle once its run has a checkpoint."""
         return self.bundle if self._is_gathered(bundle) else bundle
 
     def owns(self, bundle: Path) -> bool:
-        """Whether a bundle is, or will be, the folder's own: `--resume` finds it without being told."""
+        """Whether a bundle is, or will be, the folder's own, which `--resume` finds by itself."""
         return self.place_of(bundle).resolve() == self.bundle.resolve()
 
     def discard(self) -> None:
-        """Removes what was gathered for a run that did not come to its first checkpoint."""
+        """Removes the files gathered for a run that ended before its first checkpoint."""
         replacement.discard(self.path)
 
     def resume_command(
         self, bundle: Path, *, data: str, device: str, settings: TrainSettings, data_dir: Path | None = None
     ) -> str:
-        """The command line that goes on with the run; a checkpoint remembers what is not in it.
+        """The command line that resumes the run; a checkpoint remembers all other settings.
 
         Args:
-          bundle: that is trained from.
+          bundle: the bundle of the run.
           data: the data set's name.
-          device: that it is trained on.
-          settings: how it is trained.
-          data_dir: where the data's files are, if not where they usually are.
+          device: the device of the run.
+          settings: the settings of the run.
+          data_dir: the folder of the data's files, if it is not a usual one.
         """
         words = ["sonew", "run", *([] if self.owns(bundle) else [argument(bundle)]), "--resume", argument(self.path)]
         words += ["--data", argument(data), *([] if data_dir is None else ["--data-dir", argument(data_dir)])]
@@ -132,9 +131,9 @@ class RunFolder:
         """Prepares the folder for a run.
 
         Args:
-          bundle: that is trained from.
+          bundle: the bundle of the run.
           step: the training steps that were done before.
-          resumed: the checkpoint that the run goes on from.
+          resumed: the checkpoint from which the run is resumed.
           overwrite: whether the run may replace another one here.
 
         Raises:
@@ -144,10 +143,10 @@ class RunFolder:
         self.check_free(resumed, overwrite=overwrite)
         if not self._is_gathered(bundle.path):
             replacement.discard(self.path)
-        # The checkpoints of the run that this one replaces, or of the steps that it does again.
+        # The checkpoints of the run that this one replaces, or of the steps that it repeats.
         goes_on_after = step if self._holds(resumed) else -1
         stale = [path.name for at, path in list_checkpoints(self.path) if at > goes_on_after]
-        # A bundle beside the replaced checkpoints would be taken for that of the new ones.
+        # A bundle beside the replaced checkpoints would be mistaken for that of the new ones.
         own_is_used = bundle.path.resolve() == self.bundle.resolve()
         if overwrite and self.bundle.is_dir() and not own_is_used and is_replaceable(self.bundle):
             stale.append(self.bundle.name)
@@ -165,8 +164,8 @@ class RunFolder:
 class RunWriter:
     """Writes the checkpoints and metrics of one run.
 
-    Old files that the run replaces stay until its first checkpoint, and its metrics in memory: the old run is whole
-    until the new one is.
+    The files that the run replaces stay until its first checkpoint, and its metrics stay in memory until then. So the
+    old run is whole until the new one is.
     """
 
     def __init__(self, path: Path, *, stale: list[str] | None, metrics_of: Path, step: int) -> None:
@@ -174,8 +173,8 @@ class RunWriter:
 
         Args:
           path: the folder.
-          stale: names of what the first checkpoint replaces there; None if it replaces nothing.
-          metrics_of: the folder of the run whose metrics up to `step` begin this one's.
+          stale: the names of the files that the first checkpoint replaces there; None if it replaces nothing.
+          metrics_of: the folder of the run whose metrics up to `step` are the start of this one's.
           step: the training steps that were done before.
 
         Raises:
@@ -202,7 +201,7 @@ class RunWriter:
         """Writes a checkpoint, and removes what it replaces and all but the last `keep`.
 
         Raises:
-          SonewError: it cannot be written; what was there before stays.
+          SonewError: the checkpoint cannot be written; the old files stay.
         """
         if self._stale is not None:
             new = replacement.gathering(self._path)

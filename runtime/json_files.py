@@ -1,4 +1,4 @@
-"""JSON that anybody may have written: read within limits, and refused on one line."""
+"""JSON from unknown authors, which is read within limits and refused on one line."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sonew_compiled.runtime.schema import Check, Unfit
 logger = logging.getLogger("sonew_compiled")
 
 LARGEST = 16 << 20
-"""Bytes of a file; Python's objects take up to twenty times as many."""
+"""The most bytes of a file; its Python objects take up to twenty times as many."""
 
 
 def parse(content: bytes, *, constants: bool = False) -> Any:
-    """The value of a JSON text in UTF-8; `constants` says whether it may have NaN and Infinity, which JSON has not.
+    """The value of a JSON text in UTF-8; with `constants` it may have NaN and Infinity, which JSON does not have.
 
     Raises:
-      Unfit: it is none, with the reason.
+      Unfit: the text is not JSON, with the reason.
     """
     try:
         return json.loads(content.decode(), parse_constant=None if constants else _refuse_constant)
@@ -40,10 +40,10 @@ def read_content(path: Path, *, largest: int = LARGEST) -> bytes:
     """The bytes of a regular file.
 
     Raises:
-      Unfit: it is none, or larger than that.
-      OSError: it cannot be read.
+      Unfit: the path is no regular file, or the file is larger than `largest`.
+      OSError: the file cannot be read.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe would wait
         raise Unfit("it is no file")
     with path.open("rb") as stream:
         content = stream.read(largest + 1)
@@ -55,20 +55,20 @@ def read_content(path: Path, *, largest: int = LARGEST) -> bytes:
 def read_lines(
     path: Path, check: Check, *, what: str, remedy: str, largest: int = LARGEST, constants: bool = False
 ) -> list[Any]:
-    """What each line of a file of JSON lines holds; nothing if there is no file.
+    """The values of the lines of a file of JSON lines; none if there is no file.
 
-    A last line that was cut off, by a full disk or a power cut, is left out, which a warning says.
+    A last line that was cut off, by a full disk or a power cut, is left out with a warning.
 
     Args:
       path: the file.
-      check: of a line.
-      what: a line is, for errors: "a line of metrics".
-      remedy: for errors, what to do.
-      largest: bytes of the file.
-      constants: as `parse` takes it.
+      check: the check of a line.
+      what: the kind of a line in errors, as "a line of metrics".
+      remedy: the remedy in errors.
+      largest: the most bytes of the file.
+      constants: see `parse`.
 
     Raises:
-      SonewError: it cannot be read, or a line is something else.
+      SonewError: the file cannot be read, or a line fails the check.
     """
     if not path.exists():
         return []
@@ -94,10 +94,10 @@ def read_lines(
 
 
 def end_last_line(path: Path, check: Check, *, constants: bool = False) -> None:
-    """Makes a file of JSON lines, if there is one, ready to be added to: what was cut off of a line is removed.
+    """Prepares a file of JSON lines, if there is one, for more lines: removes a last line that was cut off.
 
     Raises:
-      OSError: it cannot be read or written.
+      OSError: the file cannot be read or written.
     """
     if not path.exists():
         return
@@ -110,7 +110,7 @@ def end_last_line(path: Path, check: Check, *, constants: bool = False) -> None:
             check(parse(content[whole:], constants=constants), "the line")
         except Unfit:
             stream.truncate(whole)
-        else:  # an editor left out the end of the line
+        else:  # an editor removed the last line break
             stream.write(b"\n")
 
 

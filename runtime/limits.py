@@ -1,4 +1,4 @@
-"""What a bundle's manifest says of values that its code would take and compute wrongly with."""
+"""Limits in a bundle's manifest on values for which its code would compute wrongly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sonew_compiled.runtime.manifest import Manifest
 
 
 def check_setting(manifest: Manifest, name: str, value: float) -> None:
-    """Checks a runtime setting against the dtype in which the bundle stores what it decays.
+    """Checks a runtime setting that is a decay against the dtype of the stored average.
 
     Raises:
-      UsageError: the decay is so slow that what is stored would never fall.
+      UsageError: the decay is so slow that the stored average would never fall.
     """
     limit = manifest.setting_limits.get(name, math.inf)
     if limit <= value:

@@ -1,6 +1,6 @@
-"""A folder that a new bundle is to be put in, and what may be removed of an older bundle there.
+"""The folder for a new bundle, and the files of an older bundle there that may be removed.
 
-Only what is the bundle's own is removed: files that its manifest lists, with the hashes that it gives, and the
+Only an older bundle's own files are removed: those that its manifest lists, with the hashes given there, and the
 manifest. Other programs have a `manifest.json` too, and users put files of theirs beside ours.
 """
 
@@ -31,7 +31,7 @@ def is_replaceable(path: Path) -> bool:
 
 
 def foreign_in(path: Path) -> str:
-    """The name of the first thing in a directory that is no file of the bundle there, empty if there is none.
+    """The name of the first foreign file in a bundle's directory; empty if there is none.
 
     Raises:
       SonewError: a file cannot be read.
@@ -43,12 +43,12 @@ def foreign_in(path: Path) -> str:
 
 
 def remove_bundle(path: Path) -> str:
-    """Removes a bundle's files one by one, and the directory if it is empty then.
+    """Removes a bundle's files one by one, and then the directory if it is empty.
 
-    The manifest is the last, so that what a killed process leaves can be removed again.
+    The manifest is the last, so that after a killed process the rest can still be removed.
 
     Returns:
-      The name of the first thing that is not the bundle's own and keeps the directory; empty if it is gone.
+      The name of the first foreign file, which keeps the directory; empty if the directory is gone.
 
     Raises:
       OSError: a file cannot be read or removed.
@@ -65,12 +65,12 @@ def remove_bundle(path: Path) -> str:
 
 
 def writable_bundle(path: Path) -> Path:
-    """Where a bundle that is asked for at `path` is to be written, once it is clear that this destroys nothing else.
+    """The place for a bundle that is requested at `path`, after checking that writing it destroys nothing else.
 
     A symbolic link to a directory stays, and the directory is filled.
 
     Raises:
-      UsageError: it is a file, a directory of something else, or an older bundle that cannot be exchanged.
+      UsageError: the path is a file, a directory with foreign files, or an older bundle that cannot be exchanged.
       SonewError: there is no directory to write to.
     """
     place = Path(os.path.realpath(path))
@@ -93,7 +93,7 @@ def writable_bundle(path: Path) -> Path:
         fixed = "a mount point" if place.is_mount() else "the current folder" if place == Path.cwd() else ""
         if fixed:
             raise UsageError(f"{path} holds a bundle and is {fixed}, which none can replace; empty it, or give another")
-    # Looked at here, before minutes go into compiling.
+    # This is checked before minutes of compiling.
     folder = place if filled else next(parent for parent in place.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
@@ -101,14 +101,14 @@ def writable_bundle(path: Path) -> Path:
 
 
 def _contents(path: Path) -> Iterator[tuple[str, bool]]:
-    """What is in a directory, by name, and whether it is the bundle's own."""
+    """The name of each entry of a directory, and whether it is the bundle's own."""
     names = sorted(each.name for each in path.iterdir())
     own = _own_files(path) if MANIFEST_FILE in names else {}
     return ((name, _is_own(path / name, own)) for name in names)
 
 
 def _own_files(path: Path) -> dict[str, str]:
-    """The SHA-256 of each file that the manifest of a bundle lists; nothing where it is another program's manifest."""
+    """The SHA-256 of each file in a bundle's manifest; none for another program's manifest."""
     manifest = path / MANIFEST_FILE
     if not stat.S_ISREG(manifest.lstat().st_mode):
         return {}

@@ -1,4 +1,4 @@
-"""Pictures of what a model makes of images."""
+"""Pictures of images and their reconstructions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Pat
         floating-point dtype; values outside are cut off.
       outputs: as many, of the same size.
       path: the picture; its directory is made.
-      columns: images in a row.
+      columns: the images in a row.
 
     Returns:
       The path of the picture.
@@ -46,7 +46,7 @@ def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Pat
     rows = math.ceil(len(tops) / columns)
     scale = max(1, math.ceil(_SMALLEST / tops.shape[1]))
     side = tops.shape[1] * scale
-    # A pair of rows is set apart from the next by a wider gap than the two are from each other.
+    # The gap between pairs of rows is wider than the gap within a pair.
     height = rows * (2 * side + 3 * _GAP) + _GAP
     canvas = np.full((height, columns * (side + _GAP) + _GAP), 255, np.uint8)
     for index, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):

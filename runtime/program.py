@@ -1,6 +1,6 @@
 """A bundle's executable loaded on a device: functions called with buffers bound by name.
 
-IREE's bindings raise nearly anything, an `IndexError` for a status of that name: whatever comes of them is an error of
+IREE's bindings may raise any exception, such as an `IndexError` for a status of that name. Each is taken as an error of
 the device or of the bundle.
 """
 
@@ -23,7 +23,7 @@ from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, 
 
 @dataclass(frozen=True)
 class _Function:
-    """An export with what its call needs, laid out once."""
+    """An export with everything that its calls need, prepared once."""
 
     handle: Any
     inputs: tuple[str, ...]
@@ -34,9 +34,9 @@ class Program:
     """A loaded executable; made by `Program.load`. Not for use by two threads at once.
 
     Attributes:
-      bundle: where it came from.
-      device: where it runs.
-      target: the executable that was chosen.
+      bundle: the bundle of the executable.
+      device: the device that runs it.
+      target: the chosen executable.
     """
 
     def __init__(self, bundle: Bundle, device: Device, target: TargetSpec, context: Any, module: Any) -> None:
@@ -87,8 +87,8 @@ class Program:
 
         Args:
           name: a function of the manifest.
-          buffers: the function's inputs by name; others are ignored. Donated inputs are overwritten in place by the
-            result of the same name: go on with that.
+          buffers: the function's inputs by name; others are ignored. The result of the same name overwrites a donated
+            input, and must be used in its place.
 
         Returns:
           The results by name.

@@ -1,8 +1,8 @@
-"""How a run takes another's place in a folder, at one moment, whenever the process is killed.
+"""The atomic replacement of a run in a folder by another, even if the process is killed.
 
-What the new run has is gathered in `.new/`. One rename, to `.replacing/`, is the moment from which the folder is the
-new run's. The rest is to remove the old files and to move the new ones to their places. A process that is killed in it
-leaves it to the next one that opens the folder, which can do it again from its beginning.
+The new run's files are gathered in `.new/`. One rename, to `.replacing/`, makes the folder the new run's. Then the old
+files are removed, and the new ones are moved to their places. If the process is killed, the next one that opens the
+folder repeats this from the start.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ CHECKPOINT_NAME = re.compile(r"step-([0-9]{8,15})\.safetensors")
 
 
 def gathering(folder: Path) -> Path:
-    """Where what takes the place of a folder's files is gathered."""
+    """The place where the files that replace a folder's are gathered."""
     return folder / _NEW
 
 
 def discard(folder: Path) -> None:
-    """Removes what was gathered and took no place."""
+    """Removes gathered files that have not replaced any."""
     shutil.rmtree(gathering(folder), ignore_errors=True)
 
 
 def replace(folder: Path, old: Iterable[str]) -> None:
-    """Puts what was gathered into the folder, in place of its files of these names and of the same names.
+    """Moves the gathered files into the folder, in place of its files of these names and of the same names.
 
     Raises:
-      SonewError: a file cannot be moved or removed; what is left to do is done when the folder is next opened.
+      SonewError: a file cannot be moved or removed; the rest is done when the folder is next opened.
     """
     new = gathering(folder)
     write_atomically(new / _OLD_FILES, [json.dumps(sorted(old)).encode()])
@@ -62,7 +62,7 @@ def replace(folder: Path, old: Iterable[str]) -> None:
 
 
 def finish_abandoned(folder: Path) -> None:
-    """For who only reads a folder: does what is left of a replacement, unless the process that began it is at it.
+    """Finishes a replacement for a reader of the folder, unless the process that began it is still working.
 
     Raises:
       SonewError: a file cannot be moved or removed.
@@ -73,7 +73,7 @@ def finish_abandoned(folder: Path) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Does what is left of a replacement that was cut short; nothing in most folders.
+    """Finishes an interrupted replacement; most folders have none.
 
     Raises:
       SonewError: a file cannot be moved or removed.
@@ -83,7 +83,7 @@ def finish(folder: Path) -> None:
         return
     old_files = committed / _OLD_FILES
     try:
-        # What is gone was done before the process was killed.
+        # A missing file was moved before the process was killed.
         with contextlib.suppress(FileNotFoundError):
             for name in _OLD_NAMES(parse(read_content(old_files)), "the list of old files"):
                 _remove(folder, name)
@@ -102,7 +102,7 @@ def finish(folder: Path) -> None:
 
 
 def _remove_bundle(old: Path, folder: Path) -> None:
-    """Removes an old bundle; what else was put into it meanwhile is left in the run's folder."""
+    """Removes an old bundle; foreign files in it are left in the run's folder."""
     foreign = remove_bundle(old)
     if foreign:
         kept = folder / f"{_OLD_BUNDLE}-{secrets.token_hex(4)}"
@@ -111,10 +111,10 @@ def _remove_bundle(old: Path, folder: Path) -> None:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Removes an old file of a run, and nothing else that a damaged list may name."""
+    """Removes an old file of a run; a damaged list may name other files, which stay."""
     path = folder / name
     if name == BUNDLE:
-        # Moved away in one step: nobody could tell that something half removed was a bundle.
+        # The bundle is moved away in one step, because half a bundle could not be recognised later.
         if path.is_dir() and is_replaceable(path):
             path.rename(folder / _COMMITTED / _OLD_BUNDLE)
     elif CHECKPOINT_NAME.fullmatch(name):

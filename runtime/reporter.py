@@ -1,4 +1,4 @@
-"""What people see of a run while it goes: a progress bar on a terminal, lines elsewhere. All on stderr."""
+"""The progress of a run for people, on stderr: a progress bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Is told how a run goes, and shows nothing. A context manager around the run; subclasses show some of it."""
+    """Receives the progress of a run and shows nothing; subclasses show it. It is a context manager around the run."""
 
     def __enter__(self) -> Self:
         return self
@@ -24,16 +24,16 @@ class Reporter:
         return None
 
     def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
-        """Training goes on after `step` steps, up to `steps`; `epochs` are those of the whole run."""
+        """Training begins after `step` steps and goes up to `steps`; `epochs` are those of the whole run."""
 
     def step(self, *, step: int, loss: float) -> None:
-        """`step` steps are done; `loss` is that of the last batch."""
+        """`step` steps are done; `loss` is the loss of the last batch."""
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """An epoch is done."""
 
     def say(self, line: str) -> None:
-        """Anything else worth a line."""
+        """Any other line for the user."""
 
 
 class LineReporter(Reporter):
@@ -55,7 +55,7 @@ class LineReporter(Reporter):
         )
 
     def say(self, line: str) -> None:
-        """Writes the line; whoever read them may be gone, and training goes on."""
+        """Writes the line; if the reader is gone, training goes on."""
         say(line, self._stream)
 
 
@@ -63,7 +63,7 @@ class ProgressReporter(Reporter):
     """A progress bar with the loss, images per second and the time left, for a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
-        # Not at the top: rich takes longer to import than the rest of the runtime's own modules together.
+        # Imported here, because rich takes longer to import than all of the runtime's own modules.
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -85,7 +85,7 @@ class ProgressReporter(Reporter):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):  # of a terminal that was closed
+        with contextlib.suppress(OSError):  # the terminal may have been closed
             self._progress.stop()
 
     def begin(self, *, step: int, steps: int, epochs: int, steps_per_epoch: int, batch_size: int) -> None:
@@ -116,15 +116,15 @@ class ProgressReporter(Reporter):
 
 
 def say(line: str, stream: TextIO) -> None:
-    """Writes a line for people. From the first that cannot be written on, the stream goes to nowhere."""
+    """Writes a line for people. Once a line cannot be written, the stream goes to the null device."""
     try:
         print(line, file=stream, flush=True)
-    except OSError:  # nobody reads the pipe any more, or the disk of the log is full
+    except OSError:  # the pipe is closed, or the disk of the log is full
         silence(stream)
 
 
 def silence(stream: TextIO) -> None:
-    """Sends what a stream still holds, and what is written to it from now on, to nowhere."""
+    """Redirects a stream, with the text that it still holds, to the null device."""
     with contextlib.suppress(OSError, ValueError):
         descriptor = stream.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""How the learning rate moves over a run. A rate is an input of every step, so no schedule is compiled in."""
+"""The schedules of the learning rate. The rate is an input of every step, so no schedule is compiled in."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def learning_rates(
 
     With `E` epochs, `W` of warm-up and a peak `lr`:
 
-    - `paper`: one rate an epoch, `concat(linspace(0, lr, W), linspace(lr, 0, E - W + 2)[1:-1])`, as the paper's
-      benchmark has it. The rate of the whole first epoch is 0 if `W > 0`. A `W` of `E` or more counts as `E - 1`: the
-      formula asks for it to be smaller, and with one epoch, 0 would be the only rate.
+    - `paper`: one rate for each epoch, `concat(linspace(0, lr, W), linspace(lr, 0, E - W + 2)[1:-1])`, as in the
+      paper's benchmark. The rate of the whole first epoch is 0 if `W > 0`. A `W` of `E` or more counts as `E - 1`: the
+      formula needs a smaller `W`, and with one epoch 0 would be the only rate.
     - `constant`: `lr` after a linear warm-up over the steps of `W` epochs.
     - `cosine`: the same warm-up, then half a cosine over the remaining steps, from `lr` to 0.
 

@@ -1,6 +1,6 @@
-"""What a value of a foreign JSON file must be, with limits on counts, lengths and sizes.
+"""Checks of the values of a foreign JSON file, with limits on counts, lengths and sizes.
 
-A check takes a value and its place in the file, and gives the value or raises `Unfit`.
+A check takes a value and its place in the file, and returns the value or raises `Unfit`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _EXACT = 2**53
 
 
 class Unfit(ValueError):  # noqa: N818 - the reason why a file is refused, not yet the error
-    """What is wrong with a value, in words on one line."""
+    """The fault of a value, in words on one line."""
 
 
 def integer(least: int = 0, most: int = _EXACT) -> Check:
@@ -34,7 +34,7 @@ def integer(least: int = 0, most: int = _EXACT) -> Check:
 
 
 def number(least: float = -1e39, most: float = 1e39) -> Check:
-    """A finite number; by default as large as float32's in either direction."""
+    """A finite number; by default within the range of float32."""
 
     def check(value: object, place: str) -> float:
         if type(value) not in (int, float) or not least <= value <= most or not math.isfinite(value):  # type: ignore[operator, arg-type]
@@ -62,7 +62,7 @@ def text(longest: int = 200, *, printable: bool = True, empty: bool = True) -> C
 
 
 def one_of(*kinds: type) -> Check:
-    """A value of exactly one of the types of JSON; texts and numbers as `text` and `number` have them."""
+    """A value of exactly one of these types of JSON; `text` and `number` check texts and numbers."""
     limits = {str: text(), int: number(), float: number()}
 
     def check(value: object, place: str) -> object:
@@ -74,21 +74,21 @@ def one_of(*kinds: type) -> Check:
 
 
 SCALAR = one_of(str, int, float, bool, type(None))
-"""Text, a number, true, false or null."""
+"""A text, a number, true, false or null."""
 
 
 def anything(value: object, place: str) -> object:
-    """Whatever it is: nothing is done with it."""
+    """Any value, for fields that are not used."""
     return value
 
 
 def nullable(check: Check) -> Check:
-    """Null, or what another check takes."""
+    """Null, or a value that another check accepts."""
     return lambda value, place: None if value is None else check(value, place)
 
 
 def listed(each: Check, most: int) -> Check:
-    """A list of so many at most."""
+    """A list of at most `most` values."""
 
     def check(value: object, place: str) -> list[Any]:
         if type(value) is not list:
@@ -101,7 +101,7 @@ def listed(each: Check, most: int) -> Check:
 
 
 def mapped(each: Check, most: int, *, key: Check | None = None) -> Check:
-    """An object of so many entries at most, whose keys are names."""
+    """An object of at most `most` entries, whose keys are names."""
     checked_key = text() if key is None else key
 
     def check(value: object, place: str) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def record(
     *,
     strict: bool = False,
 ) -> Check:
-    """An object with these fields; fields of other names are as `others` says, or left out, or refused if `strict`."""
+    """An object with these fields; other fields are checked by `others`, dropped, or refused if `strict`."""
     known = {**required, **optional}
     of_others = mapped(others or anything, 100)
 
@@ -139,7 +139,7 @@ def record(
         if strict and unknown is not None:
             raise Unfit(f"{place} has {shown(unknown)}, which nobody reads")
         rest = of_others({name: inner for name, inner in value.items() if name not in known}, place)
-        # In the order of the file.
+        # The entries keep the order of the file.
         both = checked | rest if others else checked
         return {name: both[name] for name in value if name in both}
 

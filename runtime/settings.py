@@ -13,7 +13,7 @@ def resumed_settings(path: str | Path) -> TrainSettings:
 
     Raises:
       UsageError: there is no checkpoint.
-      SonewError: the file is not one, or is of a format version that this runtime does not read.
+      SonewError: the file is no checkpoint, or is of a format version that this runtime does not read.
     """
     path = find_checkpoint(path)
     return TrainSettings.from_metadata(read_checkpoint_metadata(path), source=path)

@@ -1,4 +1,4 @@
-"""Who made a bundle: an Ed25519 signature over its manifest, which has the hashes of all its files."""
+"""The signature of a bundle's author: Ed25519 over the manifest, which has the hashes of all files."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from sonew_compiled.runtime.tensorfile import write_atomically
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-# So that a signature over a manifest is one over nothing else.
+# The prefix keeps a signature over a manifest from being valid for anything else.
 _PREFIX = b"sonew-compiled bundle\n"
 _LARGEST_KEY = 1 << 20
 _PEM = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
 
 def sign_bundle(bundle: Path, key: Path) -> Path:
-    """Signs a whole bundle, and gives the path of the signature, which becomes part of it.
+    """Signs a whole bundle, and returns the path of the signature, which becomes part of the bundle.
 
     Args:
       bundle: the directory.
       key: a file with an Ed25519 private key in PEM, without a password.
 
     Raises:
-      UsageError: the key's file holds none.
+      UsageError: the file holds no such key.
       SonewError: the bundle is damaged, or cannot be written to.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -42,7 +42,7 @@ def sign_bundle(bundle: Path, key: Path) -> Path:
     content = _read_key(key)
     try:
         private = load_pem_private_key(content, password=None)
-    except Exception as error:  # the library has an exception for each way to be no key
+    except Exception as error:  # the library raises many kinds of exceptions for invalid keys
         raise _no_key(key, "private", type(error).__name__) from None
     if not isinstance(private, Ed25519PrivateKey):
         raise _no_key(key, "private", "it is of another kind")
@@ -61,8 +61,8 @@ def open_signed_bundle(path: Path, keys: Path) -> Bundle:
       keys: a file with one or more Ed25519 public keys in PEM.
 
     Raises:
-      UsageError: the keys' file holds none, or the directory is no bundle.
-      SonewError: the bundle has no signature, one by another key, or one of other contents, or its manifest is damaged.
+      UsageError: the file holds no such keys, or the directory is no bundle.
+      SonewError: the bundle has no signature, or one by another key or of other contents, or its manifest is damaged.
     """
     opened = open_bundle(path)
     _check(opened, keys)

@@ -19,8 +19,8 @@ from sonew_compiled.runtime.json_files import parse
 from sonew_compiled.runtime.schema import Unfit, mapped, text
 from sonew_compiled.runtime.shown import shown
 
-# All metadata is one JSON object under this key: the library writes several keys in random order, and equal states
-# shall give equal files.
+# All metadata is one JSON object under this key, because the library writes several keys in random order, and equal
+# states must give equal files.
 _METADATA = "sonew"
 _DIGEST = "sha256"
 _LONGEST_HEADER = 1 << 20
@@ -28,12 +28,12 @@ _HEADER = mapped(text(10_000, printable=False), 200)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
-    """Writes `tensors` so that `path` holds the whole new file or, whatever happens, what it held before.
+    """Writes `tensors` atomically: `path` always holds the whole new file or the old one.
 
-    The metadata gets one more entry, `sha256`, of everything else in the file.
+    The metadata gets one more entry, `sha256`, the hash of everything else in the file.
 
     Raises:
-      SonewError: the file cannot be written, such as for a full disk.
+      SonewError: the file cannot be written, for example because the disk is full.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps({**(metadata or {}), _DIGEST: _digest(arrays, metadata or {})}, sort_keys=True)
@@ -41,10 +41,10 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:
-    """Writes a file through a temporary one beside it, flushed to the disk before it takes the name.
+    """Writes a file through a temporary one beside it, which is flushed to the disk before it takes the name.
 
     Raises:
-      SonewError: the file cannot be written; what was at `path` is unharmed and the temporary file is gone.
+      SonewError: the file cannot be written; the old file is unchanged, and the temporary one is removed.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -73,7 +73,7 @@ def _flush(path: Path) -> None:
 
 
 def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    """SHA-256 of a file's metadata, without the digest itself, and its tensors."""
+    """The SHA-256 of a file's metadata, without the digest itself, and of its tensors."""
     specs = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
     rest = {key: value for key, value in metadata.items() if key != _DIGEST}
     digest = hashlib.sha256(json.dumps([rest, specs], sort_keys=True).encode())
@@ -83,11 +83,11 @@ def _digest(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> st
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a safetensors file that `write_tensors` wrote, without its tensors; empty for another's.
+    """The metadata of a safetensors file from `write_tensors`; empty for files of other programs.
 
     Raises:
       UsageError: there is no such file.
-      SonewError: it is not a whole safetensors file.
+      SonewError: the file is not a whole safetensors file.
     """
     with _opened(path) as file:
         return _metadata(path, file)

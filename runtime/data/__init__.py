@@ -1,4 +1,4 @@
-"""Data sets in, batches of a bundle's fields out."""
+"""Data sets, and the batches of a bundle's fields that are cut from them."""
 
 from sonew_compiled.runtime.data.batches import BoundData as BoundData
 from sonew_compiled.runtime.data.batches import bind as bind

@@ -21,11 +21,11 @@ _UNSIGNED_BYTE = 0x08
 
 
 def unpacked(path: Path, *, remedy: str, limit: int = -1) -> bytes:
-    """The contents of a file, decompressed if it is gzip; the contents decide that, not the name.
+    """The contents of a file, decompressed if the contents are gzip; the name does not matter.
 
     Args:
       path: the file.
-      remedy: what the user can do about a file that cannot be read; ends the error.
+      remedy: the end of the error for a file that cannot be read.
       limit: stop after this many unpacked bytes; -1 for no limit.
 
     Raises:
@@ -49,15 +49,15 @@ def parse_idx(content: bytes, *, ndim: int, source: str, remedy: str) -> np.ndar
 
     Args:
       content: the unpacked file.
-      ndim: how many dimensions it must have: 3 for images, 1 for labels.
+      ndim: the number of dimensions that it must have: 3 for images, 1 for labels.
       source: names the file in errors.
-      remedy: ends the error.
+      remedy: the end of the error.
 
     Returns:
       A read-only uint8 array of `ndim` dimensions that shares the memory of `content`.
 
     Raises:
-      SonewError: it is not IDX, of another dtype or number of dimensions, or its length is not what these ask for.
+      SonewError: the file is not IDX, has another dtype or number of dimensions, or its length contradicts its header.
     """
     if len(content) < 4 or content[:2] != b"\0\0":
         raise SonewError(f"{source} is not an IDX file: it starts with {content[:4].hex() or 'nothing'}; {remedy}")

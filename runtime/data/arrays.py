@@ -31,7 +31,7 @@ _Split = tuple[_Fields, _Fields]
 
 
 def reader(path: Path) -> Callable[[str, Path], Dataset] | None:
-    """The function that loads a file of this name (`load(name, path)`), or None if no function does."""
+    """The function that loads a file of this name, `load(name, path)`; None if there is none."""
     if path.suffix == ".npy":
         return _load_npy
     if path.suffix == ".npz":
@@ -95,7 +95,7 @@ def _held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, *, sourc
 
 
 def _divide(arrays: Mapping[str, np.ndarray], *, source: str) -> _Split | None:
-    """The training and test fields of an archive whose names tell them apart, checked; None for plain field names."""
+    """The checked training and test fields of an archive, from their names; None for plain field names."""
     if not arrays:
         raise UsageError(f"{source} holds no arrays; {_LAYOUTS}")
     if arrays.keys() & _KERAS.keys():
@@ -139,7 +139,7 @@ def _check_same_fields(train: _Fields, test: _Fields, *, source: str) -> None:
 
 
 def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
-    """The arrays in a file, a bare one under the name None, and the SHA-256 of the file."""
+    """The arrays in a file by name, and the file's SHA-256; a single array has the name None."""
     try:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -154,8 +154,8 @@ def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
     except MemoryError:
         raise SonewError(f"{path} needs more memory than there is, or is corrupt; save a smaller data set") from None
     except Exception as error:
-        # A damaged file makes the readers of headers and archives raise nearly anything: ValueError, BadZipFile,
-        # EOFError, even TokenError and TypeError. NumPy's own message may have several lines and may suggest
+        # For a damaged file, the readers of headers and archives may raise any exception: ValueError, BadZipFile,
+        # EOFError, even TokenError and TypeError. NumPy's own message may have several lines, and may suggest
         # allow_pickle, which is no remedy here.
         pickled = " (it holds Python objects)" if "Object arrays" in str(error) else ""
         raise SonewError(
@@ -163,7 +163,7 @@ def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
             "numpy.save or numpy.savez"
         ) from None
     for key, array in arrays.items():
-        # NumPy hands out members that are no arrays as bytes.
+        # NumPy returns members that are no arrays as bytes.
         if not isinstance(array, np.ndarray):
             raise SonewError(f"{path} holds {key}, which is not an array; save it again with numpy.savez")
     return arrays, digest

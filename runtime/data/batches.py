@@ -1,7 +1,7 @@
 """Binds the fields of a data set to those of a bundle's batch and cuts batches from them.
 
-The order of the training examples (`epoch_order`) is part of what a checkpoint means: a run that resumes at step k
-must see the batches that the uninterrupted run would have seen, so the order must never change.
+A checkpoint relies on the order of the training examples (`epoch_order`): a run that resumes at step k must see the
+same batches as an uninterrupted run. So the order must never change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sonew_compiled.runtime.data.mapped import is_mapped
 from sonew_compiled.runtime.manifest import TensorSpec
 
 _FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16))
-# NumPy would turn a list with larger numbers into float64 and so give several seeds the same order.
+# NumPy would turn a list with larger numbers into float64, and several seeds would have the same order.
 _LARGEST_SEED = 2**63 - 1
 
 _ACCEPTED = (
@@ -36,7 +36,7 @@ _Placed = TypeVar("_Placed")
 def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     """The order of the `n` training examples in an epoch: an int64 (n,) permutation.
 
-    Checkpoints rely on it: it is the same for the same arguments on every machine.
+    Checkpoints rely on it: the same arguments give the same order on every machine.
 
     Raises:
       UsageError: the seed is not in 0 to 2**63 - 1.
@@ -48,7 +48,7 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Field:
-    """A field of the batch: `source` has the examples in the data's dtype, `convert` gives them the batch's."""
+    """A field of the batch: `source` has the examples in the data's dtype, and `convert` gives the batch's."""
 
     name: str
     source: np.ndarray
@@ -56,14 +56,14 @@ class _Field:
 
 
 class BoundData:
-    """Examples in the dtypes of a data set, given out in batches of the shapes and dtypes of a bundle.
+    """Examples in the dtypes of a data set, from which batches in the shapes and dtypes of a bundle are cut.
 
     A batch is a dict from the names of the bundle's fields to new C-contiguous arrays. The examples are converted one
-    batch at a time: as uint8 they take a quarter of the memory that they would as float32.
+    batch at a time, because they take a quarter of the memory as uint8 that they would take as float32.
 
     Attributes:
-      examples: how many there are.
-      batch_size: how many a batch has.
+      examples: the number of examples.
+      batch_size: the number of examples in a batch.
     """
 
     def __init__(self, fields: tuple[_Field, ...], batch_size: int) -> None:
@@ -74,7 +74,7 @@ class BoundData:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The whole batches in an epoch; the examples left over are dropped, others in every epoch.
+        """The number of whole batches in an epoch; the remaining examples are dropped, different ones in each epoch.
 
         Raises:
           UsageError: there is less than one batch.
@@ -92,7 +92,7 @@ class BoundData:
 
         Args:
           seed: orders the examples, together with the epoch, which is `step // steps_per_epoch`.
-          step: any number, in any order; going on within an epoch is fast.
+          step: any number, in any order; steps of the same epoch are fast.
           within: which of the batch's examples; others are not touched.
 
         Raises:
@@ -108,18 +108,18 @@ class BoundData:
     def training_batches(
         self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], _Placed], within: slice = slice(None)
     ) -> Generator[_Placed, None, None]:
-        """Batch number `step` and those after it, without end, each made and placed while the one before is at work.
+        """An endless generator of batches from number `step` on, each made and placed while the one before is at work.
 
         Close the generator in the end.
 
         Args:
-          seed: as of `training_batch`, which must not be called meanwhile.
+          seed: see `training_batch`, which must not be called meanwhile.
           step: likewise.
-          place: what becomes of a batch, such as `Program.upload_batch`; called in another thread.
-          within: as of `training_batch`.
+          place: places a batch, such as `Program.upload_batch`; it is called in another thread.
+          within: see `training_batch`.
 
         Raises:
-          UsageError: as `training_batch`; and what `place` raises.
+          UsageError: see `training_batch`. Exceptions of `place` are raised too.
         """
 
         def placed(step: int) -> _Placed:
@@ -133,13 +133,13 @@ class BoundData:
                 yield batch
 
     def evaluation_batches(self, first: int = 0, every: int = 1) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-        """All examples in their order: batches, each with the number of its examples that count.
+        """Batches of all examples in order, each with the number of its examples that count.
 
-        The last batch is filled up with its last example; fewer examples than one batch make one batch.
+        The last batch is padded with its last example; fewer examples than one batch make one batch.
 
         Args:
-          first: the number of the first batch, of those that one of several workers takes.
-          every: it takes every so many.
+          first: the number of the first batch, for one of several workers.
+          every: the step from one batch of this worker to its next.
         """
         for start in range(first * self.batch_size, self.examples, every * self.batch_size):
             indices = np.arange(start, start + self.batch_size)
@@ -159,8 +159,9 @@ def bind(
       batch: the fields of the batch, `Manifest.batch`; each shape starts with the batch size.
       classes: of the batch's fields that are labels, the number of classes, `Manifest.classes`.
 
-    Fields are matched by name; a batch of a single field that the data does not have takes `image`. An example may
-    have another shape than the batch asks for as long as it has as many elements: (28, 28) for 784. The dtype may be
+    Fields are matched by name. If the batch has a single field and the data has none of that name, the field takes
+    `image`. An example may have another shape than that of the batch if it has as many elements: (28, 28) for 784. The
+    dtypes may be
 
     | data | batch | conversion |
     |---|---|---|
@@ -241,7 +242,7 @@ def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -
     if array.dtype == dtype:
         return lambda rows: rows
     if array.dtype == np.uint8 and dtype in _FLOATS and scale:
-        # In float32 whatever the dtype: its rounding is part of the definition.
+        # The division is float32 for every dtype, since its rounding is part of the definition.
         return lambda rows: np.divide(rows, np.float32(255), dtype=np.float32).astype(dtype, copy=False)
     limits = _limits(array.dtype, dtype)
     if limits is None:
@@ -255,7 +256,7 @@ def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -
 
 
 def _limits(had: np.dtype, dtype: np.dtype) -> tuple[float, float] | None:
-    """The values of dtype `had` that are converted to `dtype`, from the least to the greatest; None if none are."""
+    """The least and the greatest value of dtype `had` that can be converted to `dtype`; None if none can."""
     if dtype == np.float32 and had in _FLOATS:
         return float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
     if had == np.bool_ and (dtype in _FLOATS or dtype.kind in "iu"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from sonew_compiled.errors import UsageError
 
-# Elements looked at at once where a check needs a temporary array: 4 MiB of booleans.
+# The elements that a check with a temporary array takes at once: 4 MiB of booleans.
 _CHUNK_ELEMENTS = 1 << 22
 
 
@@ -19,7 +19,7 @@ class Dataset:
     """Examples split into training and test; both have the same fields.
 
     Attributes:
-      name: as the user named it.
+      name: the user's name for it.
       train: by field name, arrays with the examples on axis 0; read-only, C-contiguous, in native byte order.
         MNIST has `image`, uint8 (n, 28, 28), and `label`, int32 (n,).
       test: likewise, the examples that are held out.

@@ -1,7 +1,7 @@
 """Fetches MNIST from public mirrors.
 
-A transfer that breaks off leaves a `.part` file, from which the next attempt goes on. A mirror is not trusted: a file
-takes its place only once its unpacked contents have MNIST's SHA-256.
+An interrupted transfer leaves a `.part` file, from which the next attempt continues. A mirror is not trusted: a file
+gets its name only after its unpacked contents had MNIST's SHA-256.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIRRORS = (
     "https://raw.githubusercontent.com/fgnt/mnist/master/",
 )
 
-# Called with the name of the file, the bytes transferred so far and, if the mirror says, those in all.
+# Called with the name of the file, the bytes transferred so far and, if the mirror tells, the total.
 Progress = Callable[[str, int, int | None], None]
 
 _TIMEOUT_SECONDS = 30.0
@@ -34,11 +34,11 @@ _ATTEMPTS = 5
 
 
 class _MirrorError(Exception):
-    """A mirror does not give the file; the message says why."""
+    """A mirror does not deliver the file; the message has the reason."""
 
 
 class _BrokenOffError(_MirrorError):
-    """The transfer ended early; what came so far is kept."""
+    """The transfer ended early; the part so far is kept."""
 
 
 def fetch_mnist(
@@ -48,13 +48,13 @@ def fetch_mnist(
     progress: Progress | None = None,
     timeout: float = _TIMEOUT_SECONDS,
 ) -> list[FileRow]:
-    """Puts the four files of MNIST, gzipped, into a folder; those that are there and valid stay.
+    """Puts the four gzipped files of MNIST into a folder; valid files that are already there are kept.
 
     Args:
-      directory: the folder; made if need be.
-      mirrors: addresses to which the name of a file is appended; tried in order for each file.
-      progress: told of every chunk.
-      timeout: seconds to wait for a mirror to answer or to go on.
+      directory: the folder, which is made if necessary.
+      mirrors: addresses to which the name of a file is appended; they are tried in order for each file.
+      progress: is called for every chunk.
+      timeout: the seconds to wait for a mirror's answer or next bytes.
 
     Returns:
       A row for each file: `fetched`, or `valid` if it was there; `detail` is its path.
@@ -81,7 +81,7 @@ def fetch_mnist(
 def _fetch(name: str, directory: Path, mirrors: Sequence[str], progress: Progress, timeout: float) -> Path:
     path = directory / f"{name}.gz"
     part = directory / f"{name}.gz.part"
-    # A run that was stopped may have left it whole.
+    # A process that was stopped may have left the part complete.
     done = _is_valid(part, name)
     reasons = []
     for mirror in mirrors:
@@ -102,27 +102,27 @@ def _fetch(name: str, directory: Path, mirrors: Sequence[str], progress: Progres
 
 
 def _fetch_from(url: str, part: Path, name: str, progress: Progress, timeout: float) -> None:
-    """Makes `part` the whole file, going on from what it has."""
+    """Completes `part` to the whole file."""
     for attempt in range(_ATTEMPTS):
         start = part.stat().st_size if part.exists() else 0
         try:
             _transfer(url, part, start, lambda done, total: progress(name, done, total), timeout)
         except _BrokenOffError:
-            # Going on is worthwhile only while the mirror sends something.
+            # Another attempt is worthwhile only if the mirror sent something.
             if attempt == _ATTEMPTS - 1 or not part.exists() or part.stat().st_size <= start:
                 raise
             continue
         if _is_valid(part, name):
             return
         part.unlink(missing_ok=True)
-        # What was there before may be to blame, so that the mirror gets a chance to send the whole file.
+        # The old part may be at fault, so the mirror may send the whole file once more.
         if start == 0:
             raise _MirrorError("the file it has is not MNIST's (SHA-256 differs)")
     raise _MirrorError(f"no whole file after {_ATTEMPTS} attempts")
 
 
 def _transfer(url: str, part: Path, start: int, progress: Callable[[int, int | None], None], timeout: float) -> None:
-    """One request; appends to `part` from byte `start` on, or writes it anew if the mirror sends the whole file."""
+    """Makes one request. Appends to `part` from byte `start` on, or rewrites it if the mirror sends the whole file."""
     headers = {"User-Agent": "sonew-compiled", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
@@ -131,7 +131,7 @@ def _transfer(url: str, part: Path, start: int, progress: Callable[[int, int | N
     except urllib.error.HTTPError as error:
         with error:
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-                # The mirror's file is no longer than what is there, which is therefore wrong: start anew.
+                # The mirror's file is not longer than the part, so the part is wrong and is removed.
                 part.unlink(missing_ok=True)
                 return
             raise _MirrorError(f"HTTP {error.code} {error.reason}") from None
@@ -157,7 +157,7 @@ def _transfer(url: str, part: Path, start: int, progress: Callable[[int, int | N
 
 
 def _total(response: http.client.HTTPResponse, start: int) -> int | None:
-    """The bytes of the whole file, or None if the mirror does not say."""
+    """The bytes of the whole file; None if the mirror does not tell."""
     if response.status == http.client.PARTIAL_CONTENT:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != start:
@@ -184,7 +184,7 @@ def _is_valid(part: Path, name: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """One line on what went wrong in the network."""
+    """One line about a network error."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or type(cause).__name__
     return " ".join(str(text).split())

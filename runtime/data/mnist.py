@@ -23,7 +23,7 @@ EMBEDDED_TRAIN_EXAMPLES = 9_000
 EMBEDDED_DIRECTORY = Path(__file__).parent
 DIRECTORY_VARIABLE = "SONEW_DATA"
 
-# SHA-256 of the unpacked files.
+# The SHA-256 of the unpacked files.
 SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -33,13 +33,13 @@ SHA256 = {
 FILES = tuple(SHA256)
 EMBEDDED_FILES = FILES[2:]
 
-# The largest file has 47 MB; whatever unpacks to more is not MNIST and need not fill the memory to be told so.
+# The largest file has 47 MB. A file that unpacks to more is not MNIST, and must not fill the memory.
 _UNPACKED_LIMIT = 64 << 20
 _SUBFOLDERS = (".", "mnist", "MNIST/raw")
 
 
 class FileState(StrEnum):
-    """What became of a file of MNIST."""
+    """The state of a file of MNIST."""
 
     VALID = "valid"
     FETCHED = "fetched"
@@ -48,7 +48,7 @@ class FileState(StrEnum):
 
 
 class FileRow(NamedTuple):
-    """A file of MNIST by its official name, without `.gz`; `detail` says where it is or what is wrong with it."""
+    """A file of MNIST by its official name, without `.gz`; `detail` is its place or its fault."""
 
     file: str
     status: FileState
@@ -82,7 +82,7 @@ def load_embedded() -> Dataset:
 
 
 def default_directory() -> Path:
-    """Where `sonew data fetch` puts the files: `$SONEW_DATA` if set, else the user's cache.
+    """The folder for `sonew data fetch`: `$SONEW_DATA` if set, else the user's cache.
 
     Raises:
       SonewError: neither is known.
@@ -130,10 +130,10 @@ def find(data_dir: Path | None, *, complete: bool = True) -> Path:
 def locate(folder: Path, name: str) -> Path | None:
     """The file of that official name in a folder, `.gz` or plain, or None.
 
-    `.gz` comes first: it is what `sonew data fetch` writes, so that fetching repairs a folder whatever else is in it.
+    `.gz` comes first, because `sonew data fetch` writes it and so can repair a folder with any other files.
 
     Raises:
-      SonewError: the folder may not be looked into.
+      SonewError: the folder may not be read.
     """
     for path in (folder / f"{name}.gz", folder / name):
         try:
@@ -151,7 +151,7 @@ def read_valid(path: Path, name: str) -> bytes:
     """The unpacked contents of a file, which must be those of MNIST's file `name`.
 
     Raises:
-      SonewError: they cannot be read or are others.
+      SonewError: the file cannot be read, or has other contents.
     """
     content = unpacked(path, remedy=_remedy(path), limit=_UNPACKED_LIMIT)
     found = hashlib.sha256(content).hexdigest()
@@ -190,7 +190,7 @@ def _load(directory: Path, names: tuple[str, ...]) -> tuple[dict[str, np.ndarray
 
 
 def _parse(directory: Path, name: str, ndim: int) -> np.ndarray:
-    # The embedded folder is not searched, so a file that is missing from it shows up here.
+    # The embedded folder is not searched before, so a missing file is found here.
     path = locate(directory, name) or directory / f"{name}.gz"
     return parse_idx(read_valid(path, name), ndim=ndim, source=str(path), remedy=_remedy(path))
 
@@ -213,7 +213,7 @@ def _configured_directory() -> Path | None:
 
 
 def _cache_directory() -> Path | None:
-    """The folder in the user's cache, None for a user without a home folder, as containers have."""
+    """The folder in the user's cache; None for a user without a home folder, as in containers."""
     try:
         return platformdirs.user_cache_path("sonew-compiled") / "mnist"
     except RuntimeError:
