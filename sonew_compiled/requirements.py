@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from sonew_compiled.backward import Loss
 from sonew_compiled.contract import Role
@@ -141,6 +142,27 @@ def check_loss(loss: Loss, params: Tree, batch: Tree) -> None:
         )
     if not any(dependents(jax.make_jaxpr(loss)(params, batch), range(len(jax.tree.leaves(params))))):
         raise UsageError("the loss depends on no parameter, so that nothing would be trained; compute it of them")
+
+
+def check_gradients(gradients: ClosedJaxpr, cotangent: int, results: Iterable[int]) -> None:
+    """Checks that some gradient is not zero for whatever parameters and batch.
+
+    Gradients are linear in the cotangent of the loss. Those that do not depend on it are zero.
+
+    Args:
+      gradients: the jaxpr of the backward pass.
+      cotangent: the index of the loss's cotangent among its arguments.
+      results: the indices of the gradients among its results.
+
+    Raises:
+      UsageError: all are zero.
+    """
+    depends = dependents(gradients, [cotangent])
+    if not any(depends[index] for index in results):
+        raise UsageError(
+            "the loss has a gradient of zero everywhere, so that nothing would be trained: all that it computes of the "
+            "parameters goes through stop_gradient, rounding, comparisons or integers; let one reach it otherwise"
+        )
 
 
 def check_state(state: Tree) -> None:

@@ -24,6 +24,7 @@ from sonew_compiled.recurrence import recurrences
 from sonew_compiled.requirements import (
     check_batch,
     check_decays,
+    check_gradients,
     check_loss,
     check_parameters,
     check_state,
@@ -167,6 +168,8 @@ def trace_training(
     differentiating, (_, signals, after) = jax.make_jaxpr(gradients, return_shape=True)(
         state[_PARAMS], *given, batch, _SCALAR, hyper
     )
+    cotangent = len(jax.tree.leaves((state[_PARAMS], given, batch)))
+    check_gradients(differentiating, cotangent, range(1, 1 + len(jax.tree.leaves(signals))))
     own = {_MODEL_STATE: given[0]}
     check_update(own, {_MODEL_STATE: after}, maker="init give a state like the one that loss returns")
     if model.has_state:

@@ -79,6 +79,9 @@ def of_any(params: Any, batch: Any) -> jax.Array:
         ({"loss": lambda p, b: loss(p, b).astype(jnp.int32)}, "the loss is of dtype int32, which has no gradient"),
         ({"loss": lambda p, b: 3.0}, "the loss returned 3.0, which is no array of JAX"),
         ({"loss": lambda p, b: jnp.mean(b["x"])}, "the loss depends on no parameter"),
+        ({"loss": lambda p, b: jax.lax.stop_gradient(loss(p, b))}, "the loss has a gradient of zero everywhere"),
+        ({"loss": lambda p, b: jnp.mean(b["x"] @ jnp.sign(p["w"]))}, "the loss has a gradient of zero everywhere"),
+        ({"loss": lambda p, b: jnp.mean(p["w"].astype(jnp.int32) * b["x"][0, 0])}, "has a gradient of zero everywhere"),
         ({"optimizer": kept(None, np.ones(()))}, "optimizer is in the state after a step, and not after init"),
         ({"optimizer": kept(np.ones(()), None)}, "optimizer is in the state after init, and not after a step"),
         (

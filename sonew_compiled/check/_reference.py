@@ -14,6 +14,7 @@ import numpy as np
 from sonew_compiled import passes
 from sonew_compiled.check._compare import movement
 from sonew_compiled.contract import GRADIENTS, INIT, LEARNING_RATE, SEED, TRAIN_STEP, UPDATE, Role, path_in_tree
+from sonew_compiled.errors import UsageError
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
@@ -76,6 +77,9 @@ class Reference:
         """`init`, three steps, each from the state to which JAX came, and the other functions, on random batches.
 
         The last step is tried at a rate of 1 at least, where an update is no less than the parameter's rounding.
+
+        Raises:
+          UsageError: a parameter starts as NaN.
         """
         manifest = self.manifest
         functions = {name: self._function(name, spec) for name, spec in manifest.functions.items()}
@@ -85,6 +89,7 @@ class Reference:
         scalars = {name: np.array(manifest.optimizer[name], np.float32) for name in manifest.runtime_settings}
         fed = {SEED: np.array(0, np.int32), LEARNING_RATE: rate}
         found = [_call(functions, manifest, INIT, fed)]
+        _refuse_nan(manifest, found[0])
         for at in (rate or large, rate or large, large):
             inputs = {**found[-1].results, **scalars, **_batch(manifest, rng, TRAIN_STEP), LEARNING_RATE: at}
             found.append(_call(functions, manifest, TRAIN_STEP, inputs))
@@ -111,6 +116,16 @@ class Reference:
             return dict(zip(names, map(np.asarray, results), strict=True))
 
         return function
+
+
+def _refuse_nan(manifest: Manifest, start: Call) -> None:
+    for spec in manifest.functions[INIT].outputs:
+        value = start.results[spec.name]
+        if spec.role is Role.PARAMETER and (count := int(np.isnan(value.astype(np.float32)).sum())):
+            raise UsageError(
+                f"init gives NaN in {count} of {value.size} numbers of {spec.name} for seed {start.inputs[SEED]}; "
+                "mend init, or compile with --no-check"
+            )
 
 
 def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:

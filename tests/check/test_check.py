@@ -20,7 +20,7 @@ from sonew_compiled.check import Call, Reference, check_executable, why_not_chec
 from sonew_compiled.check._compare import difference, movement
 from sonew_compiled.compile import compile_training
 from sonew_compiled.contract import Role
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import Program, open_bundle
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
@@ -226,8 +226,9 @@ def test_what_is_not_checked_is_said(
     assert bool(said) == bool(reason)
 
 
-def test_the_reference_is_jaxs_own_step() -> None:
-    traced = trace_training(**MODEL | {"optimizer": lambda rate: optax.sgd(rate)})
+def reference(**changes: Any) -> Reference:
+    """JAX's account of the model under plain gradient descent."""
+    traced = trace_training(**MODEL | {"optimizer": lambda rate: optax.sgd(rate)} | changes)
     scalar = TensorSpec(name="learning_rate", shape=(), dtype="float32", role=Role.LEARNING_RATE)
     params = tuple(
         TensorSpec(name=f"params/{name}", shape=shape, dtype="float32", role=Role.PARAMETER)
@@ -254,7 +255,17 @@ def test_the_reference_is_jaxs_own_step() -> None:
         targets=(),
         classes={"label": 3},
     )
-    calls = Reference(manifest=manifest, stablehlo=b"", traced=traced.references).calls()
+    return Reference(manifest=manifest, stablehlo=b"", traced=traced.references)
+
+
+def test_parameters_that_start_as_nan_are_refused(refusal: Callable[..., str]) -> None:
+    start = lambda key: {**init(key), "b": jnp.zeros(3) / jnp.arange(3.0)}  # noqa: E731
+    said = refusal(UsageError, lambda: reference(init=start).calls())
+    assert said == "init gives NaN in 1 of 3 numbers of params/b for seed 0; mend init, or compile with --no-check"
+
+
+def test_the_reference_is_jaxs_own_step() -> None:
+    calls = reference().calls()
     assert [call.function for call in calls] == ["init", *["train_step"] * 3]
     assert {int(label) for call in calls[1:] for label in call.inputs["batch/label"]} == {0, 1, 2}
     for call in calls[1:]:
