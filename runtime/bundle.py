@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import logging
 import platform
 import re
 from collections.abc import Mapping
@@ -20,8 +18,6 @@ from sonew_compiled.runtime.manifest import Manifest, Needs, TargetSpec
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import argument
 
-logger = logging.getLogger("sonew_compiled")
-
 _CPU_INFO = Path("/proc/cpuinfo")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
@@ -34,7 +30,8 @@ class Bundle:
       path: of the directory.
       manifest: what it holds.
       manifest_bytes: of the file that the manifest was read from; empty if it was not read from one.
-      is_trusted: whether it was signed by a key that the user trusts.
+      is_trusted: whether its code is loaded without a trial: a key that the user trusts has signed it, or this process
+        made it.
     """
 
     path: Path
@@ -191,41 +188,3 @@ def choose_target(bundle: Bundle, device: str, driver: str, description: str = "
         f"the bundle {bundle.path} has no code for device {device}: it holds {', '.join(reasons) or 'no target'}; "
         f"add one with `sonew compile --target {Driver(driver).target}` or choose another --device"
     )
-
-
-def check_versions(bundle: Bundle) -> None:
-    """Compares the compiler that made the bundle with the runtime installed here, by major and minor version.
-
-    A newer runtime is logged as a warning: it usually reads what an older compiler wrote.
-
-    Raises:
-      SonewError: the runtime is older than the compiler.
-    """
-    made_with = bundle.manifest.versions.get("iree-base-compiler", "")
-    installed = runtime_version()
-    if not (_release(made_with) and _release(installed)) or _release(made_with) == _release(installed):
-        return
-    if _release(installed) < _release(made_with):
-        raise SonewError(
-            f"the bundle {bundle.path} was made by iree-base-compiler {made_with} and iree-base-runtime {installed} "
-            f"is older: upgrade it with `pip install 'iree-base-runtime>={made_with}'`"
-        )
-    logger.warning(
-        "the bundle %s was made by iree-base-compiler %s; iree-base-runtime %s is newer: if it fails, compile it again",
-        bundle.path,
-        made_with,
-        installed,
-    )
-
-
-def runtime_version() -> str:
-    """The version of the installed IREE runtime, empty if it was installed in some way that has none."""
-    try:
-        return importlib.metadata.version("iree-base-runtime")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _release(version: str) -> tuple[int, int] | tuple[()]:
-    match = re.match(r"(\d+)\.(\d+)", version)
-    return (int(match.group(1)), int(match.group(2))) if match else ()

@@ -15,10 +15,12 @@ import numpy as np
 
 from sonew_compiled.contract import TRAIN_STEP, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.bundle import Bundle, check_versions, choose_target
+from sonew_compiled.runtime.bundle import Bundle, choose_target
 from sonew_compiled.runtime.device import Buffer, Device, first_error
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.trial import try_apart
+from sonew_compiled.runtime.versions import check_versions
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,14 @@ class Program:
     def load(cls, bundle: Bundle, device: Device) -> Program:
         """Loads the first executable of the bundle that the device can run, after checking its hash.
 
+        Code that was not made on this machine, nor signed by a trusted key, is tried in a process of its own first.
+
         Raises:
           SonewError: the bundle has no code for the device, was made by a newer compiler than this runtime, its
             executable is damaged, or the device does not take it.
         """
         check_versions(bundle)
+        try_apart(bundle, device)
         target = choose_target(bundle, device.name, device.driver, device.description)
         path = bundle.path / target.file
         # Read, not mapped: a mapped file that somebody writes to or truncates ends the process, and IREE's `mmap` opens

@@ -22,11 +22,6 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def on_one_line(text: str) -> str:
-    """A text with what cannot be printed escaped, line breaks among it."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
 def argument(path: str | Path) -> str:
     """A path as a word of a shell's command line that is taken for a path, even if it begins with a dash."""
     text = str(path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, on_one_line
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import (
     Checkpoint,
@@ -30,10 +30,9 @@ from sonew_compiled.runtime.metrics import METRICS_FILE, EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Reporter
 from sonew_compiled.runtime.schedule import learning_rates
-from sonew_compiled.runtime.shown import on_one_line, shown
+from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
-from sonew_compiled.runtime.trial import try_apart
 from sonew_compiled.runtime.workers import Alone, Workers, check_alike
 from sonew_compiled.train_settings import TrainSettings, train_options
 
@@ -187,7 +186,6 @@ class _Run:
             self._check_resumed(resumed, checkpoint, bundle)
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
-        try_apart(bundle, device)
         self.program = Program.load(bundle, device)
         self.stepper = stepper_of(self.program, workers)
         if checkpoint is None:

@@ -19,17 +19,20 @@ from pathlib import Path
 
 import platformdirs
 
-from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime.bundle import Bundle, choose_target, runtime_version
+from sonew_compiled.errors import SonewError, on_one_line
+from sonew_compiled.runtime.bundle import Bundle, choose_target
 from sonew_compiled.runtime.device import Device
 from sonew_compiled.runtime.manifest import Manifest
-from sonew_compiled.runtime.shown import on_one_line
+from sonew_compiled.runtime.versions import runtime_version
 
 logger = logging.getLogger("sonew_compiled")
 
 _WORKER = "sonew_compiled.runtime._trial_worker"
-# Seconds to start Python, to load the code, and to call each function once.
-_LIMITS = {"": 60.0, "started": 10.0, "loaded": 60.0}
+# Seconds for Python to start, which depends on the machine alone.
+_START = 60.0
+# Seconds for loading the code and calling each function once: so many, and more for what is large, up to a limit.
+_LEAST, _BYTES_A_SECOND, _MOST = 8.0, 5e7, 60.0
+_STAGES = ("", "started", "loaded")
 _KNOWN_FILE = "known-bundles"
 # Lines of that file, after which the older half goes.
 _MOST_KNOWN = 10_000
@@ -57,8 +60,10 @@ def try_apart(bundle: Bundle, device: Device) -> None:
     tried = f"{made} {device.name} {target.name} {runtime_version()}"
     if made in _known or tried in _known or {made, tried} & _read_known():
         return
-    bundle.read(target.file)
-    problem = _run(bundle.path, device.name)
+    code = bundle.read(target.file)
+    tensors = [spec for each in bundle.manifest.functions.values() for spec in (*each.inputs, *each.outputs)]
+    size = len(code) + sum(spec.nbytes for spec in tensors)
+    problem = _run(bundle.path, device.name, min(_LEAST + size / _BYTES_A_SECOND, _MOST))
     if problem is not None:
         raise SonewError(
             f"{bundle.path / target.file} cannot be used on device {device.name}: {problem}; compile the bundle again "
@@ -67,8 +72,8 @@ def try_apart(bundle: Bundle, device: Device) -> None:
     _remember(tried)
 
 
-def _run(bundle: Path, device: str) -> str | None:
-    """What is wrong with the code in words, None if nothing is.
+def _run(bundle: Path, device: str, seconds: float) -> str | None:
+    """What is wrong with the code in words, None if nothing is; it may take so long to load it and to call it.
 
     Raises:
       SonewError: what the trial was refused with.
@@ -93,32 +98,36 @@ def _run(bundle: Path, device: str) -> str | None:
 
     reached, said = "", process.stdout
     assert said is not None
+    timer = threading.Timer(_START, stop)
+    timer.start()
     try:
         while True:
-            timer = threading.Timer(_LIMITS[reached], stop)
-            timer.start()
             line = said.readline().rstrip("\n")
-            timer.cancel()
+            if not reached:
+                timer.cancel()
+                timer = threading.Timer(seconds, stop)
+                timer.start()
             if line.startswith("refused "):
                 raise SonewError(on_one_line(line.removeprefix("refused ")))
             if line == "called":
                 return None
-            if not line or line not in _LIMITS:
-                return _failure(process.wait(), reached, is_late=is_late.is_set())
+            if line not in _STAGES[1:]:
+                return _failure(process.wait(), reached, seconds if is_late.is_set() else None)
             reached = line
     finally:
+        timer.cancel()
         process.kill()
         process.wait()
         said.close()
 
 
-def _failure(code: int, reached: str, *, is_late: bool) -> str | None:
+def _failure(code: int, reached: str, late_after: float | None) -> str | None:
     doing = "loading it" if reached == "started" else "calling it"
     if not reached:
         _say_untried(f"Python ended with {code}")
         return None
-    if is_late:
-        return f"{doing} did not end within {_LIMITS[reached]:g} s in a trial"
+    if late_after is not None:
+        return f"{doing} did not end within {late_after:.3g} s in a trial"
     with contextlib.suppress(ValueError):
         return f"{doing} ended a trial process by {signal.Signals(-code).name}"
     return f"{doing} ended a trial process with exit code {code}"

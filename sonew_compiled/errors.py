@@ -13,3 +13,8 @@ class UsageError(SonewError, ValueError):
     """An invalid request; the message has the value, what is accepted and the remedy. The command line exits with 2."""
 
     exit_code = 2
+
+
+def on_one_line(text: str) -> str:
+    """A text with what cannot be printed escaped, line breaks among it."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sonew_compiled.bench.rows import Row
-from sonew_compiled.runtime.shown import on_one_line
+from sonew_compiled.errors import on_one_line
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,12 +111,9 @@ def _load(
         load_checkpoint,
         open_device,
     )
-    from sonew_compiled.runtime.trial import try_apart
 
     opened = options.open_bundle(bundle, trusted_keys)
     path = find_checkpoint(checkpoint)
     loaded = load_checkpoint(path, opened.manifest)
-    opened_device = open_device(device)
-    try_apart(opened, opened_device)
-    program = Program.load(opened, opened_device)
+    program = Program.load(opened, open_device(device))
     return program, TrainingState.from_arrays(program, loaded.tensors), path, loaded

@@ -48,10 +48,13 @@ def inspect_command(bundle: Path, kernels: bool, trusted_keys: Path | None, as_j
 def _described(bundle: Bundle) -> dict[str, Any]:
     import json
 
+    from sonew_compiled.runtime.versions import runtime_weakness
+
     manifest = bundle.manifest
     described: dict[str, Any] = json.loads(manifest.to_json())
     return described | {
         "bundle": str(bundle.path),
+        "runtime_weakness": runtime_weakness(),
         "units": {target.name: _units(bundle, target) for target in manifest.targets},
         "parameters": manifest.parameter_count,
         "state_bytes": manifest.state_bytes,
@@ -61,6 +64,8 @@ def _described(bundle: Bundle) -> dict[str, Any]:
 
 def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     from rich.table import Table
+
+    from sonew_compiled.runtime.versions import runtime_weakness
 
     manifest = bundle.manifest
     console = options.console()
@@ -76,6 +81,8 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
         f"{manifest.state_bytes / max(parameters, 1):.1f} bytes a parameter"
     )
     console.print(f"made by    {'  '.join(f'{package} {version}' for package, version in manifest.versions.items())}")
+    if weakness := runtime_weakness():
+        console.print(f"warning    {weakness}")
     functions = Table("function", "inputs", "outputs", box=None, header_style="bold", pad_edge=False)
     for name, function in manifest.functions.items():
         functions.add_row(name, _signature(function, inputs=True), _signature(function, inputs=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import signal
 import sys
@@ -25,7 +26,7 @@ from sonew_compiled.cli._run import run_command
 from sonew_compiled.cli._sign import sign_command
 from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, on_one_line
 
 # The packages of extras, each with its extra.
 _EXTRAS = {
@@ -54,8 +55,26 @@ class _Group(click.Group):
         return list(self.commands)
 
 
+def _show_version(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from sonew_compiled.runtime.versions import runtime_weakness
+
+    click.echo(f"sonew, version {importlib.metadata.version('sonew-compiled')}")
+    if weakness := runtime_weakness():
+        click.echo(weakness)
+    context.exit()
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sonew-compiled", prog_name="sonew")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 def sonew() -> None:
     """Train with Sparsified Online Newton, compiled ahead of time.
 
@@ -98,7 +117,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except SonewError as error:
         _leave_it_to_the_first_worker()
-        say(f"sonew: {error}")
+        say(f"sonew: {on_one_line(str(error))}")
         sys.exit(error.exit_code)
     except ModuleNotFoundError as error:
         name = error.name or ""
@@ -126,7 +145,7 @@ def main() -> NoReturn:
             silence(sys.stdout)
         what = "the output" if error.filename is None else error.filename
         reason = error.strerror or error
-        say(f"sonew: cannot read or write {what} ({reason}); check that it may be, and free space")
+        say(f"sonew: cannot read or write {on_one_line(str(what))} ({reason}); check that it may be, and free space")
         sys.exit(1)
     except Exception as error:
         _end_by_fault(error)
@@ -175,7 +194,7 @@ def _open_missing_streams() -> None:
 def _end_by_fault(error: Exception) -> NoReturn:
     """Ends with one line on an unforeseen error; the traceback goes to a file."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = f"{type(error).__name__}: {lines[0][:_LONGEST_FAULT]}" if lines else type(error).__name__
+    what = f"{type(error).__name__}: {on_one_line(lines[0][:_LONGEST_FAULT])}" if lines else type(error).__name__
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="sonew-fault-", suffix=".log", delete=False, encoding="utf-8", errors="replace"
@@ -196,4 +215,4 @@ def _show(error: click.ClickException) -> None:
     message = " ".join(error.format_message().split())
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "sonew"
-    say(f"{command}: {message.rstrip('.')}; see `{command} --help`")
+    say(f"{command}: {on_one_line(message.rstrip('.'))}; see `{command} --help`")

@@ -10,6 +10,7 @@ import pytest
 from sonew_compiled.contract import Role
 from sonew_compiled.runtime import Dataset
 from sonew_compiled.runtime.manifest import FileSpec, FunctionSpec, Manifest, TargetSpec, TensorSpec
+from sonew_compiled.runtime.trial import remember_made_here
 
 # A linear autoencoder of 4 pixels with momentum. Its state has three dtypes, and is donated as the compiler does it.
 TINY = """
@@ -155,6 +156,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files=files,
     )
     (path / "manifest.json").write_text(manifest.to_json())
+    # What the tests damage of it is tried in a process of its own; the bundle itself need not be.
+    remember_made_here(manifest)
     return path
 
 

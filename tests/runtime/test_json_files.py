@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, on_one_line
 from sonew_compiled.runtime import read_metrics
 from sonew_compiled.runtime.json_files import LARGEST, end_last_line, parse, read_content, read_lines
 from sonew_compiled.runtime.schema import (
@@ -26,7 +26,7 @@ from sonew_compiled.runtime.schema import (
     record,
     text,
 )
-from sonew_compiled.runtime.shown import argument, on_one_line, shown
+from sonew_compiled.runtime.shown import argument, shown
 
 Refusal = Callable[..., str]
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import os
 import platform
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import pytest
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import Device, Program, choose_target, cpu_flags, open_bundle, why_not_here
-from sonew_compiled.runtime.bundle import check_versions, runtime_version
 from sonew_compiled.runtime.manifest import TargetSpec
 
 
@@ -177,25 +175,3 @@ def test_why_not_here_says_why() -> None:
     assert why_not_here(gpu, {"vulkan": "AMD Radeon RX 7900"}) == ""
     assert why_not_here(gpu, {"vulkan": "llvmpipe"}) == "for devices of amd or radeon, this one is llvmpipe"
     assert "pdp11" in why_not_here(dataclasses.replace(target, machine="pdp11"), {"local": "the CPU"})
-
-
-def test_the_compiler_may_not_be_newer_than_the_runtime(
-    bundle_copy: Path, cpu: Device, refusal: Callable[..., str], caplog: pytest.LogCaptureFixture
-) -> None:
-    def made_with(version: str | None) -> None:
-        edit(bundle_copy, lambda raw: raw.update(versions={"iree-base-compiler": version} if version else {}))
-
-    made_with("99.1.0")
-    message = refusal(SonewError, lambda: Program.load(open_bundle(bundle_copy), cpu))
-    assert "99.1.0" in message
-    assert runtime_version() in message
-    assert "pip install" in message
-    made_with("2.5.0rc1")
-    with caplog.at_level(logging.WARNING):
-        check_versions(open_bundle(bundle_copy))
-    assert "2.5.0rc1" in caplog.text
-    caplog.clear()
-    for same in (runtime_version(), None, "unknown"):
-        made_with(same)
-        check_versions(open_bundle(bundle_copy))
-    assert not caplog.text

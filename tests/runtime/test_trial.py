@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime import Bundle, Device, open_bundle, trial
+from sonew_compiled.runtime import Bundle, Device, Program, open_bundle, trial
 from sonew_compiled.runtime.manifest import Manifest
 from sonew_compiled.runtime.trial import remember_made_here, try_apart
 
@@ -84,6 +85,28 @@ def test_what_the_loader_refuses_is_said_by_it(bundle_copy: Path, cpu: Device, r
     assert "cannot be loaded on device local-sync" in refusal(SonewError, lambda: try_apart(bundle, cpu))
 
 
+def test_a_programs_own_load_tries_it_too(
+    bundle_copy: Path, cpu: Device, worker: Callable[[str], list[int]], refusal: Refusal
+) -> None:
+    """Not the command line alone: code that would end this process is refused, unless this process made it."""
+    started = worker("import os; print('started', flush=True); os.kill(os.getpid(), 4)")
+    bundle = open_bundle(bundle_copy)
+    assert "loading it ended a trial process by SIGILL" in refusal(SonewError, lambda: Program.load(bundle, cpu))
+    assert len(started) == 1
+    assert Program.load(dataclasses.replace(bundle, is_trusted=True), cpu).target.name == "cpu"
+    assert len(started) == 1
+
+
+def test_what_a_manifest_says_of_the_state_takes_no_memory(bundle_copy: Path, cpu: Device, refusal: Refusal) -> None:
+    """The state that a trial calls functions on is the one that the code gives, however large it is said to be."""
+    text = (bundle_copy / "manifest.json").read_text()
+    grown = re.sub(r"(\"shape\": \[\s*)4,\s*4(\s*\])", r"\g<1>200000, 20000\2", text)
+    (bundle_copy / "manifest.json").write_text(grown)
+    assert grown != text
+    message = refusal(SonewError, lambda: try_apart(open_bundle(bundle_copy), cpu))
+    assert "of shape [4, 4], the manifest says [200000, 20000]" in message
+
+
 def test_a_manifest_of_another_executable_is_refused(bundle_copy: Path, cpu: Device, refusal: Refusal) -> None:
     text = (bundle_copy / "manifest.json").read_text()
     functions = json.loads(text)["functions"]
@@ -119,7 +142,7 @@ def test_ends_of_a_trial(
     monkeypatch: pytest.MonkeyPatch,
     refusal: Refusal,
 ) -> None:
-    monkeypatch.setattr(trial, "_LIMITS", {"": 60.0, "started": 0.5, "loaded": 0.5})
+    monkeypatch.setattr(trial, "_MOST", 0.5)
     worker(code)
     started = time.perf_counter()
     assert said in refusal(SonewError, lambda: try_apart(open_bundle(tiny_bundle), cpu))

@@ -68,7 +68,8 @@ def disagreements(
         found: list[str] = []
         for name in devices:
             only = tuple(each for each in bundle.manifest.targets if each.name == DEVICES[name])
-            chosen = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, targets=only))
+            manifest = dataclasses.replace(bundle.manifest, targets=only)
+            chosen = dataclasses.replace(bundle, manifest=manifest, is_trusted=True)
             device = open_device("local-sync" if name == "vmvx" else name)
             try:
                 run = _Run(oracle, Program.load(chosen, device))
