@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
+import secrets
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +19,13 @@ from sonew_compiled.runtime.json_files import parse
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
 
+logger = logging.getLogger("sonew_compiled")
+
 _LOCK = ".owner"
 # How many bytes of a lock file are read.
 _LONGEST = 1000
+# Seconds between two signs of life of an owner, and for how long another process waits for one.
+_BEAT, _PATIENCE = 2.0, 8.0
 
 
 class InUseError(SonewError):
@@ -29,8 +36,9 @@ class InUseError(SonewError):
 def owned(folder: Path) -> Iterator[None]:
     """Keeps other processes from working in a folder, which is made if need be.
 
-    The system drops the lock however the process ends. A file system without locks, as some of networks are, has the
-    file alone, which says who made it: what a process of this machine that is gone has left does not count there.
+    The system drops the lock however the process ends. File systems of networks may have no locks, or locks that hold
+    on one machine only. There the file says who made it, and the owner touches it every two seconds: what nobody
+    touches was left by a process that was killed.
 
     Raises:
       InUseError: another process works in it, named by host, number and time.
@@ -49,9 +57,14 @@ def owned(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 each.rmdir()
         raise SonewError(f"{folder} cannot be written ({error.strerror or error}): choose another --output") from None
+    ended = threading.Event()
+    beating = threading.Thread(target=_beat, args=(descriptor, ended), daemon=True)
+    beating.start()
     try:
         yield
     finally:
+        ended.set()
+        beating.join()
         try:
             (folder / _LOCK).unlink(missing_ok=True)
             for each in missing:
@@ -65,23 +78,55 @@ def owned(folder: Path) -> Iterator[None]:
 def _locked(folder: Path) -> int:
     path = folder / _LOCK
     while True:
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor, is_new = _opened(path)
         try:
             is_ours = _try_lock(descriptor)
-            had = _read(descriptor)
-            if is_ours is False or (is_ours is None and _may_live(had)):
-                remedy = "" if is_ours is False else f"; if it is not running any more, remove {path}"
+            had = {} if is_new else _read(descriptor)
+            # A lock that is ours says all of this machine's processes, and may say nothing of another's.
+            is_settled = is_new or (is_ours and had.get("host", platform.node()) == platform.node())
+            if is_ours is False or (not is_settled and _is_alive(path, descriptor, had)):
                 raise InUseError(
-                    f"{folder} is in use by {_described(had)}: wait for its end, or choose another --output{remedy}"
+                    f"{folder} is in use by {_described(had)}: wait for its end, or choose another --output"
                 )
+            if is_ours is None and not is_new:
+                # Who makes the file anew owns the folder.
+                _remove(path, descriptor)
             # Another may have ended, and removed the file, since it was opened.
-            if _is_at(descriptor, path):
+            elif _is_at(descriptor, path):
                 _sign(descriptor)
                 return descriptor
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """The lock file's descriptor, and whether this process made the file."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+        with contextlib.suppress(FileNotFoundError):  # its owner ended at this moment
+            return os.open(path, flags), False
+
+
+def _beat(descriptor: int, ended: threading.Event) -> None:
+    """Touches an owner's file until it ends."""
+    while not ended.wait(_BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(descriptor)
+
+
+def _remove(path: Path, descriptor: int) -> None:
+    """Removes the file of a killed process, and not one that a third process has made since."""
+    aside = path.with_name(f"{_LOCK}-{secrets.token_hex(4)}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        if _is_at(descriptor, aside):
+            aside.unlink()
+        else:
+            aside.rename(path)
 
 
 def _try_lock(descriptor: int) -> bool | None:
@@ -127,15 +172,33 @@ def _described(owner: dict[str, object]) -> str:
     return f"process {shown(owner['process'])} of {shown(owner['host'])} since {shown(owner['since'])}"
 
 
-def _may_live(owner: dict[str, object]) -> bool:
-    """Whether the process that made a file may be running; one of this machine that is gone is not."""
-    process = owner.get("process")
-    if owner.get("host") != platform.node() or type(process) is not int or process <= 0:
-        return bool(owner)
+def _is_alive(path: Path, descriptor: int, owner: dict[str, object]) -> bool:
+    """Whether the process that made a file is running: it touches the file."""
+    if owner.get("host") == platform.node() and _is_gone(owner.get("process")):
+        return False
+    before = os.fstat(descriptor).st_mtime_ns
+    logger.warning("%s is of %s: waiting to see whether it is alive", path, _described(owner))
+    end = time.monotonic() + _PATIENCE
+    while time.monotonic() < end:
+        time.sleep(_BEAT / 4)
+        # Network file systems look at a file anew when it is opened.
+        try:
+            with path.open("rb") as stream:
+                if os.fstat(stream.fileno()).st_mtime_ns != before:
+                    return True
+        except FileNotFoundError:
+            return False
+    return False
+
+
+def _is_gone(process: object) -> bool:
+    """Whether this machine has no process of that number."""
+    if type(process) is not int or process <= 0:
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
         return True
-    return True
+    except (OSError, OverflowError):
+        return False
+    return False

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,10 @@ def test_a_folder_is_one_owners(tmp_path: Path, refusal: Refusal) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"process": {}}', '{"host": "a\\nb", "process": 1, "since": "z"}'])
-def test_what_a_killed_owner_left_is_taken_over(tmp_path: Path, content: str, refusal: Refusal) -> None:
+def test_what_a_killed_owner_left_is_taken_over(
+    tmp_path: Path, content: str, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "_PATIENCE", 0.1)
     (tmp_path / ".owner").write_text(content)
     with owned(tmp_path):
         assert json.loads((tmp_path / ".owner").read_text())["process"] == os.getpid()
@@ -48,25 +53,94 @@ def test_what_a_killed_owner_left_is_taken_over(tmp_path: Path, content: str, re
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_system_without_locks_has_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+@pytest.fixture
+def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, int], None]:
+    """Leaves the lock file of a process of some machine; who looks at it is soon out of patience."""
+    monkeypatch.setattr(owner, "_BEAT", 0.05)
+    monkeypatch.setattr(owner, "_PATIENCE", 0.5)
+
+    def leave(host: str, process: int) -> None:
+        (tmp_path / ".owner").write_text(json.dumps({"host": host, "process": process, "since": "then"}))
+
+    return leave
+
+
+@contextlib.contextmanager
+def touched(path: Path) -> Iterator[None]:
+    """Another process gives signs of life meanwhile."""
+    with subprocess.Popen([sys.executable, "-c", TOUCHING, path], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.kill()
+
+
+TOUCHING = """
+import os, sys, time
+while True:
+    os.utime(sys.argv[1])
+    print(flush=True)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("locks", [None, True])
+def test_network_file_systems_without_locks_have_signs_of_life(
+    tmp_path: Path,
+    left: Callable[[str, int], None],
+    locks: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+    refusal: Refusal,
+) -> None:
+    """No locks at all, or locks that hold on each machine alone: what a process of another one holds is in use."""
+    monkeypatch.setattr(owner, "_try_lock", lambda descriptor: locks)
+    left("another", 1)
+    with touched(tmp_path / ".owner"):
+        message = refusal(InUseError, lambda: owned(tmp_path).__enter__())
+    assert f"{tmp_path} is in use by process 1 of 'another' since 'then'" in message
+    for content in ('{"host": "another", "process": 1, "since": "then"}', ""):
+        (tmp_path / ".owner").write_text(content)
+        with owned(tmp_path):
+            assert json.loads((tmp_path / ".owner").read_text())["process"] == os.getpid()
+        assert not list(tmp_path.iterdir())
+
+
+def test_owners_give_signs_of_life_without_locks(
+    tmp_path: Path, left: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    monkeypatch.setattr(owner, "_try_lock", lambda descriptor: None)
+    before = threading.active_count()
+    with owned(tmp_path):
+        assert f"process {os.getpid()} of" in refusal(InUseError, lambda: owned(tmp_path).__enter__())
+    assert (threading.active_count(), list(tmp_path.iterdir())) == (before, [])
+
+
+def test_a_process_of_this_machine_that_is_gone_is_not_waited_for(
+    tmp_path: Path, left: Callable[[str, int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     monkeypatch.setattr(owner, "_try_lock", lambda descriptor: None)
-
-    def left(host: str, process: int) -> None:
-        (tmp_path / ".owner").write_text(json.dumps({"host": host, "process": process, "since": "then"}))
-
-    for host, process in (("another", ended.pid), (platform.node(), os.getpid())):
-        left(host, process)
-        message = refusal(InUseError, lambda: owned(tmp_path).__enter__())
-        assert f"process {process} of {host!r} since 'then'" in message
-        assert f"if it is not running any more, remove {tmp_path / '.owner'}" in message
+    monkeypatch.setattr(owner, "_PATIENCE", 1e9)
     left(platform.node(), ended.pid)
     with owned(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_of_two_that_remove_a_stale_file_one_owns_the_folder(tmp_path: Path) -> None:
+    """One has removed it, and made it anew, since the other found it to be stale."""
+    path = tmp_path / ".owner"
+    path.write_text("stale")
+    descriptor = os.open(path, os.O_RDONLY)
+    path.rename(tmp_path / "gone")
+    path.write_text("new")
+    owner._remove(path, descriptor)
+    assert path.read_text() == "new"
+    (tmp_path / "gone").rename(path)
+    owner._remove(path, descriptor)
+    assert not list(tmp_path.iterdir())
+    os.close(descriptor)
 
 
 def test_no_command_works_in_anothers_folder(
