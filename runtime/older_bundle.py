@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # The largest manifest that is read, in bytes.
 _LARGEST = 64 << 20
 _LARGEST_SIGNATURE = 1_000
+_MOUNTS = Path("/proc/self/mountinfo")
+
+# SHA-256 of files that were read before, by what changes whenever a file does: before the compiler works, when the new
+# bundle is there, and when the older one is removed, it is the same files.
+_known: dict[tuple[int, ...], str] = {}
+# Seconds after which a change of a file shows in its times on every file system.
+_SETTLED = 2
 
 
 def is_replaceable(path: Path) -> bool:
@@ -90,7 +98,7 @@ def writable_bundle(path: Path) -> Path:
                 f"{path} holds {shown(foreign)}, which is not what its manifest lists; give a new directory, or move "
                 "that away"
             )
-        fixed = "a mount point" if place.is_mount() else "the current folder" if place == Path.cwd() else ""
+        fixed = "a mount point" if _is_mount(place) else "the current folder" if place == Path.cwd() else ""
         if fixed:
             raise UsageError(f"{path} holds a bundle and is {fixed}, which none can replace; empty it, or give another")
     # This is checked before minutes of compiling.
@@ -129,5 +137,31 @@ def _is_own(path: Path, own: dict[str, str]) -> bool:
         return True
     if path.name == SIGNATURE_FILE:
         return path.stat().st_size <= _LARGEST_SIGNATURE
+    return _sha256(path) == own[path.name]
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == own[path.name]
+        status = os.fstat(stream.fileno())
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        digest = _known.get(identity)
+        if digest is None:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED:
+                _known[identity] = digest
+    return digest
+
+
+def _is_mount(path: Path) -> bool:
+    """Whether something is mounted there, another folder of the same file system too."""
+    if path.is_mount():
+        return True
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:  # not Linux
+        return False
+    # The fifth word, in which white space and backslashes are octal numbers.
+    words = (line.split(b" ")[4] for line in lines)
+    return os.fsencode(path) in (
+        re.sub(rb"\\([0-7]{3})", lambda each: bytes([int(each[1], 8)]), word) for word in words
+    )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import SonewError
+from sonew_compiled.folder_lock import abandoned, locked_folder
 from sonew_compiled.runtime.older_bundle import foreign_in, remove_bundle
 
 # Constants of Linux's fcntl.h and stdio.h.
@@ -55,50 +56,25 @@ def write_bundle(destination: Path, files: Mapping[str, bytes], manifest: str) -
 
 @contextlib.contextmanager
 def _gathered(beside: Path, name: str) -> Iterator[Path]:
-    """A folder in which the files are gathered. It is removed on an error, and locked while its process lives."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=beside))
-    lock = _locked(scratch)
-    try:
-        yield scratch
-    except SonewError:
-        raise
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
-    finally:
-        if lock is not None:
-            os.close(lock)
-
-
-def _locked(folder: Path) -> int | None:
-    """Locks a folder until the process ends in any way; None if the lock cannot be had."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    """A folder to gather the files in, removed on an error unless the bundle in it is to be kept."""
+    with locked_folder(beside, f".{name}-") as scratch:
+        try:
+            yield scratch
+        except SonewError:
+            raise
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
 
 
 def _remove_abandoned(beside: Path, name: str) -> None:
-    """Removes the folders that killed processes have left when writing to the same place."""
-    for left in beside.glob(f".{glob.escape(name)}-????????"):
+    """Removes what killed processes have left of writing to the same place."""
+    for left in abandoned(beside.glob(f".{glob.escape(name)}-????????")):
         with contextlib.suppress(OSError, SonewError):
-            lock = _locked(left) if left.is_dir() and not left.is_symlink() else None
-            if lock is None:
-                continue
-            try:
-                if not (left / MANIFEST_FILE).exists():
-                    shutil.rmtree(left)
-                else:
-                    remove_bundle(left)
-            finally:
-                os.close(lock)
+            if not (left / MANIFEST_FILE).exists():
+                shutil.rmtree(left)
+            else:
+                remove_bundle(left)
 
 
 def _fill(destination: Path, scratch: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import pytest
 from sonew_compiled import bundle_writer
 from sonew_compiled.bundle_writer import write_bundle
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime import open_bundle
+from sonew_compiled.folder_lock import locked_folder
+from sonew_compiled.runtime import older_bundle, open_bundle
 from sonew_compiled.runtime.older_bundle import remove_bundle, writable_bundle
 
 Refusal = Callable[..., str]
@@ -106,6 +108,38 @@ def test_a_bundle_that_cannot_be_exchanged_is_refused_at_once(
     assert "is a mount point" in refusal(UsageError, lambda: writable_bundle(bundle_copy))
 
 
+def test_a_folder_of_the_same_file_system_that_is_mounted_is_refused(
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    """What Docker does for `-v`; nothing of the path tells but the list of mounts."""
+    place = bundle_copy.rename(bundle_copy.with_name("a b\\c"))
+    escaped = str(place).replace("\\", "\\134").replace(" ", "\\040")
+    root = "29 1 8:1 / / rw - ext4\n"
+    (bundle_copy.parent / "mounts").write_text(f"{root}99 29 8:1 /home/x {escaped} rw,relatime - ext4\n")
+    monkeypatch.setattr(older_bundle, "_MOUNTS", bundle_copy.parent / "mounts")
+    assert "is a mount point" in refusal(UsageError, lambda: writable_bundle(place))
+    (bundle_copy.parent / "mounts").write_text(root)
+    assert writable_bundle(place) == place
+
+
+def test_an_older_bundles_files_are_hashed_once(
+    write: Callable[[Path], None], bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    """Before the compiler works, and not again for the exchange and the removal; what was changed since is."""
+    monkeypatch.setattr(older_bundle, "_SETTLED", -1)
+    hashed: list[str] = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda stream, kind: hashed.append(stream.name) or real(stream, kind))
+    write(bundle_copy)
+    assert sorted(Path(name).name for name in hashed) == ["cpu.vmfb", "vmvx.vmfb", "vulkan.vmfb"]
+    writable_bundle(bundle_copy)
+    content = (bundle_copy / "cpu.vmfb").read_bytes()
+    (bundle_copy / "cpu.vmfb").write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert "holds 'cpu.vmfb', which is not what its manifest lists" in refusal(
+        UsageError, lambda: writable_bundle(bundle_copy)
+    )
+
+
 @pytest.mark.parametrize("at", ["nothing", "empty", "bundle", "bundle, late"])
 @pytest.mark.parametrize("exchange", [True, False])
 def test_what_appears_meanwhile_stays(
@@ -155,12 +189,9 @@ def test_what_a_killed_process_left_is_removed(write: Callable[[Path], None], bu
     (folder / ".tiny-ijklmnop" / "cpu.vmfb").write_text("half")
     shutil.copytree(bundle_copy, folder / ".tiny-qrstuvwx")
     (folder / ".tiny-qrstuvwx" / "photo.jpg").write_text("mine")
-    (folder / ".tiny-worksnow").mkdir()
-    lock = bundle_writer._locked(folder / ".tiny-worksnow")
-    assert lock is not None
-    write(bundle_copy)
-    os.close(lock)
-    assert {path.name for path in folder.iterdir()} == {"tiny", ".tiny-qrstuvwx", ".tiny-worksnow"}
+    with locked_folder(folder, ".tiny-") as working:
+        write(bundle_copy)
+    assert {path.name for path in folder.iterdir()} == {"tiny", ".tiny-qrstuvwx", working.name}
     assert (folder / ".tiny-qrstuvwx" / "photo.jpg").exists()
 
 

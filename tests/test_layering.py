@@ -39,7 +39,8 @@ ALLOWED = {
     "rate_in_state": ("errors", "recurrence"),
     "xla": (),
     "background": (),
-    "bundle_writer": ("errors", "contract", "runtime"),
+    "folder_lock": (),
+    "bundle_writer": ("errors", "contract", "folder_lock", "runtime"),
     "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "training_state": ("contract", "model_functions", "requirements"),
     "trace": (
@@ -49,7 +50,7 @@ ALLOWED = {
     "micro_batches": ("errors", "contract", "backward", "passes", "trace"),
     "passes": ("errors", "contract"),
     "runtime": ("errors", "contract", "train_settings"),
-    "lowering": ("errors", "contract", "passes", "runtime.manifest", "xla"),
+    "lowering": ("errors", "contract", "folder_lock", "passes", "runtime.manifest", "xla"),
     "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
 }

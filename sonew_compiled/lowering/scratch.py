@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.folder_lock import abandoned, locked_folder
 
 _PREFIX = "sonew-"
-_LOCK = ".owner"
+# Others' folders may have names like ours.
+_MARK = ".scratch"
 # If less than this is left, a compiler's error is taken to be about the disk, whatever it says.
 _FULL = 1 << 20
 
@@ -31,19 +33,14 @@ def scratch_folder() -> Iterator[Path]:
         raise SonewError("no folder for temporary files can be written; free space, or set TMPDIR to one") from None
     _remove_abandoned(parent)
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        with locked_folder(parent, _PREFIX) as folder:
+            try:
+                (folder / _MARK).touch()
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise no_space(parent, error) from None
-    lock = None
-    try:
-        lock = _locked(folder)
-        yield folder
-    except OSError as error:
-        raise no_space(parent, error) from None
-    finally:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def no_space(folder: Path, error: OSError | None = None) -> SonewError:
@@ -59,28 +56,17 @@ def is_full(folder: Path) -> bool:
     return shutil.disk_usage(folder).free < _FULL
 
 
-def _locked(folder: Path) -> int | None:
-    """Locks the folder until the process ends in any way; None if the file system has no locks."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    descriptor = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
 def _remove_abandoned(parent: Path) -> None:
-    """Removes this user's folders whose owner holds no lock any more."""
+    """Removes this user's folders that no process works in any more."""
     if sys.platform == "win32":
         return
-    for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
-        # Another process may remove it at the same moment.
-        with contextlib.suppress(OSError):
-            if lock.stat().st_uid == os.getuid() and (descriptor := _locked(lock.parent)) is not None:
-                shutil.rmtree(lock.parent, ignore_errors=True)
-                os.close(descriptor)
+    ours = (mark.parent for mark in parent.glob(f"{_PREFIX}*/{_MARK}") if _is_ours(mark))
+    for folder in abandoned(ours):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(path: Path) -> bool:
+    # Another process may remove it at the same moment.
+    with contextlib.suppress(OSError):
+        return path.stat().st_uid == os.getuid()
+    return False
