@@ -1,9 +1,10 @@
-"""How the C library treats the memory that a step works in."""
+"""The machine's memory, and how the C library treats what a step works in."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 
 # Of glibc's malloc.h.
@@ -24,3 +25,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(_MMAP_MAX, 0)
         mallopt(_TRIM_THRESHOLD, _NEVER)
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this machine has; more than any has where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return sys.maxsize

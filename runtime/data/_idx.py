@@ -44,6 +44,20 @@ def unpacked(path: Path, *, remedy: str, limit: int = -1) -> bytes:
         raise SonewError(f"cannot read {path} ({error.strerror or error}); {remedy}") from None
 
 
+LONGEST_HEADER = 4 + 4 * 255
+"""Bytes of the header of the most dimensions."""
+
+
+def idx_size(start: bytes) -> int:
+    """The bytes of an IDX file whose elements are bytes, by its header; those of the start where it has none."""
+    count = start[3] if len(start) > 3 else 0
+    header = 4 + 4 * count
+    if len(start) < header:
+        return len(start)
+    shape: tuple[int, ...] = struct.unpack(f">{count}I", start[4:header])
+    return header + math.prod(shape)
+
+
 def parse_idx(content: bytes, *, ndim: int, source: str, remedy: str) -> np.ndarray:
     """The array in an IDX file of unsigned bytes.
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.data._idx import parse_idx, unpacked
+from sonew_compiled.runtime._memory import physical_memory
+from sonew_compiled.runtime.data._idx import LONGEST_HEADER, idx_size, parse_idx, unpacked
 from sonew_compiled.runtime.data.dataset import Dataset, check_lengths, checked, fingerprint, hold_out
 from sonew_compiled.runtime.data.mapped import fingerprint_of, mapped_files, open_mapped
+from sonew_compiled.runtime.shown import shown
 
 ACCEPTED = (
     "a .npy file of images, a .npz file, an IDX file of images (*-idx3-ubyte or *-idx3-ubyte.gz), or a folder of .npy "
@@ -25,6 +28,10 @@ _LAYOUTS = (
     "names such as image and label"
 )
 _REMEDY = "save or copy it again"
+# Bytes behind the end of a file that are read, so that the error can say how many there are.
+_SPARE = 1 << 20
+# Names of arrays that an error shows.
+_MOST_SHOWN = 8
 
 _Fields = dict[str, np.ndarray]
 _Split = tuple[_Fields, _Fields]
@@ -75,7 +82,7 @@ def _load_npz(name: str, path: Path) -> Dataset:
     named = {key: array for key, array in arrays.items() if key is not None}
     divided = _divide(named, source=str(path))
     if divided is None:
-        fields = {key: checked(key, array, source=f"{path}: `{key}`") for key, array in named.items()}
+        fields = {key: checked(key, array, source=f"{path}: `{_name(key)}`") for key, array in named.items()}
         return _held_out(name, fields, digest, source=str(path))
     train, test = divided
     _check_divided(train, test, source=str(path))
@@ -83,7 +90,13 @@ def _load_npz(name: str, path: Path) -> Dataset:
 
 
 def _load_idx(name: str, path: Path) -> Dataset:
-    content = unpacked(path, remedy=_REMEDY)
+    # A few bytes can unpack to any number of them: no more is unpacked than the header asks for, and some.
+    size = idx_size(unpacked(path, remedy=_REMEDY, limit=LONGEST_HEADER))
+    if size > physical_memory():
+        raise SonewError(
+            f"{path} asks for {size:,} bytes, more memory than there is, or is truncated or corrupt; {_REMEDY}"
+        )
+    content = unpacked(path, remedy=_REMEDY, limit=size + _SPARE)
     images = parse_idx(content, ndim=3, source=str(path), remedy=_REMEDY)
     return _held_out(name, {"image": images}, hashlib.sha256(content).hexdigest(), source=str(path))
 
@@ -110,12 +123,12 @@ def _divide(arrays: Mapping[str, np.ndarray], *, source: str) -> _Split | None:
             return None
         complete = len(prefixed) == len(arrays) and all(fields.values())
     if not complete:
-        raise UsageError(f"{source} holds {', '.join(arrays)}; {_LAYOUTS}")
+        raise UsageError(f"{source} holds {_names(arrays)}; {_LAYOUTS}")
     train: _Fields = {}
     test: _Fields = {}
     for key, array in arrays.items():
         part = train if parts[key] else test
-        part[fields[key]] = checked(fields[key], array, source=f"{source}: `{key}`")
+        part[fields[key]] = checked(fields[key], array, source=f"{source}: `{_name(key)}`")
     return train, test
 
 
@@ -127,15 +140,25 @@ def _check_divided(train: _Fields, test: _Fields, *, source: str) -> None:
 
 def _check_same_fields(train: _Fields, test: _Fields, *, source: str) -> None:
     if train.keys() != test.keys():
-        alone = ", ".join(sorted(train.keys() ^ test.keys()))
+        alone = _names(sorted(train.keys() ^ test.keys()))
         raise UsageError(f"{source} has {alone} in only one of the training and test parts; each field must be in both")
     for name in train:
         here, there = train[name], test[name]
         if here.shape[1:] != there.shape[1:] or here.dtype != there.dtype:
             raise UsageError(
-                f"{source}: the training part of `{name}` has {here.dtype} examples of shape {here.shape[1:]}, the "
-                f"test part {there.dtype} of shape {there.shape[1:]}; they must be the same"
+                f"{source}: the training part of `{_name(name)}` has {here.dtype} examples of shape {here.shape[1:]}, "
+                f"the test part {there.dtype} of shape {there.shape[1:]}; they must be the same"
             )
+
+
+def _name(key: str) -> str:
+    """A name in a foreign archive, on one line."""
+    return shown(key)[1:-1]
+
+
+def _names(keys: Iterable[str]) -> str:
+    first = [_name(key) for key in itertools.islice(keys, _MOST_SHOWN + 1)]
+    return ", ".join(first[:_MOST_SHOWN]) + (" and more" if len(first) > _MOST_SHOWN else "")
 
 
 def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
@@ -165,5 +188,5 @@ def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
     for key, array in arrays.items():
         # NumPy returns members that are no arrays as bytes.
         if not isinstance(array, np.ndarray):
-            raise SonewError(f"{path} holds {key}, which is not an array; save it again with numpy.savez")
+            raise SonewError(f"{path} holds {_name(str(key))}, which is not an array; save it again with numpy.savez")
     return arrays, digest

@@ -16,7 +16,7 @@ from sonew_compiled.bench.plan import Plan, Run
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.runtime.json_files import parse, read_content
-from sonew_compiled.runtime.schema import SCALAR, Unfit, mapped, number, record, text
+from sonew_compiled.runtime.schema import Unfit, mapped, nullable, number, record, text
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 BUNDLES = "bundles"
@@ -193,7 +193,11 @@ class _Bench:
 
 
 _NOTE = record(
-    {"versions": mapped(text(), 100), "bundle": text(), "compiled": record({"step_flops": number(0)}, others=SCALAR)}
+    {
+        "versions": mapped(text(), 100),
+        "bundle": text(),
+        "compiled": record({"step_flops": number(0)}, others=nullable(number())),
+    }
 )
 
 

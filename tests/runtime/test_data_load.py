@@ -3,6 +3,7 @@
 import gzip
 import re
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -210,6 +211,27 @@ def test_an_archive_of_other_things(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("notes.txt", "hello")
     assert "notes.txt, which is not an array" in refusal(SonewError, tmp_path / "a.npz")
+
+
+def test_names_in_an_archive_are_shown_on_one_line(tmp_path: Path) -> None:
+    odd = "a\x1b[2J\n" + 10_000 * "x"
+    for names in ([f"train_{odd}", "test_b"], [f"train_{odd}{n}" for n in range(20)] + ["label"]):
+        save(tmp_path / "a.npz", **dict.fromkeys(names, IMAGES))
+        message = refusal(UsageError, tmp_path / "a.npz")
+        assert message.isprintable()
+        assert len(message) < 1000
+
+
+def test_a_few_bytes_that_unpack_to_many(tmp_path: Path) -> None:
+    """No more of them than the header asks for, and no header that asks for more than there is."""
+    path = tmp_path / "a-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(IMAGES) + bytes(100 << 20)))
+    tracemalloc.start()
+    assert "its header asks for" in refusal(SonewError, path)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+    path.write_bytes(gzip.compress(b"\0\0\x08\x03" + 3 * b"\xff\xff\xff\xff" + bytes(1 << 20)))
+    assert "more memory than there is" in refusal(SonewError, path)
 
 
 @pytest.mark.parametrize("extension", ["npy", "npz"])
