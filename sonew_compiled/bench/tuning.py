@@ -160,9 +160,11 @@ def _tune(
 
     if left != 0:
         objective = _Objective(optuna, settings, preset, axes, folder, data_dir)
-        if not study.trials:
-            for factor in _FIRST_RATES:
-                study.enqueue_trial(objective.shipped(factor))
+        # A process that was killed may have told some of them alone.
+        told = [trial.system_attrs.get("fixed_params") for trial in study.trials]
+        for first in (objective.shipped(factor) for factor in _FIRST_RATES):
+            if first not in told:
+                study.enqueue_trial(first)
         for asked in _stopped(study):
             study.enqueue_trial(asked)
         # A pruned trial's state is in a reference cycle with the exception that ended it, until it is collected.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +15,17 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from campaigns import damage
-from campaigns.conduct import check_end, seeds
+from campaigns.conduct import check_end, seeds, within_limits
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime import EpochMetrics, open_bundle, open_device, owner, read_metrics, save_parameters
+from sonew_compiled.runtime.metrics import MetricsFile
+from sonew_compiled.runtime.trial import remember_made_here, try_apart
 
 EndsWell = Callable[..., int]
+Log = Callable[[str], None]
 Restored = Callable[[], None]
 
 BUNDLE, RUN = Path("small.bundle"), Path("run")
@@ -48,19 +56,64 @@ def test_manifests(ends_well: EndsWell, restored: Restored) -> None:
         restored()
 
 
-def test_executables_whose_hash_fits(sonew_apart: Callable[..., Any], restored: Restored) -> None:
-    """The command has a process of its own, which a fault in native code would end."""
+def _put(name: str, content: bytes) -> None:
+    """A file of the bundle, and its hash."""
+    (BUNDLE / name).write_bytes(content)
+    manifest = json.loads((BUNDLE / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (BUNDLE / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_executables_whose_hash_fits(sonew_apart: Callable[..., Any], restored: Restored, log: Log) -> None:
+    """Where a trial finds nothing, the command is run in a process of its own, which a fault would end."""
     for seed in seeds(3):
-        rng = random.Random(seed)
-        content = damage.of_bytes((BUNDLE / "cpu.vmfb").read_bytes(), rng)
-        (BUNDLE / "cpu.vmfb").write_bytes(content)
-        manifest = json.loads((BUNDLE / "manifest.json").read_text())
-        manifest["files"]["cpu.vmfb"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
-        (BUNDLE / "manifest.json").write_text(json.dumps(manifest))
-        ended = sonew_apart(*TRAIN, cwd=Path.cwd())
-        print(f"seed {seed}: {ended.code}: {ended.err[-200:].strip()}")
-        check_end(ended.code, ended.err, f"seed {seed}")
+        _put("cpu.vmfb", damage.of_bytes((BUNDLE / "cpu.vmfb").read_bytes(), random.Random(seed)))
+        with within_limits(f"seed {seed}"):
+            try:
+                try_apart(open_bundle(BUNDLE), open_device())
+            except SonewError as error:
+                log(f"seed {seed}: {error}")
+                check_end(1, f"sonew: {error}", f"seed {seed}")
+            else:
+                ended = sonew_apart(*TRAIN, cwd=Path.cwd())
+                log(f"seed {seed}: {ended.code}: {ended.err[-200:].strip()}")
+                check_end(ended.code, ended.err, f"seed {seed}")
         restored()
+
+
+def test_parameters(ends_well: EndsWell, restored: Restored) -> None:
+    """In a bundle, with a hash that fits; `sonew compile --params` reads them by the same function."""
+    rng = np.random.default_rng(0)
+    shapes = {"params/down": (36, 5), "params/up": (5, 36)}
+    save_parameters(Path("own"), {name: rng.random(shape, np.float32) for name, shape in shapes.items()})
+    content = Path("own").read_bytes()
+    for seed in seeds(4):
+        _put("params.safetensors", damage.of_bytes(content, random.Random(seed)))
+        # The program is the same, and needs no trial again.
+        remember_made_here(open_bundle(BUNDLE).manifest)
+        ends_well(seed, *TRAIN)
+        restored()
+
+
+def test_signatures_and_keys(ends_well: EndsWell, restored: Restored) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    ends = []
+    for seed in seeds(8):
+        rng = random.Random(seed)
+        Path("key.pem").write_bytes(private)
+        Path("keys.pub").write_bytes(public)
+        assert ends_well(seed, "sign", BUNDLE, "--key", "key.pem") == 0
+        path = rng.choice((Path("key.pem"), Path("keys.pub"), BUNDLE / "manifest.sig", BUNDLE / "manifest.json"))
+        path.write_bytes(damage.of_bytes(path.read_bytes(), rng))
+        if path.name == "key.pem":
+            ends_well(seed, "sign", BUNDLE, "--key", "key.pem")
+        else:
+            ends.append(ends_well(seed, "inspect", BUNDLE, "--trusted-keys", "keys.pub"))
+        restored()
+    # What still has a signature may be damaged in comments and white space alone.
+    assert ends.count(0) <= len(ends) // 2
 
 
 def _damage_header(path: Path, rng: random.Random) -> None:
@@ -97,11 +150,12 @@ def _old_names(rng: random.Random) -> bytes:
     return damage.of_json(["bundle", "step-00000001.safetensors", "../precious", "../precious/thesis.tex"], rng)
 
 
-def test_locks_and_replacements(ends_well: EndsWell, restored: Restored) -> None:
-    owner = {"host": "here", "process": 1, "since": "2026-01-01 00:00:00"}
+def test_locks_and_replacements(ends_well: EndsWell, restored: Restored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_PATIENCE", 0.1)
+    left = {"host": "here", "process": 1, "since": "2026-01-01 00:00:00"}
     for seed in seeds(6):
         rng = random.Random(seed)
-        (RUN / ".owner").write_bytes(damage.of_json(owner, rng))
+        (RUN / ".owner").write_bytes(damage.of_json(left, rng))
         (RUN / ".replacing").mkdir()
         (RUN / ".replacing" / "old-files.json").write_bytes(_old_names(rng))
         ends_well(seed, *RESUME)
@@ -112,16 +166,23 @@ def test_data(ends_well: EndsWell, restored: Restored) -> None:
     images = np.load("data.npz")["train_image"]
     for seed in seeds(12):
         rng = random.Random(seed)
-        kind = rng.choice(("npz", "npy", "idx"))
-        path = Path(f"odd.{kind}")
+        kind = rng.choice(("npz", "packed npz", "npy", "idx", "idx.gz"))
+        path = Path(f"odd.{kind[-3:]}")
         if kind == "npz":
             content = Path("data.npz").read_bytes()
+        elif kind == "packed npz":
+            np.savez_compressed(path, train_image=images, test_image=images[:20])
+            content = path.read_bytes()
         elif kind == "npy":
             np.save(path, images)
             content = path.read_bytes()
         else:
-            path = Path("odd-ubyte")
+            path = Path("odd-idx3-ubyte")
             content = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in images.shape) + images.tobytes()
+            if kind == "idx.gz":
+                path = Path("odd-idx3-ubyte.gz")
+                # Damage to what is packed goes with a checksum that fits.
+                content = gzip.compress(damage.of_bytes(content, rng) if rng.random() < 0.5 else content)
         path.write_bytes(damage.of_bytes(content, rng))
         ends_well(seed, "run", BUNDLE, "--data", path, "--epochs", 1, "--max-steps", 2, "-o", "new")
         restored()
@@ -166,8 +227,8 @@ ROW: dict[str, Any] = {
 }
 
 
-def test_rows(place: Path, restored: Restored) -> None:
-    """The rows are read and reported, as by `sonew bench --resume` when no run is left."""
+def test_rows(place: Path, restored: Restored, log: Log) -> None:
+    """Read, made a table and drawn: what `sonew bench --resume` does when nothing is left to run."""
     from sonew_compiled.bench import rows
     from sonew_compiled.bench.report import write_report
 
@@ -179,15 +240,66 @@ def test_rows(place: Path, restored: Restored) -> None:
             found = rows.latest(rows.read_rows(place))
             if found:
                 write_report([row | {"to_loss": rows.to_losses(row.get("curve", []), [1.0])} for row in found], place)
+            log(f"seed {seed}: {len(found)} rows")
         except SonewError as error:
             refused += 1
+            log(f"seed {seed}: {error}")
             check_end(1, f"sonew: {error}", f"seed {seed}")
         restored()
     assert refused
 
 
-def test_studies(place: Path, restored: Restored) -> None:
-    """The study is opened and resumed by a trial that trains nothing."""
+def test_rows_and_metrics_that_end_anywhere(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Cut off within the last line, after any byte: that line is left out with a note, and lines can be added."""
+    from sonew_compiled.bench import rows
+
+    def add_metrics(step: int) -> None:
+        file = MetricsFile(place, step=step, source=place)
+        file.append(EpochMetrics(step=99, epoch=11, loss=1.5, learning_rate=0.1, seconds=1.0, images_per_second=1.0))
+
+    metrics = (RUN / "metrics.jsonl").read_bytes()
+    row = json.dumps(ROW).encode() + b"\n"
+    journals: tuple[tuple[str, bytes, Any, Any], ...] = (
+        ("metrics.jsonl", metrics, lambda: read_metrics(place), lambda: add_metrics(98)),
+        ("rows.jsonl", 2 * row, lambda: rows.read_rows(place), lambda: rows.append_row(place, ROW)),
+    )
+    for name, content, read, add in journals:
+        lines = content.splitlines(keepends=True)
+        begin, stride = len(content) - len(lines[-1]), 1 if "SONEW_CAMPAIGN" in os.environ else 50
+        for end in (*range(begin, len(content) - 1, stride), len(content) - 1):
+            (place / name).write_bytes(content[:end])
+            caplog.clear()
+            is_whole = end == len(content) - 1
+            assert len(read()) == len(lines) - (not is_whole), end
+            is_cut = not is_whole and content[end - 1 : end] != b"\n"
+            assert ("the last line was cut off, and is left out" in caplog.text) == is_cut, end
+            add()
+            caplog.clear()
+            assert len(read()) == len(lines) + is_whole, end
+            assert not caplog.text
+
+
+def test_notes_of_a_benchmark(place: Path) -> None:
+    """What a damaged note gives of a bundle goes into rows that can be read again, or the note counts as none."""
+    from sonew_compiled.bench import rows
+    from sonew_compiled.bench.benchmark import _read_note
+
+    figures = {"step_flops": 1e6, "compile_seconds": 2.5, "artifact_bytes": 10**5, "kernels": None, "parameters": 360}
+    note = {"versions": {"jax": "0.10.0"}, "bundle": "0" * 64, "compiled": figures}
+    found = 0
+    for seed in seeds(20):
+        rng = random.Random(seed)
+        (place / "note.json").write_bytes(damage.of_json(note, rng) if seed % 4 else damage.of_bytes(b"{}", rng))
+        if (noted := _read_note(place / "note.json")) is not None:
+            found += 1
+            (place / "rows.jsonl").unlink(missing_ok=True)
+            rows.append_row(place, ROW | noted["compiled"])
+            assert len(rows.read_rows(place)) == 1, seed
+    assert found
+
+
+def test_studies(place: Path, restored: Restored, log: Log) -> None:
+    """Opened and gone on with by a trial that trains nothing."""
     import optuna
 
     from sonew_compiled.bench import tuning
@@ -219,12 +331,14 @@ def test_studies(place: Path, restored: Restored) -> None:
     go_on(place, 8)
     rows = [json.loads(line) for line in (place / "study.journal").read_text().splitlines()]
     refused = 0
-    for seed in seeds(20):
+    for seed in seeds(10):
         restored()
         (place / "study.journal").write_bytes(damage.of_lines(rows, random.Random(seed)))
         try:
             go_on(place, 1)
+            log(f"seed {seed}: one trial more")
         except SonewError as error:
             refused += 1
+            log(f"seed {seed}: {error}")
             check_end(1, f"sonew: {error}", f"seed {seed}")
     assert refused

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from campaigns.conduct import seeds
+from campaigns import compiling
+from campaigns.conduct import check_end, seeds
 
-from sonew_compiled.runtime import read_metrics
+from sonew_compiled.runtime import open_bundle, read_metrics
 
 EndsWell = Callable[..., int]
 
@@ -44,4 +45,28 @@ def test_full_disks(ends_well: EndsWell, restored: Callable[[], None], full_disk
             assert ends_well(seed, *again) == 0
         else:
             assert (Path("loss.png").read_bytes() == b"an older picture") == (code != 0), (seed, size)
+        restored()
+
+
+def test_full_disks_of_what_compiles(
+    sonew: Callable[..., Any],
+    restored: Callable[[], None],
+    temporary: Path,
+    full_disk: Callable[..., Any],
+    log: Callable[[str], None],
+) -> None:
+    """An older bundle stays whole, and the same command does it all when there is space again."""
+    for seed in seeds(1):
+        name = list(compiling.COMMANDS)[seed % 3]
+        size = int(10 ** random.Random(seed).uniform(0, 5.3))
+        with full_disk(after=size):
+            result = sonew(*compiling.COMMANDS[name])
+        what = f"seed {seed}: {name} with {size:,} bytes: {result.code}: {result.err[-200:].strip()}"
+        log(what)
+        check_end(result.code, result.err, what)
+        open_bundle("small.bundle").verify()
+        result = sonew(*compiling.COMMANDS[name])
+        assert result.code == 0, f"{what}, then {result.err}"
+        compiling.IS_DONE[name]()
+        assert list(temporary.iterdir()) == [], what
         restored()

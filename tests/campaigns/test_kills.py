@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import compiling
 from campaigns.conduct import check_end, seeds
 
 Run = Callable[..., Any]
@@ -76,7 +78,7 @@ def goes_on(name: str, sonew: Run, whole: list[Any], what: str) -> None:
 
 
 def test_kills_at_changes_of_files(
-    sonew: Run, restored: Callable[[], None], whole: dict[str, tuple[int, list[Any], float]]
+    sonew: Run, restored: Callable[[], None], whole: dict[str, tuple[int, list[Any], float]], log: Callable[[str], None]
 ) -> None:
     for seed in seeds(6):
         rng = random.Random(seed)
@@ -85,14 +87,14 @@ def test_kills_at_changes_of_files(
         moment = rng.randrange(moments)
         process = started(moment, *COMMANDS[name])
         process.communicate()
-        print(f"seed {seed}: {name} at change {moment} of {moments}: {process.returncode}")
+        log(f"seed {seed}: {name} at change {moment} of {moments}: {process.returncode}")
         assert process.returncode == -signal.SIGKILL
         goes_on(name, sonew, states, f"seed {seed}: {name} at change {moment}")
         restored()
 
 
 def test_kills_and_signals_after_any_time(
-    sonew: Run, restored: Callable[[], None], whole: dict[str, tuple[int, list[Any], float]]
+    sonew: Run, restored: Callable[[], None], whole: dict[str, tuple[int, list[Any], float]], log: Callable[[str], None]
 ) -> None:
     for seed in seeds(1):
         rng = random.Random(seed)
@@ -104,13 +106,52 @@ def test_kills_and_signals_after_any_time(
         time.sleep(wait)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
-        print(f"seed {seed}: {name}, {number.name} after {wait:.2f} of {seconds:.2f} s: {process.returncode}")
+        log(f"seed {seed}: {name}, {number.name} after {wait:.2f} of {seconds:.2f} s: {process.returncode}")
         Path("moments").unlink(missing_ok=True)
         # Until Python is ready, the default action of a signal ends the process.
         if process.returncode >= 0 and "Traceback" not in err:
             check_end(process.returncode, err, f"seed {seed}")
         goes_on(name, sonew, states, f"seed {seed}: {name}, {number.name} after {wait:.2f} s")
         restored()
+
+
+def test_kills_of_what_compiles(
+    sonew: Run, place: Path, restored: Callable[[], None], temporary: Path, log: Callable[[str], None]
+) -> None:
+    """`compile`, `tune` and `bench` killed at any time, or at a change of files, and begun again."""
+    for seed in seeds(1):
+        rng = random.Random(seed)
+        name = list(compiling.COMMANDS)[seed % 3]
+        moment, wait = rng.choice(((rng.randrange(40), 60.0), (-1, rng.uniform(1, 12 if name == "bench" else 6))))
+        number = rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        process = started(moment, *compiling.COMMANDS[name])
+        try:
+            _, err = process.communicate(timeout=wait)
+        except subprocess.TimeoutExpired:
+            process.send_signal(number)
+            _, err = process.communicate(timeout=60)
+        what = f"seed {seed}: {name}, change {moment} or {number.name} after {wait:.2f} s"
+        log(f"{what}: {process.returncode}: {err[-100:].strip()}")
+        # Before Python is ready the default of a signal ends the process.
+        if process.returncode >= 0 and "Traceback" not in err:
+            check_end(process.returncode, err, what)
+        Path("moments").unlink(missing_ok=True)
+        result = sonew(*compiling.COMMANDS[name])
+        assert result.code == 0, f"{what}, then {result.err}"
+        compiling.IS_DONE[name]()
+        end_orphans(temporary)
+        assert list(temporary.iterdir()) == [], what
+        assert not list(place.glob(".*")), what
+        restored()
+
+
+def end_orphans(temporary: Path) -> None:
+    """Ends what a killed process had started; it has our folder for temporary files, or one in it."""
+    mark = f"TMPDIR={temporary}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int(process.name) != os.getpid() and mark in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_a_killed_replacement_of_a_bundle(tiny_bundle: Path, place: Path) -> None:
