@@ -8,7 +8,6 @@ metrics.jsonl            a line for each epoch
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from sonew_compiled.runtime.manifest import Manifest
 from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
 from sonew_compiled.runtime.older_bundle import is_replaceable, writable_bundle
 from sonew_compiled.runtime.owner import owned
-from sonew_compiled.runtime.shown import argument
+from sonew_compiled.runtime.shown import argument, quoted
 from sonew_compiled.train_settings import TrainSettings
 
 
@@ -125,7 +124,7 @@ class RunFolder:
         """
         words = ["sonew", "run", *([] if self.owns(bundle) else [argument(bundle)]), "--resume", argument(self.path)]
         words += ["--data", argument(data), *([] if data_dir is None else ["--data-dir", argument(data_dir)])]
-        return " ".join([*words, "--device", shlex.join([device, *settings.flags()])])
+        return " ".join([*words, "--device", *map(quoted, [device, *settings.flags()])])
 
     def open(self, bundle: Bundle, *, step: int, resumed: Path | None, overwrite: bool) -> RunWriter:
         """Prepares the folder for a run.

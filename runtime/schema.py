@@ -6,6 +6,7 @@ A check takes a value and its place in the file, and returns the value or raises
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -46,7 +47,22 @@ def number(least: float = -1e39, most: float = 1e39) -> Check:
 
 def text(longest: int = 200, *, printable: bool = True, empty: bool = True) -> Check:
     """Characters that can be written, on one line unless `printable` is false."""
+    return _text(longest, lambda value: _is_text(value) and (not printable or value.isprintable()), empty=empty)
 
+
+def path_text(longest: int = 4096) -> Check:
+    """A path. Python has its bytes that are no UTF-8 as surrogates from U+DC80 to U+DCFF."""
+    return _text(longest, lambda value: _is_text(_UNDECODED.sub("", value)))
+
+
+_UNDECODED = re.compile("[\udc80-\udcff]")
+
+
+def _is_text(value: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _text(longest: int, is_fit: Callable[[str], bool], *, empty: bool = True) -> Check:
     def check(value: object, place: str) -> str:
         if type(value) is not str:
             raise Unfit(f"{place} is {shown(value)}, not text")
@@ -54,7 +70,7 @@ def text(longest: int = 200, *, printable: bool = True, empty: bool = True) -> C
             raise Unfit(f"{place} has {len(value):,} characters, more than {longest:,}")
         if not value and not empty:
             raise Unfit(f"{place} is empty")
-        if any("\ud800" <= letter <= "\udfff" for letter in value) or (printable and not value.isprintable()):
+        if not is_fit(value):
             raise Unfit(f"{place} is {shown(value)}, which has characters that cannot be shown")
         return value
 

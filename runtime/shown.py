@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 import shlex
 from pathlib import Path
@@ -22,7 +23,22 @@ def shown(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
+def quoted(text: str) -> str:
+    """A text as one word of a shell's command line, on one line whatever bytes it stands for."""
+    if text.isprintable():
+        return shlex.quote(text)
+    # What bash, zsh, ksh and POSIX of 2024 take.
+    escaped = (
+        f"\\{letter}" if letter in "\\'" else letter if letter.isprintable() else _bytes_of(letter) for letter in text
+    )
+    return f"$'{''.join(escaped)}'"
+
+
+def _bytes_of(letter: str) -> str:
+    return "".join(f"\\{byte:03o}" for byte in os.fsencode(letter))
+
+
 def argument(path: str | Path) -> str:
     """A path as a word of a shell's command line that is taken for a path, even if it begins with a dash."""
     text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+    return quoted(f"./{text}" if text.startswith("-") else text)

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import parse
-from sonew_compiled.runtime.schema import Unfit, mapped, text
+from sonew_compiled.runtime.schema import Unfit, mapped, path_text
 from sonew_compiled.runtime.shown import shown
 
 # All metadata is one JSON object under this key, because the library writes several keys in random order, and equal
@@ -24,7 +24,8 @@ from sonew_compiled.runtime.shown import shown
 _METADATA = "sonew"
 _DIGEST = "sha256"
 _LONGEST_HEADER = 1 << 20
-_HEADER = mapped(text(10_000, printable=False), 200)
+# Paths among it.
+_HEADER = mapped(path_text(10_000), 200)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:

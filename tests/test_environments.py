@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image
 
 from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime import Program, TrainingState, open_bundle, open_device
+from sonew_compiled.runtime import Program, TrainingState, open_bundle, open_device, read_metrics
 
 Run = Callable[..., Any]
 
@@ -50,6 +51,33 @@ def test_training_goes_on_when_nobody_reads_of_it(shell: Run, tmp_path: Path, st
     assert (tmp_path / "run" / "metrics.jsonl").read_text().count("\n") == 40
     assert (tmp_path / "run" / "step-00000360.safetensors").exists()
     assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_paths_of_any_bytes(shell: Run, small: Any, tmp_path: Path) -> None:
+    """Quotes, line breaks and bytes that are no UTF-8; the command that goes on with a run works in a shell."""
+    folder = tmp_path / os.fsdecode(b"a \"b'$x\n\xff")
+    folder.mkdir()
+    shutil.copytree(small.bundle, folder / "-bundle")
+    shutil.copy(small.data, folder / "da ta.npz")
+    common = 'cd "$(echo a*)" && PYTHONIOENCODING=utf-8:strict'
+    stopped = shell(f'{common} $SONEW run "$PWD/-bundle" --data "$PWD/da ta.npz" --epochs 3 --max-steps 12 -o "$PWD/r"')
+    assert stopped.returncode == 0, stopped.stderr
+    (line,) = (
+        line for line in stopped.stderr.splitlines() if line.startswith("stopped after --max-steps 12; go on with")
+    )
+    command = line.partition("go on with: sonew ")[2]
+    resumed = shell(f"cd /; bash -c {shlex.quote(f'$SONEW {command}')}")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(resumed.stderr.splitlines()) == 3, resumed.stderr
+    assert len(read_metrics(folder / "r")) == 3
+    for line, code, said in (
+        ('eval --checkpoint "$PWD/r" --data "$PWD/da ta.npz" -- -bundle', 0, 1),
+        ('inspect "$PWD/-bundle"', 0, 0),
+        ('plot "$PWD/r" -o "$PWD/l.png"', 0, 1),
+        ('inspect "$PWD/none"', 2, 1),
+    ):
+        ended = shell(f"{common} $SONEW {line}")
+        assert (ended.returncode, len(ended.stderr.splitlines())) == (code, said), ended.stderr
 
 
 def test_output_that_nobody_takes(shell: Run) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.data import arrays, mapped, mnist
 from sonew_compiled.runtime.data.dataset import Dataset
+from sonew_compiled.runtime.shown import argument
 
 _ACCEPTED = f"accepted are {mnist.EMBEDDED} (comes with the package), {mnist.FULL} (the full set) or {arrays.ACCEPTED}"
 
@@ -44,7 +44,7 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
     if is_folder and name_or_path and _has_arrays(path):
         return arrays.load_folder(name_or_path, path)
     if is_folder and name_or_path:
-        folder = shlex.quote(name_or_path)
+        folder = argument(name_or_path)
         raise UsageError(
             f"{name_or_path} is a folder without .npy files; for the MNIST files in it: "
             f"--data mnist --data-dir {folder}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +15,7 @@ import platformdirs
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.data._idx import parse_idx, unpacked
 from sonew_compiled.runtime.data.dataset import Dataset, check_lengths, fingerprint, split
+from sonew_compiled.runtime.shown import argument
 
 FULL = "mnist"
 EMBEDDED = "mnist-10k"
@@ -120,7 +120,7 @@ def find(data_dir: Path | None, *, complete: bool = True) -> Path:
         looked.append(f"{base} (lacks {', '.join(sorted(lacking))})" if len(lacking) < len(FILES) else str(base))
     if partial and not complete:
         return partial
-    fetch = f"sonew data fetch{f' --data-dir {shlex.quote(str(data_dir))}' if data_dir else ''}"
+    fetch = f"sonew data fetch{f' --data-dir {argument(data_dir)}' if data_dir else ''}"
     raise SonewError(
         f"the data set `{FULL}` is not in {', '.join(looked) or 'a folder known here'}; get it with `{fetch}`, or put "
         "its four files (train- and t10k-, images-idx3-ubyte and labels-idx1-ubyte, plain or .gz) in such a folder"
@@ -223,4 +223,4 @@ def _cache_directory() -> Path | None:
 def _remedy(path: Path) -> str:
     if path.parent == EMBEDDED_DIRECTORY:
         return "reinstall sonew-compiled"
-    return f"replace it with `sonew data fetch --data-dir {shlex.quote(str(path.parent))}`"
+    return f"replace it with `sonew data fetch --data-dir {argument(path.parent)}`"

@@ -17,6 +17,7 @@ from sonew_compiled.runtime.schema import (
     mapped,
     nullable,
     number,
+    path_text,
     record,
     text,
 )
@@ -30,7 +31,7 @@ _MOST_TRIALS = 10_000
 _OPTUNAS_LOCK = STUDY_FILE + ".lock"
 
 _OPERATION = record({"op_code": integer(0, 100), "worker_id": text()}, others=anything)
-_SETTINGS = record({}, {"settings": mapped(SCALAR, 100)}, others=SCALAR)
+_SETTINGS = record({}, {"settings": mapped(SCALAR, 100), "data": path_text()}, others=SCALAR)
 _FIXED = nullable(mapped(number(), 100))
 
 

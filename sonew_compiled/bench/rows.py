@@ -18,6 +18,7 @@ from sonew_compiled.runtime.schema import (
     mapped,
     nullable,
     number,
+    path_text,
     record,
     text,
 )
@@ -36,7 +37,7 @@ _SETTINGS = record(
         **dict.fromkeys(("precision", "target", "device"), _NAME),
         "batch_size": integer(),
     },
-    {"data": text(4096, printable=False), "model": text(1000)},
+    {"data": path_text(), "model": text(1000)},
     others=SCALAR,
 )
 _CURVE = record({"epoch": integer(), "step": integer(), "seconds": number(0), "loss": nullable(number())})

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings, record_of
 from sonew_compiled.runtime.owner import owned
+from sonew_compiled.runtime.shown import quoted
 from sonew_compiled.runtime.tensorfile import write_atomically
 from sonew_compiled.setting import flag_of
 
@@ -336,5 +336,5 @@ def _result(study: Any, settings: TuneSettings, axes: Sequence[_Axis]) -> TuneRe
             }
             for trial in trials
         ),
-        command=None if best is None else shlex.join(words),
+        command=None if best is None else " ".join(map(quoted, words)),
     )

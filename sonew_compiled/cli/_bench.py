@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     from sonew_compiled.bench.report import write_report
     from sonew_compiled.bench.suites import SUITES
     from sonew_compiled.runtime import load_dataset
+    from sonew_compiled.runtime.shown import quoted
 
     suite = _replaced(SUITES[name], what)
     options.load_model(suite.model)
@@ -144,7 +144,9 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         rows = run_plan(plan, output, resume=what["resume"], say=options.say)
     except KeyboardInterrupt:
         words = [*sys.argv[1:], *([] if what["resume"] else ["--resume"])]
-        raise SonewError(f"stopped; finished rows are in {output}; go on with: sonew {shlex.join(words)}") from None
+        raise SonewError(
+            f"stopped; finished rows are in {output}; go on with: sonew {' '.join(map(quoted, words))}"
+        ) from None
     if not rows:
         raise SonewError("the benchmark has no runs; give --optimizer, --precision or --target")
     write_report(rows, output)

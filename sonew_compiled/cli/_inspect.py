@@ -12,6 +12,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.contract import TRAIN_STEP
+from sonew_compiled.errors import on_one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +72,7 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     console = options.console()
     settings = "  ".join(f"{key} {value}" for key, value in manifest.optimizer.items() if key != "name")
     parameters = manifest.parameter_count
-    console.print(f"bundle     {bundle.path}, format {manifest.format_version}")
+    console.print(f"bundle     {on_one_line(str(bundle.path))}, format {manifest.format_version}")
     console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}")
     console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     console.print(f"precision  {manifest.precision}")

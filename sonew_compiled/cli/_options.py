@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sonew_compiled.errors import on_one_line
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -246,7 +247,7 @@ def print_json(value: Any) -> None:
 def say(line: str) -> None:
     """Prints a line for people on stderr; a closed stderr is no error."""
     try:
-        click.echo(line, err=True)
+        click.echo(on_one_line(line), err=True)
     except OSError:
         from sonew_compiled.runtime.reporter import silence
 

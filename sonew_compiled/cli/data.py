@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,6 +83,7 @@ def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
       sonew data verify --data-dir ~/mnist --json
     """
     from sonew_compiled.runtime.data import mnist
+    from sonew_compiled.runtime.shown import argument
 
     if name == mnist.EMBEDDED:
         directory = mnist.EMBEDDED_DIRECTORY
@@ -92,7 +92,7 @@ def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
     else:
         directory = mnist.find(data_dir, complete=False)
         rows = mnist.verify_mnist(directory)
-        remedy = f"repair it with `sonew data fetch --data-dir {shlex.quote(str(directory))}`"
+        remedy = f"repair it with `sonew data fetch --data-dir {argument(directory)}`"
     _print_files(name, directory, rows, as_json)
     bad = [f"{row.file} is {row.status}" for row in rows if row.status is not mnist.FileState.VALID]
     if bad:

@@ -18,8 +18,8 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "compile": ("compile", *_MODEL, "--optimizer", "adam", "--no-check", "-o", "small.bundle"),
     "tune": ("tune", *_MODEL, *_DATA, "--optimizer", "adam", "--epochs", 2, "--trials", _TRIALS, "-o", "study"),
     "bench": (
-        *("bench", *_MODEL, *_DATA, "--optimizer", "adam", "--optimizer", "sgd", "--steps", 2, "--pairs", 1),
-        *("-o", "bench", "--resume"),
+        *("bench", *_MODEL, *_DATA, "--optimizer", "adam", "--optimizer", "sgd", "--precision", "f32"),
+        *("--steps", 2, "--pairs", 1, "-o", "bench", "--resume"),
     ),
 }
 """Each may be given again, whatever became of it before."""

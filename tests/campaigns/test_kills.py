@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from campaigns import compiling
-from campaigns.conduct import check_end, seeds
+from campaigns.conduct import PATIENCE, check_end, seeds
 
 Run = Callable[..., Any]
 
@@ -105,7 +105,7 @@ def test_kills_and_signals_after_any_time(
         wait = rng.uniform(0, 1.1 * seconds)
         time.sleep(wait)
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=6 * PATIENCE)
         log(f"seed {seed}: {name}, {number.name} after {wait:.2f} of {seconds:.2f} s: {process.returncode}")
         Path("moments").unlink(missing_ok=True)
         # Until Python is ready, the default action of a signal ends the process.
@@ -122,14 +122,15 @@ def test_kills_of_what_compiles(
     for seed in seeds(1):
         rng = random.Random(seed)
         name = list(compiling.COMMANDS)[seed % 3]
-        moment, wait = rng.choice(((rng.randrange(40), 60.0), (-1, rng.uniform(1, 12 if name == "bench" else 6))))
+        longest = (1.2 if name == "bench" else 0.6) * PATIENCE
+        moment, wait = rng.choice(((rng.randrange(40), 6 * PATIENCE), (-1, rng.uniform(0.1, longest))))
         number = rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
         process = started(moment, *compiling.COMMANDS[name])
         try:
             _, err = process.communicate(timeout=wait)
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=6 * PATIENCE)
         what = f"seed {seed}: {name}, change {moment} or {number.name} after {wait:.2f} s"
         log(f"{what}: {process.returncode}: {err[-100:].strip()}")
         # Before Python is ready the default of a signal ends the process.
