@@ -113,11 +113,12 @@ def pack(source: str, folder: Path, data_dir: Path | None) -> None:
     """
     from sonew_compiled.runtime import load_dataset
     from sonew_compiled.runtime.data.mapped import write_folder
+    from sonew_compiled.runtime.shown import argument
 
     dataset = load_dataset(source, data_dir=data_dir)
     size = write_folder(folder, dataset)
     fields = ", ".join(dataset.train)
-    say(f"wrote {folder} ({size / 1e6:.1f} MB): {fields}; use it as --data {shlex.quote(str(folder))}")
+    say(f"wrote {folder} ({size / 1e6:.1f} MB): {fields}; use it as --data {argument(folder)}")
 
 
 def _print_files(name: str, directory: Path, rows: list[FileRow], as_json: bool) -> None:

@@ -166,12 +166,19 @@ def test_data(ends_well: EndsWell, restored: Restored) -> None:
     images = np.load("data.npz")["train_image"]
     for seed in seeds(12):
         rng = random.Random(seed)
-        kind = rng.choice(("npz", "packed npz", "npy", "idx", "idx.gz"))
+        kind = rng.choice(("npz", "packed npz", "npy", "idx", "idx.gz", "folder"))
         path = Path(f"odd.{kind[-3:]}")
         if kind == "npz":
             content = Path("data.npz").read_bytes()
         elif kind == "packed npz":
             np.savez_compressed(path, train_image=images, test_image=images[:20])
+            content = path.read_bytes()
+        elif kind == "folder":
+            path = Path("odd")
+            path.mkdir()
+            np.save(path / "test_image.npy", images[:20])
+            path /= "train_image.npy"
+            np.save(path, images)
             content = path.read_bytes()
         elif kind == "npy":
             np.save(path, images)
@@ -184,7 +191,8 @@ def test_data(ends_well: EndsWell, restored: Restored) -> None:
                 # Damage to what is packed goes with a checksum that fits.
                 content = gzip.compress(damage.of_bytes(content, rng) if rng.random() < 0.5 else content)
         path.write_bytes(damage.of_bytes(content, rng))
-        ends_well(seed, "run", BUNDLE, "--data", path, "--epochs", 1, "--max-steps", 2, "-o", "new")
+        given = path.parent if kind == "folder" else path
+        ends_well(seed, "run", BUNDLE, "--data", given, "--epochs", 1, "--max-steps", 2, "-o", "new")
         restored()
 
 
