@@ -13,8 +13,8 @@ from pathlib import Path
 from sonew_compiled.errors import SonewError
 from sonew_compiled.folder_lock import abandoned, locked_folder
 
-_PREFIX = "sonew-"
-# Others' folders may have names like ours.
+_PREFIX = "sonew-work-"
+# Others' folders may have names like ours. What is in one without this file is not ours to remove.
 _MARK = ".scratch"
 # If less than this is left, a compiler's error is taken to be about the disk, whatever it says.
 _FULL = 1 << 20
@@ -60,9 +60,13 @@ def _remove_abandoned(parent: Path) -> None:
     """Removes this user's folders that no process works in any more."""
     if sys.platform == "win32":
         return
-    ours = (mark.parent for mark in parent.glob(f"{_PREFIX}*/{_MARK}") if _is_ours(mark))
-    for folder in abandoned(ours):
-        shutil.rmtree(folder, ignore_errors=True)
+    for folder in abandoned(path for path in parent.glob(f"{_PREFIX}????????") if _is_ours(path)):
+        if (folder / _MARK).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            # Its owner was killed before it made the file, or it is another program's, and then it stays if it is used.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _is_ours(path: Path) -> bool:

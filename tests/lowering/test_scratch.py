@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,14 +66,18 @@ def test_what_a_killed_process_left_is_removed(temporary: Path) -> None:
     )
     left = Path(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip())
     assert left.is_dir()
-    unlocked = temporary / "sonew-of-somebody-else"
+    # Killed between two system calls; and another program's, with a name like ours.
+    (temporary / "sonew-work-abcdefgh").mkdir()
+    unlocked = temporary / "sonew-work-ijklmnop"
     unlocked.mkdir()
+    (unlocked / "thesis.tex").write_text("years of work")
     with scratch.scratch_folder() as one, scratch.scratch_folder() as other:
         assert not left.exists()
         assert one.is_dir()
         assert other.is_dir()
-        assert unlocked.is_dir()
-    unlocked.rmdir()
+        assert not (temporary / "sonew-work-abcdefgh").exists()
+        assert (unlocked / "thesis.tex").exists()
+    shutil.rmtree(unlocked)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
