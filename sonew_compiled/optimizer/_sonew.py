@@ -15,6 +15,7 @@ from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.optimizer._graft import GRAFTS, graft, graft_direction, saturate
 from sonew_compiled.optimizer._logdet import apply, factorize
+from sonew_compiled.optimizer._static import static
 
 _SMALLEST_DAMPING = 1e-16
 
@@ -36,9 +37,12 @@ class ScaleBySonewState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Options:
-    """The checked options of `scale_by_sonew`, under the names of its arguments."""
+    """The checked options of `scale_by_sonew`, under the names of its arguments.
 
-    band: int
+    A number may be a traced scalar, which `optax.inject_hyperparams` makes of it. It is checked where it is known.
+    """
+
+    band: int | jax.Array
     b1: float
     b2: float
     eps: float
@@ -54,22 +58,32 @@ class _Options:
         _accept("grafting", self.grafting, GRAFTS)
         _accept("rank1", self.rank1, ("adam", "sonew"))
         _accept("flatten", self.flatten, ("column", "row"))
-        if not isinstance(self.band, int) or isinstance(self.band, bool) or self.band < 0:
+        if _is_known(self.band) and not _is_whole(self.band):
             raise ValueError(f"band is {self.band!r}; give a whole number from 0 (diagonal) on, 1 is tridiagonal")
         for name in ("b1", "b2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a decay in [0, 1), such as 0.9")
+            if _is_known(value := getattr(self, name)) and not 0 <= value < 1:
+                raise ValueError(f"{name} is {value!r}; give a decay in [0, 1), such as 0.9")
         for name in ("eps", "graft_eps"):
-            if not (0 < getattr(self, name) < math.inf):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; give a positive number, such as 1e-6")
-        if self.tolerance is not None and not 0 <= self.tolerance < 1:
+            if _is_known(value := getattr(self, name)) and not (0 < value < math.inf):
+                raise ValueError(f"{name} is {value!r}; give a positive number, such as 1e-6")
+        if self.tolerance is not None and _is_known(self.tolerance) and not 0 <= self.tolerance < 1:
             raise ValueError(f"tolerance is {self.tolerance!r}; give None (the dtype's epsilon) or a number in [0, 1)")
 
     def bands_of(self, leaf: jax.Array) -> int:
         """The number of off-diagonals that are kept for `leaf`."""
-        return 0 if leaf.ndim <= 1 and self.rank1 == "adam" else self.band
+        if leaf.ndim <= 1 and self.rank1 == "adam":
+            return 0
+        if not _is_known(self.band):
+            raise ValueError("band is traced, and the shapes of the state depend on it; call init outside of jax.jit")
+        return int(self.band)
+
+    def check_bands(self, leaf: jax.Array, bands: tuple[jax.Array, ...]) -> None:
+        """Refuses a state of another band. A traced one is not known: the state's own is taken."""
+        if _is_known(self.band) and len(bands) - 1 != self.bands_of(leaf):
+            raise ValueError(f"band is {self.band} and the state has {len(bands) - 1}; make a new state by init")
 
 
+@static("band", "graft_eps")
 def scale_by_sonew(
     *,
     band: int = 1,
@@ -158,6 +172,7 @@ def scale_by_sonew(
     return optax.GradientTransformation(init, update)
 
 
+@static("band", "graft_eps")
 def sonew(
     learning_rate: optax.ScalarOrSchedule,
     *,
@@ -176,9 +191,23 @@ def sonew(
     r"""The Sparsified Online Newton optimizer: `w <- w - lr_t (u_t + weight_decay * w)`, `u_t` of `scale_by_sonew`.
 
     Args:
-      learning_rate: a float or an optax schedule.
-      weight_decay: decoupled weight decay.
-      band, b1, b2, eps, eps_mode, grafting, graft_eps, rank1, flatten, tolerance: see `scale_by_sonew`.
+      learning_rate: a float or an optax schedule. Coming from Adam, take Adam's: with the Adam graft each tensor's step
+        is as long as Adam's would be. With `grafting="none"`, begin 300 times lower.
+      band: off-diagonals of the preconditioner: 0 diagonal, 1 tridiagonal, b banded. Costs `O(n b^3)` arithmetic for
+        `n` parameters; the state has `b + 2` numbers a parameter, where Adam's has 2.
+      b1: decay of the momentum, in [0, 1).
+      b2: decay of the statistics, in [0, 1).
+      eps: damping of the statistics' diagonal.
+      eps_mode: "relative" to the largest statistics of each tensor, or "absolute".
+      grafting: whose step length the direction takes, tensor by tensor: "adam", "sgd", "momentum", "rmsprop" or "none".
+      graft_eps: added to the square root in the adam and rmsprop grafts.
+      rank1: the rule for biases and other tensors of rank 0 and 1: "adam" or "sonew".
+      flatten: the order in which a matrix becomes a chain: "column" (inputs of one output are neighbours) or "row".
+      weight_decay: decoupled weight decay, as a share of `learning_rate`; zero or positive.
+      tolerance: Schur complements below this share of the diagonal lose their edges; None is the dtype's epsilon.
+
+    `b1`, `b2`, `eps`, `weight_decay` and the rate may be traced scalars, as `optax.inject_hyperparams` makes them; the
+    others are static. `scale_by_sonew` has the equations.
 
     Raises:
       ValueError: an option is out of range.
@@ -195,7 +224,7 @@ def sonew(
     References:
       A Computationally Efficient Sparsified Online Newton Method, NeurIPS 2023, arXiv 2311.10085.
     """
-    if not 0 <= weight_decay < math.inf:
+    if _is_known(weight_decay) and not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay is {weight_decay!r}; give zero or a positive number")
     scale = scale_by_sonew(
         band=band,
@@ -209,7 +238,9 @@ def sonew(
         flatten=flatten,
         tolerance=tolerance,
     )
-    decay = (optax.add_decayed_weights(weight_decay),) if weight_decay else ()
+    # Whether a traced one is zero is not known, and the state must have the same parts as from `init`.
+    decays = isinstance(weight_decay, jax.Array) or weight_decay
+    decay = (optax.add_decayed_weights(weight_decay),) if decays else ()
     return optax.chain(scale, *decay, optax.scale_by_learning_rate(learning_rate))
 
 
@@ -217,14 +248,16 @@ def _update_leaf(
     options: _Options, count: jax.Array, g: jax.Array, m: jax.Array, bands: tuple[jax.Array, ...]
 ) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
     """The direction, the new momentum and the new bands of one tensor, all of its shape."""
+    options.check_bands(g, bands)
     if g.size == 0:
         return g, m, bands
     dtype = g.dtype
+    b1, b2 = (each.astype(dtype) if isinstance(each, jax.Array) else each for each in (options.b1, options.b2))
     chain = Chain.of(g.shape, options.flatten)
     g2, m2 = saturate(chain.view(g)), chain.view(m)
-    m2 = options.b1 * m2 + (1 - options.b1) * g2
-    gained = (1 - options.b2) * g2
-    H = [options.b2 * chain.view(h) + gained * chain.shift(g2, d) for d, h in enumerate(bands)]
+    m2 = b1 * m2 + (1 - b1) * g2
+    gained = (1 - b2) * g2
+    H = [b2 * chain.view(h) + gained * chain.shift(g2, d) for d, h in enumerate(bands)]
     # The bias correction of a whole tensor is one number, and `X(c H) = X(H) / c`. Grafting ignores the scale of `u`.
     # So the entries of `m` and `H` are not corrected. Only lengths are, and numbers that are compared with the entries.
     of_m, of_H = unbias(options.b1, count, dtype), unbias(options.b2, count, dtype)
@@ -254,6 +287,16 @@ def _damping(options: _Options, chain: Chain, H: list[jax.Array], unbias: jax.Ar
     around = [jnp.maximum(off, chain.shift(off, -d)) for d, off in enumerate(edges, start=1)]
     row = diagonal + functools.reduce(jnp.maximum, around) if around else diagonal
     return jnp.maximum(jnp.asarray(options.eps, dtype) * jnp.max(row), (_SMALLEST_DAMPING / unbias).astype(dtype))
+
+
+def _is_known(value: Any) -> bool:
+    return not isinstance(value, jax.core.Tracer)
+
+
+def _is_whole(band: Any) -> bool:
+    if isinstance(band, jax.Array):
+        return band.ndim == 0 and jnp.issubdtype(band.dtype, jnp.integer) and bool(band >= 0)
+    return isinstance(band, int) and not isinstance(band, bool) and band >= 0
 
 
 def _accept(name: str, value: str, accepted: tuple[str, ...]) -> None:
