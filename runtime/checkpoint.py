@@ -31,12 +31,12 @@ _WHOLE = re.compile(r"[0-9]{1,15}")
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What a checkpoint file holds.
+    """The contents of a checkpoint file.
 
     Attributes:
-      step: training steps done.
-      tensors: the training state by name, as `Manifest.state` has it.
-      settings: how it was trained, as strings by name; `TrainSettings` and `train` say which.
+      step: the training steps done.
+      tensors: the training state by name, with the tensors of `Manifest.state`.
+      settings: the settings of the run as strings by name, which `TrainSettings` and `train` write.
     """
 
     step: int
@@ -76,11 +76,12 @@ def load_checkpoint(path: str | Path, manifest: Manifest) -> Checkpoint:
 
     Args:
       path: a checkpoint, or a directory for the latest one in it.
-      manifest: of the bundle that is to go on from it.
+      manifest: the manifest of the bundle that resumes from it.
 
     Raises:
       UsageError: there is no such file.
-      SonewError: it is truncated, corrupt, of a newer format, or of another model; the message names the difference.
+      SonewError: the file is truncated, corrupt, of a newer format, or of another model; the message has the
+        difference.
     """
     path = find_checkpoint(path)
     metadata = read_checkpoint_metadata(path)
@@ -102,7 +103,7 @@ def read_checkpoint_metadata(path: Path) -> dict[str, str]:
 
     Raises:
       UsageError: there is no such file.
-      SonewError: it is not a checkpoint, or of a format version that this runtime does not read.
+      SonewError: the file is no checkpoint, or of a format version that this runtime does not read.
     """
     metadata = read_metadata(path)
     version = metadata.get("format_version", "")
@@ -123,8 +124,8 @@ def find_checkpoint(path: str | Path) -> Path:
     """`path` itself, or the latest checkpoint in it if it is a directory.
 
     Raises:
-      UsageError: there is none.
-      SonewError: the run there was being replaced, which cannot be finished.
+      UsageError: there is no checkpoint.
+      SonewError: the replacement of the run there was interrupted, and cannot be finished.
     """
     path = Path(path)
     if not path.is_dir():
@@ -147,22 +148,22 @@ def list_checkpoints(directory: Path) -> list[tuple[int, Path]]:
 
 
 def latest(directory: Path) -> Path | None:
-    """The checkpoint with the most steps, None if the directory has none."""
+    """The checkpoint with the most steps; None if the directory has none."""
     found = list_checkpoints(directory)
     return found[-1][1] if found else None
 
 
 def prune(directory: Path, keep: int) -> None:
-    """Removes all but the `keep` checkpoints with the most steps, and what a process killed in writing one left.
+    """Removes all but the `keep` checkpoints with the most steps, and the files of processes killed while writing one.
 
     Args:
-      directory: with the checkpoints.
+      directory: the directory of the checkpoints.
       keep: 1 or more.
     """
     assert keep >= 1
     litter = [path for name in (".step-*.tmp", ".metrics.jsonl.*.tmp") for path in directory.glob(name)]
     for path in [path for _, path in list_checkpoints(directory)[:-keep]] + litter:
-        # A checkpoint that cannot be removed is a nuisance, but no reason to stop training.
+        # A checkpoint that cannot be removed is no reason to stop training.
         with contextlib.suppress(OSError):
             path.unlink()
 
@@ -180,12 +181,12 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
     """Reads a model's parameters from a safetensors file: one of `save_parameters`, or a checkpoint.
 
     Args:
-      path: the file; tensors in it that are not parameters are left out.
-      specs: the parameters, as `Manifest.parameters` has them.
+      path: the file; tensors in it that are no parameters are ignored.
+      specs: the parameters, `Manifest.parameters`.
 
     Raises:
       UsageError: there is no such file.
-      SonewError: it is truncated or corrupt, or its parameters are not those of the model.
+      SonewError: the file is truncated or corrupt, or its parameters are not those of the model.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -199,7 +200,7 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:
-    """A hash of arrays, of their names and bytes, in hexadecimal."""
+    """A hash, in hexadecimal, of the names and bytes of arrays."""
     whole = hashlib.sha256()
     for name in sorted(tensors):
         whole.update(name.encode())
@@ -215,7 +216,7 @@ def first_not_finite(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def first_difference(arrays: Mapping[str, np.ndarray], specs: tuple[TensorSpec, ...]) -> str:
-    """The first way in which `arrays` are not exactly the tensors of `specs`, in words; empty if there is none."""
+    """The first difference of `arrays` from the tensors of `specs`, in words; empty if there is none."""
     for spec in specs:
         array = arrays.get(spec.name)
         if array is None:

@@ -1,4 +1,4 @@
-"""The workers of a process, by what has started it."""
+"""The workers of a process, from the launcher that has started it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def connect() -> Workers:
     """The workers that `mpirun`, `srun` or `mpiexec` has started, or one alone.
 
     Raises:
-      UsageError: there are several, and `mpi4py` or an MPI is not installed.
+      UsageError: there are several workers, and `mpi4py` or an MPI is not installed.
     """
     if workers_started() == 1:
         return Alone()

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 
 
 def available_cores() -> list[int]:
-    """The numbers of the cores that this process may use; none where the system does not say."""
+    """The numbers of the cores that this process may use; none if the system does not list them."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def share_of(worker: int, allowed: Sequence[Sequence[int]]) -> list[int]:
-    """The cores that a worker shall use.
+    """The cores for a worker.
 
     Args:
-      worker: its number among those of the machine.
-      allowed: the cores that each of these may use.
+      worker: its number among the workers of the machine.
+      allowed: for each of these workers, the cores that it may use.
 
     Returns:
-      Its own if a launcher has bound the workers to different cores; else its part of the same ones, at least one core.
+      The worker's own cores if a launcher has bound the workers to different ones; else its part of the shared cores,
+      at least one.
     """
     cores = list(allowed[worker])
     count = len(allowed)
@@ -31,6 +32,6 @@ def share_of(worker: int, allowed: Sequence[Sequence[int]]) -> list[int]:
 
 
 def use_cores(cores: Sequence[int]) -> None:
-    """Keeps this process, and the threads that it makes from now on, to these cores; to all that it may if none."""
+    """Binds this process, and the threads that it starts from now on, to these cores; none stands for all."""
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)

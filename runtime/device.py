@@ -1,6 +1,6 @@
-"""IREE devices: which there are, and arrays to and from them.
+"""IREE devices: listing and opening them, and copying arrays to and from them.
 
-IREE's bindings raise nearly anything: whatever comes of them is an error of the device.
+IREE's bindings may raise any exception; each is taken as an error of the device.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ _KINDS = {"local-task": Driver.LOCAL, "local-sync": Driver.LOCAL}
 # Never closed: a buffer does not keep its device open, and Vulkan's crashes the process if it is freed after it.
 _OPEN: dict[str, Any] = {}
 _DRIVERS: dict[str, Any] = {}
-# Devices belong to a process. A child that `fork` makes has the parent's devices, but none of the threads that serve
-# them.
+# Devices belong to a process. A forked child has the parent's devices, but none of the threads that serve them.
 _generation = 0
 _LOCAL = {"local-task": "the CPU, on all cores", "local-sync": "the CPU, on one core"}
 
@@ -39,7 +38,7 @@ def _leave_devices_to_the_parent() -> None:
     global _generation
     _generation += 1
     for left in (*_OPEN.values(), *_DRIVERS.values()):
-        # Destroying them would wait for those threads for ever.
+        # Destroying them would wait forever for those threads.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(left))
     _OPEN.clear()
     _DRIVERS.clear()
@@ -54,8 +53,8 @@ class DeviceInfo:
     """A device that can be opened here.
 
     Attributes:
-      name: for `--device`: a driver (its first device), or `driver://N` for its device number N from 0.
-      driver: the kind of code it runs, as `TargetSpec.driver`: `local`, `vulkan`, `cuda`, `hip`.
+      name: its name for `--device`: a driver for its first device, or `driver://N` for device number N from 0.
+      driver: the kind of code that it runs, as in `TargetSpec.driver`: `local`, `vulkan`, `cuda`, `hip`.
       description: the hardware in words.
     """
 
@@ -65,7 +64,7 @@ class DeviceInfo:
 
 
 def first_error(error: BaseException) -> str:
-    """The message of an error of IREE without the place in its sources, on one line of at most 300 characters."""
+    """The message of IREE's error on one line of at most 300 characters, without the place in IREE's sources."""
     line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     # "Error creating driver: c/runtime/src/iree/hal/x.c:66: UNAVAILABLE; what happened; while doing this"
     _, separator, tail = line.partition(".c:")
@@ -81,7 +80,7 @@ def list_devices() -> list[DeviceInfo]:
 
 
 def missing_drivers() -> dict[str, str]:
-    """Why each driver that IREE was built with and that has no device here has none, by driver."""
+    """The reason why IREE's driver has no device here, for each driver without one."""
     return _scan()[1]
 
 
@@ -113,7 +112,7 @@ def _query(driver: str) -> list[dict[str, Any]]:
 
 
 def _driver(name: str) -> Any:
-    """The driver, made once a process: IREE's own cache of them would hand a child of `fork` the parent's."""
+    """The driver, made once in each process. IREE's own cache would give a forked child its parent's."""
     if name not in _DRIVERS:
         _DRIVERS[name] = _binding.create_hal_driver(name)
     return _DRIVERS[name]
@@ -127,8 +126,8 @@ def open_device(name: str | None = None) -> Device:
         device number N from 0, or a `driver://path` as IREE names it. None is `local-task`, the CPU on all cores.
 
     Raises:
-      UsageError: there is no such device here; the message lists those that there are.
-      SonewError: the device is there and cannot be opened.
+      UsageError: there is no such device here; the message lists the devices.
+      SonewError: the device exists and cannot be opened.
     """
     name = name or DEFAULT_DEVICE
     driver, _, path = name.partition("://")
@@ -174,11 +173,11 @@ def _absent(name: str, reason: str) -> UsageError:
 
 
 class Device:
-    """An open device. Arrays of any dtype that NumPy, or ml_dtypes' bfloat16 and float8, and IREE have in common.
+    """An open device. Arrays may have any dtype of NumPy, or bfloat16 and float8 of ml_dtypes, that IREE supports.
 
     Attributes:
-      name: as given to `open_device`.
-      driver: the kind of code it runs: `local`, `vulkan`, `cuda`, `hip`.
+      name: the name given to `open_device`.
+      driver: the kind of code that it runs: `local`, `vulkan`, `cuda`, `hip`.
       description: the hardware in words.
       hal: the `iree.runtime.HalDevice`.
     """
@@ -192,10 +191,10 @@ class Device:
         self._generation = _generation
 
     def check_process(self) -> None:
-        """Checks that this process opened the device, where any use would otherwise wait for ever.
+        """Checks that this process opened the device; any use of another's would wait forever.
 
         Raises:
-          SonewError: it was opened before a `fork`.
+          SonewError: the device was opened before a `fork`.
         """
         if self._generation != _generation:
             raise SonewError(
@@ -210,7 +209,7 @@ class Device:
           SonewError: the device is out of memory.
         """
         self.check_process()
-        # Always a copy: compiled code may assume an alignment that NumPy does not give.
+        # The array is always copied, because compiled code may assume an alignment that NumPy does not guarantee.
         array = np.asarray(array, order="C")
         element_type = rt.array_interop.map_dtype_to_element_type(array.dtype)
         if element_type is None:
@@ -245,7 +244,8 @@ class Device:
             assert source.byte_length() >= result.nbytes, (source.byte_length(), shape, dtype)
             if not _is_mappable(source):
                 source = self._staged(source)
-            # asarray is a view of memory that the next step overwrites, or that dies with the mapping: copy.
+            # The array is a view of memory that the next step overwrites, or that ends with the mapping, so it is
+            # copied.
             mapped = source.map()
             result[...] = mapped.asarray(list(shape), dtype)
         except Exception as error:
@@ -253,10 +253,10 @@ class Device:
         return result
 
     def memory(self, buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
-        """The buffer itself as an array that can be written to; None where the host cannot reach the device's memory.
+        """The buffer itself as a writable array; None if the host cannot reach the device's memory.
 
-        It keeps the buffer alive. Only who has made the buffer may write to it: a call's results, before they are given
-        to another call.
+        The array keeps the buffer alive. Only the maker of the buffer may write to it: the results of a call, before
+        they are given to another call.
         """
         self.check_process()
         source = buffer.get_buffer()

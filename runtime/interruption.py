@@ -1,4 +1,4 @@
-"""Ctrl-C and termination as a question to ask between steps."""
+"""Ctrl-C and termination as a flag that is read between steps."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SENT_ON = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 
 
 class Interrupted(SonewError):  # noqa: N818 - it is no error
-    """The user stopped the work; the message says how to go on."""
+    """The user stopped the work; the message says how to resume."""
 
 
 class Interruption:
-    """While entered, SIGINT, SIGTERM and SIGHUP set `requested` instead of ending the process; a second one ends it.
+    """A context in which the first SIGINT, SIGTERM or SIGHUP sets `requested`, and a second one ends the process.
 
-    A SIGHUP that is ignored, as under `nohup`, stays so. Does nothing outside the main thread, where Python lets no one
-    handle signals. `sent_on` has SIGUSR1 do so as well, which MPI's launchers hand on to all workers. On the others
-    they end them.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Outside the main thread, where Python allows no handlers,
+    the context does nothing. With `sent_on`, SIGUSR1 sets `requested` too: MPI's launchers pass it on to all workers,
+    while the other signals make them end the workers.
     """
 
     def __init__(self, *, sent_on: bool = False) -> None:
@@ -47,6 +47,6 @@ class Interruption:
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
-            # None stands for a handler that was not set from Python and that Python cannot set again.
+            # None stands for a handler that was not set from Python, and that Python cannot restore.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous.clear()

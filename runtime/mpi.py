@@ -1,8 +1,8 @@
 """Workers that MPI connects, by `mpi4py`.
 
-Every exchange begins with a vote, by which each worker tells the others whether it goes on, wishes to stop, or has
-failed. A worker that fails between two exchanges comes to the next one as well, to say so: none is left waiting as long
-as all live. Where one is killed, MPI's launcher ends the others.
+Every exchange begins with a vote, in which each worker tells the others whether it goes on, wishes to stop, or has
+failed. A worker that fails between two exchanges takes part in the next one too, to report its failure. So no worker is
+left waiting while all live. If one is killed, MPI's launcher ends the others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sonew_compiled.runtime.mpi_environment import workers_started
 from sonew_compiled.runtime.reduce import Node, push, total
 from sonew_compiled.runtime.workers import AgreedError, add, shared
 
-# Started below, where what that takes is bounded.
+# MPI is started below, within a time limit.
 mpi4py.rc.initialize = False
 mpi4py.rc.finalize = True
 from mpi4py import MPI  # noqa: E402
@@ -34,14 +34,14 @@ from mpi4py import MPI  # noqa: E402
 T = TypeVar("T")
 
 _GO_ON, _STOP, _FAILED = range(3)
-# Bytes of a bucket up to which each worker gets everything and adds it up itself: one message instead of two.
+# Up to so many bytes of a bucket, each worker receives all buckets and adds them itself: one message instead of two.
 _SMALL = 1 << 16
-# Seconds in which all workers must have started.
+# The seconds within which all workers must start.
 _START = 60.0
 
 
 class _Failure(NamedTuple):
-    """An error as a worker tells it to the others."""
+    """An error in the form in which a worker sends it to the others."""
 
     host: str
     message: str
@@ -50,7 +50,7 @@ class _Failure(NamedTuple):
 
 
 class MpiWorkers:
-    """The workers of `MPI.COMM_WORLD`; those of one machine divide the cores that they may use."""
+    """The workers of `MPI.COMM_WORLD`; those of one machine share its allowed cores."""
 
     def __init__(self) -> None:
         _initialize()
@@ -74,12 +74,12 @@ class MpiWorkers:
             self._abort(error)
         agreed = error if isinstance(error, AgreedError) else self._told(error)
         if self.rank:
-            # Silently, and not before worker 0 has spoken: none leaves MPI before all do.
+            # Ends silently, and not before worker 0 has reported, since no worker leaves MPI before all do.
             sys.exit(agreed.exit_code)
         raise agreed from error
 
     def meet(self) -> None:
-        """Waits for all."""
+        """Waits for all workers."""
         self._vote(self._wish)
 
     def stopped(self, wish: bool) -> bool:
@@ -89,7 +89,7 @@ class MpiWorkers:
         return self._is_stopped
 
     def gather(self, value: T) -> list[T]:
-        """A value of each worker."""
+        """The values of all workers in order."""
         self.meet()
         self._is_inside = True
         values: list[T] = self._comm.allgather(value)
@@ -97,7 +97,7 @@ class MpiWorkers:
         return values
 
     def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int) -> np.ndarray:
-        """The sum over the batch: each worker adds up a slice of the vector, and gives it to the others."""
+        """The sum over the batch; each worker adds a slice of the vector, and sends it to the others."""
         rows = [_row(shared(parts, rank, self.count)) for rank in range(self.count)]
         assert rows[self.rank] == [(node.start, node.size) for node in nodes], (rows, nodes)
         self.meet()
@@ -142,7 +142,7 @@ class MpiWorkers:
             raise AgreedError(where + first.message, first.exit_code)
 
     def _told(self, error: BaseException) -> AgreedError:
-        """Comes to the next exchange of the others with an error, and returns what all end by."""
+        """Takes part in the others' next exchange with an error, and returns the common error."""
         failure = _Failure(
             host=socket.gethostname(),
             message=_line(error),
@@ -156,18 +156,18 @@ class MpiWorkers:
         raise AssertionError("a vote with a failure fails")
 
     def _abort(self, error: BaseException) -> NoReturn:
-        """Ends all workers from within an exchange, where they cannot agree any more."""
+        """Ends all workers from within an exchange, in which they can no longer agree."""
         _say(f"sonew: worker {self.rank} on {socket.gethostname()}: {_line(error)}")
         self._comm.Abort(1)
         raise AssertionError("MPI_Abort does not return")
 
 
 _Row: TypeAlias = list[tuple[int, int]]
-"""Where each of a worker's nodes starts, and its size."""
+"""The start and the size of each of a worker's nodes."""
 
 
 def _row(parts: range) -> _Row:
-    """What `push` leaves of these micro-batches."""
+    """The nodes that `push` makes of these micro-batches."""
     nodes: list[Node[None]] = []
     for number in parts:
         push(nodes, Node(number, 1, None), lambda left, right: None)
@@ -175,7 +175,7 @@ def _row(parts: range) -> _Row:
 
 
 def _total(rows: list[_Row], received: np.ndarray, length: int) -> np.ndarray:
-    """The sum over the batch of vectors that lie one behind the other, in the order of the workers' nodes."""
+    """The sum over the batch of consecutive vectors, in the order of the workers' nodes."""
     places = [place for row in rows for place in row]
     values = received.reshape(len(places), length)
     return total([Node(*place, value) for place, value in zip(places, values, strict=True)], add)
@@ -186,7 +186,7 @@ def _joined(values: list[np.ndarray]) -> np.ndarray:
 
 
 def _initialize() -> None:
-    """Starts MPI, or ends the process where the other workers do not come."""
+    """Starts MPI, or ends the process if the other workers do not start."""
     if MPI.Is_initialized():
         return
     late = threading.Timer(_START, _end_alone)
@@ -204,7 +204,7 @@ def _end_alone() -> None:
 
 
 def _line(error: BaseException) -> str:
-    """The error in words: one that nobody foresaw with its kind."""
+    """The error in words, with its type if it was unforeseen."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:500]
     return line if isinstance(error, SonewError) else f"{type(error).__name__}: {line}".removesuffix(": ")
 

@@ -1,4 +1,4 @@
-"""What the environment says of MPI, and hiding it: no MPI is loaded here."""
+"""MPI's variables in the environment: reading and hiding them, without loading MPI."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Iterator
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
-# IREE takes any of these for a wish for its own collectives, and makes no device where it does not find an MPI library
-# by the name that it looks for.
+# IREE reads any of these as a request for its own collectives, and makes no device if it does not find an MPI library
+# under the name that it expects.
 _SEEN_BY_IREE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPIEXEC_HOSTNAME")
 
 
 def workers_started() -> int:
-    """How many processes of this program MPI's launcher has started; 1 without it."""
+    """The number of processes that MPI's launcher has started; 1 without a launcher."""
     return next((int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdecimal()), 1)
 
 
 def rank_started() -> int:
-    """The number of this process among them, from 0 on."""
+    """The number of this process among them, from 0."""
     return next((int(os.environ[name]) for name in _RANKS if os.environ.get(name, "").isdecimal()), 0)
 
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Hides from what is done meanwhile that MPI has started this process."""
+    """A context that hides from other code that MPI has started this process."""
     kept = {name: os.environ.pop(name) for name in _SEEN_BY_IREE if name in os.environ}
     try:
         yield

@@ -1,9 +1,9 @@
-"""Sums over the micro-batches of a batch, in one fixed order, whoever works on them.
+"""Sums over the micro-batches of a batch, in one fixed order that does not depend on the workers.
 
 Floating-point sums depend on their order. This one is a binary tree over the micro-batches' numbers: neighbours are
-added, then the sums of neighbours, and what is left at the right end is added from right to left. Five micro-batches
-make ((0 + 1) + (2 + 3)) + 4. Whoever has micro-batches in a row can add up the parts of the tree that lie within the
-row, and the rest is added where these meet: the bits are those of one worker.
+added, then the sums of neighbours, and the rest at the right end is added from right to left. Five micro-batches make
+((0 + 1) + (2 + 3)) + 4. A worker with consecutive micro-batches adds the parts of the tree within them, and the rest is
+added where these parts meet. So the bits are those of a single worker.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Node(Generic[T]):
 
 
 def push(nodes: list[Node[T]], node: Node[T], add: Callable[[T, T], T]) -> None:
-    """Append the node that comes next, and add up what makes a node with it.
+    """Append the next node, and merge it with those before as far as they form larger nodes.
 
     Args:
-      nodes: in a row; changed in place.
-      node: that starts where they end.
-      add: the sum of two values, the left one first; it may change them.
+      nodes: consecutive nodes; the list is changed in place.
+      node: the node that starts where they end.
+      add: returns the sum of two values, the left one first; it may change them.
     """
     while nodes and nodes[-1].size == node.size and nodes[-1].start % (2 * node.size) == 0:
         left = nodes.pop()
@@ -42,8 +42,8 @@ def total(nodes: Iterable[Node[T]], add: Callable[[T, T], T]) -> T:
     """The sum over a whole batch.
 
     Args:
-      nodes: in a row from micro-batch 0 on, as `push` left them with each of several workers.
-      add: as of `push`.
+      nodes: consecutive nodes from micro-batch 0 on, from the `push` of each worker.
+      add: see `push`.
     """
     row: list[Node[T]] = []
     for node in nodes:

@@ -32,7 +32,7 @@ class TrainingState:
     """Parameters and optimizer state, resident on the device between steps.
 
     Attributes:
-      buffers: by name, as `Manifest.state` has them.
+      buffers: the tensors of `Manifest.state` by name.
     """
 
     def __init__(self, program: Program, buffers: dict[str, Buffer]) -> None:
@@ -57,12 +57,12 @@ class TrainingState:
         Args:
           program: whose `init` to call.
           seed: 0 to 2³¹ - 1.
-          parameters: replace those of `init`; by default the bundle's `params.safetensors` does, if it has one.
-          learning_rate: what an optimizer starts from that has the rate in its state: the schedule's peak; by default
-            the bundle's.
+          parameters: replace those of `init`; the default is the bundle's `params.safetensors`, if it has one.
+          learning_rate: the schedule's peak, from which an optimizer with the rate in its state starts; by default the
+            bundle's.
 
         Raises:
-          UsageError: a seed out of range, or parameters that are not the model's.
+          UsageError: the seed is out of range, or the parameters are not the model's.
         """
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
@@ -72,7 +72,8 @@ class TrainingState:
             rate = program.manifest.defaults["learning_rate"] if learning_rate is None else learning_rate
             fed[LEARNING_RATE] = upload(np.array(rate, np.float32))
         made = program.call(INIT, fed)
-        # The compiler gives equal results, such as zeros of one shape, one buffer; a step would update it twice.
+        # The compiler gives equal results, such as zeros of one shape, the same buffer, which a step would update
+        # twice.
         buffers = {
             spec.name: program.upload(spec, program.download(spec, made[spec.name])) for spec in program.manifest.state
         }
@@ -94,10 +95,10 @@ class TrainingState:
         return cls(program, {spec.name: program.upload(spec, arrays[spec.name]) for spec in program.manifest.state})
 
     def use(self, settings: Mapping[str, float]) -> None:
-        """Sets runtime settings of the optimizer for the steps that follow; the manifest's are used before.
+        """Sets runtime settings of the optimizer for later steps; until then the manifest's are used.
 
         Raises:
-          UsageError: a decay is too slow for what the state is stored in.
+          UsageError: a decay is too slow for the dtype of the stored state.
         """
         assert settings.keys() <= set(self.program.manifest.runtime_settings), settings
         for name, value in settings.items():
@@ -118,7 +119,7 @@ class TrainingState:
         return self._advance(TRAIN_STEP, batch, learning_rate)
 
     def gradients(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> Buffer:
-        """The bucket of a micro-batch: its loss, and what the update takes in of it.
+        """The bucket of a micro-batch: its loss, and the signals for the update.
 
         Args:
           batch: from `Program.upload_batch`, for the function `gradients`.
@@ -128,14 +129,14 @@ class TrainingState:
         return self.program.call(GRADIENTS, {**self.buffers, **fed})[BUCKET]
 
     def update(self, bucket: Buffer, learning_rate: Buffer) -> float:
-        """The rest of a step, in place, and the loss of the batch before it; the bucket is the sum over the batch."""
+        """Does the rest of a step in place, and returns the batch's loss before it; the bucket is the batch's sum."""
         return self._advance(UPDATE, {BUCKET: bucket}, learning_rate)
 
     def _advance(self, function: str, given: Mapping[str, Buffer], learning_rate: Buffer) -> float:
         fed = {**given, **self._settings, LEARNING_RATE: learning_rate}
         results = self.program.call(function, {**self.buffers, **fed})
         loss = results.pop(LOSS)
-        # The results alias the donated buffers; what the compiler could not alias is a new buffer, so take them all.
+        # Most results alias the donated buffers. Those that the compiler could not alias are new, so all are taken.
         self.buffers = results
         return float(self.program.device.download(loss, "float32", ()))
 

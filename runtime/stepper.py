@@ -1,4 +1,4 @@
-"""How a batch becomes a step: as a whole, or in micro-batches whose sum the update takes."""
+"""Steps on a batch: on the whole batch, or on micro-batches whose sum the update takes."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Placed: TypeAlias = Sequence[dict[str, Buffer]]
 
 
 class Stepper(Protocol):
-    """What a training loop does with a batch.
+    """The two operations of a training loop on a batch.
 
     Attributes:
-      within: the examples of a batch that this worker works on.
+      within: the examples of a batch on which this worker works.
     """
 
     within: slice
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
-        """Copies these examples to the device; in another thread than `step` if one likes."""
+        """Copies these examples to the device; it may run in another thread than `step`."""
 
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
-        """One training step in place; the loss of the batch before the update."""
+        """Does one training step in place, and returns the loss of the batch before the update."""
 
 
 def stepper_of(program: Program, workers: Workers) -> Stepper:
-    """In micro-batches if the bundle was compiled for them.
+    """The stepper of a bundle, which uses micro-batches if the bundle was compiled for them.
 
     Raises:
       UsageError: there are more workers than micro-batches.
@@ -84,7 +84,7 @@ class _InMicroBatches:
         return [self._program.upload_batch(part, function=GRADIENTS) for part in parts]
 
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
-        if self._parts == 1:  # nothing to add: the bucket does not leave the device
+        if self._parts == 1:  # there is nothing to add, so the bucket stays on the device
             return state.update(state.gradients(placed[0], learning_rate), learning_rate)
         nodes: list[Node[np.ndarray]] = []
         first: Buffer | None = None
@@ -97,5 +97,5 @@ class _InMicroBatches:
                 array = self._program.download(self._spec, buffer)
             push(nodes, Node(number, 1, array), add)
         total = self._workers.sum(nodes, self._parts)
-        # The sum is where the first bucket was: in the device's own memory, or a copy.
+        # The sum is in the memory of the first bucket, which is the device's own, or in a copy.
         return state.update(self._program.upload(self._spec, total) if first is None else first, learning_rate)

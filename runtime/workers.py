@@ -1,8 +1,8 @@
-"""The processes that train together: what one of them does of a batch, and how they agree.
+"""The processes that train together: the division of a batch among them, and their agreement.
 
-Every worker holds the whole state and takes the same steps; of a batch each works on some of the micro-batches. What
-one worker alone finds out, such as an error or a wish to stop, becomes known to all at the next exchange, which every
-worker comes to, since all do the same.
+Every worker holds the whole state and takes the same steps. Each works on some of a batch's micro-batches. If one
+worker has an error or a wish to stop, all learn of it at the next exchange, which every worker reaches, since all do
+the same.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class AgreedError(SonewError):
-    """What ended the work of all workers: the error of the first that has one.
+    """The error that ends the work of all workers: that of the first worker with one.
 
     Attributes:
-      exit_code: that of the error.
+      exit_code: the exit code of the error.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -32,15 +32,15 @@ class AgreedError(SonewError):
 
 
 class Workers(Protocol):
-    """The workers as one of them sees them; a context around all that they do together.
+    """The workers from the view of one of them; a context around all of their common work.
 
-    Each worker calls the same methods in the same order. Any of them that speaks to the others raises an `AgreedError`
-    if one has failed.
+    Each worker calls the same methods in the same order. A method that communicates raises an `AgreedError` if a worker
+    has failed.
 
     Attributes:
-      rank: the number of this one, from 0 on; worker 0 alone writes files and speaks.
-      count: how many there are.
-      local_rank: the number among those of this machine.
+      rank: the number of this worker, from 0; only worker 0 writes files and messages.
+      count: the number of workers.
+      local_rank: the number of this worker among those of its machine.
     """
 
     rank: int
@@ -51,23 +51,23 @@ class Workers(Protocol):
         """Begins."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        """Tells the others of an error: worker 0 raises what all end by, the others end silently."""
+        """Tells the others of an error: worker 0 raises the common error, and the others end silently."""
 
     def meet(self) -> None:
-        """Waits for all."""
+        """Waits for all workers."""
 
     def stopped(self, wish: bool) -> bool:
-        """Whether any worker wished to stop by the last exchange: the same for all. `wish` counts at the next one."""
+        """Whether any worker wished to stop by the last exchange, the same for all. `wish` counts at the next one."""
 
     def gather(self, value: T) -> list[T]:
-        """A value of each worker, in their order; small ones, that can be pickled."""
+        """The values of all workers in order; a value must be small, and must be picklable."""
 
     def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int) -> np.ndarray:
         """The sum over all micro-batches of a batch.
 
         Args:
-          nodes: of the micro-batches of this worker, as `push` leaves them.
-          parts: how many micro-batches there are.
+          nodes: the nodes of this worker's micro-batches, from `push`.
+          parts: the number of micro-batches in the batch.
 
         Returns:
           The array of the first node, overwritten.
@@ -75,7 +75,7 @@ class Workers(Protocol):
 
 
 def shared(parts: int, rank: int, count: int) -> range:
-    """The numbers of the micro-batches that a worker takes, in a row; workers' counts differ by one at most."""
+    """The consecutive numbers of a worker's micro-batches; the workers' counts differ by at most one."""
     return range(parts * rank // count, parts * (rank + 1) // count)
 
 
@@ -86,7 +86,7 @@ def add(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 class Alone:
-    """One worker, of one."""
+    """The only worker."""
 
     rank = 0
     count = 1
@@ -99,10 +99,10 @@ class Alone:
         return None
 
     def meet(self) -> None:
-        """There is nobody to wait for."""
+        """Returns at once, since there are no other workers."""
 
     def stopped(self, wish: bool) -> bool:
-        """What this worker wishes."""
+        """The wish of this worker."""
         return wish
 
     def gather(self, value: T) -> list[T]:
@@ -116,15 +116,15 @@ class Alone:
 
 
 def check_alike(workers: Workers, facts: Mapping[str, Any], *, remedy: str = "give all workers the same") -> None:
-    """Sees that all workers do the same work.
+    """Checks that all workers do the same work.
 
     Args:
-      workers: each of whom calls this.
-      facts: what must be the same, by what it is called.
-      remedy: what to do, for the error.
+      workers: the workers, each of which calls this function.
+      facts: the values that must be the same, by their names in the error.
+      remedy: the remedy in the error.
 
     Raises:
-      UsageError: a worker's differ; the message names it and what differs.
+      UsageError: a worker has another value; the message names the worker and the value.
     """
     found = workers.gather({what: str(value) for what, value in facts.items()})
     for rank, other in enumerate(found):

@@ -1,4 +1,4 @@
-"""Calls: whom they call, what they reach, and inlining, for which jaxlib's bindings lack MLIR's own inliner."""
+"""Calls: their functions, the functions that they reach, and inlining. jaxlib's bindings lack MLIR's own inliner."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sonew_compiled.passes.ir.uses import operations_in
 
 
 def inline_calls(module: ir.Module, *, but: str = "") -> None:
-    """Inline every call at the top level of an export, and in what that brings there; then drop what nothing calls.
+    """Inline every call at the top level of the exports, including those that inlining brings there.
 
-    Calls of the function of the name `but` stay.
+    Functions that nothing calls are then removed. Calls of the function `but` stay.
     """
     by_name = {function.name: function for function in functions(module)}
     for function in by_name.values():
@@ -24,7 +24,7 @@ def inline_calls(module: ir.Module, *, but: str = "") -> None:
 
 
 def inline_all_calls(module: ir.Module) -> None:
-    """Inline every call in an export, within regions as well; then drop what nothing calls."""
+    """Inline every call in the exports, including those in regions, and remove functions that nothing calls."""
     by_name = {function.name: function for function in functions(module)}
     for function in by_name.values():
         if function.is_public:
@@ -53,7 +53,7 @@ def callee(call: ir.Operation) -> str:
 
 
 def calls(function: Function) -> list[ir.Operation]:
-    """Every call in the function's body, within regions as well."""
+    """Every call in the function's body, including those in regions."""
     return [op for op in operations_in(function.op) if op.name == "func.call"]
 
 

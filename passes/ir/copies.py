@@ -1,4 +1,4 @@
-"""Copies that a compiler can neither leave out nor merge with one another."""
+"""Copies that a compiler can neither remove nor merge."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sonew_compiled.passes.ir.types import element_type, shape_of, width_of
 class Copies:
     """Makes copies of values within one function, each different from every other.
 
-    A copy is the value where a number is below the copy's own, and its opposite elsewhere. The number is zero, but a
-    compiler would have to know that no square has the bit of two: it is computed from one of the function's arguments.
-    So it neither takes the copy for the value itself nor for another copy of it.
+    A copy selects the value if a hidden number is below the copy's own number, and another value otherwise. The hidden
+    number is always zero, but it is computed from one of the function's arguments, and a compiler would have to know
+    that no square has the bit of two. So it cannot replace the copy by the value or by another copy.
     """
 
     def __init__(self, function: Function) -> None:
@@ -35,14 +35,14 @@ class Copies:
 
 
 def _other(value: ir.Value) -> ir.Value:
-    """What the value is not, element by element: the choice between the two stays one for a known value as well."""
+    """A tensor that differs from the value in every element, so that the select cannot be folded for a known value."""
     opposite = "not" if isinstance(element_type(value), ir.IntegerType) else "negate"
     return build.elementwise(opposite, value)
 
 
 def _hidden_zero(function: Function) -> ir.Value:
-    """A scalar that is 0 whatever the arguments, at the insertion point."""
-    # Whatever is aliased may be overwritten before the last copy is made.
+    """A scalar that is 0 for any arguments, at the insertion point."""
+    # An aliased argument may be overwritten before the last copy is made.
     plain = [
         argument
         for argument, attributes in zip(function.arguments, function.argument_attributes, strict=True)

@@ -10,7 +10,7 @@ from sonew_compiled.passes.ir.mlir import ir
 
 
 def link(module: ir.Module, other: ir.Module, exports: Collection[str]) -> None:
-    """Move exports, with what they call, from another flat module of the same context, which is of no use then."""
+    """Move exports and the functions that they call from another flat module of the same context, which is consumed."""
     with module.context:
         here = {function.name for function in functions(module)}
         assert not here & set(exports), here

@@ -1,16 +1,16 @@
-"""Cut a step at the seam between the gradients and the update, for batches that are worked on in parts.
+"""Cut a step at the seam between the gradients and the update, for micro-batches.
 
-A batch that does not fit into memory, or that several workers share, is worked on in micro-batches. Each gives a
-bucket: one vector of float32 with the loss in front and then all that the gradients hand to the update. The buckets are
-summed outside, and the update takes the sum:
+A batch that does not fit into memory, or that several workers share, is divided into micro-batches. Each gives a
+bucket: one float32 vector of the loss and all signals that the gradients pass to the update. The caller adds the
+buckets, and the update takes the sum:
 
     train_step(state, batch, rate)  gets beside it  gradients(some of the state, batch) -> bucket
                                                     update(sum of buckets, state, rate) -> state, loss
 
-Operations of the step before its call of the gradients go to whoever needs their results, to both where both do: what
-widens a stored parameter, for one. Everything else is the update's: it undoes the scale of a loss, looks whether all is
-finite and rounds to what is stored, of the mean over all micro-batches. 16-bit gradients are widened into the bucket,
-which is exact, and rounded again behind the mean.
+Operations of the step before its call of the gradients go to the function that needs their results, or to both: those
+that widen a stored parameter, for example. All other operations go to the update. It undoes the scale of a loss, checks
+that all gradients are finite, and rounds the state, for the mean over all micro-batches. 16-bit gradients are widened
+into the bucket, which is exact, and rounded again after the mean.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _FLOATS = ("bf16", "f16", "f32")
 
 
 def split_step(module: ir.Module, *, count: int) -> None:
-    """Add `gradients` and `update`, made of `train_step`, which stays.
+    """Add `gradients` and `update`, made from `train_step`, which stays.
 
     Raises:
-        UsageError: the step does not call its gradients once, they give what cannot be summed, the update reads the
+        UsageError: the step does not call its gradients exactly once, a signal cannot be summed, the update reads the
             batch itself, or an option is out of range.
     """
     if count < 1:

@@ -1,9 +1,9 @@
-"""Data that does not fit into memory: a folder of `.npy` files, mapped, of which only the examples at work are read.
+"""Data that do not fit into memory: a folder of mapped `.npy` files, of which only the examples in use are read.
 
 train_image.npy, test_image.npy, ...     a file for each field of both splits
 image.npy, ...                           or one for each field, whose last tenth is held out
 
-What is checked of other data as it is loaded, such as that all numbers are finite, is checked of each batch.
+Checks that other data pass at loading, such as for finite numbers, are made for each batch.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from sonew_compiled.runtime.data.dataset import Dataset
 
 SUFFIX = ".npy"
 
-# How much of a file goes into its fingerprint: so many samples of so many bytes, evenly spread.
+# The fingerprint of a file is made from so many samples of so many bytes, evenly spread.
 _SAMPLES, _SAMPLE = 64, 1 << 16
 
 
 def is_mapped(array: np.ndarray) -> bool:
-    """Whether an array is of a mapped file."""
+    """Whether the memory of an array is a mapped file."""
     return isinstance(array, np.memmap)
 
 
 def mapped_files(folder: Path) -> list[Path]:
-    """The files of a folder that would be mapped."""
+    """The files of a folder that can be mapped."""
     return sorted(path for path in folder.iterdir() if path.suffix == SUFFIX)
 
 
 def open_mapped(path: Path) -> np.ndarray:
-    """An array of a file, mapped and read-only, as it would be computed with: in native byte order, C-contiguous.
+    """The array of a file, mapped and read-only, in native byte order and C-contiguous.
 
     Raises:
-      SonewError: the file cannot be read, or is no such array.
+      SonewError: the file cannot be read, or holds no such array.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise SonewError(f"cannot read {path} ({error.strerror or error}); save or copy it again") from None
-    except Exception:  # of a damaged header, NumPy raises nearly anything
+    except Exception:  # NumPy may raise any exception for a damaged header
         array = None
     if not isinstance(array, np.memmap) or not array.flags.c_contiguous or not array.dtype.isnative:
         raise SonewError(
@@ -54,9 +54,9 @@ def open_mapped(path: Path) -> np.ndarray:
 
 
 def fingerprint_of(paths: Mapping[str, Path]) -> str:
-    """The fingerprint of mapped files: of names, sizes and samples, since to read them whole is what mapping avoids.
+    """The fingerprint of mapped files, from names, sizes and samples, since mapping avoids reading whole files.
 
-    The header and the first examples are among the samples, and the last ones.
+    The samples include the header, the first examples and the last ones.
     """
     digest = hashlib.sha256()
     for name, path in sorted(paths.items()):
@@ -71,14 +71,14 @@ def fingerprint_of(paths: Mapping[str, Path]) -> str:
 
 
 def write_folder(folder: Path, dataset: Dataset) -> int:
-    """Writes a data set as such a folder, and returns the bytes.
+    """Writes a data set as such a folder, and returns the number of bytes.
 
     Raises:
-      UsageError: the folder is there and holds something.
-      SonewError: it cannot be written.
+      UsageError: the folder exists and is not empty.
+      SonewError: the folder cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already: give a folder that is not, or an empty one")
+        raise UsageError(f"{folder} exists already: give a new folder, or an empty one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part, fields in (("train", dataset.train), ("test", dataset.test)):

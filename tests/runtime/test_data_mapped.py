@@ -101,7 +101,7 @@ def test_what_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
         stream.truncate(300)
     with pytest.raises(SonewError, match="cannot be mapped"):
         load_dataset(str(tmp_path / "cut"))
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         write_folder(tmp_path / "cut", load_dataset("mnist-10k"))
 
 
