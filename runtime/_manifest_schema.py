@@ -1,4 +1,4 @@
-"""What `manifest.json` may hold: kinds, counts and lengths, before anything is made of it."""
+"""The schema of `manifest.json`: kinds, counts and lengths, which are checked before the manifest is used."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sonew_compiled.runtime.schema import (
 from sonew_compiled.runtime.shown import shown
 
 LARGEST = 32 << 20
-"""Bytes of the file."""
+"""The most bytes of the file."""
 
-# Elements of a tensor: beyond every memory, and far from where sizes in bytes lose digits.
+# The most elements of a tensor: more than any memory holds, and few enough for exact sizes in bytes.
 _MOST_ELEMENTS = 2**48
 
 _NAME = text(1_000, empty=False)
@@ -50,7 +50,7 @@ def _shape(value: object, place: str) -> list[int]:
 
 
 def _distinct(tensors: Check) -> Check:
-    """A list of tensors, no two of the same name."""
+    """A list of tensors with distinct names."""
 
     def check(value: object, place: str) -> object:
         checked = tensors(value, place)
@@ -122,7 +122,7 @@ def _manifest(tensor: Mapping[str, Check], required: Mapping[str, Check], option
 
 
 MANIFEST = _manifest(_TENSOR, _LATER, {})
-"""The check of a whole manifest; fields that this runtime does not know are left out."""
+"""The check of a whole manifest; it drops fields that this runtime does not know."""
 
 MANIFEST_1 = _manifest(_TENSOR_1, {}, _LATER)
-"""The same of format version 1."""
+"""The check of a manifest of format version 1."""

@@ -1,4 +1,4 @@
-"""A bundle on disk: opened, checked against its manifest, and matched with the device that shall run it."""
+"""A bundle on disk: opening it, checking it against its manifest, and choosing code for a device."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Bundle:
     is_trusted: bool = False
 
     def read(self, name: str) -> bytes:
-        """The content of a file of the bundle, whose size and SHA-256 are those of the manifest.
+        """The content of a file of the bundle, after checking its size and SHA-256 against the manifest.
 
-        What is checked is what is given: nobody can exchange the file in between.
+        The bytes that are checked are those that are returned, so the file cannot be exchanged in between.
 
         Raises:
           SonewError: the file is missing, or is not the one that the bundle was written with.
@@ -78,7 +78,7 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the names and hashes of all its files: which bundle a checkpoint was trained from."""
+        """The SHA-256 of the names and hashes of all its files, by which a checkpoint identifies its bundle."""
         files = sorted((name, spec.sha256) for name, spec in self.manifest.files.items())
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
@@ -127,12 +127,12 @@ def open_bundle(path: str | Path) -> Bundle:
 
 
 def _canonical(machine: str) -> str:
-    """Linux's name of an instruction set that other systems spell otherwise."""
+    """Linux's name of an instruction set, which other systems may spell differently."""
     return _MACHINES.get(machine.lower(), machine)
 
 
 def cpu_flags() -> frozenset[str] | None:
-    """The flags of this machine's processor as `/proc/cpuinfo` names them; None where there is no such file."""
+    """The flags of this machine's processor from `/proc/cpuinfo`; None if there is no such file."""
     try:
         text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -142,12 +142,12 @@ def cpu_flags() -> frozenset[str] | None:
 
 
 def why_not_here(target: Needs, devices: Mapping[str, str]) -> str:
-    """Why this machine cannot run the target's code, empty if it can.
+    """The reason why this machine cannot run the target's code; empty if it can.
 
     Args:
       target: the code.
-      devices: the device of each kind that there is, as its driver names it: `{"vulkan": "AMD Radeon ..."}`; the kinds
-        are `local`, `vulkan`, `cuda`, `hip`.
+      devices: the driver's name for the device of each available kind, as `{"vulkan": "AMD Radeon ..."}`; the kinds are
+        `local`, `vulkan`, `cuda`, `hip`.
     """
     if target.driver not in devices:
         return f"for {target.driver} devices"
@@ -159,7 +159,8 @@ def why_not_here(target: Needs, devices: Mapping[str, str]) -> str:
     if target.machine and _canonical(target.machine) != _canonical(platform.machine()):
         return f"for {target.machine}, this machine is {platform.machine()}"
     flags = cpu_flags()
-    # Where the flags cannot be read (not Linux) the instruction set has to do: refusing would refuse every bundle.
+    # If the flags cannot be read (not Linux), only the instruction set is checked, since every bundle would be refused
+    # otherwise.
     missing = [] if flags is None else [flag for flag in target.cpu_features if flag not in flags]
     if missing:
         return f"for {target.cpu or 'another processor'}, this one lacks {', '.join(missing)}"
@@ -170,7 +171,7 @@ def choose_target(bundle: Bundle, device: str, driver: str, description: str = "
     """The first target of the manifest that the device can run.
 
     Args:
-      bundle: what to choose from; the order of its targets is the order of preference.
+      bundle: the bundle; the order of its targets is the order of preference.
       device: the device's name, for the error.
       driver: the kind of device: `local`, `vulkan`, `cuda` or `hip`.
       description: the device as its driver names it.

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line for every epoch of a run."""
+"""`metrics.jsonl`: a line with a JSON object for every epoch of a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class EpochMetrics:
     """A line of `metrics.jsonl`.
 
     Attributes:
-      step: training steps done at the end of the epoch.
+      step: the training steps done at the end of the epoch.
       epoch: from 1.
-      loss: mean over the epoch's batches of the loss before each update.
-      learning_rate: of the epoch's last step.
-      seconds: since this process began to train.
-      images_per_second: over the epoch, or the part of it since the run was resumed.
+      loss: the mean over the epoch's batches of the loss before each update.
+      learning_rate: the rate of the epoch's last step.
+      seconds: the time since this process began to train.
+      images_per_second: the examples per second over the epoch, or over the part of it since the run was resumed.
     """
 
     step: int
@@ -52,13 +52,13 @@ class MetricsFile:
     """Appends lines to `metrics.jsonl` in a run's directory, each flushed at once."""
 
     def __init__(self, directory: Path, *, step: int, source: Path, hold: bool = False) -> None:
-        """Opens the file in `directory` for a run that goes on after `step` steps.
+        """Opens the file in `directory` for a run that continues after `step` steps.
 
         Args:
-          directory: of the run.
+          directory: the run's directory.
           step: lines beyond it are dropped.
-          source: the directory of the run that is gone on with, whose lines up to `step` begin the file.
-          hold: whether what is there stays until `release`, as the checkpoints that it goes with do.
+          source: the directory of the resumed run, whose lines up to `step` are the start of the file.
+          hold: whether the old file stays until `release`, together with its checkpoints.
 
         Raises:
           SonewError: the file cannot be read or written.
@@ -70,14 +70,14 @@ class MetricsFile:
             self.release()
 
     def release(self, directory: Path | None = None) -> None:
-        """Writes the lines so far, if they were held; those to come are added to the run's file.
+        """Writes the lines so far, if they were held; later lines are added to the run's file.
 
         Args:
-          directory: where to write them, to be moved to the run's by the caller; by default there at once, in place of
-            the lines that are there.
+          directory: where to write them, for the caller to move; by default the run's directory, in place of the old
+            lines.
 
         Raises:
-          SonewError: they cannot be written.
+          SonewError: the lines cannot be written.
         """
         if self._held is not None:
             path = self.path if directory is None else directory / METRICS_FILE
@@ -88,7 +88,7 @@ class MetricsFile:
         """Adds a line.
 
         Raises:
-          SonewError: it cannot be written.
+          SonewError: the line cannot be written.
         """
         line = json.dumps(asdict(metrics)) + "\n"
         if self._held is not None:
@@ -102,10 +102,10 @@ class MetricsFile:
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`, empty if there is none. A last line that was cut off is left out.
+    """The lines of a run's `metrics.jsonl`; none if there is no file. A last line that was cut off is left out.
 
     Raises:
-      SonewError: the file cannot be read, or is not one of metrics.
+      SonewError: the file cannot be read, or holds no metrics.
     """
     replacement.finish_abandoned(directory)
     remedy = "remove the file, or give another --output"

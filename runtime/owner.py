@@ -1,4 +1,4 @@
-"""A folder that one process at a time works in."""
+"""The lock on a folder in which one process at a time works."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sonew_compiled.runtime.shown import shown
 logger = logging.getLogger("sonew_compiled")
 
 _LOCK = ".owner"
-# How many bytes of a lock file are read.
+# The bytes of a lock file that are read.
 _LONGEST = 1000
 # Seconds between two signs of life of an owner, and for how long another process waits for one.
 _BEAT, _PATIENCE = 2.0, 8.0
@@ -91,7 +91,7 @@ def _locked(folder: Path) -> int:
             if is_ours is None and not is_new:
                 # Who makes the file anew owns the folder.
                 _remove(path, descriptor)
-            # Another may have ended, and removed the file, since it was opened.
+            # Another process may have ended and removed the file since this one opened it.
             elif _is_at(descriptor, path):
                 _sign(descriptor)
                 return descriptor
@@ -130,7 +130,7 @@ def _remove(path: Path, descriptor: int) -> None:
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """Whether the lock is ours now; None where the file system has no locks."""
+    """Whether the lock is ours now; None if the file system has no locks."""
     import fcntl
 
     try:
@@ -152,7 +152,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 def _sign(descriptor: int) -> None:
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     text = json.dumps({"host": platform.node(), "process": os.getpid(), "since": now})
-    # On a full disk the lock holds without it.
+    # On a full disk the lock holds without the text.
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)

@@ -1,4 +1,4 @@
-"""How a message shows what is not ours: values of files that anybody may have made, and paths in a command."""
+"""Foreign values in messages: values of files from unknown authors, and paths in a command."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def _bytes_of(letter: str) -> str:
 
 
 def argument(path: str | Path) -> str:
-    """A path as a word of a shell's command line that is taken for a path, even if it begins with a dash."""
+    """A path as a word of a shell's command line, which is read as a path even if it begins with a dash."""
     text = str(path)
     return quoted(f"./{text}" if text.startswith("-") else text)
