@@ -1,4 +1,4 @@
-"""`manifest.json`: what is in a bundle, as dataclasses that the compiler fills and the runtime checks.
+"""`manifest.json`: the contents of a bundle, as dataclasses that the compiler fills and the runtime checks.
 
 Format versions:
   1: the first.
@@ -36,7 +36,7 @@ class TensorSpec:
       name: a path joined by `/`.
       shape: in elements.
       dtype: a NumPy or ml_dtypes name.
-      role: what it is to the function, one of `Role`.
+      role: its role in the function, one of `Role`.
     """
 
     name: str
@@ -46,17 +46,17 @@ class TensorSpec:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of an element."""
+        """The bytes of an element."""
         return as_dtype(self.dtype).itemsize
 
     @property
     def size(self) -> int:
-        """Elements of the tensor."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the tensor."""
+        """The bytes of the tensor."""
         return self.size * self.itemsize
 
 
@@ -77,18 +77,18 @@ class FileSpec:
 
     @classmethod
     def of(cls, content: bytes) -> FileSpec:
-        """That of a file with this content."""
+        """The record of a file with this content."""
         return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelSpec:
-    """What the assembler says of a kernel of a GPU.
+    """The assembler's figures of a GPU's kernel.
 
     Attributes:
-      name: of its entry point.
-      registers: that a thread takes; vector registers where there are two kinds.
-      spilled_bytes: of registers that a thread has to keep in memory, since there are not enough.
+      name: the name of its entry point.
+      registers: the registers that a thread takes; vector registers if there are two kinds.
+      spilled_bytes: the bytes that a thread keeps in memory, because there are not enough registers.
     """
 
     name: str
@@ -98,17 +98,17 @@ class KernelSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TpuFunctionSpec:
-    """What XLA says of the executable of one function, before it has run.
+    """XLA's figures of the executable of one function on a TPU, from before it has run.
 
     Attributes:
-      function: its name.
-      code_bytes: of machine code.
-      argument_bytes: of all arguments on the device.
-      output_bytes: of all results, those in the arguments' buffers among them.
-      aliased_bytes: of results that take the buffers of arguments: state that is updated in place.
-      temporary_bytes: of memory that the function needs besides.
-      flops: floating-point operations of a call, by XLA's estimate; 0 where it has none.
-      bytes_accessed: read from and written to memory in a call, likewise.
+      function: the name of the function.
+      code_bytes: the bytes of machine code.
+      argument_bytes: the bytes of all arguments on the device.
+      output_bytes: the bytes of all results, including those in the arguments' buffers.
+      aliased_bytes: the bytes of results in the buffers of arguments, which is state that is updated in place.
+      temporary_bytes: the bytes of memory that the function needs besides.
+      flops: the floating-point operations of a call, by XLA's estimate; 0 if it has none.
+      bytes_accessed: the bytes read from and written to memory in a call, likewise.
     """
 
     function: str
@@ -123,16 +123,16 @@ class TpuFunctionSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What code needs of the machine that runs it.
+    """The requirements of code on the machine that runs it.
 
     Attributes:
       name: the full name of its target, such as `cpu` or `cuda:sm_80`.
       driver: the kind of device, one of `Driver`.
-      machine: the instruction set, as `platform.machine()` names it, or empty where any will do.
+      machine: the instruction set, as `platform.machine()` names it; empty if any will do.
       cpu: the processor that the code is for, as LLVM names it; empty for other kinds of device.
       cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
-      device_names: words, in small letters, of which one is in the driver's name of every device that runs the code;
-        empty where any will do, and for processors.
+      device_names: lower-case words, one of which is in the driver's name of every device that runs the code; empty if
+        any device will do, and for processors.
     """
 
     name: str
@@ -153,10 +153,10 @@ class TargetSpec(Needs):
 
     Attributes:
       file: its name inside the bundle.
-      stored_as: the dtype that the executable has in the place of one that it lacks: a vector of the same bytes, with
-        zeros to the end of its last number.
-      kernels: for CUDA, if its assembler was there when the bundle was made, and for ROCm; else empty.
-      programs: for TPUs, one for each function; else empty.
+      stored_as: for each dtype that the executable lacks, the dtype in its place: a vector of the same bytes, padded
+        with zeros to a whole number.
+      kernels: the kernels for ROCm, and for CUDA if its assembler was installed when the bundle was made; else empty.
+      programs: the figures of each function for TPUs; else empty.
     """
 
     file: str
@@ -207,17 +207,17 @@ class Manifest:
 
     @property
     def parameter_count(self) -> int:
-        """Elements of the parameters together."""
+        """The number of elements of all parameters."""
         return sum(spec.size for spec in self.parameters)
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of the training state."""
+        """The bytes of the training state."""
         return sum(spec.nbytes for spec in self.state)
 
     @property
     def batch(self) -> tuple[TensorSpec, ...]:
-        """The fields of a batch, named without the leading `batch/`; a model with a bare batch has one, `batch`."""
+        """The fields of a batch, without the leading `batch/` in their names; a bare batch has one field, `batch`."""
         inputs = self.functions[contract.TRAIN_STEP].inputs
         return tuple(
             replace(spec, name=contract.path_in_tree(spec.name, Role.BATCH))
@@ -227,12 +227,12 @@ class Manifest:
 
     @property
     def runtime_settings(self) -> tuple[str, ...]:
-        """The settings of `optimizer` that are not compiled in: `train_step` takes them as float32 scalars."""
+        """The settings of `optimizer` that are not compiled in, and that `train_step` takes as float32 scalars."""
         return tuple(spec.name for spec in self.functions[contract.TRAIN_STEP].inputs if spec.role == Role.SETTING)
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch."""
+        """The number of examples in a batch."""
         return self.batch[0].shape[0]
 
     @property
@@ -256,7 +256,7 @@ class Manifest:
         """Reads a manifest; `source` names the file in errors.
 
         Raises:
-          SonewError: it is not a manifest, or of a format version that this runtime does not read.
+          SonewError: the text is no manifest, or is of a format version that this runtime does not read.
         """
         remedy = "compile the bundle again with `sonew compile`"
         try:
@@ -290,7 +290,7 @@ class Manifest:
 
 
 def _inconsistency(manifest: Manifest) -> str:
-    """What the runtime relies on and the manifest does not hold, in words; empty if there is nothing."""
+    """The first property on which the runtime relies and that the manifest lacks, in words; empty if there is none."""
     rate: Any = manifest.defaults.get("learning_rate")
     if type(rate) not in (int, float) or not 0 <= rate < math.inf:
         return f"the default learning_rate is {shown(rate)}, not a finite number of 0 or more"

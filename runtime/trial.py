@@ -1,8 +1,8 @@
 """Code that was not compiled on this machine is tried in a process of its own before it is loaded into this one.
 
-A bundle's executables are native code, and IREE's loader trusts what it is given: a damaged file with a hash that fits
-ends the process that loads or calls it, or hangs it. A trial makes one line of that. It is no protection from an
-author who means harm: docs/security.md.
+A bundle's executables are native code, and IREE's loader trusts them: a damaged file with a fitting hash can crash or
+hang the process that loads or calls it. A trial turns that into one line. It does not protect from a malicious author;
+see docs/security.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _START = 60.0
 _LEAST, _BYTES_A_SECOND, _MOST = 8.0, 5e7, 60.0
 _STAGES = ("", "started", "loaded")
 _KNOWN_FILE = "known-bundles"
-# Lines of that file, after which the older half goes.
+# The most lines of that file; beyond them the older half is removed.
 _MOST_KNOWN = 10_000
 
 _known: set[str] = set()
@@ -138,7 +138,7 @@ def _say_untried(why: str) -> None:
 
 
 def _key(manifest: Manifest) -> str:
-    """The bundle by everything in it: its manifest has the hashes of its files."""
+    """A key of the bundle and all of its files, whose hashes are in the manifest."""
     return hashlib.sha256(manifest.to_json().encode(errors="surrogatepass")).hexdigest()
 
 
@@ -158,7 +158,7 @@ def _read_known() -> set[str]:
 
 
 def _remember(line: str) -> None:
-    """Adds a line for this process and, where there is a place for it, for later ones."""
+    """Adds a line for this process and, if there is a cache, for later ones."""
     _known.add(line)
     path = _known_file()
     if path is None or line in _read_known():

@@ -1,4 +1,4 @@
-"""Which release of IREE runs the code: whether it can read a bundle, and what it does not check."""
+"""The installed release of IREE: whether it can read a bundle, and its known weaknesses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNCHECKED = (3, 10, 0), (3, 13, 1)
 def check_versions(bundle: Bundle) -> None:
     """Compares the compiler that made the bundle with the runtime installed here, by major and minor version.
 
-    A newer runtime is logged as a warning: it usually reads what an older compiler wrote.
+    A newer runtime is logged as a warning: it can usually read the code of an older compiler.
 
     Raises:
       SonewError: the runtime is older than the compiler.
@@ -41,7 +41,7 @@ def check_versions(bundle: Bundle) -> None:
 
 
 def runtime_version() -> str:
-    """The version of the installed IREE runtime, empty if it was installed in some way that has none."""
+    """The version of the installed IREE runtime; empty if the installation has none."""
     try:
         return importlib.metadata.version("iree-base-runtime")
     except importlib.metadata.PackageNotFoundError:
@@ -49,9 +49,9 @@ def runtime_version() -> str:
 
 
 def runtime_weakness() -> str:
-    """What the installed IREE runtime does not check of an executable, in words; empty if we know of nothing.
+    """The checks of executables that the installed IREE runtime lacks, in words; empty if none is known.
 
-    Its verifier of bytecode passes numbers of registers that a function does not have.
+    The bytecode verifier of some releases accepts register numbers that a function does not have.
     """
     installed = runtime_version()
     first, fixed = _UNCHECKED
@@ -64,12 +64,12 @@ def runtime_weakness() -> str:
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Major and minor version; empty where there is none."""
+    """The major and minor version; empty if there is none."""
     return _numbers(version, 2)
 
 
 def _numbers(version: str, count: int) -> tuple[int, ...]:
-    """The first numbers of a version, as many as there are of so many."""
+    """The first numbers of a version, at most `count`."""
     match = re.match(r"\d+(\.\d+)*", version)
     numbers = tuple(int(number) for number in match.group().split(".")[:count]) if match else ()
     return numbers if len(numbers) >= 2 else ()

@@ -1,4 +1,4 @@
-"""Folders that one process works in, and that others may remove once it has ended, however that was."""
+"""Folders in which one process works, and that others may remove once the process has ended in any way."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
-    """Makes a folder, locked until the end of the process at the latest; it stays.
+    """Makes a folder that is locked, at most until the process ends; the folder stays.
 
     Raises:
-      OSError: it cannot be made.
+      OSError: the folder cannot be made.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         try:
             lock = _lock(folder)
         except (BlockingIOError, FileNotFoundError):
-            # Another process took it for abandoned before it was locked, and removes it.
+            # Another process has removed it, as it was not locked yet and seemed abandoned.
             continue
         try:
             if folder.exists():
@@ -34,7 +34,7 @@ def locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def abandoned(folders: Iterable[Path]) -> Iterator[Path]:
-    """Those of some folders that no process has locked any more, each locked while the caller deals with it."""
+    """The folders that no process holds any more, each locked while the caller works on it."""
     for folder in folders:
         with contextlib.suppress(OSError):
             lock = _lock(folder)
@@ -46,11 +46,11 @@ def abandoned(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds a lock, which the system drops however the process ends; None where there are no locks.
+    """A descriptor that holds a lock until the process ends in any way; None if the file system has no locks.
 
     Raises:
-      BlockingIOError: another process has locked it.
-      OSError: it is no folder, or may not be opened.
+      BlockingIOError: another process has locked the folder.
+      OSError: the path is no folder, or may not be opened.
     """
     if sys.platform == "win32":
         return None

@@ -47,7 +47,7 @@ OptimizerFactory = Callable[..., optax.GradientTransformation]
 
 
 class _Label(NamedTuple):
-    """What is written on an argument or a result: its `sonew.name` and its `sonew.role`."""
+    """The label of an argument or a result: its `sonew.name` and its `sonew.role`."""
 
     name: str
     role: Role
@@ -59,13 +59,13 @@ _RATE_LABEL = _Label(contract.LEARNING_RATE, Role.LEARNING_RATE)
 
 @dataclass(frozen=True, kw_only=True)
 class Traced:
-    """What `trace_training` gives.
+    """The result of `trace_training`.
 
     Attributes:
-      text: MLIR text of a module with one inner module a function.
-      references: by function, what JAX itself makes of it: compiled, they compute what a bundle must.
-      setting_limits: of runtime settings that are decays of what is stored in few bits, the values from which on it
-        would never fall.
+      text: MLIR text of a module with one inner module for each function.
+      references: the functions as JAX lowers them, by name; compiled, they compute what a bundle must compute.
+      setting_limits: for runtime settings that are decays of averages in few bits, the least values at which the
+        average would never fall.
     """
 
     text: str
@@ -228,7 +228,7 @@ def trace_training(
 def _setting_limits(
     updating: ClosedJaxpr, state: Any, settings: Sequence[str], *, first: int, stored: str
 ) -> dict[str, float]:
-    """The runtime settings that are decays of what is stored in few bits, each with the least that is too slow."""
+    """The runtime settings that are decays of averages in few bits, each with the least value that is too slow."""
     bound = slowest_decay(stored)
     limits = {}
     for index, name in enumerate(settings):
@@ -242,7 +242,7 @@ def _setting_limits(
 
 @pinned_settings()
 def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactory, batch: Any = None) -> str:
-    """Traces the optimizer's update alone, which is no part of a bundle: what a benchmark times.
+    """Traces the optimizer's update alone, for benchmarks; it is no part of a bundle.
 
     Args:
       init: `init(key) -> params`.
@@ -250,8 +250,8 @@ def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactor
       batch: as `trace_training` takes it, for an optimizer whose backward pass is its own.
 
     Returns:
-      MLIR text as `trace_training` gives it, with `init` and a `train_step` that takes the gradients, or what the
-      optimizer takes in place of them, named `gradients/...`, the state and the learning rate, and gives the state.
+      MLIR text as from `trace_training`, with `init` and a `train_step`. That takes the gradients, or the signals that
+      the optimizer takes in place of them, as `gradients/...`, the state and the learning rate, and returns the state.
     """
 
     def start(seed: Any) -> dict[str, Any]:
@@ -275,10 +275,10 @@ def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactor
 
 @pinned_settings()
 def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """Traces one function of arrays as the `predict` of a module, which is no part of a bundle: for trying it alone.
+    """Traces one function of arrays as the `predict` of a module, to try it alone; it is no part of a bundle.
 
     Args:
-      function: gives a tree of arrays.
+      function: returns a tree of arrays.
       arguments: arrays, or their shapes and dtypes.
 
     Returns:
@@ -323,9 +323,9 @@ def _trace(
     donate: bool = False,
     prune: bool = False,
 ) -> tuple[str, jax.stages.Lowered]:
-    """The function over its flat list of arguments: as MLIR text with labelled arguments and results, and as JAX's.
+    """The function of its flat list of arguments, as labelled MLIR text and as JAX lowers it.
 
-    `donate` says that its caller gives up the state, `prune` that arguments which it does not read are left out.
+    With `donate` the caller gives up the state; with `prune` arguments that the function does not read are left out.
     """
     tree: Any
     leaves, tree = jax.tree.flatten(tuple(args))
@@ -342,12 +342,12 @@ def _trace(
         jaxpr = jax.make_jaxpr(flat)(*leaves).jaxpr
         used = {var for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)} | set(jaxpr.outvars)
         kept = [index for index, var in enumerate(jaxpr.invars) if var in used]
-        # What is not kept is never read: any value of the right shape does.
+        # An argument that is not kept is never read, so any value of the right shape will do.
         leaves = [leaf if i in kept else jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
     kept_leaves = [leaves[index] for index in kept]
     arguments = [arguments[index] for index in kept]
 
-    # Lowered for processors, whatever device JAX would take here. The targets add what is special to each.
+    # The function is lowered for processors, whatever device JAX would use here. The targets adapt the module later.
     traced = jax.jit(flat, keep_unused=True).trace(*kept_leaves)
     lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
     out = jax.tree.leaves(lowered.out_info)

@@ -14,7 +14,7 @@ from sonew_compiled.errors import SonewError
 from sonew_compiled.folder_lock import abandoned, locked_folder
 
 _PREFIX = "sonew-work-"
-# Others' folders may have names like ours. What is in one without this file is not ours to remove.
+# Folders of other programs may have names like ours, and must not be removed. Ours have this file.
 _MARK = ".scratch"
 # If less than this is left, a compiler's error is taken to be about the disk, whatever it says.
 _FULL = 1 << 20
@@ -64,7 +64,8 @@ def _remove_abandoned(parent: Path) -> None:
         if (folder / _MARK).exists():
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            # Its owner was killed before it made the file, or it is another program's, and then it stays if it is used.
+            # Either its owner was killed before making the file, or another program owns it. An empty folder is
+            # removed.
             with contextlib.suppress(OSError):
                 folder.rmdir()
 
