@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -132,10 +132,10 @@ def _start_seconds(bundle: Path, data: str) -> float:
         return float(stamp.read_text(encoding="utf-8")) - started
 
 
-def markdown(result: dict[str, Any]) -> str:
+def markdown(result: dict[str, Any], goals: Sequence[Goal] = GOALS) -> str:
     """The table of a result."""
     lines = ["| what | measured | must | aim | met |", "|---|---|---|---|---|"]
-    for goal in GOALS:
+    for goal in goals:
         value = result["ratios"][goal.key]
         sign = "≥" if goal.at_least else "≤"
         bounds = " | ".join("" if b is None else f"{sign} {b:g}{goal.unit}" for b in (goal.must, goal.aim))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from sonew_compiled.bench.suites import Suite
 
 DEFAULT_OUTPUT = Path("sonew-bench")
-_PRESETS = ("quick", "paper", "devices", "precision", "speed")
-# The options that `--preset speed` does not take. It takes --pairs, --model, --batch-size and --data.
+_PRESETS = ("quick", "paper", "devices", "precision", "speed", "workers")
+# The options that the presets `speed` and `workers` do not take. They take --pairs, --model, --batch-size and --data.
 _NOT_FOR_SPEED = {
     "optimizers": "--optimizer",
     "precisions": "--precision",
@@ -95,12 +96,13 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
       sonew bench --preset paper -o paper --resume    the paper's table, resumed where it stopped
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
+      sonew bench --preset workers --pairs 30         what micro-batches and a second worker cost and bring
     """
     from sonew_compiled.runtime.owner import owned
 
     with owned(output):
-        if preset == "speed":
-            _speed(output, what, as_json=as_json)
+        if preset in ("speed", "workers"):
+            _speed(output, preset, what, as_json=as_json)
         else:
             _compare(output, preset, what, as_json=as_json)
 
@@ -171,12 +173,13 @@ def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
     return dataclasses.replace(suite, **given)
 
 
-def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
+def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) -> None:
     for name, flag in _NOT_FOR_SPEED.items():
         if what[name] is not None and what[name] is not False and what[name] != ():
-            raise UsageError(f"{flag} does not go with --preset speed, which measures the same for everybody")
+            raise UsageError(f"{flag} does not go with --preset {preset}, which measures the same for everybody")
     _require_compiler()
-    from sonew_compiled.bench.speed import SpeedSettings, markdown, measure_speed
+    from sonew_compiled.bench import speed, workers
+    from sonew_compiled.bench.speed import SpeedSettings, markdown
 
     model = what["model"] or "autoencoder"
     options.load_model(model)
@@ -190,14 +193,17 @@ def _speed(output: Path, what: dict[str, Any], *, as_json: bool) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
-    result = measure_speed(
-        SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name),
-        say=options.say,
-    )
-    (output / "speed.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (output / "speed.md").write_text(markdown(result), encoding="utf-8")
-    click.echo(json.dumps(result, indent=1) if as_json else markdown(result), nl=as_json)
-    options.say(f"wrote {output}/speed.json and {output}/speed.md")
+    settings = SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
+    goals: Sequence[speed.Goal]
+    if preset == "speed":
+        result, goals = speed.measure_speed(settings, say=options.say), speed.GOALS
+    else:
+        result, goals = workers.measure_workers(settings, say=options.say), workers.GOALS
+    table = markdown(result, goals)
+    (output / f"{preset}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (output / f"{preset}.md").write_text(table, encoding="utf-8")
+    click.echo(json.dumps(result, indent=1) if as_json else table, nl=as_json)
+    options.say(f"wrote {output}/{preset}.json and {output}/{preset}.md")
 
 
 def _require_compiler() -> None:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from sonew_compiled.cli import _options as options
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import UsageError
 
 # Open MPI frames what it says itself by such lines.
 _FRAME = re.compile(r"-{40,}\s*")
 # What its parts say of each other when workers end early.
 _NOISE = re.compile(r"\[\S+:\d+\] |Abort is in progress|prterun: ")
-_SETTINGS = {
-    # Workers of one machine speak through its memory.
-    "OMPI_MCA_pml": "ob1",
-    "OMPI_MCA_btl": "self,sm",
-    # Where there are more of them than cores, none holds a core while it waits.
-    "OMPI_MCA_mpi_yield_when_idle": "1",
-}
 
 
 def device_of(name: str | None, local_rank: int) -> str | None:
@@ -48,20 +38,13 @@ def start_workers(count: int) -> NoReturn:
       UsageError: MPI has started this process already.
       SonewError: there is no `mpirun`, or it cannot start them.
     """
+    from sonew_compiled.runtime.launcher import launched
     from sonew_compiled.runtime.mpi_environment import workers_started
 
     if workers_started() > 1:
         raise UsageError(f"--workers starts MPI, which has started this process already: leave out --workers {count}")
-    beside = Path(sys.executable).with_name("mpirun")
-    launcher = str(beside) if beside.exists() else shutil.which("mpirun")
-    if launcher is None:
-        raise SonewError("--workers needs mpirun, which is not installed: pip install 'sonew-compiled[mpi]'")
-    environment = {**_SETTINGS, **os.environ}
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        # As in a container, where there is nobody else.
-        environment |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    program = [sys.executable, "-c", "from sonew_compiled.cli import main; main()", *_without_workers(sys.argv[1:])]
-    words = [launcher, "-n", str(count), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", *program]
+    program = ["-c", "from sonew_compiled.cli import main; main()", *_without_workers(sys.argv[1:])]
+    words, environment = launched(count, program)
     process = subprocess.Popen(
         words, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -12,6 +12,7 @@ import pytest
 
 from sonew_compiled.bench._machine import threads
 from sonew_compiled.bench.speed import GOALS, SpeedSettings, _start_seconds, measure_speed
+from sonew_compiled.bench.workers import GOALS as WORKER_GOALS
 from sonew_compiled.errors import SonewError
 
 Sonew = Callable[..., Any]
@@ -96,3 +97,17 @@ def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.Monke
 def test_start_says_why_it_did_not(folder: Path) -> None:
     with pytest.raises(SonewError, match="no bundle"):
         _start_seconds(folder / "nowhere", "data.npz")
+
+
+def test_the_table_of_workers(folder: Path, sonew: Sonew) -> None:
+    pytest.importorskip("mpi4py", reason="there is no MPI: pip install 'sonew-compiled[mpi]'")
+    (folder / "one_matrix.py").write_text(ONE_MATRIX)
+    words = ("bench", "--preset", "workers", "--model", "one_matrix:model", "--data", "data.npz", "--pairs", 2)
+    odd = sonew(*words, "--batch-size", 15)
+    assert (odd.code, "two workers cannot share" in odd.err) == (2, True)
+    ended = sonew(*words, "--batch-size", 20, "--json")
+    assert ended.code == 0, ended.err
+    assert tuple(ended.json["ratios"]) == tuple(goal.key for goal in WORKER_GOALS)
+    assert all(math.isfinite(value) and value > 0 for value in ended.json["ratios"].values())
+    assert all(len(each["per_pair"]) == 2 for each in ended.json["measurements"].values())
+    assert Path("sonew-bench/workers.md").read_text().count("| yes |") <= len(WORKER_GOALS)

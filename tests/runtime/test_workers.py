@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.connect import connect
 from sonew_compiled.runtime.cores import share_of
+from sonew_compiled.runtime.launcher import launched
 from sonew_compiled.runtime.mpi_environment import hidden, rank_started, workers_started
 from sonew_compiled.runtime.workers import shared
 
@@ -55,18 +55,8 @@ def whole(parts_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFacto
 
 def mpirun(count: int, *words: object) -> subprocess.CompletedProcess[str]:
     """A job of so many processes; nothing of it leaves this machine."""
-    launcher = Path(sys.executable).with_name("mpirun")
-    start = [str(launcher) if launcher.exists() else str(shutil.which("mpirun")), "-n", str(count)]
-    local = {"OMPI_MCA_pml": "ob1", "OMPI_MCA_btl": "self,sm", "OMPI_MCA_mpi_yield_when_idle": "1"}
-    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    return subprocess.run(
-        [*start, "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", sys.executable, str(DRIVER), *map(str, words)],
-        env={**os.environ, **local, **root},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-    )
+    words_of_all, environment = launched(count, [str(DRIVER), *map(str, words)])
+    return subprocess.run(words_of_all, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
 
 
 def sonew(*words: object) -> list[str]:

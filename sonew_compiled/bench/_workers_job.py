@@ -1,0 +1,86 @@
+"""What two workers measure together: `mpirun -n 2 python -m sonew_compiled.bench._workers_job FOLDER PAIRS`.
+
+The folder has the bundle `halves`, and gets `job.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.bench._pairs import Pairs, measure_pairs
+from sonew_compiled.bench._update import load_step
+from sonew_compiled.bench._workers_tasks import described, processor_time, random_batch
+from sonew_compiled.contract import GRADIENTS
+from sonew_compiled.errors import SonewError
+from sonew_compiled.runtime import Program, TrainingState, Workers, connect, open_bundle, open_device
+from sonew_compiled.runtime.reduce import Node
+from sonew_compiled.runtime.stepper import stepper_of
+
+_Clock = Callable[[Callable[[], object]], Callable[[], float]]
+
+
+def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
+    """The sum against a copy, and a step of each worker against one of a worker that has the whole batch."""
+    program = Program.load(open_bundle(folder / "halves"), open_device())
+    spec = program.manifest.functions[GRADIENTS].outputs[0]
+    vector, copy = np.ones(spec.shape, np.float32), np.empty(spec.shape, np.float32)
+    node = Node(workers.rank, 1, vector)
+
+    def met(call: Callable[[], object], timed: _Clock) -> Callable[[], float]:
+        def together() -> float:
+            workers.meet()
+            return timed(call)()
+
+        return together
+
+    def copied() -> None:
+        np.copyto(copy, vector)
+
+    summed = measure_pairs(met(lambda: workers.sum([node], workers.count), _wall_time), met(copied, _wall_time), pairs)
+    stepper = stepper_of(program, workers)
+    batch = random_batch(program)
+    placed = stepper.place({field: array[stepper.within] for field, array in batch.items()})
+    rate = program.device.upload(np.array(1e-6, np.float32))
+    state = TrainingState.initial(program, seed=0)
+    alone = load_step(program)
+    steps = measure_pairs(
+        met(alone, processor_time), met(lambda: stepper.step(state, placed, rate), processor_time), pairs
+    )
+    # Of each pair the worker that has worked the longest.
+    slowest = tuple(map(max, zip(*workers.gather(steps.b), strict=True)))
+    return {
+        "allreduce_over_copy": described(summed),
+        "cpu_speedup_2": described(Pairs(a=steps.a, b=slowest)),
+    }
+
+
+def _wall_time(call: Callable[[], object]) -> Callable[[], float]:
+    def timed() -> float:
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+
+    return timed
+
+
+def main() -> None:
+    """Measures, and has worker 0 write what it has found."""
+    folder, pairs = Path(sys.argv[1]), int(sys.argv[2])
+    try:
+        with connect() as workers:
+            found = measure(folder, pairs, workers)
+            if workers.rank == 0:
+                (folder / "job.json").write_text(json.dumps(found), encoding="utf-8")
+    except SonewError as error:
+        sys.stderr.write(f"sonew: {error}\n")
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The tasks of the table of workers that one process does."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonew_compiled.bench._pairs import Pairs, measure_pairs
+from sonew_compiled.bench._speed_settings import SpeedSettings
+from sonew_compiled.bench._update import load_step
+from sonew_compiled.compile import compile_training
+from sonew_compiled.contract import GRADIENTS
+from sonew_compiled.models import load_model, user_code
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import Alone, Program, TrainingState, open_bundle, open_device
+from sonew_compiled.runtime.stepper import stepper_of
+
+
+def compile_parts(settings: dict[str, Any], folder: str, name: str, parts: int) -> dict[str, Any]:
+    """The bundle of so many micro-batches in a batch, without the check."""
+    asked = SpeedSettings(**settings)
+    model = load_model(asked.model)
+    with user_code(asked.model):
+        compile_training(
+            model.loss,
+            model.init,
+            optimizer_settings("tridiag-sonew"),
+            model.batch(asked.batch_size),
+            output=Path(folder, name),
+            model=asked.model,
+            micro_batch=asked.batch_size // parts,
+            check=False,
+        )
+    return {}
+
+
+def measure_split(settings: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The two halves of a step over the whole, with one micro-batch, and with the sum on the host."""
+    asked = SpeedSettings(**settings)
+    program = Program.load(open_bundle(Path(folder, "whole")), open_device())
+    device, spec = program.device, program.manifest.functions[GRADIENTS].outputs[0]
+    stepper = stepper_of(program, Alone())
+    rate = device.upload(np.array(1e-6, np.float32))
+    placed = stepper.place(random_batch(program))
+    one, other = (TrainingState.initial(program, seed=0) for _ in range(2))
+    zeros = np.zeros(spec.shape, np.float32)
+
+    def split() -> None:
+        stepper.step(one, placed, rate)
+
+    def with_a_sum() -> None:
+        bucket = other.gradients(placed[0], rate)
+        array = device.memory(bucket, spec.dtype, spec.shape)
+        assert array is not None, device.name
+        np.add(array, zeros, out=array)
+        other.update(bucket, rate)
+
+    fused = processor_time(load_step(program))
+    return {
+        key: described(measure_pairs(processor_time(call), fused, asked.pairs))
+        for key, call in (("split_over_fused", split), ("bucket_over_fused", with_a_sum))
+    }
+
+
+def random_batch(program: Program) -> dict[str, np.ndarray]:
+    """Random numbers, and zeros for integers."""
+    rng = np.random.default_rng(0)
+    return {
+        spec.name: rng.random(spec.shape, np.float32) if spec.dtype == "float32" else np.zeros(spec.shape, spec.dtype)
+        for spec in program.manifest.batch
+    }
+
+
+def processor_time(call: Callable[[], object]) -> Callable[[], float]:
+    """The call, as one that gives the seconds that the process's threads together have worked."""
+
+    def timed() -> float:
+        started = time.process_time()
+        call()
+        return time.process_time() - started
+
+    return timed
+
+
+def described(measured: Pairs) -> dict[str, Any]:
+    """A measurement as the table has it."""
+    return {
+        "ratio": measured.ratio,
+        "a_seconds": statistics.median(measured.a),
+        "b_seconds": statistics.median(measured.b),
+        "per_pair": measured.each,
+    }
