@@ -11,22 +11,22 @@ from pathlib import Path
 from sonew_compiled.errors import SonewError
 
 _SETTINGS = {
-    # Workers of one machine speak through its memory.
+    # Workers of one machine communicate through its memory.
     "OMPI_MCA_pml": "ob1",
     "OMPI_MCA_btl": "self,sm",
-    # Where there are more of them than cores, none holds a core while it waits.
+    # If there are more workers than cores, a waiting worker must not hold a core.
     "OMPI_MCA_mpi_yield_when_idle": "1",
 }
-# As in a container, where there is nobody else.
+# Containers usually run as root.
 _AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
 def launched(count: int, program: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The command line, and its environment, that runs a program of Python in so many processes on this machine.
+    """The command line, with its environment, that runs Python in several processes on this machine.
 
     Args:
-      count: of the processes, more than there are cores if you like.
-      program: what follows `python`.
+      count: the number of processes, which may exceed that of the cores.
+      program: the arguments of `python`.
 
     Raises:
       SonewError: there is no `mpirun`.

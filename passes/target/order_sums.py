@@ -1,9 +1,9 @@
-"""Sum a product of tensors, one of which is repeated, over the axes that both have first.
+"""Sum a product of tensors, one of which is repeated, first over the axes that both have.
 
-IREE 3.13 takes a sum of such a product over several axes for a matrix product without rows or columns. It gives the
-sum vectors for rows and columns all the same, and its verifier refuses the code ("invalid accumulator/result vector
-shape"), or the compiler finds the vectors too large. The sum over the axes that both tensors have is a product of a
-matrix and a vector, or of two matrices, which is compiled well. What is left is a sum of its results.
+IREE 3.13 treats a sum of such a product over several axes as a matrix product without rows or columns. It still gives
+the sum vectors for rows and columns. Its verifier refuses the code ("invalid accumulator/result vector shape"), or the
+compiler finds the vectors too large. The sum over the axes that both tensors have is a matrix-vector product or a
+matrix product, which IREE compiles well. The rest is a sum of its results.
 
     reduce(multiply(broadcast(v), m), dimensions = [0, 1])
 becomes
@@ -23,7 +23,7 @@ from sonew_compiled.passes.record import Pass
 
 
 def order_sums(module: ir.Module) -> None:
-    """Cut in two each sum of a product over axes of which the tensors have some, but not all, in common."""
+    """Cut in two each sum of a product over axes if the tensors share some of these axes, but not all."""
     for op in operations_in(module.operation):
         if op.name != "stablehlo.reduce" or not _is_sum(op):
             continue
@@ -50,7 +50,7 @@ def _is_sum(op: ir.Operation) -> bool:
 
 
 def _axes(value: ir.Value) -> set[int]:
-    """The axes of more than one element that the tensor has, and is not repeated along."""
+    """The axes of more than one element along which the tensor is not repeated."""
     op = owner(value)
     if op is not None and op.name == "stablehlo.convert":
         return _axes(op.operands[0])
@@ -65,7 +65,7 @@ def _axes(value: ir.Value) -> set[int]:
 
 PASS = Pass(
     name="order-sums",
-    summary="sum a product over the axes that both tensors have first",
+    summary="sum a product first over the axes that both tensors have",
     description=__doc__,
     run=order_sums,
 )

@@ -39,7 +39,7 @@ class ScaleBySonewState(NamedTuple):
 class _Options:
     """The checked options of `scale_by_sonew`, under the names of its arguments.
 
-    A number may be a traced scalar, which `optax.inject_hyperparams` makes of it. It is checked where it is known.
+    A number may be a traced scalar, as under `optax.inject_hyperparams`. Only known numbers are checked.
     """
 
     band: int | jax.Array
@@ -78,7 +78,7 @@ class _Options:
         return int(self.band)
 
     def check_bands(self, leaf: jax.Array, bands: tuple[jax.Array, ...]) -> None:
-        """Refuses a state of another band. A traced one is not known: the state's own is taken."""
+        """Refuses a state of another band. A traced band is not known, and the state's own is used."""
         if _is_known(self.band) and len(bands) - 1 != self.bands_of(leaf):
             raise ValueError(f"band is {self.band} and the state has {len(bands) - 1}; make a new state by init")
 
