@@ -11,7 +11,8 @@ def connect() -> Workers:
     """The workers that `mpirun`, `srun` or `mpiexec` has started, or one alone.
 
     Raises:
-      UsageError: there are several workers, and `mpi4py` or an MPI is not installed.
+      UsageError: there are several workers, and `mpi4py` or an MPI is not installed, or another MPI than that of the
+        launcher, so that each worker would take itself for the only one.
     """
     if workers_started() == 1:
         return Alone()
@@ -23,4 +24,10 @@ def connect() -> Workers:
             f"MPI has started {workers_started()} workers, and mpi4py cannot be used here ({reason}): pip install "
             "'sonew-compiled[mpi]', or start sonew without MPI's launcher"
         ) from None
-    return MpiWorkers()
+    connected = MpiWorkers()
+    if connected.count != workers_started():
+        raise UsageError(
+            f"{workers_started()} workers were started and MPI connects {connected.count}: start them by the launcher "
+            "of the MPI that mpi4py uses, under Slurm by srun --mpi=pmix"
+        )
+    return connected

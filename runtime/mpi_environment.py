@@ -6,15 +6,16 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+# Of Open MPI's launcher, of those that speak PMI, and of Slurm's, which by PMIx sets none of these.
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 # IREE reads any of these as a request for its own collectives, and makes no device if it does not find an MPI library
 # under the name that it expects.
 _SEEN_BY_IREE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPIEXEC_HOSTNAME")
 
 
 def workers_started() -> int:
-    """The number of processes that MPI's launcher has started; 1 without a launcher."""
+    """The number of processes that MPI's launcher, or Slurm's, has started; 1 without a launcher."""
     return next((int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdecimal()), 1)
 
 

@@ -72,8 +72,9 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     console = options.console()
     settings = "  ".join(f"{key} {value}" for key, value in manifest.optimizer.items() if key != "name")
     parameters = manifest.parameter_count
+    parts = f", in micro-batches of {manifest.micro_batch_size}" if manifest.micro_batch_size else ""
     console.print(f"bundle     {on_one_line(str(bundle.path))}, format {manifest.format_version}")
-    console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}")
+    console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}{parts}")
     console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     console.print(f"precision  {manifest.precision}")
     console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")

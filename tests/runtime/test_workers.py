@@ -170,6 +170,27 @@ def test_without_mpi4py_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert workers_started() == 4
 
 
+def test_workers_that_do_not_find_each_other_are_refused(parts_bundle: Path, tmp_path: Path) -> None:
+    """As tasks of Slurm without PMI, or under the launcher of another MPI: each would train alone into one folder."""
+    environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0", "OMPI_ALLOW_RUN_AS_ROOT": "1"}
+    done = subprocess.run(
+        sonew("run", parts_bundle, "-o", tmp_path / "run"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, ours(done.stderr)) == (
+        2,
+        [
+            "sonew: 4 workers were started and MPI connects 1: start them by the launcher of the MPI that mpi4py uses, "
+            "under Slurm by srun --mpi=pmix"
+        ],
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_workers_share_micro_batches_and_cores() -> None:
     assert [list(shared(7, rank, 3)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5, 6]]
     eight = list(range(8))
