@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
+import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeVar
@@ -22,7 +23,7 @@ import numpy as np
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
 from sonew_compiled.runtime.interruption import Interrupted
-from sonew_compiled.runtime.mpi_environment import workers_started
+from sonew_compiled.runtime.mpi_environment import rank_started, workers_started
 from sonew_compiled.runtime.reduce import Node, push, total
 from sonew_compiled.runtime.workers import AgreedError, add, shared
 
@@ -38,6 +39,7 @@ _GO_ON, _STOP, _FAILED = range(3)
 _SMALL = 1 << 16
 # The seconds within which all workers must start.
 _START = 60.0
+_LATER = 10.0
 
 
 class _Failure(NamedTuple):
@@ -186,21 +188,32 @@ def _joined(values: list[np.ndarray]) -> np.ndarray:
 
 
 def _initialize() -> None:
-    """Starts MPI, or ends the process if the other workers do not start."""
+    """Starts MPI, or ends the process where the other workers do not come."""
     if MPI.Is_initialized():
         return
-    late = threading.Timer(_START, _end_alone)
-    late.daemon = True
-    late.start()
+    # A process of its own: while MPI waits for the others it holds Python's lock, so that no thread would run.
+    parent = os.getpid()
+    watched, connected = os.pipe()
+    watcher = os.fork()
+    if watcher == 0:
+        os.close(connected)
+        _watch(watched, parent)
+        os._exit(0)
+    os.close(watched)
     MPI.Init_thread(MPI.THREAD_FUNNELED)
-    late.cancel()
+    os.close(connected)
+    os.waitpid(watcher, 0)
 
 
-def _end_alone() -> None:
-    _say(
-        f"sonew: MPI has not connected {workers_started()} workers within {_START:.0f} s: see whether all have started"
-    )
-    os._exit(1)
+def _watch(watched: int, parent: int) -> None:
+    """Ends a process that neither closes its end of a pipe in time nor has ended; worker 0 is the first to say why."""
+    ready, _, _ = select.select([watched], [], [], _START if rank_started() == 0 else _START + _LATER)
+    if not ready:
+        started = workers_started()
+        _say(
+            f"sonew: MPI has not connected {started} workers within {_START:g} s: see whether all of them have started"
+        )
+        os.kill(parent, signal.SIGKILL)
 
 
 def _line(error: BaseException) -> str:

@@ -136,6 +136,11 @@ def test_what_differs_or_never_starts_is_one_line(parts_bundle: Path, data: Path
     assert line.startswith("sonew: worker 1 has the settings TrainSettings(epochs=3, learning_rate")
     done = mpirun(2, "absent:1:0", *run)
     assert done.returncode == 3
+    done = mpirun(2, "late:1:12", *run)
+    assert done.returncode != 0
+    assert ours(done.stderr) == [
+        "sonew: MPI has not connected 2 workers within 12 s: see whether all of them have started"
+    ]
     assert not list((tmp_path / "run").glob("step-*"))
 
 

@@ -8,13 +8,14 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sonew_compiled.cli import main
-from sonew_compiled.runtime import TrainingState
+from sonew_compiled.runtime import TrainingState, mpi
 from sonew_compiled.runtime.connect import connect
 from sonew_compiled.runtime.mpi_environment import rank_started
 from sonew_compiled.runtime.reduce import Node, push, total
@@ -73,4 +74,8 @@ if __name__ == "__main__":
                 sys.argv += ["--seed", "5"]
             if kind == "absent":
                 sys.exit(3)
+            if kind == "late":
+                time.sleep(2 * int(call))
+        if kind == "late":
+            mpi._START = float(call)
         main()
