@@ -27,7 +27,9 @@ from sonew_compiled.runtime.device import DeviceInfo as DeviceInfo
 from sonew_compiled.runtime.device import list_devices as list_devices
 from sonew_compiled.runtime.device import missing_drivers as missing_drivers
 from sonew_compiled.runtime.device import open_device as open_device
+from sonew_compiled.runtime.evaluate import Evaluation as Evaluation
 from sonew_compiled.runtime.evaluate import evaluate as evaluate
+from sonew_compiled.runtime.evaluate import evaluate_all as evaluate_all
 from sonew_compiled.runtime.evaluate import predict as predict
 from sonew_compiled.runtime.folder import RunFolder as RunFolder
 from sonew_compiled.runtime.interruption import Interrupted as Interrupted

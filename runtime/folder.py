@@ -22,7 +22,7 @@ from sonew_compiled.runtime.checkpoint import (
     save_checkpoint,
 )
 from sonew_compiled.runtime.manifest import Manifest
-from sonew_compiled.runtime.metrics import EpochMetrics, MetricsFile
+from sonew_compiled.runtime.metrics import EndMetrics, EpochMetrics, MetricsFile
 from sonew_compiled.runtime.older_bundle import is_replaceable, writable_bundle
 from sonew_compiled.runtime.owner import owned
 from sonew_compiled.runtime.shown import argument, quoted
@@ -188,8 +188,8 @@ class RunWriter:
         """The file of metrics."""
         return self._metrics.path
 
-    def append(self, metrics: EpochMetrics) -> None:
-        """Adds an epoch's line.
+    def append(self, metrics: EpochMetrics | EndMetrics) -> None:
+        """Adds a line to the file of metrics.
 
         Raises:
           SonewError: it cannot be written.

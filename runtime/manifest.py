@@ -181,6 +181,7 @@ class Manifest:
       files: every file but the manifest, by name.
       classes: of fields of the batch that are labels, the number of classes.
       setting_limits: of runtime settings, values from which on a decay is too slow for what the state is stored in.
+      unit: of the loss, for reports; may be empty.
     """
 
     format_version: int = FORMAT_VERSION
@@ -194,6 +195,7 @@ class Manifest:
     files: Mapping[str, FileSpec] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
     setting_limits: Mapping[str, float] = field(default_factory=dict)
+    unit: str = ""
 
     @property
     def state(self) -> tuple[TensorSpec, ...]:
@@ -236,6 +238,11 @@ class Manifest:
         return self.batch[0].shape[0]
 
     @property
+    def whole_batches(self) -> bool:
+        """Whether `eval_step` gives the loss of a batch as a whole, not one for each example."""
+        return not self.functions[contract.EVAL_STEP].outputs[0].shape
+
+    @property
     def micro_batch_size(self) -> int:
         """Examples that `gradients` takes at a time; 0 if the bundle was not compiled for micro-batches."""
         function = self.functions.get(contract.GRADIENTS)
@@ -275,7 +282,7 @@ class Manifest:
             raw = upgraded(MANIFEST_1(raw, "the manifest")) if version == 1 else MANIFEST(raw, "the manifest")
             manifest = cls(
                 **{
-                    **{f.name: raw[f.name] for f in fields(cls)},
+                    **{f.name: raw[f.name] for f in fields(cls) if f.name in raw},
                     "functions": {name: _function(f) for name, f in raw["functions"].items()},
                     "targets": tuple(_target(t) for t in raw["targets"]),
                     "files": {name: FileSpec(**f) for name, f in raw["files"].items()},

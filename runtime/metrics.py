@@ -1,15 +1,17 @@
-"""`metrics.jsonl`: a line with a JSON object for every epoch of a run."""
+"""`metrics.jsonl`: a line with a JSON object for every epoch of a run, and for its end if the model has metrics."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.json_files import read_lines
-from sonew_compiled.runtime.schema import integer, number, record
+from sonew_compiled.runtime.schema import anything, integer, number, record
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
@@ -36,6 +38,41 @@ class EpochMetrics:
     images_per_second: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class EndMetrics:
+    """The line of a run's end, of a model that has metrics.
+
+    Attributes:
+      step: training steps done.
+      train_loss: over the whole training split.
+      test_loss: over the test split.
+      train_metrics: by name, in the file as `train_NAME`; likewise.
+      test_metrics: likewise.
+    """
+
+    step: int
+    train_loss: float
+    test_loss: float
+    train_metrics: Mapping[str, float]
+    test_metrics: Mapping[str, float]
+
+
+def _fields(line: EpochMetrics | EndMetrics) -> dict[str, float | None]:
+    """What a line of the file holds; JSON has no NaN."""
+    if isinstance(line, EpochMetrics):
+        return asdict(line)
+    values = {"train_loss": line.train_loss, "test_loss": line.test_loss} | by_split(
+        line.train_metrics, line.test_metrics
+    )
+    return {"step": line.step} | {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def by_split(train: Mapping[str, float], test: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of both splits, by names such as `test_accuracy`."""
+    splits = {"train": train, "test": test}
+    return {f"{split}_{name}": value for split, metrics in splits.items() for name, value in metrics.items()}
+
+
 _LINE = record(
     {"step": integer()},
     {
@@ -45,6 +82,7 @@ _LINE = record(
         "seconds": number(0),
         "images_per_second": number(0),
     },
+    anything,
 )
 
 
@@ -64,7 +102,7 @@ class MetricsFile:
           SonewError: the file cannot be read or written.
         """
         self.path = directory / METRICS_FILE
-        kept = [json.dumps(row) + "\n" for row in read_metrics(source) if row["step"] <= step] if step else []
+        kept = [json.dumps(row) + "\n" for row in _lines(source) if row["step"] <= step] if step else []
         self._held: list[str] | None = kept
         if not hold:
             self.release()
@@ -84,13 +122,13 @@ class MetricsFile:
             write_atomically(path, ["".join(self._held).encode()])
             self._held = None
 
-    def append(self, metrics: EpochMetrics) -> None:
+    def append(self, metrics: EpochMetrics | EndMetrics) -> None:
         """Adds a line.
 
         Raises:
           SonewError: the line cannot be written.
         """
-        line = json.dumps(asdict(metrics)) + "\n"
+        line = json.dumps(_fields(metrics)) + "\n"
         if self._held is not None:
             self._held.append(line)
             return
@@ -102,11 +140,25 @@ class MetricsFile:
 
 
 def read_metrics(directory: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`; none if there is no file. A last line that was cut off is left out.
+    """The epochs of a run's `metrics.jsonl`; none if there is no file. A last line that was cut off is left out.
 
     Raises:
       SonewError: the file cannot be read, or holds no metrics.
     """
+    return [row for row in _lines(directory) if "train_loss" not in row]
+
+
+def _lines(directory: Path) -> list[dict[str, float]]:
     replacement.finish_abandoned(directory)
     remedy = "remove the file, or give another --output"
-    return read_lines(directory / METRICS_FILE, _LINE, what="a line of metrics", remedy=remedy)
+    lines = read_lines(directory / METRICS_FILE, _LINE, what="a line of metrics", remedy=remedy)
+    return [{key: value for key, value in line.items() if _is_kept(key, value)} for line in lines]
+
+
+def _is_kept(key: str, value: object) -> bool:
+    """Whether this is of a run: what other programs add to a line is left out."""
+    is_number = value is None or isinstance(value, int | float)
+    return key in _EPOCH or (key.startswith(("train_", "test_")) and is_number)
+
+
+_EPOCH = {each.name for each in fields(EpochMetrics)}

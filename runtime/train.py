@@ -23,10 +23,10 @@ from sonew_compiled.runtime.checkpoint import (
 )
 from sonew_compiled.runtime.data import BoundData, Dataset, bind
 from sonew_compiled.runtime.device import Buffer, Device
-from sonew_compiled.runtime.evaluate import evaluate
+from sonew_compiled.runtime.evaluate import Evaluation, check_evaluated, evaluate_all
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
-from sonew_compiled.runtime.metrics import METRICS_FILE, EpochMetrics
+from sonew_compiled.runtime.metrics import METRICS_FILE, EndMetrics, EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Reporter
 from sonew_compiled.runtime.schedule import learning_rates
@@ -46,8 +46,8 @@ class TrainResult:
     """What a run ended with.
 
     Attributes:
-      train_loss: mean over the whole training split, in float64.
-      test_loss: mean over the test split, in float64.
+      on_train: what the model is worth on the whole training split.
+      on_test: on the test split.
       steps: done since the start of training, before a resumed checkpoint included.
       seconds: spent in training by this process, without the two losses.
       images_per_second: over these seconds; 0 if there was nothing left to train.
@@ -58,8 +58,8 @@ class TrainResult:
       device: it ran on.
     """
 
-    train_loss: float
-    test_loss: float
+    on_train: Evaluation
+    on_test: Evaluation
     steps: int
     seconds: float
     images_per_second: float
@@ -68,6 +68,16 @@ class TrainResult:
     bundle: Path
     target: str
     device: str
+
+    @property
+    def train_loss(self) -> float:
+        """Over the whole training split, in float64."""
+        return self.on_train.loss
+
+    @property
+    def test_loss(self) -> float:
+        """Over the test split, likewise."""
+        return self.on_test.loss
 
 
 def train(
@@ -161,6 +171,7 @@ class _Run:
         self.data = bind(dataset.train, manifest.batch, manifest.classes)
         self.test_data = bind(dataset.test, manifest.batch, manifest.classes)
         self.steps_per_epoch = self.data.steps_per_epoch
+        check_evaluated(manifest, self.test_data)
         self.rates = learning_rates(
             settings.schedule,
             peak=settings.learning_rate,
@@ -315,13 +326,24 @@ class _Run:
                     f"compute them with: {self.resume_command}"
                 )
 
-        def loss(data: BoundData) -> float:
-            return evaluate(self.program, self.state.buffers, data, each=check, workers=self.workers)
+        def evaluated(data: BoundData) -> Evaluation:
+            return evaluate_all(self.program, self.state.buffers, data, each=check, workers=self.workers)
 
+        on_train, on_test = evaluated(self.data), evaluated(self.test_data)
+        if on_test.metrics and self.files is not None:
+            self.files.append(
+                EndMetrics(
+                    step=self.step,
+                    train_loss=on_train.loss,
+                    test_loss=on_test.loss,
+                    train_metrics=on_train.metrics,
+                    test_metrics=on_test.metrics,
+                )
+            )
         images = (self.step - self.first_step) * self.data.batch_size
         return TrainResult(
-            train_loss=loss(self.data),
-            test_loss=loss(self.test_data),
+            on_train=on_train,
+            on_test=on_test,
             steps=self.step,
             seconds=self.seconds,
             images_per_second=images / self.seconds if images else 0.0,

@@ -47,8 +47,11 @@ def compile_training(
     *,
     output: str | Path,
     eval_loss: Callable[..., jax.Array] | None = None,
-    predict: Callable[..., jax.Array] | None = None,
+    predict: Callable[..., Any] | None = None,
+    metrics: Callable[..., Any] | None = None,
     evaluation_draws: bool = False,
+    per_example: bool = True,
+    unit: str = "",
     targets: Sequence[str] = ("cpu",),
     model: str = "model",
     learning_rate: float | None = None,
@@ -77,8 +80,12 @@ def compile_training(
         runtime binds the arrays of a data set to the keys of a dict by name.
       output: the bundle, a directory. An older bundle there is replaced once the new one is complete.
       eval_loss: `eval_loss(params, batch) -> scalar`, the loss in evaluation; it may take `state`. By default `loss`.
-      predict: `predict(params, batch) -> array`, an optional export; it may take `state`.
+      predict: `predict(params, batch) -> arrays`, any tree of them, an optional export; it may take `state`.
+      metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, reported of both splits; it
+        may take `state`.
       evaluation_draws: whether evaluation may use a loss that takes `rng`, by a fixed key.
+      per_example: whether the loss is a mean of losses of single examples; else evaluation is of whole batches.
+      unit: of the loss, in reports.
       targets: the targets to compile for, in the order in which a device should prefer them; see `sonew targets`. "all"
         is every target that this machine can compile for.
       model: the name of the model in the manifest.
@@ -115,12 +122,20 @@ def compile_training(
       ...     autoencoder.loss, autoencoder.init, lambda lr: sonew_compiled.sonew(lr, b2=0.95, eps=1e-7),
       ...     autoencoder.batch(100), output="autoencoder.bundle", learning_rate=1e-2)
     """
-    model_functions = ModelFunctions(
-        init=init, loss=loss, eval_loss=eval_loss, predict=predict, evaluation_draws=evaluation_draws
-    )
-    more = "state" if model_functions.has_state else "rng" if model_functions.takes_rng else ""
-    if more and micro_batch is not None:
-        raise UsageError(f"the loss takes {more}, which micro-batches cannot share; leave out --micro-batch")
+    functions_of_model: dict[str, Any] = {
+        "init": init,
+        "loss": loss,
+        "eval_loss": eval_loss,
+        "predict": predict,
+        "metrics": metrics,
+        "evaluation_draws": evaluation_draws,
+        "per_example": per_example,
+    }
+    made = ModelFunctions(**functions_of_model)
+    more = "state" if made.has_state else "rng" if made.takes_rng else ""
+    if micro_batch is not None and (more or not per_example):
+        why = f"takes {more}, which micro-batches cannot share" if more else "is of whole batches (per_example=False)"
+        raise UsageError(f"the loss {why}; leave out --micro-batch")
     if isinstance(optimizer, OptimizerSettings):
         if more and record_of(optimizer.name).needs_loss:
             raise UsageError(
@@ -154,12 +169,8 @@ def compile_training(
     progress(f"trace {model} with {described['name']}")
     trace = partial(
         trace_training,
-        init=init,
-        loss=loss,
+        **functions_of_model,
         optimizer=factory,
-        eval_loss=eval_loss,
-        predict=predict,
-        evaluation_draws=evaluation_draws,
         runtime_settings=runtime_settings,
         state_dtype=policy.state_dtype,
         arithmetic=policy.arithmetic,
@@ -186,6 +197,7 @@ def compile_training(
         targets=(),
         classes=_classes(classes, batch),
         setting_limits=traced.setting_limits,
+        unit=unit,
     )
     for name in manifest.runtime_settings:
         check_setting(manifest, name, manifest.optimizer[name])

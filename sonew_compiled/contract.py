@@ -30,6 +30,8 @@ class Role(StrEnum):
     """A setting of the optimizer that a step takes at every call."""
     LOSS = "loss"
     """The loss of a batch, or one for each example."""
+    METRIC = "metric"
+    """What a model measures of each example, or the sum or the count that it is a quotient of."""
     PREDICTION = "prediction"
 
     @property
@@ -49,6 +51,8 @@ _ROOTS = {
     Role.RANDOM: "random",
     Role.BATCH: "batch",
     Role.GRADIENT: "gradients",
+    Role.METRIC: "metrics",
+    Role.PREDICTION: "prediction",
 }
 
 STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.RANDOM)
@@ -105,6 +109,10 @@ LEARNING_RATE = "learning_rate"
 LOSS = "loss"
 LOSSES = "losses"
 PREDICTION = "prediction"
+
+# The two parts of a metric that is a quotient, after its name.
+SUM = "/sum"
+COUNT = "/count"
 
 BUCKET = "bucket"
 """A vector of float32: the loss of a micro-batch, or the sum over several, and then what the gradients hand on."""

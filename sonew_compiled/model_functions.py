@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from sonew_compiled.contract import COUNT, SUM
 from sonew_compiled.errors import UsageError
 
 _RNG = "rng"
@@ -53,7 +56,9 @@ class ModelFunctions:
       loss: `loss(params, batch)`, with `rng` and `state` by keyword where it takes them.
       eval_loss: what evaluation uses; by default `loss`.
       predict: optional.
+      metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, optional.
       evaluation_draws: whether evaluation may draw, by a fixed key.
+      per_example: whether the loss is a mean of losses of single examples.
 
     Raises:
       UsageError: on construction, where a function takes something else, or evaluation would have to draw.
@@ -63,13 +68,16 @@ class ModelFunctions:
     loss: Callable[..., Any]
     eval_loss: Callable[..., Any] | None = None
     predict: Callable[..., Any] | None = None
+    metrics: Callable[..., Any] | None = None
     evaluation_draws: bool = False
+    per_example: bool = True
 
     def __post_init__(self) -> None:
         for name, function, accepted in (
             ("loss", self.loss, (_RNG, _STATE)),
             ("eval_loss", self.eval_loss, (_RNG, _STATE)),
             ("predict", self.predict, (_STATE,)),
+            ("metrics", self.metrics, (_STATE,)),
         ):
             taken = {} if function is None else _keywords(function)
             for keyword, is_needed in taken.items():
@@ -130,24 +138,37 @@ class ModelFunctions:
         value, after = made
         return value, after
 
-    def losses(self, params: Any, state: Any, batch: Any) -> jax.Array:
-        """The loss of each example of a batch alone, float32."""
+    def evaluation(self, params: Any, state: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+        """The loss and the metrics, float32: of each example of a batch alone, or of the batch as a whole.
+
+        Raises:
+          UsageError: `metrics` gives something else than its contract says.
+        """
+        size = jax.tree.leaves(batch)[0].shape[0]
+        draws = self.evaluation_draws and _RNG in _keywords(self._evaluated)
+
+        def of_example(example: Any, rng: Any) -> Any:
+            return self._evaluation(params, state, jax.tree.map(lambda x: x[None], example), rng, shape=(1,))
+
+        if self.per_example:
+            keys = (
+                jax.vmap(functools.partial(jax.random.fold_in, evaluation_key()))(jnp.arange(size)) if draws else None
+            )
+            made = jax.vmap(of_example)(batch, keys)
+        else:
+            made = self._evaluation(params, state, batch, evaluation_key() if draws else None, shape=(size,))
+        loss, metrics = jax.tree.map(lambda x: x.astype(jnp.float32), made)
+        return loss, metrics
+
+    def _evaluation(self, params: Any, state: Any, batch: Any, rng: Any, *, shape: tuple[int]) -> Any:
         function = self._evaluated
-        draws = self.evaluation_draws and _RNG in _keywords(function)
-        gives_state = self.has_state and (self.eval_loss is None or self.eval_loss is self.loss)
-
-        def example_loss(example: Any, rng: Any) -> Any:
-            given = {_RNG: rng} if draws else {}
-            whole = jax.tree.map(lambda x: x[None], example)
-            made = function(params, whole, **given, **self._state_for(function, state))
-            return made[0] if gives_state else made
-
-        keys = None
-        if draws:
-            numbers = jnp.arange(jax.tree.leaves(batch)[0].shape[0])
-            keys = jax.vmap(functools.partial(jax.random.fold_in, evaluation_key()))(numbers)
-        losses: jax.Array = jax.vmap(example_loss)(batch, keys)
-        return losses.astype(jnp.float32)
+        given = {} if rng is None else {_RNG: rng}
+        loss = function(params, batch, **given, **self._state_for(function, state))
+        if self.has_state and (self.eval_loss is None or self.eval_loss is self.loss):
+            loss = loss[0]
+        if self.metrics is None:
+            return loss, {}
+        return loss, _named(self.metrics(params, batch, **self._state_for(self.metrics, state)), shape)
 
     def prediction(self, params: Any, state: Any, batch: Any) -> Any:
         """What `predict` gives."""
@@ -156,6 +177,27 @@ class ModelFunctions:
 
     def _state_for(self, function: Callable[..., Any], state: Any) -> dict[str, Any]:
         return {_STATE: state} if self.has_state and _STATE in _keywords(function) else {}
+
+
+def _named(metrics: Any, shape: tuple[int]) -> dict[str, jax.Array]:
+    """What `metrics` gives of a batch of this shape, by names; of a single example all are scalars."""
+    named: dict[str, jax.Array] = {}
+    for name, value in (metrics if isinstance(metrics, dict) else {"": metrics}).items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name) or name == "loss":
+            raise UsageError(f"metrics gives {name!r}; it must give a dict by names of letters, digits and _, not loss")
+        is_pair = isinstance(value, tuple) and len(value) == 2
+        parts = dict(zip((f"{name}{SUM}", f"{name}{COUNT}"), value, strict=True)) if is_pair else {name: value}
+        wanted = () if is_pair else shape
+        for part, each in parts.items():
+            array = jnp.asarray(each) if isinstance(each, jax.Array | np.ndarray | np.generic | int | float) else None
+            is_one = array is not None and array.size == 1 and (is_pair or shape == (1,))
+            if array is None or not (array.shape == wanted or is_one) or array.dtype.kind == "c":
+                shown = repr(each) if array is None else f"{array.dtype}{list(array.shape)}"
+                raise UsageError(
+                    f"metrics gives {name} as {shown}; give one number an example, or (sum, count) of the batch"
+                )
+            named[part] = array.reshape(()) if is_one else array
+    return named
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, bool]:

@@ -82,7 +82,9 @@ def trace_training(
     batch: Any,
     eval_loss: Callable[..., Any] | None = None,
     predict: Callable[..., Any] | None = None,
+    metrics: Callable[..., Any] | None = None,
     evaluation_draws: bool = False,
+    per_example: bool = True,
     runtime_settings: Collection[str] = (),
     state_dtype: str = "float32",
     arithmetic: str = "float32",
@@ -97,7 +99,9 @@ def trace_training(
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
       eval_loss: of the model.
       predict: of the model.
+      metrics: of the model.
       evaluation_draws: of the model.
+      per_example: of the model.
       runtime_settings: names of further float32 scalars that `train_step` and, by keyword, `optimizer` take, such as
         "b1".
       state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
@@ -113,7 +117,13 @@ def trace_training(
       UsageError: `sonew_compiled/requirements.py` has what must hold for the model and the optimizer.
     """
     model = ModelFunctions(
-        init=init, loss=loss, eval_loss=eval_loss, predict=predict, evaluation_draws=evaluation_draws
+        init=init,
+        loss=loss,
+        eval_loss=eval_loss,
+        predict=predict,
+        metrics=metrics,
+        evaluation_draws=evaluation_draws,
+        per_example=per_example,
     )
 
     def state_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -150,7 +160,7 @@ def trace_training(
         return {**update(signals, trained, learning_rate, hyper), **other_state(state, kept)}, value.astype(jnp.float32)
 
     def eval_step(evaluated: dict[str, Any], batch: Any) -> Any:
-        return model.losses(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
+        return model.evaluation(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
 
     def prediction(evaluated: dict[str, Any], batch: Any) -> Any:
         return model.prediction(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
@@ -163,6 +173,7 @@ def trace_training(
     check_loss(lambda params, others: model.train_loss(params, *others)[0], state[_PARAMS], (*given, batch))
     kept, fields = _labels(state), _labels({Role.BATCH.root: batch})
     evaluated = {root: tree for root, tree in state.items() if role_of_root(root) in EVALUATED_ROLES}
+    measured = {Role.METRIC.root: jax.eval_shape(eval_step, evaluated, batch)[1]}
     hyper = dict.fromkeys(sorted(runtime_settings), _SCALAR)
 
     differentiating, (_, signals, after) = jax.make_jaxpr(gradients, return_shape=True)(
@@ -206,7 +217,7 @@ def trace_training(
             eval_step,
             [evaluated, batch],
             arguments=[*_labels(evaluated), *fields],
-            results=[_Label(contract.LOSSES, Role.LOSS)],
+            results=[_Label(contract.LOSSES if per_example else contract.LOSS, Role.LOSS), *_labels(measured)],
         ),
     }
     if predict is not None:
@@ -214,7 +225,7 @@ def trace_training(
             prediction,
             [evaluated, batch],
             arguments=[*_labels(evaluated), *fields],
-            results=[_Label(contract.PREDICTION, Role.PREDICTION)],
+            results=_labels({Role.PREDICTION.root: jax.eval_shape(prediction, evaluated, batch)}),
             prune=True,
         )
     inner = "\n".join(_inner(name, text) for name, (text, _) in traces.items())

@@ -34,7 +34,7 @@ ALLOWED = {
     "rules": ("errors",),
     "jax_settings": (),
     "recurrence": (),
-    "model_functions": ("errors",),
+    "model_functions": ("errors", "contract"),
     "requirements": ("errors", "contract", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),
     "xla": (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -40,7 +41,9 @@ class Difference:
     size: int
 
 
-def difference(got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndarray]) -> Difference | None:
+def difference(
+    got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndarray], *, choices: float = 0.0
+) -> Difference | None:
     """Where a result is too far from JAX's; None if nowhere.
 
     Args:
@@ -48,10 +51,12 @@ def difference(got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndar
       want: JAX's, of the same shape and dtype.
       movement: how far JAX's moves, element by element, when the inputs move in their last places; asked for only where
         that decides.
+      choices: the share of its elements that may be anything, rounded up if there are several.
     """
     assert (got.shape, got.dtype) == (want.shape, want.dtype), (got.shape, got.dtype, want.shape, want.dtype)
     if not want.size:
         return None
+    chosen = math.ceil(choices * want.size) if want.size > 1 else 0
     floating = is_floating(want.dtype)
     wide = np.float32 if floating and want.dtype.itemsize < 8 else np.float64
     here, there = got.astype(wide), want.astype(wide)
@@ -62,13 +67,13 @@ def difference(got: np.ndarray, want: np.ndarray, movement: Callable[[], np.ndar
         accepted = size * _relative(epsilon) + _absolute(size, epsilon) if floating else np.zeros(want.shape)
         # The difference of two infinities is NaN, for which no comparison holds.
         bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
-    if _few(bad, far, want.dtype):
+    if _few(bad, far, want.dtype) or bad.sum() <= chosen:
         return None
     moved = movement()
     calm = moved[np.isfinite(moved)]
     spread = moved + (float(calm.mean(dtype=np.float64)) if floating and calm.size else 0.0)
     bad &= ~((far <= np.where(np.isfinite(there), accepted, 0) + _TIMES_MOVED * spread) | ~np.isfinite(moved))
-    if _few(bad, far, want.dtype):
+    if _few(bad, far, want.dtype) or bad.sum() <= chosen:
         return None
     return Difference(largest=float(np.nan_to_num(far[bad], nan=np.inf).max()), count=int(bad.sum()), size=want.size)
 

@@ -105,14 +105,9 @@ def compile_bundle(
         model = options.load_model(name)
     with options.user_code(name):
         return compile_training(
-            model.loss,
-            model.init,
-            optimizer,
-            model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
+            optimizer=optimizer,
+            batch=model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
             output=output,
-            eval_loss=model.eval_loss,
-            evaluation_draws=model.evaluation_draws,
-            predict=model.predict,
             targets=what["targets"] or ("cpu",),
             model=name,
             learning_rate=what["learning_rate"],
@@ -120,10 +115,10 @@ def compile_bundle(
             precision=what["precision"] or "f32",
             params=what["params"],
             micro_batch=what["micro_batch"],
-            classes=model.classes,
             check=check,
             dump_check=dump_check,
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
             progress=options.say,
+            **model.functions(),
         )

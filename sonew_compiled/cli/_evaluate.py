@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._figures import figures, in_words
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Checkpoint, Program, TrainingState
@@ -40,19 +41,20 @@ def eval_command(
       sonew eval sonew-run/bundle --checkpoint sonew-run
       sonew eval ae.bundle --checkpoint sonew-run/step-00001200.safetensors --data mnist --json
     """
-    from sonew_compiled.runtime import bind, evaluate
+    from sonew_compiled.runtime import bind, evaluate_all
 
     program, state, path, loaded = _load(bundle, checkpoint, device, trusted_keys)
     dataset = options.dataset_of(data, data_dir, loaded.settings)
-    losses = {
-        f"{name}_loss": evaluate(program, state.buffers, bind(arrays, program.manifest.batch, program.manifest.classes))
-        for name, arrays in (("train", dataset.train), ("test", dataset.test))
-    }
+    manifest = program.manifest
+    on_train, on_test = (
+        evaluate_all(program, state.buffers, bind(arrays, manifest.batch, manifest.classes))
+        for arrays in (dataset.train, dataset.test)
+    )
     if as_json:
         result = {"steps": loaded.step, "bundle": bundle, "checkpoint": path, "data": dataset.name}
-        options.print_json({**losses, **result})
+        options.print_json(figures(on_train, on_test) | result)
     options.say(
-        f"train loss {losses['train_loss']:.4f}, test loss {losses['test_loss']:.4f} on {dataset.name} "
+        f"{in_words(on_train, on_test, manifest.unit)} on {dataset.name} "
         f"after {options.counted(loaded.step, 'step')}; {path}"
     )
 
@@ -84,6 +86,7 @@ def reconstruct_command(
     """
     import numpy as np
 
+    from sonew_compiled.errors import UsageError
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
     program, state, _, loaded = _load(bundle, checkpoint, device, trusted_keys)
@@ -93,8 +96,11 @@ def reconstruct_command(
     outputs: list[Any] = []
     field = next((spec.name for spec in program.manifest.batch if spec.name == "image"), program.manifest.batch[0].name)
     for batch, valid in bound.evaluation_batches():
+        made = predict(program, state.buffers, batch)
+        if isinstance(made, dict):
+            raise UsageError(f"predict gives {', '.join(made)}; reconstruct draws a single array: let predict give one")
         inputs.append(np.asarray(batch[field], np.float32)[:valid])
-        outputs.append(np.asarray(predict(program, state.buffers, batch), np.float32)[:valid])
+        outputs.append(np.asarray(made, np.float32)[:valid])
         if sum(map(len, inputs)) >= count:
             break
     reconstruction_grid(np.concatenate(inputs)[:count], np.concatenate(outputs)[:count], output)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
@@ -149,13 +150,15 @@ def _train(
     if workers.rank:
         return
     if as_json:
-        options.print_json(dataclasses.asdict(result) | {"output": folder.path})
+        fields = {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
+        on_train, on_test = fields.pop("on_train"), fields.pop("on_test")
+        options.print_json(figures(on_train, on_test) | fields | {"output": folder.path})
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
     if settings.max_steps == result.steps < all_steps:
         options.say(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
+    worth = in_words(result.on_train, result.on_test, opened.manifest.unit)
     options.say(
-        f"train loss {result.train_loss:.4f}, test loss {result.test_loss:.4f} "
-        f"after {options.counted(result.steps, 'step')}; "
+        f"{worth} after {options.counted(result.steps, 'step')}; "
         f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}{_of(workers)}; "
         f"{result.checkpoint}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jax
@@ -25,8 +25,13 @@ class Model:
       eval_loss: `eval_loss(params, batch) -> scalar`, with `*, state` if it reads that: the loss in evaluation. By
         default `loss` where that takes no `rng`.
       evaluation_draws: whether evaluation may draw too, by a fixed key.
-      predict: `predict(params, batch) -> array`, with `*, state` if it reads that; optional. `sonew reconstruct` needs
-        one that returns images.
+      predict: `predict(params, batch) -> arrays`, any tree of them, with `*, state` if it reads that; optional.
+        `sonew reconstruct` needs one that returns images.
+      metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, with `*, state` if it reads
+        that; optional. Reported of both splits, as `test_accuracy`.
+      per_example: False for a loss that is no mean of losses of single examples, such as a contrastive one: evaluation
+        is then a mean over whole batches.
+      unit: of the loss, in reports: "nats an image".
       classes: of fields that are labels, the number of classes; other labels than 0 to one less are refused.
     """
 
@@ -35,5 +40,12 @@ class Model:
     batch: Callable[[int], Any]
     eval_loss: Callable[..., jax.Array] | None = None
     evaluation_draws: bool = False
-    predict: Callable[..., jax.Array] | None = None
+    predict: Callable[..., Any] | None = None
+    metrics: Callable[..., Any] | None = None
+    per_example: bool = True
+    unit: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)
+
+    def functions(self, **others: Any) -> dict[str, Any]:
+        """What `compile_training` takes of a model by keyword, some of it replaced: all but the batch."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "batch"} | others

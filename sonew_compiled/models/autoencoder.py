@@ -53,7 +53,7 @@ def _of_widths(widths: tuple[int, ...]) -> Model:
         """Images of 784 pixels in [0, 1], float32."""
         return {"image": jax.ShapeDtypeStruct((size, widths[0]), jnp.float32)}
 
-    return Model(init=init, loss=loss, predict=predict, batch=batch)
+    return Model(init=init, loss=loss, predict=predict, batch=batch, unit="nats an image")
 
 
 autoencoder = _of_widths(WIDTHS)

@@ -56,6 +56,11 @@ def predict(params: Params, batch: Batch) -> jax.Array:
     return jax.nn.softmax(logits(params, batch["image"]))
 
 
+def metrics(params: Params, batch: Batch) -> dict[str, jax.Array]:
+    """Whether the largest score is that of the label, (batch,)."""
+    return {"accuracy": jnp.argmax(logits(params, batch["image"]), axis=-1) == batch["label"]}
+
+
 def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Images of 28 by 28 pixels in [0, 1], float32, and their classes, int32."""
     return {
@@ -64,4 +69,12 @@ def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-classifier = Model(init=init, loss=loss, predict=predict, batch=batch, classes={"label": CLASSES})
+classifier = Model(
+    init=init,
+    loss=loss,
+    predict=predict,
+    metrics=metrics,
+    batch=batch,
+    unit="nats an image",
+    classes={"label": CLASSES},
+)
