@@ -44,8 +44,8 @@ from sonew_compiled.runtime.schedule import learning_rates as learning_rates
 from sonew_compiled.runtime.settings import resumed_settings as resumed_settings
 from sonew_compiled.runtime.state import TrainingState as TrainingState
 from sonew_compiled.runtime.train import DivergedError as DivergedError
-from sonew_compiled.runtime.train import TrainResult as TrainResult
 from sonew_compiled.runtime.train import train as train
+from sonew_compiled.runtime.train_result import TrainResult as TrainResult
 from sonew_compiled.runtime.workers import Alone as Alone
 from sonew_compiled.runtime.workers import Workers as Workers
 from sonew_compiled.train_settings import SCHEDULES as SCHEDULES

@@ -6,7 +6,6 @@ import contextlib
 import importlib.metadata
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,51 +32,13 @@ from sonew_compiled.runtime.schedule import learning_rates
 from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
+from sonew_compiled.runtime.train_result import TrainResult
 from sonew_compiled.runtime.workers import Alone, Workers, check_alike
 from sonew_compiled.train_settings import TrainSettings, train_options
 
 
 class DivergedError(SonewError):
     """The loss or the state became NaN or infinite; the last good checkpoint stays."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainResult:
-    """What a run ended with.
-
-    Attributes:
-      on_train: what the model is worth on the whole training split.
-      on_test: on the test split.
-      steps: done since the start of training, before a resumed checkpoint included.
-      seconds: spent in training by this process, without the two losses.
-      images_per_second: over these seconds; 0 if there was nothing left to train.
-      checkpoint: of the last step.
-      metrics: the `metrics.jsonl` of the run.
-      bundle: that was trained from, where it is now.
-      target: the executable of the bundle that ran.
-      device: it ran on.
-    """
-
-    on_train: Evaluation
-    on_test: Evaluation
-    steps: int
-    seconds: float
-    images_per_second: float
-    checkpoint: Path
-    metrics: Path
-    bundle: Path
-    target: str
-    device: str
-
-    @property
-    def train_loss(self) -> float:
-        """Over the whole training split, in float64."""
-        return self.on_train.loss
-
-    @property
-    def test_loss(self) -> float:
-        """Over the test split, likewise."""
-        return self.on_test.loss
 
 
 def train(
