@@ -1,4 +1,4 @@
-"""What a pass is: a rewrite of a module, and all that the command line and the documents say of it."""
+"""The record of a pass: a rewrite of a module, with its texts for the command line and the documents."""
 
 from __future__ import annotations
 

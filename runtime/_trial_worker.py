@@ -45,7 +45,7 @@ def _main(bundle: str, device: str) -> None:
         program = Program.load(replace(open_bundle(bundle), is_trusted=True), open_device(device))
         print("loaded", flush=True)
         functions = program.manifest.functions
-        # What a manifest says of the state takes no memory here before the code has made one of that size.
+        # No memory is taken for the state that a manifest claims before the code itself has made one of that size.
         state = _call(program, INIT, functions[INIT], {})
         for name in [each for each in functions if each != INIT]:
             results = _call(program, name, functions[name], state)

@@ -89,7 +89,7 @@ def _locked(folder: Path) -> int:
                     f"{folder} is in use by {_described(had)}: wait for its end, or choose another --output"
                 )
             if is_ours is None and not is_new:
-                # Who makes the file anew owns the folder.
+                # The process that makes the file again owns the folder.
                 _remove(path, descriptor)
             # Another process may have ended and removed the file since this one opened it.
             elif _is_at(descriptor, path):

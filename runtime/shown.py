@@ -27,7 +27,7 @@ def quoted(text: str) -> str:
     """A text as one word of a shell's command line, on one line whatever bytes it stands for."""
     if text.isprintable():
         return shlex.quote(text)
-    # What bash, zsh, ksh and POSIX of 2024 take.
+    # The quoting of bash, zsh, ksh and POSIX of 2024.
     escaped = (
         f"\\{letter}" if letter in "\\'" else letter if letter.isprintable() else _bytes_of(letter) for letter in text
     )

@@ -73,10 +73,15 @@ def try_apart(bundle: Bundle, device: Device) -> None:
 
 
 def _run(bundle: Path, device: str, seconds: float) -> str | None:
-    """What is wrong with the code in words, None if nothing is; it may take so long to load it and to call it.
+    """The fault of the code in words; None if there is none.
+
+    Args:
+      bundle: the bundle's directory.
+      device: the device's name.
+      seconds: the time limit for loading the code, and for calling it.
 
     Raises:
-      SonewError: what the trial was refused with.
+      SonewError: the trial was refused.
     """
     try:
         process = subprocess.Popen(

@@ -24,9 +24,9 @@ def loss_and_signals(
 
 
 def gradient_point(optimizer: optax.GradientTransformation, params: Any, state: Any) -> Any:
-    """Where a step differentiates the loss: at the parameters, unless the optimizer has a `gradient_point` of its own.
+    """The point at which a step differentiates the loss: the parameters, unless the optimizer has a `gradient_point`.
 
-    `optimizer.gradient_point(params, state)` is for one that averages, whose parameters are the average.
+    `optimizer.gradient_point(params, state)` is for an optimizer whose parameters are an average of its iterates.
     """
     own = getattr(optimizer, "gradient_point", None)
     return params if own is None else own(params, state)
@@ -35,8 +35,8 @@ def gradient_point(optimizer: optax.GradientTransformation, params: Any, state: 
 def backward_pass(optimizer: optax.GradientTransformation, loss: Loss) -> BackwardPass:
     """A function of (parameters, batch, cotangent of the loss) that gives the loss and the gradients.
 
-    An optimizer that wants more than gradients has a `backward` of its own, and made it of the same loss: what that
-    gives besides the loss, its `update` takes in place of the gradients.
+    An optimizer that needs more than gradients has a `backward` of its own, made from the same loss. Its `update` takes
+    the signals of `backward` in place of the gradients.
     """
 
     def gradients(params: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:

@@ -49,7 +49,7 @@ def _key(first: int, second: Any) -> jax.Array:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFunctions:
-    """What a model is made of, as its user wrote it.
+    """The functions of a model as its user wrote them.
 
     Attributes:
       init: `init(key) -> params`, or `(params, state)` where `loss` takes `state`.
@@ -171,7 +171,7 @@ class ModelFunctions:
         return loss, _named(self.metrics(params, batch, **self._state_for(self.metrics, state)), shape)
 
     def prediction(self, params: Any, state: Any, batch: Any) -> Any:
-        """What `predict` gives."""
+        """The result of `predict`."""
         assert self.predict is not None
         return self.predict(params, batch, **self._state_for(self.predict, state))
 

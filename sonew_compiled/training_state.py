@@ -53,11 +53,11 @@ def random_key(state: Mapping[str, Any]) -> jax.Array | None:
 
 
 def other_state(state: Mapping[str, Any], kept: Any) -> State:
-    """What is not the optimizer's of the state after a step.
+    """The part of the state after a step that does not belong to the optimizer.
 
     Args:
-      state: before the step.
-      kept: what the model's loss makes of its state.
+      state: the state before the step.
+      kept: the model's new state, from its loss.
     """
     others = {}
     if Role.MODEL_STATE.root in state:

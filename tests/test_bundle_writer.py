@@ -111,7 +111,7 @@ def test_a_bundle_that_cannot_be_exchanged_is_refused_at_once(
 def test_a_folder_of_the_same_file_system_that_is_mounted_is_refused(
     bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
 ) -> None:
-    """What Docker does for `-v`; nothing of the path tells but the list of mounts."""
+    """Docker's `-v` makes such a mount, which only the list of mounts shows."""
     place = bundle_copy.rename(bundle_copy.with_name("a b\\c"))
     escaped = str(place).replace("\\", "\\134").replace(" ", "\\040")
     root = "29 1 8:1 / / rw - ext4\n"

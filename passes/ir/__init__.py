@@ -1,1 +1,1 @@
-"""What all passes need of MLIR: one concept a file."""
+"""MLIR for all passes, with a file for each concept."""

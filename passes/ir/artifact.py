@@ -17,7 +17,7 @@ It is fixed, and is not the version of the installed jaxlib: a newer jaxlib alon
 write artifacts that an older compiler refuses. Raise it only when an operation needs it.
 """
 
-# How MLIR's bytecode begins.
+# The first bytes of MLIR's bytecode.
 _BYTECODE = b"ML\xefR"
 
 

@@ -153,7 +153,7 @@ class Vectors:
         return self._cast("arith.bitcast", self.binary("arith.maxsi", *bits), ir.F32Type.get())
 
     def equal(self, left: ir.Value, right: ir.Value) -> ir.Value:
-        """Where integers are equal."""
+        """The mask of the lanes whose integers are equal."""
         return self._compared("arith.cmpi", 0, left, right)
 
     def elementwise(self, op: ir.Operation, operands: Sequence[ir.Value]) -> ir.Value:

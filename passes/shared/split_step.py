@@ -116,7 +116,7 @@ def _update(step: Function, call: ir.Operation, signals: Sequence[ir.Value], cou
 
 
 class _Slice:
-    """What some values are computed of: operations at the top level of a function, and values to start from."""
+    """The computation of some values: operations at the top level of a function, and the values they start from."""
 
     def __init__(self) -> None:
         self.operations: set[ir.Operation] = set()
@@ -138,7 +138,7 @@ def _slice(values: Iterable[ir.Value], *, stop: Collection[ir.Value]) -> _Slice:
 
 
 def _operands(op: ir.Operation) -> list[ir.Value]:
-    """What an operation reads, and its regions from outside of it."""
+    """The values that an operation reads, and those from outside that its regions read."""
     inner = operations_in(op)
     made = {result for each in inner for result in each.results}
     blocks = [block for each in (op, *inner) for region in each.regions for block in region.blocks]

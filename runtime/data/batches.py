@@ -224,7 +224,7 @@ def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray], classe
         return _Field(
             name=spec.name, source=source, convert=_conversion(array, dtype, what=what, scale=name != "label")
         )
-    # Of no rows, to see whether there is a conversion; of a mapped file each batch is looked at as it is taken.
+    # A conversion of no rows shows whether there is one at all. The values of a mapped file are checked batch by batch.
     _conversion(array[:0], dtype, what=what, scale=name != "label")
 
     def convert(rows: np.ndarray) -> np.ndarray:

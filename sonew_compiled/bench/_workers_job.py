@@ -1,6 +1,6 @@
-"""What two workers measure together: `mpirun -n 2 python -m sonew_compiled.bench._workers_job FOLDER PAIRS`.
+"""The measurements of two workers together: `mpirun -n 2 python -m sonew_compiled.bench._workers_job FOLDER PAIRS`.
 
-The folder has the bundle `halves`, and gets `job.json`.
+The folder holds the bundle `halves`, and receives `job.json`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
     steps = measure_pairs(
         met(alone, processor_time), met(lambda: stepper.step(state, placed, rate), processor_time), pairs
     )
-    # Of each pair the worker that has worked the longest.
+    # Each pair counts with its slowest worker.
     slowest = tuple(map(max, zip(*workers.gather(steps.b), strict=True)))
     return {
         "allreduce_over_copy": described(summed),

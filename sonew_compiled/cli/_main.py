@@ -153,9 +153,10 @@ def main() -> NoReturn:
 
 
 def _leave_it_to_the_first_worker() -> None:
-    """Where MPI has started several of us, what is wrong before they meet is wrong for all: one line is enough.
+    """Waits, in all workers but the first, so that an error from before the workers meet is reported only once.
 
-    The first to end takes the others with it. Who is still there after that had an error of its own.
+    The first worker that ends takes the others with it. A worker that is still alive after that has an error of its
+    own.
     """
     from sonew_compiled.runtime.mpi_environment import rank_started, workers_started
 

@@ -12,14 +12,14 @@ from typing import NoReturn
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import UsageError
 
-# Open MPI frames what it says itself by such lines.
+# Open MPI puts such lines around its own messages.
 _FRAME = re.compile(r"-{40,}\s*")
-# What its parts say of each other when workers end early.
+# The messages of Open MPI's parts about each other when workers end early.
 _NOISE = re.compile(r"\[\S+:\d+\] |Abort is in progress|prterun: ")
 
 
 def device_of(name: str | None, local_rank: int) -> str | None:
-    """The device of a worker: of several of one kind the one that has the worker's number on its machine."""
+    """The device of a worker; of several devices of one kind, that with the worker's number on its machine."""
     from sonew_compiled.contract import Driver
     from sonew_compiled.runtime import list_devices
 

@@ -65,7 +65,7 @@ def _put(name: str, content: bytes) -> None:
 
 
 def test_executables_whose_hash_fits(sonew_apart: Callable[..., Any], restored: Restored, log: Log) -> None:
-    """Where a trial finds nothing, the command is run in a process of its own, which a fault would end."""
+    """If a trial finds no fault, the command runs in a process of its own, which a fault would end."""
     for seed in seeds(3):
         _put("cpu.vmfb", damage.of_bytes((BUNDLE / "cpu.vmfb").read_bytes(), random.Random(seed)))
         with within_limits(f"seed {seed}"):
@@ -112,7 +112,7 @@ def test_signatures_and_keys(ends_well: EndsWell, restored: Restored) -> None:
         else:
             ends.append(ends_well(seed, "inspect", BUNDLE, "--trusted-keys", "keys.pub"))
         restored()
-    # What still has a signature may be damaged in comments and white space alone.
+    # The keys and signatures that are still valid can be damaged only in comments and white space.
     assert ends.count(0) <= len(ends) // 2
 
 
@@ -288,7 +288,7 @@ def test_rows_and_metrics_that_end_anywhere(place: Path, caplog: pytest.LogCaptu
 
 
 def test_notes_of_a_benchmark(place: Path) -> None:
-    """What a damaged note gives of a bundle goes into rows that can be read again, or the note counts as none."""
+    """A damaged note either gives rows that can be read again, or counts as missing."""
     from sonew_compiled.bench import rows
     from sonew_compiled.bench.benchmark import _read_note
 

@@ -185,7 +185,7 @@ def test_a_resumed_run_goes_on_with_the_same_keys(bundles: dict[str, Bundle], da
 
 
 def test_no_key_is_another() -> None:
-    """Of steps, of `init` and what it splits and folds, and of evaluation."""
+    """The keys of steps, of `init` with its splits and folds, and of evaluation are all different."""
     steps = jax.vmap(jax.vmap(step_key, (None, 0)), (0, None))(jnp.arange(8), jnp.arange(100))
     firsts = jax.vmap(jax.random.key)(jnp.arange(8))
     folded = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(firsts, jnp.arange(100))

@@ -156,7 +156,7 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files=files,
     )
     (path / "manifest.json").write_text(manifest.to_json())
-    # What the tests damage of it is tried in a process of its own; the bundle itself need not be.
+    # Damaged copies are tried in a process of their own; the bundle itself need not be.
     remember_made_here(manifest)
     return path
 

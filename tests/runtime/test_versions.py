@@ -1,4 +1,4 @@
-"""Which releases of IREE read a bundle, and which are warned of."""
+"""The releases of IREE that read a bundle, and those with a warning."""
 
 from __future__ import annotations
 

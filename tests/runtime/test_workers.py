@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(parts_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
-    """What one worker makes of it, which is never stopped."""
+    """The result of one worker that is never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     device: Device = open_device("local-sync")
     return train(open_bundle(parts_bundle), load_dataset(str(data)), SETTINGS, device, output=folder)

@@ -1,4 +1,4 @@
-"""What the tests of workers run under mpirun: `sonew` with a fault in one worker, or sums.
+"""The script that the tests of workers run under mpirun: `sonew` with a fault in one worker, or sums.
 
 mpirun -n 2 python worker_driver.py KIND:RANK:CALL run BUNDLE ...
 mpirun -n 4 python worker_driver.py sums
@@ -23,7 +23,7 @@ from sonew_compiled.runtime.workers import add, shared
 
 
 def check_sums() -> None:
-    """Of small and large vectors, for counts of micro-batches that the workers can and cannot share evenly."""
+    """Checks sums of small and large vectors, for numbers of micro-batches that do or do not divide evenly."""
     with connect() as workers:
         for parts in (4, 5, 7, 8):
             for size in (1, 1003, 20_011):

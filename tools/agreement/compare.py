@@ -22,7 +22,7 @@ _CHAINS = 3
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 
 DEVICES = {"local-task": "cpu", "local-sync": "cpu", "vmvx": "vmvx"}
-"""What a case can be run on, with the target that is compiled for it; bytecode runs on one core."""
+"""The devices that can run a case, each with its target; bytecode runs on one core."""
 
 
 def disagreements(
@@ -33,23 +33,23 @@ def disagreements(
     chained: int = 0,
     rate: float = 1.0,
 ) -> list[str]:
-    """Where the compiled case differs from JAX; empty if it does not.
+    """The differences of the compiled case from JAX; empty if there are none.
 
-    Compared are `init`; `steps` steps, each from JAX's state; `chained` steps, each from the state that the one before
-    left, three times; `eval_step`. All but the chain are called twice. What a function must leave as it is, it does.
+    It compares `init`; `steps` steps, each from JAX's state; `chained` steps in a row, three times; and `eval_step`.
+    All but the chain are called twice. Inputs that a function must not change are checked too.
 
     Args:
       case: the model with its optimizer.
-      devices: of `DEVICES`.
-      steps: how many single steps.
-      chained: how many steps in a row.
-      rate: the learning rate; where it is small, gradients count for little beside the parameters they change.
+      devices: some of `DEVICES`.
+      steps: the number of single steps.
+      chained: the number of steps in a row.
+      rate: the learning rate; at a small rate gradients have little weight beside the parameters that they change.
 
     Returns:
-      A line for each tensor that differs: device, function, tensor, and by how much.
+      A line for each tensor that differs: device, function, tensor, and the difference.
 
     Raises:
-      SonewError: the case is not compiled.
+      SonewError: the case cannot be compiled.
     """
     oracle = Oracle(case, rate)
     with tempfile.TemporaryDirectory(prefix="sonew-agreement-") as folder:

@@ -1,4 +1,4 @@
-"""What JAX computes for a case, by the names of a bundle's tensors, and how much of it float32 can tell."""
+"""JAX's results for a case, by the names of a bundle's tensors, and their accuracy in float32."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sonew_compiled.xla import compile_lowered
 
 Arrays = dict[str, np.ndarray]
 
-# How far inputs are moved to see how much a result depends on their last bits.
+# The relative change of inputs that shows how much a result depends on their last bits.
 _NUDGE = 1e-6
 
 
@@ -45,15 +45,15 @@ class Oracle:
         return self._run(function, dict(state), dict(batch), wide=False)
 
     def chain(self, state: Arrays, batches: Sequence[Arrays]) -> Arrays:
-        """Several steps, each with the state that the one before left, and the loss of each."""
+        """The last state and the losses of several steps in a row."""
         return self._chained(self.call, state, batches)
 
     def leeway(self, function: str, state: Arrays, batches: Sequence[Arrays]) -> Arrays:
-        """By how much a result may be off, for each tensor: what rounding and the last bits of the inputs change.
+        """The accepted error of each tensor of a result: the effect of rounding and of the inputs' last bits.
 
-        The function is computed in float32, in float64, and in float64 of inputs that differ by a millionth. Where a
-        program is well conditioned these agree to some 1e-6; where it compares numbers that are almost equal, or
-        sorts them, they do not, and no compiler is to blame for the side that it takes.
+        The function is computed in float32, in float64, and in float64 for inputs that differ by a millionth. If a
+        program is well conditioned, these agree to some 1e-6. If it compares or sorts numbers that are almost equal,
+        they do not, and either outcome is right.
         """
         rng = np.random.default_rng(len(state))
 
