@@ -21,21 +21,22 @@ from sonew_compiled.runtime import Alone, Program, TrainingState, open_bundle, o
 from sonew_compiled.runtime.stepper import stepper_of
 
 
-def compile_parts(settings: dict[str, Any], folder: str, name: str, parts: int) -> dict[str, Any]:
-    """The bundle of so many micro-batches in a batch, without the check."""
+def compile_parts(settings: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The bundles of one micro-batch in a batch, `whole`, and of two, `halves`, without the check."""
     asked = SpeedSettings(**settings)
     model = load_model(asked.model)
-    with user_code(asked.model):
-        compile_training(
-            model.loss,
-            model.init,
-            optimizer_settings("tridiag-sonew"),
-            model.batch(asked.batch_size),
-            output=Path(folder, name),
-            model=asked.model,
-            micro_batch=asked.batch_size // parts,
-            check=False,
-        )
+    for name, parts in (("whole", 1), ("halves", 2)):
+        with user_code(asked.model):
+            compile_training(
+                model.loss,
+                model.init,
+                optimizer_settings("tridiag-sonew"),
+                model.batch(asked.batch_size),
+                output=Path(folder, name),
+                model=asked.model,
+                micro_batch=asked.batch_size // parts,
+                check=False,
+            )
     return {}
 
 

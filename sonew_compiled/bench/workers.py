@@ -50,14 +50,7 @@ def measure_workers(settings: SpeedSettings, *, say: Callable[[str], None] = lam
     with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
         job, environment = launched(2, ["-m", "sonew_compiled.bench._workers_job", folder, str(settings.pairs)])
         say("compile the steps")
-        for name, parts in (("whole", 1), ("halves", 2)):
-            call_apart(
-                "sonew_compiled.bench._workers_tasks:compile_parts",
-                settings=asked,
-                folder=folder,
-                name=name,
-                parts=parts,
-            )
+        call_apart("sonew_compiled.bench._workers_tasks:compile_parts", settings=asked, folder=folder)
         say("time the halves of a step against the whole")
         measurements = call_apart("sonew_compiled.bench._workers_tasks:measure_split", settings=asked, folder=folder)
         say("time two workers against one")
