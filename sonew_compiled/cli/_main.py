@@ -118,7 +118,7 @@ def main() -> NoReturn:
     except SonewError as error:
         _leave_it_to_the_first_worker()
         say(f"sonew: {on_one_line(str(error))}")
-        sys.exit(error.exit_code)
+        _end(error.exit_code)
     except ModuleNotFoundError as error:
         name = error.name or ""
         extra = next((extra for package, extra in _EXTRAS.items() if (name + ".").startswith(package + ".")), None)
@@ -127,10 +127,8 @@ def main() -> NoReturn:
         say(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        from sonew_compiled.background import end_process
-
         say("sonew: stopped")
-        end_process(1)
+        _end(1)
     except BrokenPipeError:
         from sonew_compiled.runtime.reporter import silence
 
@@ -183,6 +181,12 @@ def _termination_unwinds() -> Iterator[None]:
         for number, handler in previous.items():
             if handler is signal.SIG_DFL:
                 signal.signal(number, handler)
+
+
+def _end(code: int) -> NoReturn:
+    from sonew_compiled.background import end_process
+
+    end_process(code)
 
 
 def _open_missing_streams() -> None:

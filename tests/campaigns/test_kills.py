@@ -109,7 +109,7 @@ def test_kills_and_signals_after_any_time(
         log(f"seed {seed}: {name}, {number.name} after {wait:.2f} of {seconds:.2f} s: {process.returncode}")
         Path("moments").unlink(missing_ok=True)
         # Until Python is ready, the default action of a signal ends the process.
-        if process.returncode >= 0 and "Traceback" not in err:
+        if process.returncode not in (-signal.SIGKILL, -number) and "Traceback" not in err:
             check_end(process.returncode, err, f"seed {seed}")
         goes_on(name, sonew, states, f"seed {seed}: {name}, {number.name} after {wait:.2f} s")
         restored()
@@ -134,7 +134,7 @@ def test_kills_of_what_compiles(
         what = f"seed {seed}: {name}, change {moment} or {number.name} after {wait:.2f} s"
         log(f"{what}: {process.returncode}: {err[-100:].strip()}")
         # Before Python is ready the default of a signal ends the process.
-        if process.returncode >= 0 and "Traceback" not in err:
+        if process.returncode not in (-signal.SIGKILL, -number) and "Traceback" not in err:
             check_end(process.returncode, err, what)
         Path("moments").unlink(missing_ok=True)
         result = sonew(*compiling.COMMANDS[name])

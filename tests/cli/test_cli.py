@@ -224,3 +224,15 @@ def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[
 
     print_json({"loss": float("nan"), "path": Path("x")})
     assert json.loads(capsys.readouterr().out) == {"loss": None, "path": "x"}
+
+
+def test_an_error_while_xla_is_at_work_ends_the_process(sonew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's shutdown would wait for its threads, and abort: `tune` that is stopped says so by an error."""
+    codes = []
+
+    def ended(code: int) -> None:
+        codes.append(code)
+        raise SystemExit(code)
+
+    monkeypatch.setattr("sonew_compiled.background.end_process", ended)
+    assert (sonew("inspect", "nothing").code, codes) == (2, [2])
