@@ -65,6 +65,7 @@ class MpiWorkers:
         self._wish = _GO_ON
         self._is_stopped = False
         self._is_inside = False
+        self._received = np.empty(0, np.float32)
 
     def __enter__(self) -> Self:
         return self
@@ -124,9 +125,12 @@ class MpiWorkers:
         sent = _joined([value[each] for each in slices for value in values]) if len(values) > 1 else into
         length = lengths[self.rank]
         incoming = [len(row) * length for row in rows]
-        received = np.empty(sum(incoming), into.dtype)
-        self._comm.Alltoallv([sent, [len(values) * each for each in lengths]], [received, incoming])
-        self._comm.Allgatherv(_total(rows, received, length), [into, lengths])
+        # Kept, since the memory of a new array would first have to be mapped, which takes longer than the exchange.
+        if self._received.size != sum(incoming) or self._received.dtype != into.dtype:
+            self._received = np.empty(sum(incoming), into.dtype)
+        self._comm.Alltoallv([sent, [len(values) * each for each in lengths]], [self._received, incoming])
+        np.copyto(into[slices[self.rank]], _total(rows, self._received, length))
+        self._comm.Allgatherv(MPI.IN_PLACE, [into, lengths])
 
     def _vote(self, vote: int, failure: _Failure | None = None) -> None:
         self._is_inside = True
