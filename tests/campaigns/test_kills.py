@@ -141,7 +141,9 @@ def test_kills_of_what_compiles(
         assert result.code == 0, f"{what}, then {result.err}"
         compiling.IS_DONE[name]()
         end_orphans(temporary)
-        assert list(temporary.iterdir()) == [], what
+        # Python's `tempfile` tries whether a folder can be written to by a file of four bytes.
+        left = [path for path in temporary.iterdir() if not (path.is_file() and path.read_bytes() in (b"", b"blat"))]
+        assert left == [], what
         assert not list(place.glob(".*")), what
         restored()
 
