@@ -313,6 +313,7 @@ def test_jax_with_a_platform_that_is_not_there_traces_the_same() -> None:
     environment = os.environ | {
         "JAX_PLATFORMS": "cuda",
         "JAX_ENABLE_X64": "1",
+        "JAX_DISABLE_JIT": "1",
         "JAX_THREEFRY_PARTITIONABLE": "0",
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "JAX_DEFAULT_PRNG_IMPL": "rbg",

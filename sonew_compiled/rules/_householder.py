@@ -129,7 +129,8 @@ def qr(a: jax.Array, *, pivoting: bool, full_matrices: bool, **_: Any) -> tuple[
 def _primitive_of_geqrf() -> Primitive:
     """The primitive itself, from a function that uses it, since JAX exports only that."""
     matrix = jax.ShapeDtypeStruct((1, 1), jnp.float32)
-    (call,) = jax.make_jaxpr(lambda a: jnp.linalg.qr(a, mode="raw"))(matrix).eqns
+    with jax.disable_jit(False):  # this module may be imported under any of the user's settings
+        (call,) = jax.make_jaxpr(lambda a: jnp.linalg.qr(a, mode="raw"))(matrix).eqns
     primitive: Primitive = call.params["jaxpr"].eqns[0].primitive
     assert primitive.name == "geqrf", primitive
     return primitive
