@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from agreement.case import Case, weighed
+from agreement.case import Case
 from agreement.flow import grow
 from agreement.scope import Scope, Value
+from agreement.vocabulary import real
 
 # All programs have the same batch, so that several can be compiled together.
 _EXAMPLES, _WIDTH = 4, 3
@@ -24,14 +25,26 @@ FIELDS = {
 """The batch of every program."""
 
 
-def program(seed: int, *, size: int) -> Case:
+def program(seed: int, *, size: int, lines: int | None = None) -> Case:
     """The model of a seed: its parameters, its loss and its optimizer are all random.
 
     Args:
       seed: the same seed gives the same program.
       size: the most instructions, not counting those of regions and of the loss itself.
+      lines: the most lines that JAX prints the loss and its gradient in; shorter programs are compiled sooner.
     """
     rng = np.random.default_rng(seed)
+    while True:
+        try:
+            case = _drawn(rng, size)
+            length = _length(case)
+        except (LookupError, NotImplementedError):  # no parameter is read, or JAX has no gradient of it
+            continue
+        if lines is None or length <= lines:
+            return case
+
+
+def _drawn(rng: np.random.Generator, size: int) -> Case:
     scope = Scope(rng, [])
     by_example = scope.chance(0.2)
     shapes = {name: _shape(scope) for name in "uvw"[: scope.number(1, 2)]}
@@ -43,13 +56,11 @@ def program(seed: int, *, size: int) -> Case:
 
     params = [Value(*[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2) for shape in shapes.values()]
     # Later values are more likely to be read, so the parameters come last.
-    inputs = [*map(field, FIELDS.values()), *params]
-    while True:
-        scope = Scope(rng, inputs)
-        grow(scope, scope.number(1, size))
-        results = scope.unread()[-2:]
-        if any(place >= len(FIELDS) for place in scope.read_for(results)):
-            break
+    scope = Scope(rng, [*map(field, FIELDS.values()), *params])
+    grow(scope, scope.number(1, size))
+    results = scope.unread()[-2:]
+    if not any(place >= len(FIELDS) for place in scope.read_for(results)):
+        raise LookupError("no parameter is read")
     run = scope.program(results)
 
     def outputs(params: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> list[jax.Array]:
@@ -59,7 +70,7 @@ def program(seed: int, *, size: int) -> Case:
         return run(*(batch[name] for name in FIELDS), *inner)
 
     def loss(params: Any, batch: Any) -> jax.Array:
-        return sum((weighed(value) for value in outputs(params, batch) if value.size), jnp.zeros(()))
+        return sum((_weighed(value) for value in outputs(params, batch) if value.size), jnp.zeros(()))
 
     return Case(
         init=lambda key: {name: start(key) for name, start in starts.items()},
@@ -69,15 +80,27 @@ def program(seed: int, *, size: int) -> Case:
     )
 
 
+def _length(case: Case) -> int:
+    params = jax.eval_shape(case.init, jax.random.key(0))
+    return str(jax.make_jaxpr(jax.value_and_grad(case.loss))(params, dict(case.batch))).count("\n")
+
+
+def _weighed(value: jax.Array) -> jax.Array:
+    """A number that differs from array to array, and whose gradient is constant, which takes no code."""
+    weights = np.cos(np.arange(value.size)).reshape(value.shape)
+    number = value.astype(real())
+    return jnp.sum(number * weights.astype(number.dtype))
+
+
 def _shape(scope: Scope) -> tuple[int, ...]:
     return tuple(scope.number(1, 6) for _ in range(scope.choice([0, 1, 2, 2, 2, 3])))
 
 
 def _start(scope: Scope, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
     numbers = jnp.asarray(scope.rng.normal(size=shape), jnp.float32)
-    constant = scope.chance(0.95)  # random numbers are expensive to compile
+    constant = scope.chance(0.98)  # random numbers are expensive to compile
     return scope.choice([
-        lambda key: numbers, lambda key: numbers, lambda key: jnp.full(shape, 0.3), lambda key: numbers * 0.1
+        lambda key: numbers, lambda key: numbers, lambda key: jnp.full(shape, 0.3)
     ] if constant else [
         lambda key: jax.random.normal(key, shape), lambda key: jax.random.uniform(jax.random.split(key)[0], shape),
         lambda key: jax.random.normal(jax.random.key(3), shape),
@@ -106,7 +129,7 @@ def _guarded(base: Callable[[Any], optax.GradientTransformation]) -> Callable[[A
 
 def _optimizer(scope: Scope) -> Callable[[Any], optax.GradientTransformation]:
     return scope.choice([
-        *[optax.sgd] * 12, lambda rate: optax.sgd(rate, momentum=0.9), lambda rate: optax.adam(rate, eps=1e-2),
+        *[optax.sgd] * 60, lambda rate: optax.sgd(rate, momentum=0.9), lambda rate: optax.adam(rate, eps=1e-2),
         _guarded(optax.sgd), _guarded(lambda rate: optax.sgd(rate, momentum=0.9)),
         lambda rate: optax.apply_if_finite(optax.sgd(rate, 0.9), 3),
         lambda rate: optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(rate)),
