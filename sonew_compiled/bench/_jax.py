@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from sonew_compiled.backward import loss_and_signals
+from sonew_compiled.bench._plain import check_plain
 from sonew_compiled.models import Model
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.passes import precision_policy
@@ -54,6 +55,7 @@ class JaxTraining:
             batch cast to 16 bits, the update in float32 (`bf16-pure`: in bfloat16). There is no stochastic rounding and
             no loss scaling, as in a few lines of JAX.
         """
+        check_plain(model)
         policy = precision_policy(precision)
         compute, wide = _COMPUTED[precision]
 

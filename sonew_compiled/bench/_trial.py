@@ -70,15 +70,13 @@ class Trainer:
         self.names = runtime_settings_of(optimizer.name)
         with user_code(model):
             compile_training(
-                loaded.loss,
-                loaded.init,
-                optimizer,
-                loaded.batch(batch_size),
+                optimizer=optimizer,
+                batch=loaded.batch(batch_size),
                 output=folder / "trial.bundle",
                 model=model,
                 precision=precision,
                 runtime_settings=self.names,
-                classes=loaded.classes,
+                **loaded.functions(predict=None, metrics=None),
             )
         bundle = open_bundle(folder / "trial.bundle")
         self._program = Program.load(bundle, open_device("local-task"))

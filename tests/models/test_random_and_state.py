@@ -16,8 +16,10 @@ import pytest
 
 from sonew_compiled import SonewError, UsageError, compile_training, passes
 from sonew_compiled import compile as compile_module
+from sonew_compiled.bench._plain import check_plain
 from sonew_compiled.lowering.lower import function_specs
 from sonew_compiled.model_functions import evaluation_key, step_key
+from sonew_compiled.models import classifier
 from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import (
     Bundle,
@@ -291,6 +293,14 @@ def test_what_is_no_such_model_is_refused(
     tmp_path: Path, refusal: Callable[..., str], changes: dict[str, Any], said: str
 ) -> None:
     assert said in refusal(UsageError, lambda: compile_training(**GIVEN | changes, output=tmp_path / "bundle"))
+
+
+def test_bench_compares_plain_losses_alone(refusal: Callable[..., str]) -> None:
+    check_plain(classifier)
+    for changes in ({"loss": drawing, "eval_loss": plain}, {"eval_loss": plain}, {"per_example": False}):
+        model = dataclasses.replace(classifier, **changes)
+        said = refusal(UsageError, functools.partial(check_plain, model))
+        assert said.startswith("sonew bench compares losses of parameters and a batch alone")
 
 
 def test_averages_too_slow_for_the_arithmetic_are_refused(refusal: Callable[..., str]) -> None:
