@@ -17,7 +17,7 @@ import ml_dtypes  # Registers bfloat16 with NumPy.
 import numpy as np
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.runtime.data.mapped import is_mapped
+from sonew_compiled.runtime.data.mapped import check_whole, is_mapped
 from sonew_compiled.runtime.manifest import TensorSpec
 
 _FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16))
@@ -53,6 +53,12 @@ class _Field:
     name: str
     source: np.ndarray
     convert: _Convert
+
+    def batch(self, indices: np.ndarray | slice) -> np.ndarray:
+        """The examples of these indices, as the bundle takes them."""
+        if is_mapped(self.source):
+            check_whole(self.source)
+        return self.convert(self.source[indices])
 
 
 class BoundData:
@@ -146,7 +152,7 @@ class BoundData:
             yield self._take(np.minimum(indices, self.examples - 1)), min(self.batch_size, self.examples - start)
 
     def _take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
-        return {field.name: field.convert(field.source[indices]) for field in self._fields}
+        return {field.name: field.batch(indices) for field in self._fields}
 
 
 def bind(

@@ -53,6 +53,20 @@ def open_mapped(path: Path) -> np.ndarray:
     return array
 
 
+def check_whole(array: np.ndarray) -> None:
+    """Refuses a mapped array whose file has become shorter since: the system would end a process that reads it.
+
+    Raises:
+      SonewError: the file is shorter than the array.
+    """
+    assert isinstance(array, np.memmap)
+    # The map has a descriptor of its own, and so a file that was put in its place is not taken for it. It starts with
+    # the file, because a header is shorter than a page.
+    mapped = array._mmap  # type: ignore[attr-defined]
+    if mapped.size() < len(mapped):
+        raise SonewError(f"{array.filename} was cut off while it was in use; restore it, and --resume the run")
+
+
 def fingerprint_of(paths: Mapping[str, Path]) -> str:
     """The fingerprint of mapped files, from names, sizes and samples, since mapping avoids reading whole files.
 

@@ -1,3 +1,17 @@
 """The `sonew` command line. Commands import what they need when they run: a device has neither JAX nor the compiler."""
 
-from sonew_compiled.cli._main import main as main
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """The console script; see `_main.main`."""
+    try:
+        from sonew_compiled.cli._main import main as run
+    except KeyboardInterrupt:
+        # Most of a short command's time is in these imports.
+        sys.stderr.write("sonew: stopped\n")
+        sys.exit(1)
+    run()

@@ -96,7 +96,7 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
       sonew bench --preset paper -o paper --resume    the paper's table, resumed where it stopped
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
-      sonew bench --preset workers --pairs 30         what micro-batches and a second worker cost and bring
+      sonew bench --preset workers --pairs 30         what micro-batches and a second worker bring
     """
     from sonew_compiled.runtime.owner import owned
 

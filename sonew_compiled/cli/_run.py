@@ -67,7 +67,7 @@ def run_command(
       sonew run --optimizer band-sonew --band 4 --learning-rate 5e-3
       sonew run --resume sonew-run                  resume a run that was stopped
       sonew run ae.bundle --json > result.json
-      sonew run parts.bundle --workers 4            in four processes, as mpirun -n 4 sonew run parts.bundle
+      sonew run parts.bundle --workers 4            in four processes, as by mpirun -n 4
     """
     from sonew_compiled.runtime import RunFolder, connect, find_checkpoint, open_device
 

@@ -26,8 +26,8 @@ COMMAND_NAMES = [" ".join(words) for words in COMMANDS]
 
 
 def test_the_commands_are_these() -> None:
-    expected = "run, compile, eval, reconstruct, plot, inspect, sign, targets, bench, tune, data fetch, data verify"
-    assert ", ".join(COMMAND_NAMES) == expected
+    ours = "run, compile, eval, reconstruct, plot, inspect, sign, targets, bench, tune"
+    assert ", ".join(COMMAND_NAMES) == f"{ours}, data fetch, data verify, data pack"
 
 
 @pytest.mark.parametrize("words", [(), ("data",), *COMMANDS], ids=" ".join)
@@ -236,3 +236,20 @@ def test_an_error_while_xla_is_at_work_ends_the_process(sonew: Run, monkeypatch:
 
     monkeypatch.setattr("sonew_compiled.background.end_process", ended)
     assert (sonew("inspect", "nothing").code, codes) == (2, [2])
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_one_line() -> None:
+    program = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "sonew_compiled.cli._main":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from sonew_compiled.cli import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "sonew: stopped\n")

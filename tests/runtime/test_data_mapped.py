@@ -137,3 +137,21 @@ def test_four_times_as_much_as_memory_holds_is_trained_on(tmp_path: Path) -> Non
         [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout == "2048 2048 2048\ntoo large to be read\n", done.stderr
+
+
+def test_a_file_that_is_cut_off_meanwhile_is_an_error_and_no_crash(folder: Path, tmp_path: Path) -> None:
+    data = bind(load_dataset(str(folder)).train, BATCH)
+    path = folder / "train_image.npy"
+    (tmp_path / "other.npy").write_bytes(b"short")
+    whole = path.read_bytes()
+    data.training_batch(0, 0)
+    with path.open("r+b") as stream:
+        stream.truncate(200)
+    with pytest.raises(SonewError, match=r"train_image\.npy was cut off while it was in use; restore it"):
+        data.training_batch(0, 1)
+    path.write_bytes(whole)
+    again = bind(load_dataset(str(folder)).train, BATCH)
+    wanted = again.training_batch(0, 1)["image"]
+    # Another file in its place is another file.
+    (tmp_path / "other.npy").rename(path)
+    np.testing.assert_array_equal(again.training_batch(0, 1)["image"], wanted)
