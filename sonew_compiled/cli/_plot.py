@@ -43,7 +43,9 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
         (line,) = axes.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=label, marker=marker)
         if marker:  # one epoch is a point: its level can be compared with other curves
             axes.axhline(rows[0]["loss"], color=line.get_color(), linestyle="--")
-    axes.set(xlabel="epoch", ylabel="training loss (nats an image)")
+    units = {_unit_of(run) for run in runs}
+    unit = units.pop() if len(units) == 1 else ""
+    axes.set(xlabel="epoch", ylabel=f"training loss ({figures.legend_text(unit)})" if unit else "training loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
     if all(row["loss"] > 0 for rows in curves.values() for row in rows):
         axes.set_yscale("log")
@@ -54,3 +56,14 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
     axes.legend(frameon=False)
     figures.save(figure, output)
     options.say(f"wrote {output}")
+
+
+def _unit_of(run: Path) -> str:
+    """The unit of a run's loss, where the run has a bundle of its own that says it."""
+    from sonew_compiled.runtime import open_bundle
+    from sonew_compiled.runtime.folder import RunFolder
+
+    try:
+        return open_bundle(RunFolder(run).bundle).manifest.unit
+    except SonewError:
+        return ""

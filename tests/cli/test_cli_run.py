@@ -221,7 +221,12 @@ def test_plot_draws_every_run(sonew: Run) -> None:
         sonew(*TRAIN, "-o", folder)
     result = sonew("plot", "one", "two", "-o", "figures/loss.svg")
     assert (result.code, result.out, result.err) == (0, "", "wrote figures/loss.svg\n")
-    assert "<svg" in Path("figures/loss.svg").read_text()
+    # matplotlib writes each text of an SVG as a comment beside its shape.
+    assert "<!-- training loss -->" in Path("figures/loss.svg").read_text()
+    own = Path(shutil.copytree("small.bundle", "one/bundle")) / "manifest.json"
+    own.write_text(json.dumps(json.loads(own.read_text()) | {"unit": "squared pixels"}))
+    assert sonew("plot", "one", "-o", "unit.svg").code == 0
+    assert "<!-- training loss (squared pixels) -->" in Path("unit.svg").read_text()
     assert sonew("plot", "one").code == 0
     with Image.open("loss.png") as picture:
         assert picture.width > 400
