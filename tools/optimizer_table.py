@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from sonew_compiled.presets import RECORDS, OptimizerRecord
+from sonew_compiled.presets import RECORDS, OptimizerRecord, Value
 
 BEGIN, END = "<!-- table of tools/optimizer_table.py -->", "<!-- end of the table -->"
 
@@ -21,7 +21,7 @@ def markdown() -> str:
 
 
 def _line(record: OptimizerRecord) -> str:
-    settings = " ".join(f"`{setting.flag[2:]}` {setting.default:g}" for setting in record.settings)
+    settings = " ".join(f"`{setting.flag[2:]}` {_shown(setting.default)}" for setting in record.settings)
     needs = {
         "dense layers": record.needs_layers,
         "no 16-bit state": record.needs_float32_state,
@@ -31,6 +31,12 @@ def _line(record: OptimizerRecord) -> str:
     rates = [f"{record.learning_rate:g}", *(f"{rate:g} in `{name}`" for name, rate in record.rates.items())]
     cells = (f"`{record.name}`", record.paper, record.state, ", ".join(rates), settings, limits)
     return "| " + " | ".join(cells) + " |"
+
+
+def _shown(default: Value) -> str:
+    if default is None:
+        return "unset"
+    return default if isinstance(default, str) else f"{default:g}"
 
 
 def insert(document: str, table: str) -> str:

@@ -96,7 +96,7 @@ def measure_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     adam, tridiagonal, shampoo = (
         load_step(Program.load(open_bundle(Path(folder, name)), device)) for name in ("adam", "f32", "shampoo")
     )
-    interval = int(optimizer_settings("shampoo").values["precond_interval"])
+    interval = int(optimizer_settings("shampoo").number("precond_interval"))
 
     def block(step: Callable[[], None]) -> Callable[[], None]:
         def steps() -> None:

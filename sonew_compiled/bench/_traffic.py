@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from sonew_compiled.contract import STATE_ROLES, Role
-from sonew_compiled.presets import record_of
+from sonew_compiled.presets import OptimizerSettings, Value, record_of
 from sonew_compiled.runtime.manifest import FunctionSpec
 
 
-def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int) -> int:
+def update_bytes(
+    optimizer: str, *, parameters: int, state: int, gradients: int, settings: Mapping[str, Value] = MappingProxyType({})
+) -> int:
     """The bytes that one update must move between memory and the processor.
 
     An update in one pass reads the gradients, reads and writes the parameters, and reads and writes the state:
@@ -22,18 +27,20 @@ def update_bytes(optimizer: str, *, parameters: int, state: int, gradients: int)
       parameters: the bytes of the stored parameters.
       state: the bytes of the optimizer's state.
       gradients: the bytes of the gradients that the update takes.
+      settings: those of the optimizer that are not what ships.
     """
-    return gradients + 2 * parameters + (3 if record_of(optimizer).grafted else 2) * state
+    return gradients + 2 * parameters + (3 if record_of(optimizer).grafts(settings) else 2) * state
 
 
-def update_function_bytes(optimizer: str, step: FunctionSpec) -> int:
+def update_function_bytes(optimizer: OptimizerSettings, step: FunctionSpec) -> int:
     """`update_bytes` of an update-only function, from the roles of its tensors."""
 
     def nbytes(*roles: Role) -> int:
         return sum(spec.nbytes for spec in step.inputs if spec.role in roles)
 
     return update_bytes(
-        optimizer,
+        optimizer.name,
+        settings=optimizer.values,
         parameters=nbytes(Role.PARAMETER),
         state=nbytes(*(role for role in STATE_ROLES if role != Role.PARAMETER)),
         gradients=nbytes(Role.GRADIENT),

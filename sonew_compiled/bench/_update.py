@@ -88,7 +88,7 @@ class CompiledUpdate:
         self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
         self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
         self._step = functions[TRAIN_STEP]
-        self.bytes = update_function_bytes(optimizer.name, self._step)
+        self.bytes = update_function_bytes(optimizer, self._step)
         rng = np.random.default_rng(0)
 
         def random(spec: TensorSpec, scale: float) -> np.ndarray:

@@ -228,7 +228,7 @@ def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...
             axes.append(
                 _Axis(
                     name=setting.name,
-                    center=preset.values[setting.name],
+                    center=preset.number(setting.name),
                     factor=setting.search,
                     from_one=setting.from_one,
                     # The range ends short of the bound, because rounding could take a value over it.

@@ -136,10 +136,10 @@ def _setting_option(name: str) -> Callable[[Command], Command]:
     first = next(iter(having.values()))
     of_whom = f" ({', '.join(having)})" if len(having) <= _MOST_NAMED else ""
     defaults = {setting.default for setting in having.values()}
-    default = f"{defaults.pop():g}" if len(defaults) == 1 else "the optimizer's preset"
-    return click.option(
-        first.flag, name, type=first.kind, help=f"{first.help.removesuffix('.')}{of_whom}.  [default: {default}]"
-    )
+    value = defaults.pop() if len(defaults) == 1 else "the optimizer's preset"
+    shown = "" if value is None else f"  [default: {value if isinstance(value, str) else format(value, 'g')}]"
+    kind = click.Choice(first.choices) if first.kind is str else first.kind
+    return click.option(first.flag, name, type=kind, help=f"{first.help.removesuffix('.')}{of_whom}.{shown}")
 
 
 # The options that replace settings of the optimizer's preset.

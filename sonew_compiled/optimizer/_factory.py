@@ -42,7 +42,7 @@ def optimizer_factory(
     factory = getattr(importlib.import_module(module), function)
 
     def make(learning_rate: Any, **traced: Any) -> optax.GradientTransformation:
-        numbers = {key: RuntimeNumber(settings.values[key], value) for key, value in traced.items()}
+        numbers = {key: RuntimeNumber(settings.number(key), value) for key, value in traced.items()}
         transformation: optax.GradientTransformation = factory(
             learning_rate, **{**settings.values, **numbers, **needed}
         )

@@ -15,6 +15,7 @@ from sonew_compiled.presets._choose import runtime_settings_of as runtime_settin
 from sonew_compiled.presets._choose import settings_of as settings_of
 from sonew_compiled.presets._record import Hyperparameter as Hyperparameter
 from sonew_compiled.presets._record import OptimizerRecord as OptimizerRecord
+from sonew_compiled.presets._record import Value as Value
 
 PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
 """The names of the precision policies, which `sonew_compiled.passes` defines."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import _first_order, _matrix, _of_a_loss, _sonew
-from sonew_compiled.presets._record import OptimizerRecord
+from sonew_compiled.presets._record import OptimizerRecord, Value
 from sonew_compiled.setting import flag_of
 
 RECORDS: Mapping[str, OptimizerRecord] = MappingProxyType(
@@ -41,7 +41,7 @@ class OptimizerSettings:
 
     name: str
     learning_rate: float
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[str, Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         record = record_of(self.name)
@@ -53,13 +53,20 @@ class OptimizerSettings:
                 raise UsageError(_not_taken(record, key, value))
         object.__setattr__(self, "values", MappingProxyType({**record.values, **self.values}))
 
+    def number(self, name: str) -> float:
+        """The value of a numeric setting."""
+        value = self.values[name]
+        assert isinstance(value, int | float), f"{name} is {value!r}"
+        return value
+
     def to_json(self) -> dict[str, Any]:
-        """One flat object: the name, the learning rate and the settings."""
-        return {"name": self.name, "learning_rate": self.learning_rate, **self.values}
+        """One flat object: the name, the learning rate and the settings, without those that are None."""
+        values = {name: value for name, value in self.values.items() if value is not None}
+        return {"name": self.name, "learning_rate": self.learning_rate, **values}
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> OptimizerSettings:
-        """The inverse of `to_json`; settings that are None, which the optimizer does not have, are ignored."""
+        """The inverse of `to_json`; settings that are None are ignored."""
         values = {key: value for key, value in described.items() if value is not None}
         return cls(name=values.pop("name"), learning_rate=values.pop("learning_rate"), values=values)
 
@@ -86,7 +93,7 @@ def runtime_settings_of(name: str) -> tuple[str, ...]:
 
 
 def optimizer_settings(
-    name: str = DEFAULT_OPTIMIZER, *, precision: str = "f32", **settings: float | None
+    name: str = DEFAULT_OPTIMIZER, *, precision: str = "f32", **settings: Value
 ) -> OptimizerSettings:
     """The preset of `name` under a precision policy, with the given settings in place of its own.
 

@@ -8,6 +8,9 @@ from types import MappingProxyType
 
 from sonew_compiled.setting import Setting
 
+Value = float | str | None
+"""The value of a setting; None leaves the choice to the optimizer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter(Setting):
@@ -20,7 +23,7 @@ class Hyperparameter(Setting):
       from_one: whether the factor scales the distance from 1, so that 0.9 and 0.99 are as far apart as 0.99 and 0.999.
     """
 
-    default: float
+    default: Value
     at_run_time: bool = False
     search: float = 1.0
     from_one: bool = False
@@ -42,8 +45,8 @@ class OptimizerRecord:
       needs_loss: whether it differentiates the model's loss itself.
       needs_layers: whether it looks for the dense layers in that loss, and so needs the shapes of a batch.
       needs_float32_state: whether its state cannot be kept in 16 bits.
-      grafted: whether a tensor's direction is rescaled by its norm. The norm is known only after the whole tensor has
-        been read, so the update reads the state twice.
+      grafted: whether a tensor's direction is rescaled by its norm, unless `grafting` is "none". The norm is known only
+        after the whole tensor has been read, so the update reads the state twice.
       paper: the citation.
       state: the size of its state, in numbers for each parameter.
       limits: the models for which it works.
@@ -56,7 +59,7 @@ class OptimizerRecord:
     state: str
     rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     settings: tuple[Hyperparameter, ...] = ()
-    fixed: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    fixed: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     needs_loss: bool = False
     needs_layers: bool = False
     needs_float32_state: bool = False
@@ -68,9 +71,13 @@ class OptimizerRecord:
         return next((setting for setting in self.settings if setting.name == name), None)
 
     @property
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, Value]:
         """The arguments of the factory: the shipped settings and the fixed arguments."""
         return {**{setting.name: setting.default for setting in self.settings}, **self.fixed}
+
+    def grafts(self, values: Mapping[str, Value]) -> bool:
+        """Whether a tensor's direction is rescaled by its norm under these settings."""
+        return self.grafted and values.get("grafting") != "none"
 
     def rate_under(self, precision: str) -> float:
         """The learning rate that ships for a precision policy."""

@@ -99,3 +99,10 @@ def weight_decay(default: float) -> Hyperparameter:
         most=_LARGEST,
         accepted="zero or a positive number, such as 1e-4",
     )
+
+
+def word(name: str, choices: tuple[str, ...], *, help: str) -> Hyperparameter:
+    """A choice of words, of which the first ships."""
+    return Hyperparameter(
+        name=name, kind=str, default=choices[0], help=help, choices=choices, accepted=f"one of {', '.join(choices)}"
+    )

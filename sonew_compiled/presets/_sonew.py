@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import math
 from types import MappingProxyType
 
 from sonew_compiled.presets._record import Hyperparameter, OptimizerRecord
-from sonew_compiled.presets._settings import b1, b2, eps
+from sonew_compiled.presets._settings import b1, b2, eps, word
 
 _FACTORY = "sonew_compiled.optimizer:sonew"
 _PAPER = "SONew, 2023, arXiv 2311.10085"
 
 # `diag-sonew` and `band-sonew` ship with the rate that was found for `tridiag-sonew`.
 _RATE = 7e-3
-_SETTINGS = (b1(0.9), b2(0.95), eps(1e-6))
+_SETTINGS = (
+    b1(0.9),
+    b2(0.95),
+    eps(1e-6),
+    word(
+        "eps_mode",
+        ("relative", "absolute"),
+        help="Damping in shares of the largest statistics of each tensor, or as it is.",
+    ),
+    word(
+        "grafting",
+        ("adam", "sgd", "momentum", "rmsprop", "none"),
+        help="Whose step length each tensor takes; none needs a learning rate some 300 times lower.",
+    ),
+    word("rank1", ("adam", "sonew"), help="The rule for biases and other tensors of rank 0 and 1."),
+    word(
+        "flatten",
+        ("column", "row"),
+        help="The order of a matrix's chain: the inputs of one output are neighbours, or as in memory.",
+    ),
+    Hyperparameter(
+        name="tolerance",
+        kind=float,
+        default=None,
+        help="Smallest Schur complement that keeps its edges, as a share of its diagonal entry; by default the epsilon "
+        "of the dtype of the state.",
+        least=0.0,
+        most=math.nextafter(1.0, 0.0),
+        accepted="a number in [0, 1), such as 1e-6",
+    ),
+)
 # Parameters that are rounded to nearest in bfloat16 lose the small steps at the end of a schedule. Larger steps before
 # make up for them (docs/precision.md).
 _RATES = MappingProxyType({"bf16": 1.3e-2})

@@ -8,16 +8,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from sonew_compiled.bench._traffic import update_bytes
 from sonew_compiled.cli import _main
 from sonew_compiled.errors import UsageError
-from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.optimizer import optimizer_factory, sonew
 from sonew_compiled.presets import (
     OPTIMIZERS,
     PRECISIONS,
@@ -40,7 +42,8 @@ def test_a_record_ships_what_it_accepts(name: str) -> None:
     assert record.paper
     assert record.state
     for setting in record.settings:
-        setting.check(setting.default)
+        if setting.default is not None:
+            setting.check(setting.default)
         assert setting.name not in record.fixed
         assert setting.search > 1 or not setting.at_run_time, "sonew tune searches it"
 
@@ -90,6 +93,27 @@ def test_a_grafted_update_reads_its_state_twice() -> None:
     for name in OPTIMIZERS:
         passes = 3 if RECORDS[name].grafted else 2
         assert update_bytes(name, parameters=1, state=100, gradients=10) == 12 + 100 * passes
+    ungrafted = update_bytes("diag-sonew", parameters=1, state=100, gradients=10, settings={"grafting": "none"})
+    assert ungrafted == 12 + 100 * 2
+
+
+def test_the_settings_of_sonew_are_its_arguments() -> None:
+    given: dict[str, Any] = {
+        "grafting": "none",
+        "eps_mode": "absolute",
+        "rank1": "sonew",
+        "flatten": "row",
+        "tolerance": 1e-3,
+    }
+    ours = optimizer_factory(optimizer_settings("band-sonew", band=2, eps=1e-2, **given))(0.1)
+    plain = sonew(0.1, band=2, b1=0.9, b2=0.95, eps=1e-2, **given)
+    grafted = optimizer_factory(optimizer_settings("band-sonew", band=2, eps=1e-2))(0.1)
+    params = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
+    gradients = jax.tree.map(lambda each: jnp.cos(jnp.arange(each.size, dtype=each.dtype)).reshape(each.shape), params)
+    first, second, other = (tx.update(gradients, tx.init(params), params)[0] for tx in (ours, plain, grafted))
+    for name, update in first.items():
+        np.testing.assert_array_equal(update, second[name])
+        assert not np.allclose(update, other[name], rtol=0.1)
 
 
 def test_the_document_has_the_table_of_the_records(load_tool: Callable[[str], ModuleType]) -> None:
@@ -101,6 +125,7 @@ def test_the_document_has_the_table_of_the_records(load_tool: Callable[[str], Mo
 def test_settings_are_one_flat_object_and_cannot_be_changed() -> None:
     settings = optimizer_settings("band-sonew", precision="bf16", band=2)
     described = {"name": "band-sonew", "learning_rate": 1.3e-2, "b1": 0.9, "b2": 0.95, "eps": 1e-6, "band": 2}
+    described |= {"eps_mode": "relative", "grafting": "adam", "rank1": "adam", "flatten": "column"}
     assert settings.to_json() == described
     assert OptimizerSettings.from_json({**described, "rank": None}) == settings
     assert OptimizerSettings(name="sgd", learning_rate=0.1).values == {}
@@ -119,10 +144,13 @@ def test_settings_are_one_flat_object_and_cannot_be_changed() -> None:
         ("adam", {"b1": "much"}, "--b1 is 'much'; give a decay in [0, 1)"),
         ("tridiag-sonew", {"band": 2}, "--band 2 does not go with tridiag-sonew"),
         ("kbfgs", {"eps": 1.0}, "--eps is 1.0; give a positive number below 1.0, such as 0.3"),
+        ("tridiag-sonew", {"grafting": "lion"}, "--grafting is 'lion'; give one of adam, sgd, momentum, rmsprop, none"),
+        ("tridiag-sonew", {"tolerance": 1.0}, "--tolerance is 1.0; give a number in [0, 1), such as 1e-6"),
+        ("adam", {"flatten": "row"}, "leave it out, or give --optimizer diag-sonew or tridiag-sonew or band-sonew"),
         ("schedule-free-adamw", {"b1": 0.0}, "--b1 is 0.0; give a decay in (0, 1), such as 0.9"),
     ],
 )
-def test_what_is_no_setting_is_refused(name: str, given: dict[str, float], said: str) -> None:
+def test_what_is_no_setting_is_refused(name: str, given: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError) as raised:
         optimizer_settings(name, **given)
     assert said in str(raised.value)

@@ -125,7 +125,7 @@ def _flat(tree: Any) -> dict[str, jax.Array]:
 
 
 def _keyed(array: Any, like: jax.ShapeDtypeStruct) -> Any:
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(like.dtype)) if _is_key(like) else array
+    return jax.random.wrap_key_data(array, dtype=like.dtype) if _is_key(like) else array
 
 
 def _is_key(leaf: Any) -> bool:
