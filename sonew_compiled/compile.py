@@ -143,7 +143,7 @@ def compile_training(
             )
         _check_runtime_settings(runtime_settings, optimizer)
         factory = optimizer_factory(optimizer, loss=loss, batch=batch)
-        described = {"name": optimizer.name, **optimizer.values}
+        described = {key: value for key, value in optimizer.to_json().items() if key != "learning_rate"}
         learning_rate = optimizer.learning_rate if learning_rate is None else learning_rate
     else:
         if runtime_settings:

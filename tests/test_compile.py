@@ -315,8 +315,11 @@ def test_what_cannot_be_compiled(
 
 def test_the_manifest_says_what_made_it(bundles: Bundles) -> None:
     manifest = json.loads((bundles("band") / "manifest.json").read_text())
-    assert manifest["optimizer"] == {"name": "band-sonew", "band": 4, "b1": 0.9, "b2": 0.95, "eps": 1e-3}
-    assert manifest["optimizer"] == {"name": "band-sonew", **OPTIMIZERS["band"].values}
+    described = {"name": "band-sonew", "band": 4, "b1": 0.9, "b2": 0.95, "eps": 1e-3}
+    words = {"eps_mode": "relative", "grafting": "adam", "rank1": "adam", "flatten": "column"}
+    assert manifest["optimizer"] == described | words
+    shipped = {name: value for name, value in OPTIMIZERS["band"].values.items() if value is not None}
+    assert manifest["optimizer"] == {"name": "band-sonew", **shipped}
     assert manifest["defaults"] == {"learning_rate": OPTIMIZERS["band"].learning_rate, "schedule": "paper"}
     assert manifest["versions"].keys() == {
         *("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax", "stablehlo"),
