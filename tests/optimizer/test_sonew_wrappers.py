@@ -133,7 +133,7 @@ def test_many_steps_apply_the_mean_of_their_gradients() -> None:
 
 def test_flattened_it_follows_one_chain_over_all_parameters() -> None:
     flat, unravel = jax.flatten_util.ravel_pytree(PARAMS)
-    settings: dict[str, Any] = {"rank1": "sonew", "grafting": "none", "band": 2}
+    settings: dict[str, Any] = {"rank1": "sonew", "grafting": "none", "band": 2, "eps": EPS}
     plain = sonew(RATE, **settings)
     updates, _ = plain.update(jax.flatten_util.ravel_pytree(_gradients(0))[0], plain.init(flat), flat)
     _agree(_trained(optax.flatten(sonew(RATE, **settings)), steps=1), unravel(flat + updates))
