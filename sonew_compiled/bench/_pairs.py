@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 WARM_UP = 2
 
@@ -31,6 +32,15 @@ class Pairs:
     def each(self) -> list[float]:
         """A over B for each pair."""
         return [a / b for a, b in zip(self.a, self.b, strict=True)]
+
+    def described(self) -> dict[str, Any]:
+        """The measurement as the tables of speed and of workers have it."""
+        return {
+            "ratio": self.ratio,
+            "a_seconds": statistics.median(self.a),
+            "b_seconds": statistics.median(self.b),
+            "per_pair": self.each,
+        }
 
 
 def timed(call: Callable[[], object]) -> float:

@@ -220,7 +220,7 @@ def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
             reporter=reporter,
         )
     measured = Pairs(a=tuple(reporter.loop[1:]), b=tuple(reporter.alone[1:]))  # the first pair warms up
-    described = _described(measured)
+    described = measured.described()
     described |= {"ratio": measured.ratio - 1, "per_pair": [each - 1 for each in measured.each]}
     return {"loop_overhead": described}
 
@@ -244,14 +244,5 @@ def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:
 def _compared(a: Callable[[], object], b: Callable[[], object], pairs: int, **more: int) -> dict[str, Any]:
     """Times both in turns, and notes the distance of the processors before and after."""
     before = core_round_trip_ns()
-    described = _described(measure_pairs(a, b, pairs, **more))
+    described = measure_pairs(a, b, pairs, **more).described()
     return described | {"core_round_trip_ns": [before, core_round_trip_ns()]}
-
-
-def _described(measured: Pairs) -> dict[str, Any]:
-    return {
-        "ratio": measured.ratio,
-        "a_seconds": statistics.median(measured.a),
-        "b_seconds": statistics.median(measured.b),
-        "per_pair": measured.each,
-    }

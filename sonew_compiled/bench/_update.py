@@ -160,15 +160,20 @@ class JaxUpdate:
         self._state = jax.block_until_ready(self._update(self._state, next(self._gradients), self._rate))
 
 
-def load_step(program: Program, *, seed: int = 0) -> Callable[[], None]:
-    """The bare step of a bundle: each call does one step on a batch on the device, and downloads nothing."""
+def random_batch(program: Program, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch of random numbers from 0 to 1, and of zeros in fields of integers."""
     rng = np.random.default_rng(seed)
     fields = {}
     for spec in program.manifest.batch:
         dtype = as_dtype(spec.dtype)
         floating = not np.issubdtype(dtype, np.integer)
         fields[spec.name] = (rng.random(spec.shape, np.float32) if floating else np.zeros(spec.shape)).astype(dtype)
-    batch = program.upload_batch(fields)
+    return fields
+
+
+def load_step(program: Program, *, seed: int = 0) -> Callable[[], None]:
+    """The bare step of a bundle: each call does one step on a batch on the device, and downloads nothing."""
+    batch = program.upload_batch(random_batch(program, seed=seed))
     rate = program.device.upload(np.array(1e-6, np.float32))
     state = TrainingState.initial(program, seed=seed)
     buffers = state.buffers

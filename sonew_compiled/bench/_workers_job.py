@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from sonew_compiled.bench._pairs import Pairs, measure_pairs
-from sonew_compiled.bench._update import load_step
-from sonew_compiled.bench._workers_tasks import described, processor_time, random_batch
+from sonew_compiled.bench._update import load_step, random_batch
+from sonew_compiled.bench._workers_tasks import processor_time
 from sonew_compiled.contract import GRADIENTS
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Program, TrainingState, Workers, connect, open_bundle, open_device
@@ -55,8 +55,8 @@ def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
     # Each pair counts with its slowest worker.
     slowest = tuple(map(max, zip(*workers.gather(steps.b), strict=True)))
     return {
-        "allreduce_over_copy": described(summed),
-        "cpu_speedup_2": described(Pairs(a=steps.a, b=slowest)),
+        "allreduce_over_copy": summed.described(),
+        "cpu_speedup_2": Pairs(a=steps.a, b=slowest).described(),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sonew_compiled.bench._pairs import Pairs, measure_pairs
+from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._speed_settings import SpeedSettings
-from sonew_compiled.bench._update import load_step
+from sonew_compiled.bench._update import load_step, random_batch
 from sonew_compiled.compile import compile_training
 from sonew_compiled.contract import GRADIENTS
 from sonew_compiled.models import load_model, user_code
@@ -63,17 +62,8 @@ def measure_split(settings: dict[str, Any], folder: str) -> dict[str, Any]:
 
     fused = processor_time(load_step(program))
     return {
-        key: described(measure_pairs(processor_time(call), fused, asked.pairs))
+        key: measure_pairs(processor_time(call), fused, asked.pairs).described()
         for key, call in (("split_over_fused", split), ("bucket_over_fused", with_a_sum))
-    }
-
-
-def random_batch(program: Program) -> dict[str, np.ndarray]:
-    """Random numbers, and zeros for integers."""
-    rng = np.random.default_rng(0)
-    return {
-        spec.name: rng.random(spec.shape, np.float32) if spec.dtype == "float32" else np.zeros(spec.shape, spec.dtype)
-        for spec in program.manifest.batch
     }
 
 
@@ -86,13 +76,3 @@ def processor_time(call: Callable[[], object]) -> Callable[[], float]:
         return time.process_time() - started
 
     return timed
-
-
-def described(measured: Pairs) -> dict[str, Any]:
-    """A measurement as the table has it."""
-    return {
-        "ratio": measured.ratio,
-        "a_seconds": statistics.median(measured.a),
-        "b_seconds": statistics.median(measured.b),
-        "per_pair": measured.each,
-    }
