@@ -33,6 +33,7 @@ from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.train_result import TrainResult
+from sonew_compiled.runtime.versions import runtime_version
 from sonew_compiled.runtime.workers import Alone, Workers, check_alike
 from sonew_compiled.train_settings import TrainSettings, train_options
 
@@ -180,7 +181,7 @@ class _Run:
             return
         facts = {
             "sonew-compiled": importlib.metadata.version("sonew-compiled"),
-            "iree-base-runtime": importlib.metadata.version("iree-base-runtime"),
+            "iree-base-runtime": runtime_version(),
             "the bundle": self.program.bundle.digest,
             "data with fingerprint": self.header["data_fingerprint"],
             "the settings": self.settings,
