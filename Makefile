@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
 
-.PHONY: run test vulkan aarch64 lint types unit lit clean
+.PHONY: run test vulkan aarch64 lint types unit lit site clean
 
 run: $(VENV)/.run
 	$(BIN)/sonew run --epochs 60 -o $(OUT) --overwrite
@@ -29,6 +29,10 @@ unit:
 lit:
 	$(BIN)/lit -v tests/lit
 
+# The documentation, as site/index.html; tests/test_site.py builds it, too.
+site: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # A software Vulkan device for the tests that need one, where we may install it; they skip with a reason elsewhere.
 vulkan:
 	@sh tools/install_vulkan.sh
@@ -48,8 +52,8 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,bench,cuda,mpi,plot,tpu,tune,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,bench,cuda,docs,mpi,plot,tpu,tune,dev]'
 	@touch $@ $(VENV)/.run
 
 clean:
-	rm -rf $(VENV) $(OUT) build *.egg-info
+	rm -rf $(VENV) $(OUT) build site *.egg-info
