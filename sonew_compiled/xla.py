@@ -11,8 +11,13 @@ from jax import export
 
 # By default XLA drops a rounding that is widened again at once, and so computes other numbers than the module.
 _EXACT: dict[str, str | bool] = {"xla_allow_excess_precision": False}
-# For code that runs only a few times: LLVM does not optimize it, and XLA's older loop emitter makes less of it.
-_QUICK: dict[str, str | bool] = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": False}
+# For code that runs only a few times: LLVM does not optimize it, and XLA's older loop emitter makes less of it. In one
+# piece, since each of several has all the declarations.
+_QUICK: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
 
 
 def compile_lowered(lowered: jax.stages.Lowered, *, quickly: bool = False) -> jax.stages.Compiled:

@@ -59,14 +59,18 @@ def difference(
     chosen = math.ceil(choices * want.size) if want.size > 1 else 0
     floating = is_floating(want.dtype)
     wide = np.float32 if floating and want.dtype.itemsize < 8 else np.float64
-    here, there = got.astype(wide), want.astype(wide)
+    here, there = got.astype(wide, copy=False), want.astype(wide, copy=False)
     with np.errstate(invalid="ignore"):
         far: np.ndarray = np.abs(np.subtract(here, there))
         size = np.abs(there)
         epsilon = _epsilon(here, there, want.dtype)
         accepted = size * _relative(epsilon) + _absolute(size, epsilon) if floating else np.zeros(want.shape)
+        near = far <= accepted
+        # Most tensors end here. Where a result is infinite or NaN, no distance says whether the other is the same.
+        if np.isfinite(far.max()) and near.all():
+            return None
         # The difference of two infinities is NaN, for which no comparison holds.
-        bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
+        bad = ~(near & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
     if _few(bad, far, want.dtype) or bad.sum() <= chosen:
         return None
     moved = movement()
@@ -113,7 +117,9 @@ def same_bits(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two arrays have the same bytes."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
-    return np.array_equal(one.reshape(-1).view(np.uint8), other.reshape(-1).view(np.uint8))
+    # Whole words are compared in a fraction of the time of single bytes.
+    word = f"u{one.itemsize}" if one.itemsize in (1, 2, 4, 8) else "u1"
+    return np.array_equal(one.reshape(-1).view(word), other.reshape(-1).view(word))
 
 
 def _epsilon(here: np.ndarray, there: np.ndarray, dtype: np.dtype) -> float:
@@ -123,5 +129,11 @@ def _epsilon(here: np.ndarray, there: np.ndarray, dtype: np.dtype) -> float:
     """
     if dtype.itemsize == 2:
         return _BFLOAT16 if dtype.name == "bfloat16" else 2.0**-10
-    rounded = dtype == np.float32 and not any((each.view(np.uint32) & 0xFFFF).any() for each in (here, there))
+    rounded = dtype == np.float32 and all(_is_rounded(each) for each in (here, there))
     return _BFLOAT16 if rounded else 2.0**-23
+
+
+def _is_rounded(array: np.ndarray) -> bool:
+    """Whether float32 numbers are all bfloat16's; the first of them nearly always tell."""
+    bits = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
+    return not ((bits[:1000] & 0xFFFF).any() or (bits & 0xFFFF).any())
