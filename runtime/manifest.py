@@ -173,7 +173,7 @@ class Manifest:
       format_version: of the bundle's layout.
       model: the model as the user named it.
       optimizer: its name and numeric settings, which are compiled in or, of `runtime_settings`, the defaults.
-      precision: the policy that says what is stored and computed in which dtype; see docs/precision.md.
+      precision: the policy that says what is stored and computed in which dtype; see docs/reference/precision.md.
       defaults: what `sonew run` does unless told otherwise: `learning_rate`, `schedule`, `batch_size`.
       versions: of everything that made the bundle, by package name.
       functions: by name of export; `gradients` and `update` if it was compiled for micro-batches.

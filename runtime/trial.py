@@ -2,7 +2,7 @@
 
 A bundle's executables are native code, and IREE's loader trusts them: a damaged file with a fitting hash can crash or
 hang the process that loads or calls it. A trial turns that into one line. It does not protect from a malicious author;
-see docs/security.md.
+see docs/concepts/security.md.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def runtime_weakness() -> str:
         return ""
     return (
         f"iree-base-runtime {installed} does not check register numbers in bytecode, so that a damaged .vmfb "
-        f"may pass its verifier: upgrade to {'.'.join(map(str, fixed))} when it is released, see docs/security.md"
+        f"may pass its verifier: upgrade to {'.'.join(map(str, fixed))} when it is released, "
+        "see docs/concepts/security.md"
     )
 
 

@@ -71,7 +71,7 @@ def compile_training(
 
     Args:
       loss: `loss(params, batch) -> scalar`, any JAX function: the mean over the examples of the batch's leading axis.
-        It may take `rng` and `state` by keyword, and returns `(loss, state)` with the latter: docs/models.md.
+        It may take `rng` and `state` by keyword, and returns `(loss, state)` with the latter: docs/reference/models.md.
       init: `init(key) -> params`, any pytree of floating-point arrays, from a JAX random key; `(params, state)` where
         the loss takes `state`.
       optimizer: settings as `sonew_compiled.presets.optimizer_settings` gives them, or a function from the learning
@@ -97,11 +97,11 @@ def compile_training(
         in; `presets.runtime_settings_of` names those that can be. Their values in `optimizer` are the defaults.
       params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
       micro_batch: the examples to work on at a time; it must divide the batch size. It adds the functions with which
-        one worker or several work on a batch in parts; see docs/distributed.md.
+        one worker or several work on a batch in parts; see docs/how-to/workers.md.
       classes: the number of classes of each label field of the batch. The runtime refuses labels that are not from 0 to
         one less.
       check: whether to compare the code that this machine can run with JAX before the bundle is written; see
-        docs/check.md.
+        docs/concepts/check.md.
       dump_check: a directory for the inputs and the results if they differ.
       dump_ir: a directory for the module after each pass.
       print_ir_after: passes after which the module is printed on stderr, or "all".

@@ -1,4 +1,4 @@
-"""A model's functions, called alike whatever they take: docs/models.md has the contract."""
+"""A model's functions, called alike whatever they take: docs/reference/models.md has the contract."""
 
 from __future__ import annotations
 

@@ -144,6 +144,12 @@ def test_messages_mention_commands_that_there_are() -> None:
         mention(line)
 
 
+def test_documents_that_code_mentions_are_there() -> None:
+    for path in (*SOURCES, *(ROOT / "tests").rglob("*.py")):
+        for name in re.findall(r"\bdocs/[\w./-]+\.(?:md|py|jsonl?)\b", path.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{path.relative_to(ROOT)} mentions {name}"
+
+
 def test_the_readme_begins_with_what_a_user_does_first() -> None:
     commands = [
         line.split("#")[0].strip()

@@ -21,7 +21,7 @@ PLACES = {"sonew_compiled": ROOT / "sonew_compiled"} | {
     package: ROOT / folder for package, folder in SETUPTOOLS["package-dir"].items() if "." in package
 }
 
-# The parts that each part of the project may import besides itself, in the order of docs/architecture.md.
+# The parts that each part of the project may import besides itself, in the order of docs/internals/architecture.md.
 ALLOWED = {
     "errors": (),
     "contract": (),

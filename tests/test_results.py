@@ -115,7 +115,7 @@ def test_the_sweep_of_the_preset_is_quoted() -> None:
 
 @pytest.mark.parametrize(
     ("document", "file", "precision"),
-    [("results", "tuned-20", "f32"), ("precision", "tuned-20-bf16", "bf16")],
+    [("results", "tuned-20", "f32"), ("reference/precision", "tuned-20-bf16", "bf16")],
 )
 def test_the_best_of_every_study_is_quoted(document: str, file: str, precision: str) -> None:
     table = {cells[0]: cells[1:] for cells in table_rows(f"docs/{document}.md") if len(cells) == 8}
@@ -172,7 +172,7 @@ def test_the_order_of_the_optimizers_is_that_of_its_rows() -> None:
 
 
 def test_every_run_of_the_precision_policies_is_quoted() -> None:
-    table = [cells for cells in table_rows("docs/precision.md") if len(cells) == 5]
+    table = [cells for cells in table_rows("docs/reference/precision.md") if len(cells) == 5]
     quoted = {(cells[0], cells[1].strip("`"), *cells[2:]) for cells in table}
     for row in rows("precision-20.jsonl"):
         rate = f"{row['learning_rate']:g}"

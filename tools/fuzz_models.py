@@ -3,9 +3,9 @@
     python tools/fuzz_models.py --programs 3000 --seed 100000
     python tools/fuzz_models.py --only 100017        # one program, with its jaxpr
 
-Each program is made from one seed; docs/check.md describes them. A module holds `--together` programs, and is compiled
-and run in a process of its own, so that a crash or an endless loop is a find as well. If a module differs, its programs
-are tried one by one.
+Each program is made from one seed; docs/concepts/check.md describes them. A module holds `--together` programs, and is
+compiled and run in a process of its own, so that a crash or an endless loop is a find as well. If a module differs, its
+programs are tried one by one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Writes the table of docs/optimizers.md from the optimizers' records.
+"""Writes the table of docs/reference/optimizers.md from the optimizers' records.
 
-python tools/optimizer_table.py --write docs/optimizers.md
+python tools/optimizer_table.py --write docs/reference/optimizers.md
 """
 
 from __future__ import annotations

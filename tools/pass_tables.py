@@ -1,8 +1,8 @@
-"""Writes the tables and the reference of docs/passes.md.
+"""Writes the tables and the reference of docs/internals/passes.md.
 
 They come from the records of the passes, and from the policies and the targets that name them.
 
-    python tools/pass_tables.py --write docs/passes.md
+    python tools/pass_tables.py --write docs/internals/passes.md
 """
 
 from __future__ import annotations

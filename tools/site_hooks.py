@@ -18,8 +18,8 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
-    "CONTRIBUTING.md": "contributing.md",
-    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "internals/contributing.md",
+    "CHANGELOG.md": "internals/changelog.md",
     "passes/rows/README.md": "internals/rows.md",
     "tests/campaigns/README.md": "internals/campaigns.md",
 }

@@ -1,9 +1,9 @@
-"""Compiles every combination of model, optimizer, precision and target, and writes the tables of docs/targets.md.
+"""Compiles models, optimizers, precisions and targets, and writes the tables of docs/reference/targets.md.
 
 Two steps are trained on each target that this machine runs. The two built-in models are compiled with SONew under every
 policy. A small dense network is compiled with every optimizer in float32; some optimizers' full matrices fit only that.
 
-    python tools/target_table.py --output docs/results/targets.jsonl --write docs/targets.md
+    python tools/target_table.py --output docs/results/targets.jsonl --write docs/reference/targets.md
     python tools/target_table.py --target cpu --target vulkan --model classifier --output part.jsonl
 
 Combinations of the same compiler that are already in the output file are skipped, so an interrupted run goes on. Only

@@ -1,4 +1,4 @@
-"""The check of executables against JAX before a bundle is written; docs/check.md describes it."""
+"""The check of executables against JAX before a bundle is written; docs/concepts/check.md describes it."""
 
 from sonew_compiled.check._reference import Call as Call
 from sonew_compiled.check._reference import Reference as Reference

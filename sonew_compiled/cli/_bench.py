@@ -88,7 +88,7 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
     """Compare optimizers, precisions and devices by training with each.
 
     Writes a line to rows.jsonl when a run ends, then table.md, plots and report.html. The row of a run that fails holds
-    its error. docs/benchmarks.md says what each column means.
+    its error. docs/reference/benchmarks.md says what each column means.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ import jax
 class Model:
     """A model that `sonew compile --model package.module:attribute` can compile.
 
-    docs/models.md has the contract. What a function is given is told by its keyword-only arguments.
+    docs/reference/models.md has the contract. What a function is given is told by its keyword-only arguments.
 
     Attributes:
       init: `init(key) -> params`, any pytree of arrays, from a JAX random key; `(params, state)` where `loss` takes

@@ -111,7 +111,7 @@ def rfdson(
       m_t &= \beta_1 m_{t-1} + (1 - \beta_1) u_t ||a_t|| / ||u_t||, \quad w_t = w_{t-1} - \mathrm{lr}_t m_t
 
     The paper's own, without these three, is `optax.chain(scale_by_rfdson(), optax.scale_by_learning_rate(lr))`. On a
-    deep network its steps are too long for one tensor and too short for another (`docs/lab-notes.md`).
+    deep network its steps are too long for one tensor and too short for another (`docs/internals/lab-notes.md`).
 
     Args:
       learning_rate: a number or a schedule.

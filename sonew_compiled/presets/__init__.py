@@ -1,7 +1,7 @@
 """The record of each optimizer, with the settings that ship. A device's command line loads it, so JAX must not.
 
 Most settings were found by `sonew tune` in runs of 20 epochs, the others by `tools/sweep.py`, on the autoencoder, full
-MNIST and batch 1000. `docs/lab-notes.md` says how, and the runs are in `docs/results/`.
+MNIST and batch 1000. `docs/internals/lab-notes.md` says how, and the runs are in `docs/results/`.
 """
 
 from sonew_compiled.presets._choose import DEFAULT_OPTIMIZER as DEFAULT_OPTIMIZER

@@ -100,7 +100,7 @@ def optimizer_settings(
     Args:
       name: one of `OPTIMIZERS`.
       precision: one of `PRECISIONS`; some optimizers have other learning rates for some policies.
-      settings: of the optimizer, as docs/optimizers.md lists them; None stands for the value that ships.
+      settings: of the optimizer, as docs/reference/optimizers.md lists them; None stands for the value that ships.
 
     Raises:
       UsageError: there is no such optimizer, it does not take a setting, or a number is out of range.

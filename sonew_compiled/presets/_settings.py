@@ -47,7 +47,7 @@ def b2(default: float) -> Hyperparameter:
 
 
 def eps(default: float, *, below: float = math.inf, example: str = "1e-7", at_run_time: bool = True) -> Hyperparameter:
-    """Damping; docs/optimizers.md gives its units for each optimizer."""
+    """Damping; docs/reference/optimizers.md gives its units for each optimizer."""
     bound = "" if below == math.inf else f" below {below}"
     return Hyperparameter(
         name="eps",

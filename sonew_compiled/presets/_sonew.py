@@ -45,7 +45,7 @@ _SETTINGS = (
     ),
 )
 # Parameters that are rounded to nearest in bfloat16 lose the small steps at the end of a schedule. Larger steps before
-# make up for them (docs/precision.md).
+# make up for them (docs/reference/precision.md).
 _RATES = MappingProxyType({"bf16": 1.3e-2})
 
 RECORDS = (

@@ -1,6 +1,6 @@
 """150 short random programs agree with JAX on native code, the first 50 of them on bytecode as well.
 
-`tools/fuzz_models.py` runs more of them, and longer ones with control flow; docs/check.md says how.
+`tools/fuzz_models.py` runs more of them, and longer ones with control flow; docs/concepts/check.md says how.
 """
 
 import pytest

@@ -1,6 +1,6 @@
 """Faults of the installed IREE that lowering and rules work around, each by a reduced module in `tests/lowering/iree/`.
 
-If a test fails here, IREE has mended the fault, and the workaround can go (docs/iree-issues.md).
+If a test fails here, IREE has mended the fault, and the workaround can go (docs/internals/iree-issues.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """IREE still has the faults that passes work around; `iree/` has a module for each. If a test fails, a pass may go.
 
-The faults and their passes are listed in docs/iree-issues.md.
+The faults and their passes are listed in docs/internals/iree-issues.md.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""The tables of docs/targets.md agree with the committed rows, which are those of the tests' compiler."""
+"""The tables of docs/reference/targets.md agree with the committed rows, which are those of the tests' compiler."""
 
 import itertools
 import re
@@ -11,7 +11,7 @@ import pytest
 from sonew_compiled.lowering.targets import target_names
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT, ROWS = ROOT / "docs" / "targets.md", ROOT / "docs" / "results" / "targets.jsonl"
+DOCUMENT, ROWS = ROOT / "docs/reference/targets.md", ROOT / "docs" / "results" / "targets.jsonl"
 
 # The machine that made the table ran these; all of them ran the small model.
 RUN = {"cpu", "vmvx", "vulkan"}

@@ -12,7 +12,7 @@ import pytest
 from sonew_compiled import passes
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "passes.md"
+DOCUMENT = ROOT / "docs/internals/passes.md"
 LONGEST_CELL = 120
 
 each_pass = pytest.mark.parametrize("each", passes.REGISTRY.values(), ids=passes.REGISTRY)
@@ -24,7 +24,7 @@ def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def test_the_document_is_what_the_records_say(tool: ModuleType) -> None:
-    """`python tools/pass_tables.py --write docs/passes.md` updates the document."""
+    """`python tools/pass_tables.py --write docs/internals/passes.md` updates the document."""
     document = DOCUMENT.read_text(encoding="utf-8")
     assert tool.insert(document) == document
 

@@ -118,7 +118,7 @@ def test_the_settings_of_sonew_are_its_arguments() -> None:
 
 def test_the_document_has_the_table_of_the_records(load_tool: Callable[[str], ModuleType]) -> None:
     tool = load_tool("optimizer_table")
-    document = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs/reference/optimizers.md").read_text(encoding="utf-8")
     assert tool.insert(document, tool.markdown()) == document
 
 
