@@ -159,6 +159,14 @@ def settings(name: str) -> Any:
 
 
 def init(key: jax.Array) -> Any:
+    return {"kernel": jax.random.normal(key, (5, 3)) / 2, "bias": jnp.zeros(3)}
+
+
+def loss(params: Any, batch: Any) -> jax.Array:
+    return jnp.mean(jnp.sum((jnp.tanh(batch["x"] @ params["kernel"] + params["bias"]) - batch["y"]) ** 2, axis=-1))
+
+
+def deep_init(key: jax.Array) -> Any:
     kernel, out = jax.random.split(key)
     return {
         "kernel": jax.random.normal(kernel, (5, 4)) / 2,
@@ -167,9 +175,14 @@ def init(key: jax.Array) -> Any:
     }
 
 
-def loss(params: Any, batch: Any) -> jax.Array:
+def deep_loss(params: Any, batch: Any) -> jax.Array:
     hidden = jnp.tanh(batch["x"] @ params["kernel"] + params["bias"])
     return jnp.mean(jnp.sum((hidden @ params["out"] - batch["y"]) ** 2, axis=-1))
+
+
+def model_for(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The loss and `init`: one layer, which compiles in half the time, unless the optimizer looks into the model."""
+    return (deep_loss, deep_init) if RECORDS[name].needs_loss else (loss, init)
 
 
 BATCH = {"x": jax.ShapeDtypeStruct((16, 5), jnp.float32), "y": jax.ShapeDtypeStruct((16, 3), jnp.float32)}
@@ -190,7 +203,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., 
     @functools.cache
     def compiled(name: str, precision: str) -> Path:
         path = root / f"{name}-{precision}"
-        compile_training(loss, init, settings(name), BATCH, output=path, precision=precision, check=False)
+        compile_training(*model_for(name), settings(name), BATCH, output=path, precision=precision, check=False)
         return path
 
     with ThreadPoolExecutor(2) as pool:
@@ -209,11 +222,12 @@ def steps(state: TrainingState, indices: range, rate: float = 1e-2) -> list[floa
 def test_the_compiled_step_is_the_jitted_one(bundles: Callable[..., Path], cpu: Device, name: str) -> None:
     state = TrainingState.initial(Program.load(open_bundle(bundles(name)), cpu), seed=0)
     params = {key.partition("/")[2]: jnp.asarray(value) for key, value in state.parameters().items()}
-    tx = optimizer_factory(settings(name), loss=loss, batch=BATCH)(1e-2)
+    model_loss, _ = model_for(name)
+    tx = optimizer_factory(settings(name), loss=model_loss, batch=BATCH)(1e-2)
 
     @jax.jit
     def step(params: Any, state: Any, batch: Any) -> tuple[Any, Any, jax.Array]:
-        value, signals = loss_and_signals(tx, loss, params, state, batch)
+        value, signals = loss_and_signals(tx, model_loss, params, state, batch)
         updates, state = tx.update(signals, state, params)
         return optax.apply_updates(params, updates), state, value
 
