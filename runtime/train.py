@@ -28,7 +28,7 @@ from sonew_compiled.runtime.interruption import Interrupted, Interruption
 from sonew_compiled.runtime.metrics import METRICS_FILE, EndMetrics, EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Reporter
-from sonew_compiled.runtime.schedule import learning_rates
+from sonew_compiled.runtime.schedule import rates_of
 from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
@@ -126,7 +126,6 @@ class _Run:
     ) -> None:
         manifest = bundle.manifest
         self.workers = workers
-        self.settings = settings
         self.folder = folder
         self.reporter = reporter
         self.resume_command = resume_command
@@ -134,13 +133,8 @@ class _Run:
         self.test_data = bind(dataset.test, manifest.batch, manifest.classes)
         self.steps_per_epoch = self.data.steps_per_epoch
         check_evaluated(manifest, self.test_data)
-        self.rates = learning_rates(
-            settings.schedule,
-            peak=settings.learning_rate,
-            epochs=settings.epochs,
-            steps_per_epoch=self.steps_per_epoch,
-            warmup_epochs=settings.warmup_epochs,
-        )
+        self.settings = settings = settings.with_warmup(self.steps_per_epoch)
+        self.rates = rates_of(settings, self.steps_per_epoch)
         self.steps = settings.epochs * self.steps_per_epoch
         self.header = {
             **settings.to_metadata(),

@@ -36,7 +36,7 @@ from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec
 from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.runtime.trial import remember_made_here
 from sonew_compiled.trace import OptimizerFactory, trace_training
-from sonew_compiled.train_settings import SCHEDULES
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 
 
 def compile_training(
@@ -55,7 +55,7 @@ def compile_training(
     targets: Sequence[str] = ("cpu",),
     model: str = "model",
     learning_rate: float | None = None,
-    schedule: str = "paper",
+    schedule: str = DEFAULT_SCHEDULE,
     precision: str = "f32",
     runtime_settings: Collection[str] = (),
     params: str | Path | None = None,
@@ -90,7 +90,7 @@ def compile_training(
         is every target that this machine can compile for.
       model: the name of the model in the manifest.
       learning_rate: the default of `sonew run`; if it is None, the optimizer settings' own.
-      schedule: likewise: "paper", "constant" or "cosine".
+      schedule: likewise: one of `sonew_compiled.runtime.SCHEDULES`.
       precision: the policy of storage and computation: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
         "bf16-sr". The model and the optimizer are always written and traced in float32.
       runtime_settings: the settings of the optimizer that the step takes at every call instead of having them compiled

@@ -16,9 +16,13 @@ from typing import Any
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.setting import Setting
 
-SCHEDULES = ("paper", "constant", "cosine")
-DEFAULT_SCHEDULE = "paper"
+SCHEDULES = ("constant", "cosine", "linear", "step", "exponential", "one-cycle", "paper")
+DEFAULT_SCHEDULE = "cosine"
 DEFAULT_EPOCHS = 20
+
+# The schedules that end at a rate of the user's choice, and those of them that never reach 0.
+_WITH_FINAL_RATE = ("cosine", "linear", "step", "exponential", "one-cycle")
+_ABOVE_ZERO = ("step", "exponential")
 
 _LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _KEY = "option"
@@ -84,17 +88,32 @@ class TrainSettings:
     )
     schedule: str = _option(
         DEFAULT_SCHEDULE,
-        help="Schedule of the learning rate.",
+        help="Schedule of the learning rate; docs/reference/optimizers.md has the formulas.",
         kind=str,
         choices=SCHEDULES,
         accepted=f"one of {', '.join(SCHEDULES)}",
         shown_default=f"the bundle's, else {DEFAULT_SCHEDULE}",
     )
+    warmup_steps: int | None = _option(
+        None,
+        help="Steps of warm-up, in which the learning rate rises.",
+        shown_default="the larger of 100 and a twentieth of the steps, at most half of them; for one-cycle 30 %",
+        **_whole(0),
+    )
     warmup_epochs: int | None = _option(
         None,
-        help="Epochs of warm-up, in which the learning rate rises.",
-        shown_default="the larger of 2 and a twentieth of the epochs",
+        help="Epochs of warm-up, in place of --warmup-steps.",
+        shown_default="for paper the larger of 2 and a twentieth of the epochs",
         **_whole(0),
+    )
+    final_rate: float | None = _option(
+        None,
+        help=f"Learning rate at the end of the run, for {', '.join(_WITH_FINAL_RATE[:-1])} and {_WITH_FINAL_RATE[-1]}.",
+        kind=float,
+        least=0.0,
+        most=_LARGEST_FLOAT32,
+        accepted="zero or a positive number, such as 1e-4",
+        shown_default="of step a hundredth, of exponential a thousandth of the peak, else 0",
     )
     seed: int = _option(
         0, help="Seed of the initial weights and of the order of the data.", is_fixed=True, **_whole(0, 2**31 - 1)
@@ -120,12 +139,59 @@ class TrainSettings:
             if value is not None or field.default is not None:
                 option.check(value)
 
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Checks the options that depend on each other."""
+        if self.warmup_steps is not None and self.warmup_epochs is not None:
+            raise UsageError("--warmup-steps and --warmup-epochs are two units of one length; leave one of them out")
+        if self.warmup_steps is not None and self.schedule == "paper":
+            raise UsageError("--schedule paper changes the rate by epochs; give --warmup-epochs, no --warmup-steps")
+        if self.final_rate is None:
+            return
+        if self.schedule not in _WITH_FINAL_RATE:
+            raise UsageError(
+                f"--schedule {self.schedule} has no --final-rate; leave it out, or choose {', '.join(_WITH_FINAL_RATE)}"
+            )
+        if self.final_rate > self.learning_rate:
+            raise UsageError(
+                f"--final-rate is {self.final_rate:g}, above the peak {self.learning_rate:g}; give a smaller one"
+            )
+        if self.final_rate == 0 < self.learning_rate and self.schedule in _ABOVE_ZERO:
+            raise UsageError(f"--final-rate is 0, which --schedule {self.schedule} never reaches; give a positive one")
+
+    def changed(self, given: Mapping[str, Any]) -> TrainSettings:
+        """These settings with the given ones in place.
+
+        A given schedule or warm-up also removes the settings that do not go with it.
+
+        Raises:
+          UsageError: a value is out of range.
+        """
+        schedule = given.get("schedule", self.schedule)
+        removed: dict[str, Any] = {}
+        if "warmup_epochs" in given or schedule == "paper":
+            removed["warmup_steps"] = None
+        if "warmup_steps" in given:
+            removed["warmup_epochs"] = None
+        if schedule not in _WITH_FINAL_RATE:
+            removed["final_rate"] = None
+        return dataclasses.replace(self, **{**removed, **given})
+
+    def with_warmup(self, steps_per_epoch: int) -> TrainSettings:
+        """These settings with a length of the warm-up, so that a resumed run keeps it whatever its `epochs` are."""
+        if self.warmup_steps is not None or self.warmup_epochs is not None:
+            return self
+        if self.schedule == "paper":
+            return dataclasses.replace(self, warmup_epochs=default_warmup_epochs(self.epochs))
+        return dataclasses.replace(
+            self, warmup_steps=default_warmup_steps(self.schedule, self.epochs * steps_per_epoch)
+        )
+
     def to_metadata(self) -> dict[str, str]:
         """The options that a checkpoint remembers, as strings for its header."""
         values = {option.name: getattr(self, option.name) for option in train_options(Kept.CHECKPOINT)}
-        if values["warmup_epochs"] is None:
-            values["warmup_epochs"] = default_warmup_epochs(self.epochs)
-        return {name: str(value) for name, value in values.items()}
+        return {name: str(value) for name, value in values.items() if value is not None}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, source: Path) -> TrainSettings:
@@ -137,6 +203,8 @@ class TrainSettings:
         try:
             if longest := next((name for name, value in metadata.items() if _is_too_long(name, value)), ""):
                 raise ValueError(longest)
+            if not metadata.keys() & _WARMUPS:
+                raise KeyError("warmup_steps")
             values: dict[str, Any] = {
                 option.name: option.kind(metadata[option.name])
                 for option in train_options(Kept.CHECKPOINT)
@@ -168,12 +236,24 @@ def _is_too_long(name: str, value: str) -> bool:
 
 
 def default_warmup_epochs(epochs: int) -> int:
-    """The larger of 2 and a twentieth of the epochs, but always fewer than the epochs."""
+    """The epochs of warm-up of `paper`: the larger of 2 and a twentieth of the epochs, but fewer than the epochs."""
     return min(max(2, round(epochs / 20)), epochs - 1)
 
 
+def default_warmup_steps(schedule: str, steps: int) -> int:
+    """The steps of warm-up of a run of so many steps.
+
+    It is 30 % for `one-cycle`. Else it is the larger of 100 and a twentieth, but at most half of the run. The averages
+    of an optimizer need about so many steps before they are worth a step at the peak.
+    """
+    if schedule == "one-cycle":
+        return round(steps * 3 / 10)
+    return min(max(100, round(steps / 20)), steps // 2)
+
+
 # A checkpoint that is older than another option was trained with the option's default.
-_IN_EVERY_CHECKPOINT = ("epochs", "learning_rate", "schedule", "warmup_epochs", "seed")
+_IN_EVERY_CHECKPOINT = ("epochs", "learning_rate", "schedule", "seed")
+_WARMUPS = {"warmup_steps", "warmup_epochs"}
 
 
 def train_options(kept: Kept | None = None) -> tuple[TrainOption, ...]:

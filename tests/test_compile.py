@@ -323,7 +323,7 @@ def test_the_manifest_says_what_made_it(bundles: Bundles) -> None:
     assert manifest["optimizer"] == described | words
     shipped = {name: value for name, value in OPTIMIZERS["band"].values.items() if value is not None}
     assert manifest["optimizer"] == {"name": "band-sonew", **shipped}
-    assert manifest["defaults"] == {"learning_rate": OPTIMIZERS["band"].learning_rate, "schedule": "paper"}
+    assert manifest["defaults"] == {"learning_rate": OPTIMIZERS["band"].learning_rate, "schedule": "cosine"}
     assert manifest["versions"].keys() == {
         *("sonew-compiled", "iree-base-compiler", "jax", "jaxlib", "optax", "stablehlo"),
     }

@@ -43,7 +43,9 @@ def table_rows(document: str) -> list[list[str]]:
 def test_runs_of_the_compiled_step(epochs: int) -> None:
     expected = losses(json.loads((RESULTS / f"run-tridiag-{epochs}.json").read_text(encoding="utf-8")))
     quoted = [
-        row for row in table_rows("docs/results.md") if f"sonew run --data mnist --epochs {epochs}`" in " ".join(row)
+        row
+        for row in table_rows("docs/results.md")
+        if f"sonew run --data mnist --epochs {epochs} --schedule paper`" in " ".join(row)
     ]
     assert quoted
     for row in quoted:

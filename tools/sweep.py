@@ -24,7 +24,7 @@ from sonew_compiled.bench._jax import JaxTraining
 from sonew_compiled.contract import Role
 from sonew_compiled.models import autoencoder
 from sonew_compiled.presets import OPTIMIZERS, RECORDS, SETTINGS, optimizer_settings, settings_of
-from sonew_compiled.runtime import BoundData, bind, learning_rates, load_dataset
+from sonew_compiled.runtime import SCHEDULES, BoundData, bind, learning_rates, load_dataset
 from sonew_compiled.runtime.manifest import TensorSpec
 from sonew_compiled.setting import flag_of
 
@@ -72,7 +72,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,), show_default=True)
 @click.option("--epochs", type=int, default=20, show_default=True)
 @click.option("--warmup-epochs", type=int, help="Default: that of `sonew run`.")
-@click.option("--schedule", default="paper", show_default=True)
+@click.option("--schedule", type=click.Choice(SCHEDULES), default="paper", show_default=True)
 @click.option("--data", default="mnist", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), required=True)

@@ -102,6 +102,7 @@ def train_bundle(run: dict[str, Any], data_dir: str | None, bundle: str, target_
     settings = TrainSettings(
         epochs=asked.epochs,
         learning_rate=asked.optimizer.learning_rate,
+        schedule="paper",
         seed=asked.seed,
         keep=1,
         checkpoint_every=asked.epochs,

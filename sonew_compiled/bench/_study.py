@@ -25,6 +25,9 @@ from sonew_compiled.runtime.shown import shown
 
 STUDY_FILE = "study.journal"
 
+# The schedule of a study that does not say.
+_OLD_SCHEDULE = "paper"
+
 _LARGEST = 32 << 20
 _MOST_TRIALS = 10_000
 # Optuna keeps this file next to the journal while it writes.
@@ -83,6 +86,7 @@ def open_study(
     if had is None:
         study.set_user_attr("settings", dict(asked))
         return study
+    had = {"schedule": _OLD_SCHEDULE, **had}
     for key in dict.fromkeys([*asked, *had]):
         if had.get(key) != asked.get(key):
             raise UsageError(

@@ -92,6 +92,7 @@ class Trainer:
         seed: int,
         epochs: int,
         learning_rate: float,
+        schedule: str,
         settings: Mapping[str, float],
     ) -> Iterator[TrialEpoch]:
         """Trains from the start, and yields the end of each epoch. It stops early if the loss is not finite.
@@ -99,11 +100,12 @@ class Trainer:
         Args:
           seed: the seed of the initial weights and the order of the data.
           epochs: the length of the whole training, to which the schedule is fitted.
-          learning_rate: the peak of the schedule `paper`.
+          learning_rate: the peak of the schedule.
+          schedule: one of `SCHEDULES`.
           settings: values for settings in `names`; the others keep the optimizer's own.
         """
         steps = self._train.steps_per_epoch
-        rate = learning_rates("paper", peak=learning_rate, epochs=epochs, steps_per_epoch=steps)
+        rate = learning_rates(schedule, peak=learning_rate, epochs=epochs, steps_per_epoch=steps)
         state = TrainingState.initial(self._program, seed=seed, learning_rate=learning_rate)
         state.use(settings)
         upload = self._program.device.upload

@@ -23,6 +23,7 @@ from sonew_compiled.runtime.owner import owned
 from sonew_compiled.runtime.shown import quoted
 from sonew_compiled.runtime.tensorfile import write_atomically
 from sonew_compiled.setting import flag_of
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 BEST_FILE = "best.json"
 
@@ -43,6 +44,7 @@ class TuneSettings:
       model: its name on the command line.
       batch_size: the examples in a step.
       epochs: the length of every trial.
+      schedule: the schedule of the learning rate in every trial.
       data: the data set.
       seed: the seed of the initial weights, of the order of the data and of the sampler.
       sampler: `tpe` or `random`.
@@ -56,6 +58,7 @@ class TuneSettings:
     model: str = "autoencoder"
     batch_size: int = 1000
     epochs: int = 20
+    schedule: str = DEFAULT_SCHEDULE
     data: str = "mnist-10k"
     seed: int = 0
     sampler: str = "tpe"
@@ -281,6 +284,7 @@ class _Objective:
             seed=self._settings.seed,
             epochs=self._settings.epochs,
             learning_rate=given.pop("learning_rate"),
+            schedule=self._settings.schedule,
             settings=given,
         ):
             if not math.isfinite(epoch.loss):
@@ -320,6 +324,7 @@ def _result(study: Any, settings: TuneSettings, axes: Sequence[_Axis]) -> TuneRe
     given = None if best is None else _values_of(axes, best.params)
     words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
     words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
+    words += ["--schedule", settings.schedule]
     words += [
         word for name, value in {**settings.settings, **(given or {})}.items() for word in (flag_of(name), f"{value:g}")
     ]

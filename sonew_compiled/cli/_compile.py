@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime.manifest import Manifest
@@ -111,7 +112,7 @@ def compile_bundle(
             targets=what["targets"] or ("cpu",),
             model=name,
             learning_rate=what["learning_rate"],
-            schedule=what["schedule"] or "paper",
+            schedule=what["schedule"] or DEFAULT_SCHEDULE,
             precision=what["precision"] or "f32",
             params=what["params"],
             micro_batch=what["micro_batch"],

@@ -225,4 +225,4 @@ def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> 
     else:
         base = resumed_settings(checkpoint)
     given = {option.name: what[option.name] for option in train_options() if what[option.name] is not None}
-    return dataclasses.replace(base, **given)
+    return base.changed(given)

@@ -11,6 +11,7 @@ import click
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS, SETTINGS
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 
 
 @click.command("tune")
@@ -36,6 +37,13 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS, SE
 @click.option("--model", default="autoencoder", show_default=True, help="The model, as for `sonew compile`.")
 @options.batch_size_option
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Epochs of every trial.")
+@click.option(
+    "--schedule",
+    type=click.Choice(SCHEDULES),
+    default=DEFAULT_SCHEDULE,
+    show_default=True,
+    help="Schedule of the learning rate in every trial.",
+)
 @click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="The data set, as for `sonew run`.")
 @click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every trial.")

@@ -27,7 +27,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
 
-OLD = TrainSettings(epochs=4, learning_rate=0.05, seed=7)  # of 10 steps each
+OLD = TrainSettings(epochs=4, learning_rate=0.05, schedule="paper", seed=7)  # of 10 steps each
 NEW = dataclasses.replace(OLD, learning_rate=0.02, seed=8)
 
 

@@ -38,7 +38,7 @@ from sonew_compiled.runtime import (
     train,
 )
 
-SETTINGS = TrainSettings(epochs=4, learning_rate=0.05, seed=7)  # of 10 steps each
+SETTINGS = TrainSettings(epochs=4, learning_rate=0.05, schedule="paper", seed=7)  # of 10 steps each
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_settings_come_back_from_a_checkpoint(run: Callable[..., TrainResult], t
     run(settings)
     assert resumed_settings(tmp_path / "run") == settings
     run(TrainSettings(epochs=60, learning_rate=0, max_steps=1), output=tmp_path / "other")
-    assert resumed_settings(tmp_path / "other").warmup_epochs == 3
+    assert resumed_settings(tmp_path / "other").warmup_steps == 100
 
 
 def test_checkpoints_as_often_and_as_many_as_asked(run: Callable[..., TrainResult], tmp_path: Path) -> None:

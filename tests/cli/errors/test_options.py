@@ -20,7 +20,7 @@ Refused = Callable[..., str]
     ("options", "said"),
     [
         ("--optimizer lion", ("'--optimizer'", "'lion'", *OPTIMIZERS)),
-        ("--schedule linear", ("'--schedule'", "'linear'", "paper", "constant", "cosine")),
+        ("--schedule quadratic", ("'--schedule'", "'quadratic'", "paper", "constant", "cosine")),
         ("--learning-rate -1", ("'--learning-rate'", "'-1'", "zero or a positive number, such as 1e-2")),
         ("--learning-rate nan", ("'--learning-rate'", "'nan'", "zero or a positive number")),
         ("--learning-rate inf", ("'--learning-rate'", "'inf'", "zero or a positive number")),
@@ -68,6 +68,8 @@ def test_options_that_say_what_to_compile(
         ("--seed -1", ("'--seed'", "0<=x<=2147483647")),
         ("--seed 2147483648", ("'--seed'", "0<=x<=2147483647")),
         ("--warmup-epochs -1", ("'--warmup-epochs'", "x>=0")),
+        ("--warmup-steps -1", ("'--warmup-steps'", "x>=0")),
+        ("--final-rate -1", ("'--final-rate'", "zero or a positive number")),
         ("--keep 0", ("'--keep'", "x>=1")),
         ("--max-steps 0", ("'--max-steps'", "x>=1")),
         ("--device tpu9", ("'tpu9'", "local-task, local-sync")),
