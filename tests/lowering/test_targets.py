@@ -32,7 +32,7 @@ Refusal = Callable[..., str]
 PROMISED = (
     *("cpu", "cpu:x86-64-v2", "cpu:x86-64-v3", "cpu:x86-64-v4", "cpu:aarch64", "cpu:riscv64", "vmvx"),
     *("vulkan", "vulkan:adreno", "vulkan:valhall", "vulkan:rdna3", "vulkan:ada", "metal"),
-    *("cuda:sm_60", "cuda:sm_70", "cuda:sm_75", "cuda:sm_80", "cuda:sm_86", "cuda:sm_89"),
+    *("cuda:sm_60", "cuda:sm_70", "cuda:sm_75", "cuda:sm_80", "cuda:sm_86", "cuda:sm_89", "cuda:sm_120", "cuda:sm_121"),
     *("rocm:gfx942", "rocm:gfx1100", "tpu:v5e", "tpu:v4", "tpu:v6e"),
 )
 

@@ -110,10 +110,20 @@ _GPU_PASSES = (
 )
 
 
-# The models of device, the more capable first, with the types that each lacks in convolutions: IREE assumes the float16
-# units of sm_80 on these two, and LLVM crashes.
+# The models of device with the types that each lacks in convolutions: IREE assumes the float16 units of sm_80 on sm_75
+# and sm_70, and LLVM crashes. The more capable come first, but for the newest: IREE's driver does not say which model a
+# device is, and more devices run the code for sm_89.
 _CUDA_MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"sm_89": (), "sm_86": (), "sm_80": (), "sm_75": ("f16",), "sm_70": ("f16",), "sm_60": ()}
+    {
+        "sm_89": (),
+        "sm_86": (),
+        "sm_80": (),
+        "sm_75": ("f16",),
+        "sm_70": ("f16",),
+        "sm_60": (),
+        "sm_120": (),
+        "sm_121": (),
+    }
 )
 
 
