@@ -74,6 +74,25 @@ def on_iree() -> Callable[..., list[Any]]:
     return run
 
 
+@pytest.fixture(scope="module")
+def compiled_once() -> Iterator[None]:
+    """Keeps what the compiler has made of a module, for tests that compile the same ones again and again."""
+    from sonew_compiled.lowering import lower
+    from sonew_compiled.lowering.iree import lower_iree
+
+    kept: dict[tuple[bytes, object], bytes] = {}
+
+    def kept_or_made(stablehlo: bytes, target: Any, *, what: str) -> bytes:
+        key = stablehlo, target
+        if key not in kept:
+            kept[key] = lower_iree(stablehlo, target, what=what)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lower, "lower_iree", kept_or_made)
+        yield
+
+
 @pytest.fixture(scope="session")
 def autoencoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The autoencoder at full size with the shipped optimizer and batches of 300; not to be changed."""
