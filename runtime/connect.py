@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.install import install_command
 from sonew_compiled.runtime.mpi_environment import workers_started
 from sonew_compiled.runtime.workers import Alone, Workers
 
@@ -21,8 +22,8 @@ def connect() -> Workers:
     except (ImportError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")[:200]
         raise UsageError(
-            f"MPI has started {workers_started()} workers, and mpi4py cannot be used here ({reason}): pip install "
-            "'sonew-compiled[mpi]', or start sonew without MPI's launcher"
+            f"MPI has started {workers_started()} workers, and mpi4py cannot be used here ({reason}): "
+            f"{install_command('mpi')}, or start sonew without MPI's launcher"
         ) from None
     connected = MpiWorkers()
     if connected.count != workers_started():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.install import install_command
 
 _SETTINGS = {
     # Workers of one machine communicate through its memory.
@@ -34,7 +35,7 @@ def launched(count: int, program: Sequence[str]) -> tuple[list[str], dict[str, s
     beside = Path(sys.executable).with_name("mpirun")
     launcher = str(beside) if beside.exists() else shutil.which("mpirun")
     if launcher is None:
-        raise SonewError("several workers need mpirun, which is not installed: pip install 'sonew-compiled[mpi]'")
+        raise SonewError(f"several workers need mpirun, which is not installed: {install_command('mpi')}")
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     words = [launcher, "-n", str(count), "--map-by", ":OVERSUBSCRIBE", "--bind-to", "none", sys.executable, *program]
     return words, {**_SETTINGS, **os.environ, **(_AS_ROOT if is_root else {})}

@@ -28,6 +28,7 @@ ALLOWED = {
     "setting": ("errors",),
     "presets": ("errors", "setting"),
     "train_settings": ("errors", "setting"),
+    "install": ("errors",),
     "models": ("errors", "presets"),
     "optimizer": ("errors", "contract", "presets"),
     "backward": (),
@@ -49,8 +50,8 @@ ALLOWED = {
     ),
     "micro_batches": ("errors", "contract", "backward", "passes", "trace"),
     "passes": ("errors", "contract"),
-    "runtime": ("errors", "contract", "train_settings"),
-    "lowering": ("errors", "contract", "folder_lock", "passes", "runtime.manifest", "xla"),
+    "runtime": ("errors", "contract", "install", "train_settings"),
+    "lowering": ("errors", "contract", "folder_lock", "install", "passes", "runtime.manifest", "xla"),
     "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
 }
@@ -70,7 +71,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 FREE = ("", "compile", "cli", "bench")
 
 # The modules that the command line and the device import at once.
-LIGHT = ("contract", "errors", "setting", "presets", "train_settings")
+LIGHT = ("contract", "errors", "install", "setting", "presets", "train_settings")
 
 # Modules, beside the commands, that import others of the project only within functions: to start sooner, to measure a
 # process that has loaded nothing else, or to do without a package that not everybody has.

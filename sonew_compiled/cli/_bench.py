@@ -13,6 +13,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.install import require
 from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS
 from sonew_compiled.setting import flag_of
 
@@ -100,6 +101,7 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
     """
     from sonew_compiled.runtime.owner import owned
 
+    require("bench", "sonew bench")  # also what it draws with, before hours of training and not after
     with owned(output):
         if preset in ("speed", "workers"):
             _speed(output, preset, what, as_json=as_json)
@@ -108,10 +110,6 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
 
 
 def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
-    _require_compiler()
-    import matplotlib as mpl  # found out before hours of training, not after
-
-    assert mpl
     from sonew_compiled.bench.benchmark import run_plan
     from sonew_compiled.bench.plan import Plan, make_runs, places_of
     from sonew_compiled.bench.report import write_report
@@ -177,7 +175,6 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
     for name, flag in _NOT_FOR_SPEED.items():
         if what[name] is not None and what[name] is not False and what[name] != ():
             raise UsageError(f"{flag} does not go with --preset {preset}, which measures the same for everybody")
-    _require_compiler()
     from sonew_compiled.bench import speed, workers
     from sonew_compiled.bench.speed import SpeedSettings, markdown
 
@@ -204,10 +201,3 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
     (output / f"{preset}.md").write_text(table, encoding="utf-8")
     click.echo(json.dumps(result, indent=1) if as_json else table, nl=as_json)
     options.say(f"wrote {output}/{preset}.json and {output}/{preset}.md")
-
-
-def _require_compiler() -> None:
-    from sonew_compiled.lowering.targets import has_compiler
-
-    if not has_compiler():
-        raise SonewError("this needs the compiler, which is not installed here: pip install 'sonew-compiled[bench]'")

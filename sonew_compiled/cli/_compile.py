@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.install import require
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def compile_bundle(
     print_ir_after: tuple[str, ...] = (),
 ) -> Manifest:
     """Compiles a bundle with the compile options in `what`."""
+    require("compile", "compiling")
     optimizer = options.optimizer_of(what)
     name = what["model"] or "autoencoder"
     # Tracing needs no accelerator, whatever the user has set for other programs. JAX would look for one, and libtpu

@@ -27,18 +27,7 @@ from sonew_compiled.cli._sign import sign_command
 from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError, on_one_line
-
-# The packages of extras, each with its extra.
-_EXTRAS = {
-    "jax": "compile",
-    "jaxlib": "compile",
-    "optax": "compile",
-    "iree.compiler": "compile",
-    "matplotlib": "plot",
-    "optuna": "tune",
-    "cryptography": "sign",
-    "mpi4py": "mpi",
-}
+from sonew_compiled.install import extra_of, install_command
 
 # Seconds in which worker 0, which has the same command line as the others, says what is wrong with it.
 _FIRST_WORKER = 5.0
@@ -120,11 +109,10 @@ def main() -> NoReturn:
         say(f"sonew: {on_one_line(str(error))}")
         _end(error.exit_code)
     except ModuleNotFoundError as error:
-        name = error.name or ""
-        extra = next((extra for package, extra in _EXTRAS.items() if (name + ".").startswith(package + ".")), None)
+        extra = extra_of(error.name or "")
         if extra is None:
             _end_by_fault(error)
-        say(f"sonew: this needs {name}, which is not installed: pip install 'sonew-compiled[{extra}]'")
+        say(f"sonew: this needs {error.name}, which is not installed: {install_command(extra)}")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         say("sonew: stopped")

@@ -8,6 +8,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.install import require
 
 
 @click.command("plot", short_help="Draw the training loss of one or more runs.")
@@ -25,6 +26,7 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
     """
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
+    require("plot", "sonew plot")
     from sonew_compiled import figures
     from sonew_compiled.runtime import read_metrics
     from sonew_compiled.runtime.metrics import METRICS_FILE

@@ -13,6 +13,7 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.install import install_command
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -
     if not has_compiler():
         raise SonewError(
             "no bundle given, and the compiler is not installed here: give one that `sonew compile` made elsewhere, or "
-            "pip install 'sonew-compiled[compile]'"
+            f"{install_command('compile')}"
         )
     path = folder.place_for_bundle(overwrite=overwrite)
     options.say(f"no bundle given: compiling one into {folder.bundle}")

@@ -10,6 +10,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError
+from sonew_compiled.install import require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS, SETTINGS
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 
@@ -73,6 +74,7 @@ def tune_command(
       sonew tune --optimizer adam --trials 30
       sonew tune --optimizer band-sonew --precision bf16-pure --data mnist --minutes 120 -o band-bf16
     """
+    require("tune", "sonew tune")
     options.load_model(what["model"])
     from sonew_compiled.bench.tuning import TuneSettings, tune
 

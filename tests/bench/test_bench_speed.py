@@ -100,7 +100,7 @@ def test_start_says_why_it_did_not(folder: Path) -> None:
 
 
 def test_the_table_of_workers(folder: Path, sonew: Sonew) -> None:
-    pytest.importorskip("mpi4py", reason="there is no MPI: pip install 'sonew-compiled[mpi]'")
+    pytest.importorskip("mpi4py", reason="there is no MPI: pip install -e '.[mpi]'")
     (folder / "one_matrix.py").write_text(ONE_MATRIX)
     words = ("bench", "--preset", "workers", "--model", "one_matrix:model", "--data", "data.npz", "--pairs", 2)
     odd = sonew(*words, "--batch-size", 15)

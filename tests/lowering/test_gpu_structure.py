@@ -59,7 +59,7 @@ def test_neither_shifts_nor_state_are_copied(
 @pytest.mark.parametrize("target", GPUS)
 def test_no_register_is_spilled(name: str, target: str) -> None:
     if target.startswith("cuda") and find_ptxas() is None:
-        pytest.skip("there is no ptxas: pip install 'sonew-compiled[cuda]'")
+        pytest.skip("there is no ptxas: pip install -e '.[cuda]'")
     shared, resolved = update(name), resolve_target(target)
     _, spec = lower(adapt(shared, resolved, what=name), resolved, shared=shared, what=name)
     assert spec.kernels

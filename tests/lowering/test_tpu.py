@@ -19,6 +19,7 @@ import sonew_compiled
 from sonew_compiled import compile as compile_module
 from sonew_compiled import compile_training, passes
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.install import install_command
 from sonew_compiled.lowering import tpu
 from sonew_compiled.lowering.diagnostics import first_error
 from sonew_compiled.lowering.lower import function_specs
@@ -225,12 +226,10 @@ def test_without_libtpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr(compile_module, "trace_training", lambda **_: pytest.fail("nothing is to be traced"))
     message = refusal(SonewError, lambda: compile_training(**MODEL, output=tmp_path / "out", targets=("cpu", "tpu")))
-    assert message == (
-        "this machine lacks the compiler for target tpu:v5e: to compile, pip install 'sonew-compiled[tpu]'"
-    )
+    assert message == f"this machine lacks the compiler for target tpu:v5e: to compile, {install_command('tpu')}"
     rows = {row["name"]: row for row in sonew("targets", "--json").json}
     assert not rows["tpu:v5e"]["compile"]
-    assert rows["tpu:v5e"]["reason"].startswith("to compile, pip install 'sonew-compiled[tpu]'; IREE has no driver")
+    assert rows["tpu:v5e"]["reason"].startswith(f"to compile, {install_command('tpu')}; IREE has no driver")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "Linux on x86-64" in why_not_compiled(resolve_target("tpu"))
 

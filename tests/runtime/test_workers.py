@@ -33,7 +33,7 @@ DRIVER = Path(__file__).with_name("worker_driver.py")
 LIMIT = 120
 SETTINGS = TrainSettings(epochs=3, learning_rate=3e-3)
 
-pytest.importorskip("mpi4py", reason="there is no MPI: pip install 'sonew-compiled[mpi]'")
+pytest.importorskip("mpi4py", reason="there is no MPI: pip install -e '.[mpi]'")
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ import shutil
 import sys
 from pathlib import Path
 
+from sonew_compiled.install import install_command, lacks
 from sonew_compiled.lowering.targets._target import Target
 
 
 def has_compiler() -> bool:
     """Whether this machine can make bundles: JAX and the IREE compiler are installed."""
-    return all(_has(name) for name in ("jax", "iree.compiler"))
+    return not any(lacks(name) for name in ("jax", "iree.compiler"))
 
 
 def has_libtpu() -> bool:
     """Whether XLA's compiler for TPUs is installed."""
-    return _has("libtpu")
+    return not lacks("libtpu")
 
 
 def why_not_compiled(target: Target) -> str:
@@ -28,7 +29,7 @@ def why_not_compiled(target: Target) -> str:
         if (sys.platform, platform.machine()) != ("linux", "x86_64"):
             return "to compile, use a machine with Linux on x86-64: libtpu is for no other"
         extras.append("tpu")
-    return f"to compile, pip install 'sonew-compiled[{','.join(extras)}]'" if extras else ""
+    return f"to compile, {install_command(*extras)}" if extras else ""
 
 
 def iree_compile() -> str:
@@ -44,16 +45,9 @@ def find_ptxas() -> str | None:
     The package's assembler comes first, since it knows every architecture that has a target. Later releases of CUDA
     have dropped the oldest architectures.
     """
-    spec = importlib.util.find_spec("nvidia") if _has("nvidia") else None
+    spec = importlib.util.find_spec("nvidia") if not lacks("nvidia") else None
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder, "cuda_nvcc", "bin", "ptxas")
         if path.is_file():
             return str(path)
     return shutil.which("ptxas")
-
-
-def _has(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent package is not installed
-        return False
