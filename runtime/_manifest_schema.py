@@ -11,6 +11,7 @@ from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.schema import (
     SCALAR,
     Check,
+    Described,
     Unfit,
     integer,
     listed,
@@ -18,6 +19,7 @@ from sonew_compiled.runtime.schema import (
     nullable,
     number,
     record,
+    schema_of,
     text,
 )
 from sonew_compiled.runtime.shown import shown
@@ -60,7 +62,7 @@ def _distinct(tensors: Check) -> Check:
             raise Unfit(f"{place} has {shown(twice)} twice")
         return checked
 
-    return check
+    return Described(check, schema_of(tensors))
 
 
 def _role(value: object, place: str) -> str:
@@ -70,8 +72,11 @@ def _role(value: object, place: str) -> str:
     return role
 
 
-_TENSOR_1 = {"name": _NAME, "shape": _shape, "dtype": _dtype}
-_TENSOR = {**_TENSOR_1, "role": _role}
+_DTYPE = Described(_dtype, schema_of(_WORD))
+_SHAPE = Described(_shape, schema_of(listed(integer(), 32)))
+_ROLE = Described(_role, {"enum": [str(role) for role in Role]})
+_TENSOR_1 = {"name": _NAME, "shape": _SHAPE, "dtype": _DTYPE}
+_TENSOR = {**_TENSOR_1, "role": _ROLE}
 _KERNEL = record({"name": _NAME, "registers": integer(), "spilled_bytes": integer()}, strict=True)
 _COUNTS = ("code", "argument", "output", "aliased", "temporary")
 _TPU_FUNCTION = record(
@@ -90,7 +95,7 @@ _TARGET = record(
         "cpu": _WORD,
         "cpu_features": listed(_WORD, 1_000),
         "device_names": listed(_WORD, 1_000),
-        "stored_as": mapped(_dtype, 20, key=_dtype),
+        "stored_as": mapped(_DTYPE, 20, key=_DTYPE),
         "kernels": listed(_KERNEL, 5_000),
         "programs": listed(_TPU_FUNCTION, 100),
     },

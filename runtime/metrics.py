@@ -73,7 +73,7 @@ def by_split(train: Mapping[str, float], test: Mapping[str, float]) -> dict[str,
     return {f"{split}_{name}": value for split, metrics in splits.items() for name, value in metrics.items()}
 
 
-_LINE = record(
+LINE = record(
     {"step": integer()},
     {
         "epoch": integer(),
@@ -84,6 +84,7 @@ _LINE = record(
     },
     anything,
 )
+"""The check of a line."""
 
 
 class MetricsFile:
@@ -151,7 +152,7 @@ def read_metrics(directory: Path) -> list[dict[str, float]]:
 def _lines(directory: Path) -> list[dict[str, float]]:
     replacement.finish_abandoned(directory)
     remedy = "remove the file, or give another --output"
-    lines = read_lines(directory / METRICS_FILE, _LINE, what="a line of metrics", remedy=remedy)
+    lines = read_lines(directory / METRICS_FILE, LINE, what="a line of metrics", remedy=remedy)
     return [{key: value for key, value in line.items() if _is_kept(key, value)} for line in lines]
 
 

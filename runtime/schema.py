@@ -1,6 +1,7 @@
 """Checks of the values of a foreign JSON file, with limits on counts, lengths and sizes.
 
-A check takes a value and its place in the file, and returns the value or raises `Unfit`.
+A check takes a value and its place in the file, and returns the value or raises `Unfit`. `schema_of` gives the JSON
+Schema of a check, as far as JSON Schema can say what the check does.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -17,6 +19,23 @@ Check: TypeAlias = Callable[[object, str], Any]
 
 # The largest integer that every JSON reader represents exactly.
 _EXACT = 2**53
+
+
+@dataclass(frozen=True)
+class Described:
+    """A check with the JSON Schema that describes it."""
+
+    check: Check
+    schema: Mapping[str, Any]
+
+    def __call__(self, value: object, place: str) -> Any:
+        """The checked value."""
+        return self.check(value, place)
+
+
+def schema_of(check: Check) -> dict[str, Any]:
+    """The JSON Schema of a check; of one that says nothing of itself, the schema of anything."""
+    return dict(check.schema) if isinstance(check, Described) else {}
 
 
 class Unfit(ValueError):  # noqa: N818 - the reason why a file is refused, not yet the error
@@ -31,7 +50,7 @@ def integer(least: int = 0, most: int = _EXACT) -> Check:
             raise Unfit(f"{place} is {shown(value)}, not a whole number from {least} to {most}")
         return value
 
-    return check
+    return Described(check, {"type": "integer", "minimum": least, "maximum": most})
 
 
 def number(least: float = -1e39, most: float = 1e39) -> Check:
@@ -42,7 +61,7 @@ def number(least: float = -1e39, most: float = 1e39) -> Check:
             raise Unfit(f"{place} is {shown(value)}, not a number from {least:g} to {most:g}")
         return value  # type: ignore[return-value]
 
-    return check
+    return Described(check, {"type": "number", "minimum": least, "maximum": most})
 
 
 def text(longest: int = 200, *, printable: bool = True, empty: bool = True) -> Check:
@@ -74,7 +93,7 @@ def _text(longest: int, is_fit: Callable[[str], bool], *, empty: bool = True) ->
             raise Unfit(f"{place} is {shown(value)}, which has characters that cannot be shown")
         return value
 
-    return check
+    return Described(check, {"type": "string", "minLength": 0 if empty else 1, "maxLength": longest})
 
 
 def one_of(*kinds: type) -> Check:
@@ -86,7 +105,10 @@ def one_of(*kinds: type) -> Check:
             raise Unfit(f"{place} is {shown(value)}, not {' or '.join(kind.__name__ for kind in kinds)}")
         return limits[type(value)](value, place) if type(value) in limits else value
 
-    return check
+    return Described(check, {"type": [_NAMES_OF_TYPES[kind] for kind in kinds]})
+
+
+_NAMES_OF_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
 SCALAR = one_of(str, int, float, bool, type(None))
@@ -100,7 +122,10 @@ def anything(value: object, place: str) -> object:
 
 def nullable(check: Check) -> Check:
     """Null, or a value that another check accepts."""
-    return lambda value, place: None if value is None else check(value, place)
+    return Described(
+        lambda value, place: None if value is None else check(value, place),
+        {"anyOf": [schema_of(check), {"type": "null"}]},
+    )
 
 
 def listed(each: Check, most: int) -> Check:
@@ -113,7 +138,7 @@ def listed(each: Check, most: int) -> Check:
             raise Unfit(f"{place} has {len(value):,} entries, more than {most:,}")
         return [each(inner, f"{place}[{index}]") for index, inner in enumerate(value)]
 
-    return check
+    return Described(check, {"type": "array", "items": schema_of(each), "maxItems": most})
 
 
 def mapped(each: Check, most: int, *, key: Check | None = None) -> Check:
@@ -130,7 +155,15 @@ def mapped(each: Check, most: int, *, key: Check | None = None) -> Check:
             for name, inner in value.items()
         }
 
-    return check
+    return Described(
+        check,
+        {
+            "type": "object",
+            "propertyNames": schema_of(checked_key),
+            "additionalProperties": schema_of(each),
+            "maxProperties": most,
+        },
+    )
 
 
 def record(
@@ -159,4 +192,10 @@ def record(
         both = checked | rest if others else checked
         return {name: both[name] for name in value if name in both}
 
-    return check
+    schema = {
+        "type": "object",
+        "properties": {name: schema_of(each) for name, each in known.items()},
+        "required": list(required),
+        "additionalProperties": False if strict else schema_of(others or anything),
+    }
+    return Described(check, schema)

@@ -2,14 +2,10 @@
 
 import ast
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-
-from sonew_compiled.cli import _main
+from plugins.documents import COMMANDS, LANGUAGES, blocks_of, mention, parse
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -36,49 +32,6 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def walk(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    yield words, command
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from walk(inner, (*words, name))
-
-
-COMMANDS = dict(walk(_main.sonew))
-
-
-def find(words: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The command at the beginning of the words, and the other words."""
-    for length in range(len(words), -1, -1):
-        if tuple(words[:length]) in COMMANDS:
-            return tuple(words[:length]), words[length:]
-    raise AssertionError(words)
-
-
-def parse(line: str) -> None:
-    """Parses a whole command line `sonew ...` as if it were run."""
-    words = shlex.split(re.split(r"\s{2,}|[>|;]|\s#", line)[0], comments=True)
-    assert words.pop(0) == "sonew"
-    name, arguments = find(words)
-    command = COMMANDS[name]
-    if isinstance(command, click.Group):
-        assert arguments
-        assert set(arguments) <= {"--help", "--version"}, line
-    else:
-        command.make_context(" ".join(("sonew", *name)), arguments)
-
-
-def mention(line: str) -> None:
-    """Checks an incomplete command line, such as `sonew compile --target NAME`."""
-    name, rest = find([word for word in line.split()[1:] if word != "BUNDLE"])
-    command = COMMANDS[name]
-    if isinstance(command, click.Group):
-        assert not rest or rest[0].startswith("-"), f"there is no command `{line}`"
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    for word in rest:
-        if re.fullmatch(r"-[-\w]+", word):
-            assert word in {*known, "--help", "-h"}, f"`{line}`: there is no {word}"
-
-
 @pytest.mark.parametrize("name", [*NAMES, *FILES])
 def test_it_is_there(name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8").strip()
@@ -103,6 +56,17 @@ def test_files_that_are_named_exist(path: Path) -> None:
     for name in re.findall(r"`((?:docs|passes|runtime|sonew_compiled|tests|tools)/[\w./-]*)`", path.read_text("utf-8")):
         if not re.search(r"[A-Z]{3}", name):
             assert (ROOT / name).exists(), f"{path.name} names {name}"
+
+
+@each_document
+def test_code_is_in_blocks_that_say_their_language(path: Path) -> None:
+    """Those of `sh` and `python` are run or parsed; commands in an indented block would be neither."""
+    text = path.read_text(encoding="utf-8")
+    fences = re.findall(r"^```(.*)$", text, re.MULTILINE)
+    assert {fence.partition(" ")[0] for fence in fences[::2]} <= set(LANGUAGES)
+    assert len(blocks_of(text)) == len(fences) / 2, "a fence is not at the beginning of a line, or is not closed"
+    outside = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert not re.findall(r"^    \$? ?(?:sonew|python|make|pip|mpirun) .*$", outside, re.MULTILINE)
 
 
 @each_document

@@ -6,10 +6,14 @@ here if it leads out of `docs/`: to the page of that file, or, if the site has n
 
 from __future__ import annotations
 
+import importlib
+import json
 import posixpath
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.plugins import event_priority
@@ -28,6 +32,7 @@ ELSEWHERE = {
 COMMANDS = "<!-- the commands -->"
 """Where a page has the reference of the command line."""
 
+_FIELDS = re.compile(r"<!-- the fields of ([a-z.]+) -->")
 _SOURCES = {page: source for source, page in ELSEWHERE.items()}
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _IMAGE = re.compile(r"(!\[[^\]]*\]\()([^)\s]+)\)")
@@ -47,25 +52,44 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages whose sources lie elsewhere."""
+    """Adds the pages whose sources lie elsewhere, and the schemas."""
+    for name, text in _tool("schemas").schemas().items():
+        files.append(File.generated(config, f"reference/schemas/{name}", content=text))
     for source, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     return files
 
 
-def _commands() -> str:
+def _tool(name: str) -> ModuleType:
+    """A module of `tools/`."""
     if str(ROOT / "tools") not in sys.path:
         sys.path.insert(0, str(ROOT / "tools"))
-    from command_page import command_sections
+    return importlib.import_module(name)
 
-    return command_sections()
+
+def _fields(file: str) -> str:
+    """The table of a schema's fields."""
+    schema = json.loads(_tool("schemas").schemas()[file])
+    rows = []
+    for name, each in schema["properties"].items():
+        needed = "" if name in schema["required"] else "optional"
+        rows.append(f"| `{name}` | {_kind(each)} | {needed} | {each.get('description', '')} |")
+    return "\n".join(["| field | type | | meaning |", "|---|---|---|---|", *rows])
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_kind(each) for each in schema["anyOf"])
+    kind = schema.get("type", "anything")
+    return str(kind) if isinstance(kind, str) else " or ".join(kind)
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Adds the reference of the command line, and translates links."""
     uri = page.file.src_uri
     if COMMANDS in markdown:
-        markdown = markdown.replace(COMMANDS, _commands())
+        markdown = markdown.replace(COMMANDS, _tool("command_page").command_sections())
+    markdown = _FIELDS.sub(lambda match: _fields(match[1]), markdown)
     return translate(markdown, source=_SOURCES.get(uri, f"docs/{uri}"), page=uri)
 
 
