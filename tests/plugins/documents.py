@@ -101,7 +101,7 @@ def lines_of(block: str) -> list[str]:
 
 
 # Programs that are not ours, and are not looked into.
-_OTHERS = {"cat", "cd", "cp", "export", "git", "jq", "ls", "mkdir", "mkdocs", "openssl", "rm", "scp", "source", "ssh", "."}
+_OTHERS = {"cat", "cd", "cp", "jq", "ls", "mkdocs", "openssl", "scp", "ssh", "."}
 _EXTRAS = re.compile(r"\[([a-z,]+)\]")
 
 
