@@ -48,7 +48,26 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     for path in (*(ROOT / "sonew_compiled").iterdir(), ROOT / "runtime", ROOT / "passes"):
         if path.suffix == ".py" or (path / "__init__.py").is_file():
             (package / path.name).symlink_to(path)
+    _complete(config.nav or [])
     return config
+
+
+def _complete(nav: list[Any]) -> None:
+    """Puts pages that `mkdocs.yml` does not list at the end of their folder's section, under their own titles."""
+    listed = {
+        path for section in nav for pages in section.values() for each in _as_list(pages) for path in each.values()
+    }
+    for section in nav:
+        for pages in section.values():
+            folders = {path.partition("/")[0] for each in _as_list(pages) for path in each.values() if "/" in path}
+            if len(folders) == 1:
+                found = sorted((ROOT / "docs" / folders.pop()).glob("*.md"))
+                paths = [str(path.relative_to(ROOT / "docs")) for path in found]
+                pages.extend(path for path in paths if path not in listed)
+
+
+def _as_list(pages: Any) -> list[dict[str, str]]:
+    return pages if isinstance(pages, list) else [{"": pages}]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
