@@ -75,8 +75,8 @@ def _role(value: object, place: str) -> str:
 _DTYPE = Described(_dtype, schema_of(_WORD))
 _SHAPE = Described(_shape, schema_of(listed(integer(), 32)))
 _ROLE = Described(_role, {"enum": [str(role) for role in Role]})
-_TENSOR_1 = {"name": _NAME, "shape": _SHAPE, "dtype": _DTYPE}
-_TENSOR = {**_TENSOR_1, "role": _ROLE}
+_TENSOR_1: dict[str, Check] = {"name": _NAME, "shape": _SHAPE, "dtype": _DTYPE}
+_TENSOR: dict[str, Check] = {**_TENSOR_1, "role": _ROLE}
 _KERNEL = record({"name": _NAME, "registers": integer(), "spilled_bytes": integer()}, strict=True)
 _COUNTS = ("code", "argument", "output", "aliased", "temporary")
 _TPU_FUNCTION = record(

@@ -108,6 +108,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, _tool("command_page").command_sections())
+    links = ", ".join(f"[{name}](schemas/{name})" for name in _tool("schemas").FILES)
+    markdown = markdown.replace("<!-- the schemas -->", f"The schemas: {links}.")
     markdown = _FIELDS.sub(lambda match: _fields(match[1]), markdown)
     return translate(markdown, source=_SOURCES.get(uri, f"docs/{uri}"), page=uri)
 
