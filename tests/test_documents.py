@@ -5,14 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from plugins.documents import COMMANDS, LANGUAGES, blocks_of, mention, parse
+from plugins.documents import COMMANDS, LANGUAGES, PAGES, ROOT, blocks_of, check_line, lines_of, mention, parse
 
-ROOT = Path(__file__).parent.parent
-DOCUMENTS = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "passes").rglob("*.md")),
-]
+DOCUMENTS = PAGES
 SOURCES = [
     path for folder in ("sonew_compiled", "passes", "runtime", "tools") for path in (ROOT / folder).rglob("*.py")
 ]
@@ -72,18 +67,18 @@ def test_code_is_in_blocks_that_say_their_language(path: Path) -> None:
 @each_document
 def test_command_lines_parse(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    for block in blocks(text, "(?:sh|bash|console)?"):
-        for line in block.replace("\\\n", " ").splitlines():
-            if line.removeprefix("$ ").startswith("sonew "):
-                parse(line.removeprefix("$ "))
+    for block in blocks_of(text):
+        for line in lines_of(block.text) if block.language == "sh" else ():
+            check_line(line)
     for line in re.findall(r"`(sonew [^`\n]*)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
         mention(line)
 
 
 @each_document
 def test_python_compiles(path: Path) -> None:
-    for block in blocks(path.read_text(encoding="utf-8"), "python"):
-        ast.parse(block)
+    for block in blocks_of(path.read_text(encoding="utf-8")):
+        if block.language == "python":
+            ast.parse(block.text)
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

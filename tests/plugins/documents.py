@@ -16,6 +16,11 @@ import click
 from sonew_compiled.cli import _main
 
 ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "passes").rglob("*.md")),
+]
 LANGUAGES = ("sh", "python", "text", "mlir", "json", "toml")
 
 _FENCE = re.compile(
@@ -48,6 +53,11 @@ def blocks_of(page: str) -> list[Block]:
             )
         )
     return found
+
+
+def is_run(block: Block) -> bool:
+    """Whether a block is a command or a program that the tests run."""
+    return block.language in ("sh", "python") and not block.not_run and not block.title
 
 
 def _walk(command: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
