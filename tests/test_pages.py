@@ -1,0 +1,88 @@
+"""What the documents say to type works: their blocks are run, page by page."""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plugins.documents import PAGES, ROOT, Block, blocks_of, is_run, missing_output
+
+FIRST = ROOT / "docs/tutorials/ahead-of-time.md"
+"""The tutorial that makes the model, the bundle and the run with which the other pages begin."""
+
+
+def blocks(page: Path) -> list[Block]:
+    return blocks_of(page.read_text(encoding="utf-8"))
+
+
+RUN = [page for page in PAGES if page != FIRST and any(is_run(block) for block in blocks(page))]
+
+
+class Follower:
+    """Follows a page to the letter, in a folder of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.output = ""
+        self._names: dict[str, Any] = {"__name__": "__page__"}
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        monkeypatch.setenv("HOME", str(folder))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, "digits", raising=False)
+
+    def follow(self, page: Path) -> None:
+        for block in blocks(page):
+            if block.title:
+                path = self.folder / block.title
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(block.text, encoding="utf-8")
+            elif block.language == "text" and not block.not_run:
+                assert not (missing := missing_output(block.text, self.output)), f"{missing} not in\n{self.output}"
+            elif is_run(block):
+                self.output = self._in_shell(block.text) if block.language == "sh" else self._here(block.text)
+
+    def _in_shell(self, text: str) -> str:
+        ended = subprocess.run(["sh", "-ec", text], capture_output=True, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, f"{text}\n{ended.stdout}{ended.stderr}"
+        return ended.stdout + ended.stderr
+
+    def _here(self, text: str) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(text, self._names)
+        return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the first tutorial was followed."""
+    folder = tmp_path_factory.mktemp("first")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Follower(folder, monkeypatch).follow(FIRST)
+    return folder
+
+
+def test_the_first_tutorial_ends_with_a_trained_model(first: Path) -> None:
+    assert (first / "digits.bundle/cpu.vmfb").stat().st_size > 10_000
+    assert (first / "digits-run/metrics.jsonl").read_text().count('"epoch"') == 10
+    assert (first / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_page_can_be_followed(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: Path) -> None:
+    folder = tmp_path / "here"
+    shutil.copytree(first, folder)
+    Follower(folder, monkeypatch).follow(page)
+
+
+def test_every_way_to_use_it_has_a_tutorial_that_is_run() -> None:
+    tutorials = sorted((ROOT / "docs/tutorials").glob("*.md"))
+    assert [page.stem for page in tutorials] == ["ahead-of-time", "device", "machines", "optax"]
+    for page in tutorials:
+        assert sum(map(is_run, blocks(page))) >= 3, page
