@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -17,17 +20,21 @@ _SENT_ON = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()
 class Interrupted(SonewError):  # noqa: N818 - it is no error
     """The user stopped the work; the message says how to resume."""
 
+    exit_code = 130  # as shells have it of a program that Ctrl-C ends
+
 
 class Interruption:
     """A context in which the first SIGINT, SIGTERM or SIGHUP sets `requested`, and a second one ends the process.
 
     A SIGHUP that is ignored, as under `nohup`, stays ignored. Outside the main thread, where Python allows no handlers,
     the context does nothing. With `sent_on`, SIGUSR1 sets `requested` too: MPI's launchers pass it on to all workers,
-    while the other signals make them end the workers.
+    while the other signals make them end the workers. The first signal writes `notice`, a
+    line, to stderr at once.
     """
 
-    def __init__(self, *, sent_on: bool = False) -> None:
+    def __init__(self, *, sent_on: bool = False, notice: str = "") -> None:
         self.requested = False
+        self._notice = notice
         self._numbers = (signal.SIGINT, signal.SIGTERM, *_HANGUP, *(_SENT_ON if sent_on else ()))
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -44,6 +51,10 @@ class Interruption:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
+        if self._notice:
+            # A handler may run inside a write to `sys.stderr`, which must not be entered again.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.write(sys.stderr.fileno(), f"{self._notice}\n".encode())
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

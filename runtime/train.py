@@ -42,6 +42,10 @@ class DivergedError(SonewError):
     """The loss or the state became NaN or infinite; the last good checkpoint stays."""
 
 
+# What the first Ctrl-C says at once.
+_NOTICE = "stopping: finishing the step and saving a checkpoint; Ctrl-C again ends at once, without"
+
+
 def train(
     bundle: Bundle,
     dataset: Dataset,
@@ -100,7 +104,8 @@ def train(
                 resume_command,
                 workers,
             )
-            with run.reporter, Interruption(sent_on=workers.count > 1) as interruption:
+            notice = "" if workers.rank else _NOTICE
+            with run.reporter, Interruption(sent_on=workers.count > 1, notice=notice) as interruption:
                 run.train(interruption)
                 return run.result(interruption)
         finally:

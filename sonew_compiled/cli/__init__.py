@@ -13,5 +13,5 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         # Most of a short command's time is in these imports.
         sys.stderr.write("sonew: stopped\n")
-        sys.exit(1)
+        sys.exit(130)
     run()

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import require
-from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, SETTINGS
+from sonew_compiled.presets import PRECISIONS, SETTINGS
 from sonew_compiled.setting import flag_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ _NOT_FOR_SPEED = {
 }
 
 
-@click.command("bench")
+@click.command("bench", cls=SectionedCommand)
 @click.option(
     "-o", "--output", type=options.PATH, default=DEFAULT_OUTPUT, show_default=True, help="The benchmark's folder."
 )
@@ -54,7 +55,14 @@ _NOT_FOR_SPEED = {
 @click.option(
     "--model", help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours.  [default: the preset's]"
 )
-@click.option("--optimizer", "optimizers", type=click.Choice(OPTIMIZERS), multiple=True, help="Repeatable.")
+@click.option(
+    "--optimizer",
+    "optimizers",
+    type=options.OPTIMIZER,
+    metavar="NAME",
+    multiple=True,
+    help=f"{options.OPTIMIZER_NAMES}; repeatable.",
+)
 @click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, help="Repeatable.")
 @click.option("--target", "targets", multiple=True, help="Target to compile for, or `here` for all; repeatable.")
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
@@ -144,7 +152,9 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         rows = run_plan(plan, output, resume=what["resume"], say=options.say)
     except KeyboardInterrupt:
         words = [*sys.argv[1:], *([] if what["resume"] else ["--resume"])]
-        raise SonewError(
+        from sonew_compiled.runtime import Interrupted
+
+        raise Interrupted(
             f"stopped; finished rows are in {output}; go on with: sonew {' '.join(map(quoted, words))}"
         ) from None
     if not rows:

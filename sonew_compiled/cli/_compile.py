@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.install import require
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sonew_compiled.runtime.manifest import Manifest
 
 
-@click.command("compile")
+@click.command("compile", cls=SectionedCommand)
 @click.option(
     "-o",
     "--output",

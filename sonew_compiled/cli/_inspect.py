@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,15 +209,27 @@ def targets_command(as_json: bool) -> None:
 
     from sonew_compiled.lowering.targets import processor_names
 
-    table = Table("target", "compile", "run", "devices", "reason", box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        can = ("yes" if row[key] else "no" for key in ("compile", "run"))
-        table.add_row(row["name"], *can, ", ".join(row["devices"]), row["reason"])
+    table = Table("targets", "compile", "run", "devices, or why not", box=None, header_style="bold", pad_edge=False)
+    for (compiles, runs, why), names in _alike(rows).items():
+        can = ("yes" if able else "no" for able in (compiles, runs))
+        table.add_row(_folded(", ".join(names), 36), *can, _folded(why, 46))
     options.console().print(table)
-    names = ", ".join(name.partition(":")[2] for name in processor_names())
-    options.console().print(
-        f"\nand cpu:NAME for a model of processor: {names}; features are added by a +, as in cpu:aarch64+bf16"
-    )
+    processors = ", ".join(name.partition(":")[2] for name in processor_names())
+    about = f"and cpu:NAME for a model of processor: {processors}; features are added by a +, as in cpu:aarch64+bf16"
+    options.console().print(f"\n{_folded(about, 98)}")
+
+
+def _alike(rows: list[dict[str, Any]]) -> dict[tuple[bool, bool, str], list[str]]:
+    """The names of the targets of which the same is to be said, in order."""
+    groups: dict[tuple[bool, bool, str], list[str]] = {}
+    for row in rows:
+        why = row["reason"] or ", ".join(row["devices"])
+        groups.setdefault((row["compile"], row["run"], why), []).append(row["name"])
+    return groups
+
+
+def _folded(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _target_rows() -> list[dict[str, Any]]:

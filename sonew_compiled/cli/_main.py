@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -16,8 +18,10 @@ from typing import NoReturn
 
 import click
 
+from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._bench import bench_command
 from sonew_compiled.cli._compile import compile_command
+from sonew_compiled.cli._config import name_variables, use_config
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
 from sonew_compiled.cli._inspect import inspect_command, targets_command
 from sonew_compiled.cli._options import say
@@ -28,6 +32,9 @@ from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError, on_one_line
 from sonew_compiled.install import extra_of, install_command
+
+# The packages whose versions decide what a bundle computes, if they are installed.
+_STANDS_ON = ("iree-base-runtime", "numpy", "iree-base-compiler", "jax", "jaxlib", "optax", "libtpu", "mpi4py")
 
 # Seconds in which worker 0, which has the same command line as the others, says what is wrong with it.
 _FIRST_WORKER = 5.0
@@ -50,6 +57,10 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
     from sonew_compiled.runtime.versions import runtime_weakness
 
     click.echo(f"sonew, version {importlib.metadata.version('sonew-compiled')}")
+    click.echo(f"Python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in _STANDS_ON:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            click.echo(f"{package} {importlib.metadata.version(package)}")
     if weakness := runtime_weakness():
         click.echo(weakness)
     context.exit()
@@ -62,7 +73,15 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
     is_eager=True,
     expose_value=False,
     callback=_show_version,
-    help="Show the version and exit.",
+    help="Show the versions of sonew and of what it stands on, and exit.",
+)
+@click.option(
+    "--config",
+    type=options.PATH,
+    expose_value=False,
+    is_eager=True,
+    callback=use_config,
+    help="TOML file with values for options, in a table for each command: [run] epochs = 60.",
 )
 def sonew() -> None:
     """Train with Sparsified Online Newton, compiled ahead of time.
@@ -73,6 +92,8 @@ def sonew() -> None:
       sonew compile -o ae.bundle --target cpu    make a bundle
       sonew run ae.bundle --data mnist           train from it, on a machine without JAX
       sonew inspect ae.bundle                    show its contents
+
+    Options come from the command line, else from variables such as SONEW_RUN_EPOCHS, else from --config.
 
     Shell completion: eval "$(_SONEW_COMPLETE=bash_source sonew)", likewise zsh_source and fish_source.
     """
@@ -92,10 +113,11 @@ for command in (
     data,
 ):
     sonew.add_command(command)
+name_variables(sonew)
 
 
 def main() -> NoReturn:
-    """The console script; its exit codes are 0 for success, 1 for a failure, 2 for a wrong command line."""
+    """The console script; it exits with 0 for success, 1 for a failure, 2 for a wrong command line, 130 if stopped."""
     _open_missing_streams()
     try:
         with _termination_unwinds():
@@ -116,7 +138,7 @@ def main() -> NoReturn:
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         say("sonew: stopped")
-        _end(1)
+        _end(130)
     except BrokenPipeError:
         from sonew_compiled.runtime.reporter import silence
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from sonew_compiled.errors import on_one_line
 from sonew_compiled.presets import (
@@ -36,6 +37,18 @@ Command = Callable[..., Any]
 DEFAULT_BATCH_SIZE = 1000
 DEFAULT_DATA = "mnist-10k"
 MODELS = ("autoencoder", "autoencoder-small", "classifier")
+
+
+class _Optimizer(click.Choice):  # type: ignore[type-arg]  # not generic in older releases
+    """The name of an optimizer; `sonew` is the tridiagonal one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(DEFAULT_OPTIMIZER if value == _SHORT_NAME else value, param, ctx)
+
+
+_SHORT_NAME = "sonew"
+OPTIMIZER = _Optimizer(OPTIMIZERS)
+OPTIMIZER_NAMES = f"{', '.join(OPTIMIZERS)}, or {_SHORT_NAME} for {DEFAULT_OPTIMIZER}"
 
 
 class _Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
@@ -74,9 +87,32 @@ _TRAIN_OPTIONS = {option.name: option for option in train_options()}
 RATE = _type_of(_TRAIN_OPTIONS["learning_rate"])
 PATH = click.Path(path_type=Path)
 
+
+def complete_devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The devices of this machine, for a shell."""
+    from sonew_compiled.runtime import list_devices
+
+    return [device.name for device in list_devices() if device.name.startswith(incomplete)]
+
+
+def complete_targets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """The targets, for a shell."""
+    from sonew_compiled.lowering.targets import processor_names, target_names
+
+    return [name for name in ("all", *target_names(), *processor_names()) if name.startswith(incomplete)]
+
+
+def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The data sets and files, for a shell."""
+    sets = [CompletionItem(name) for name in (DEFAULT_DATA, "mnist") if name.startswith(incomplete)]
+    return [*sets, CompletionItem(incomplete, type="file")]
+
+
 bundle_argument = click.argument("bundle", type=PATH)
 device_option = click.option(
-    "--device", help="Device to run on, such as local-task or vulkan; see `sonew targets`.  [default: local-task]"
+    "--device",
+    shell_complete=complete_devices,
+    help="Device to run on, such as local-task or vulkan; see `sonew targets`.  [default: local-task]",
 )
 trusted_keys_option = click.option(
     "--trusted-keys",
@@ -102,6 +138,7 @@ def data_options(command: Command) -> Command:
     command = click.option("--data-dir", type=PATH, help="Folder with the files of `mnist`.")(command)
     return click.option(
         "--data",
+        shell_complete=complete_data,
         help="mnist-10k (embedded), mnist (the full set), a .npy, .npz or IDX file of images, "
         "or a folder of .npy files, which are mapped.  "
         f"[default: the checkpoint's data set, else {DEFAULT_DATA}]",
@@ -163,7 +200,12 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         "--model",
         help=f"{', '.join(MODELS)}, or package.module:attribute of yours.  [default: {MODELS[0]}]",
     ),
-    click.option("--optimizer", type=click.Choice(OPTIMIZERS), help=f"Optimizer.  [default: {DEFAULT_OPTIMIZER}]"),
+    click.option(
+        "--optimizer",
+        type=OPTIMIZER,
+        metavar="NAME",
+        help=f"Optimizer: {OPTIMIZER_NAMES}.  [default: {DEFAULT_OPTIMIZER}]",
+    ),
     *_SETTING_OPTIONS,
     click.option(
         "--batch-size",
@@ -185,6 +227,7 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         "--target",
         "targets",
         multiple=True,
+        shell_complete=complete_targets,
         help="Target to compile for, from `sonew targets`, or all; repeatable.  [default: cpu]",
     ),
     click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),

@@ -11,6 +11,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
+from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import install_command
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_OUTPUT = Path("sonew-run")
 
 
-@click.command("run")
+@click.command("run", cls=SectionedCommand)
 @click.argument("bundle", type=options.PATH, required=False)
 @click.option(
     "-o",
@@ -75,7 +76,7 @@ def run_command(
     # The whole command line is checked before minutes of compiling.
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
-    if workers is not None and workers > 1:
+    if workers is not None and workers > 1 and not _is_worker_by_config():
         _check_bundle_for_workers(bundle, resume)
         start_workers(workers)
     with connect() as connected:
@@ -163,6 +164,14 @@ def _train(
         f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}{_of(workers)}; "
         f"{result.checkpoint}"
     )
+
+
+def _is_worker_by_config() -> bool:
+    """Whether MPI has started this process, and --workers comes from a file or variable that started the others too."""
+    from sonew_compiled.runtime.mpi_environment import workers_started
+
+    source = click.get_current_context().get_parameter_source("workers")
+    return workers_started() > 1 and source is not click.core.ParameterSource.COMMANDLINE
 
 
 def _of(workers: Workers) -> str:

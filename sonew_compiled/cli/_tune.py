@@ -9,22 +9,24 @@ from typing import Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.errors import SonewError
 from sonew_compiled.install import require
-from sonew_compiled.presets import DEFAULT_OPTIMIZER, OPTIMIZERS, PRECISIONS, SETTINGS
+from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, SETTINGS
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 
 
-@click.command("tune")
+@click.command("tune", cls=SectionedCommand)
 @click.option(
     "-o", "--output", type=options.PATH, default=Path("sonew-tune"), show_default=True, help="The study's folder."
 )
 @click.option(
     "--optimizer",
-    type=click.Choice(OPTIMIZERS),
+    type=options.OPTIMIZER,
+    metavar="NAME",
     default=DEFAULT_OPTIMIZER,
     show_default=True,
-    help="Optimizer to tune.",
+    help=f"Optimizer to tune: {options.OPTIMIZER_NAMES}.",
 )
 @click.option("--learning-rate", type=options.RATE, help="Center of the search.  [default: the rate that ships]")
 @options.setting_options
@@ -83,7 +85,9 @@ def tune_command(
     try:
         result = tune(settings, output, trials=trials, minutes=minutes, data_dir=data_dir, say=options.say)
     except KeyboardInterrupt:
-        raise SonewError(f"stopped; the finished trials are in {output}: the same command goes on") from None
+        from sonew_compiled.runtime import Interrupted
+
+        raise Interrupted(f"stopped; the finished trials are in {output}: the same command goes on") from None
     if as_json:
         options.print_json(settings.to_json() | dataclasses.asdict(result))
     if result.best is None:

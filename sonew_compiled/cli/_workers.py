@@ -38,6 +38,7 @@ def start_workers(count: int) -> NoReturn:
       UsageError: MPI has started this process already.
       SonewError: there is no `mpirun`, or it cannot start them.
     """
+    from sonew_compiled.runtime.interruption import Interrupted
     from sonew_compiled.runtime.launcher import launched
     from sonew_compiled.runtime.mpi_environment import workers_started
 
@@ -68,7 +69,7 @@ def start_workers(count: int) -> NoReturn:
     code = process.wait()
     if code and not said:
         options.say(f"sonew: mpirun has failed: {' '.join(filter(None, framed))[:300]}")
-    sys.exit(code if 0 <= code < 128 else 1)
+    sys.exit(code if 0 <= code < 128 or code == Interrupted.exit_code else 1)
 
 
 def _without_workers(words: list[str]) -> list[str]:

@@ -28,7 +28,7 @@ def seeds(short: int) -> list[int]:
 def check_end(code: int, err: str, what: str) -> None:
     """Asserts that a command succeeded or refused on one clear line."""
     lines = [line for line in err.splitlines() if line.startswith("sonew")]
-    assert code in (0, 1, 2), f"{what} ended with {code}: {err[-2000:]}"
+    assert code in (0, 1, 2, 130), f"{what} ended with {code}: {err[-2000:]}"
     assert len(lines) == (code != 0), f"{what} says {err[-2000:]}"
     assert "unforeseen" not in err, f"{what} says {err[-2000:]}"
     assert "Traceback" not in err, f"{what} says {err[-2000:]}"

@@ -1,6 +1,8 @@
 """The command line in general: help, JSON, exit codes, completion, tables, errors on one line."""
 
+import importlib.metadata
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from typing import Any
 import click
 import pytest
 
-from sonew_compiled.cli import _main
+from sonew_compiled.cli import _main, _options
 
 Run = Callable[..., Any]
 
@@ -73,13 +75,79 @@ def test_the_version(sonew: Run) -> None:
     result = sonew("--version")
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("sonew, version ")
+    for package in ("iree-base-runtime", "iree-base-compiler", "jax", "numpy"):
+        assert f"\n{package} {importlib.metadata.version(package)}\n" in result.out
+
+
+@pytest.mark.parametrize("name", _main.sonew.commands)
+def test_no_line_of_help_is_longer_than_a_screen(sonew: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    result = sonew(name, "--help")
+    assert result.code == 0
+    assert max(map(len, result.out.splitlines())) <= 100
+
+
+def test_the_help_of_run_is_in_sections(sonew: Run) -> None:
+    sections = dict(re.findall(r"^(\w+):\n(.*?)(?:\n\n|\Z)", sonew("run", "--help").out, re.M | re.S))
+    assert list(sections) == ["Options", "Data", "Training", "Compilation", "Optimizer"]
+    shown = {name: set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.M)) for name, text in sections.items()}
+    assert {"--output", "--resume", "--device", "--json"} <= shown["Options"]
+    assert {"--data", "--data-dir"} == shown["Data"]
+    assert {"--epochs", "--schedule", "--warmup-steps", "--seed"} <= shown["Training"]
+    assert {"--model", "--target", "--precision"} <= shown["Compilation"]
+    assert {"--optimizer", "--band", "--grafting"} <= shown["Optimizer"]
+
+
+def test_values_of_options_come_from_the_line_then_variables_then_a_file(
+    sonew: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "sonew.toml"
+    config.write_text('[data.verify]\ndata = "mnist-1"\n[run]\nepochs = 0\n')
+    for name, said in (("mnist-1", ()), ("mnist-2", ()), ("mnist-3", ("--data", "mnist-3"))):
+        if name == "mnist-2":
+            monkeypatch.setenv("SONEW_DATA_VERIFY_DATA", name)
+        result = sonew("--config", config, "data", "verify", *said)
+        assert (result.code, f"'{name}'" in result.err) == (2, True), result.err
+    assert "'--epochs'" in sonew("--config", config, "run", "bundle").err
+    assert "'--epochs'" not in sonew("--config", config, "run", "bundle", "--epochs", 1).err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[run]\nepoch = 3", "has epoch in [run]; give output, data, data-dir, epochs"),
+        ("[train]\nepochs = 3", "has train; give a table for run, compile"),
+        ("run = 3", "has run; give a table for run, compile"),
+        ("[data.get]\ndata = 3", "has data.get; give a table for fetch, verify"),
+        ("[run", "is no TOML: "),
+        (None, "cannot be read (No such file or directory); give a TOML file"),
+    ],
+)
+def test_a_wrong_file_of_options_is_refused(sonew: Run, tmp_path: Path, text: str | None, said: str) -> None:
+    config = tmp_path / "sonew.toml"
+    if text is not None:
+        config.write_text(text)
+    result = sonew("--config", config, "targets")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert result.err.startswith(f"sonew: --config {config} {said}")
+
+
+def test_sonew_is_the_tridiagonal_one(sonew: Run) -> None:
+    assert _options.OPTIMIZER.convert("sonew", None, None) == "tridiag-sonew"
+    assert "'sonev' is not one of 'diag-sonew', 'tridiag-sonew'" in sonew("compile", "--optimizer", "sonev").err
 
 
 def test_completion(sonew_apart: Run, tmp_path: Path) -> None:
     script = sonew_apart(cwd=tmp_path, env={"_SONEW_COMPLETE": "zsh_source"})
     assert script.code == 0
     assert "_SONEW_COMPLETE=zsh_complete" in script.out
-    for typed, expected in (("sonew comp", ["compile"]), ("sonew run --optimizer ban", ["band-sonew"])):
+    for typed, expected in (
+        ("sonew comp", ["compile"]),
+        ("sonew run --optimizer ban", ["band-sonew"]),
+        ("sonew run --target cpu:riscv", ["cpu:riscv64"]),
+        ("sonew eval --device local-s", ["local-sync"]),
+        ("sonew run --data mnist-", ["mnist-10k", "mnist-"]),  # the last stands for files
+    ):
         words = typed.split()
         env = {"_SONEW_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
         completed = sonew_apart(cwd=tmp_path, env=env)
@@ -121,10 +189,17 @@ def test_targets(sonew: Run) -> None:
     assert "local-task" in rows["cpu"]["devices"]
     table = sonew("targets")
     assert (table.code, table.err) == (0, "")
-    *lines, empty, named = table.out.splitlines()
-    assert [line.split()[0] for line in lines] == ["target", *rows]
-    assert (empty, named[:14]) == ("", "and cpu:NAME f")
-    assert lines[0].split() == ["target", "compile", "run", "devices", "reason"]
+    lines, _, about = table.out.partition("\n\n")
+    assert max(map(len, table.out.splitlines())) <= 100
+    assert about.startswith("and cpu:NAME for a model of processor: ")
+    assert lines.split()[:7] == ["targets", "compile", "run", "devices,", "or", "why", "not"]
+    # Each target is named once, beside those of which the same is to be said.
+    named = [word for line in lines.splitlines()[1:] for word in re.findall(r"[^ ,]+", line[:36])]
+    assert sorted(named) == sorted(rows)
+    assert re.search(r"^cpu, .*yes +yes +local-task", lines, re.M)
+    first = re.search(r"^cpu:aarch64.*", lines, re.M)
+    assert first is not None
+    assert first.group().split()[1:3] == ["yes", "yes" if rows["cpu:aarch64"]["run"] else "no"]
 
 
 def test_inspect(sonew: Run, small: Any) -> None:
@@ -252,4 +327,4 @@ from sonew_compiled.cli import main
 main()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "sonew: stopped\n")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "sonew: stopped\n")

@@ -128,7 +128,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(sonew_apart: Run, tmp_path: Path) ->
                 break
         rest = process.stderr.read()
         assert process.stdout.read() == ""
-    assert process.returncode == 1
+    assert process.returncode == 130
+    assert "stopping: finishing the step and saving a checkpoint; Ctrl-C again ends at once" in rest
     message = rest.splitlines()[-1]
     assert message.startswith("sonew: stopped after step ")
     assert "of 2700, saved my run/step-" in message

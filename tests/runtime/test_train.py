@@ -270,7 +270,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     recorder = Recorder(at=13, do=lambda: os.kill(os.getpid(), number))
     message = refusal(Interrupted, lambda: run(reporter=recorder))
     assert signal.getsignal(number) is before
-    assert Interrupted.exit_code == 1
+    assert Interrupted.exit_code == 130
     assert message.startswith("stopped after step 13 of 40, saved ")
     command = shlex.split(message.partition("go on with: ")[2])
     assert command[:3] == ["sonew", "run", str(bundle.path)]

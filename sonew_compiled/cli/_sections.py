@@ -1,0 +1,39 @@
+"""Help in sections: what a command's many options are about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sonew_compiled.presets import SETTINGS
+from sonew_compiled.train_settings import train_options
+
+_SECTIONS = {
+    "Data": ("data", "data_dir"),
+    "Training": tuple(option.name for option in train_options()),
+    "Compilation": ("model", "batch_size", "micro_batch", "precision", "targets", "params"),
+    "Optimizer": ("optimizer", *SETTINGS),
+}
+_WIDTH = 100
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options in sections, those of none first, in lines of at most 100 characters."""
+
+    def __init__(self, *arguments: Any, **described: Any) -> None:
+        super().__init__(*arguments, **described)
+        self.context_settings["max_content_width"] = _WIDTH
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections."""
+        rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{name: [] for name in _SECTIONS}}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                found = (name for name, names in _SECTIONS.items() if parameter.name in names)
+                rows[next(found, "Options")].append(record)
+        for name, records in rows.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
