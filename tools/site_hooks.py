@@ -33,6 +33,7 @@ COMMANDS = "<!-- the commands -->"
 """Where a page has the reference of the command line."""
 
 _FIELDS = re.compile(r"<!-- the fields of ([a-z.]+) -->")
+_EXPORT = re.compile(r"^::: sonew_compiled\.runtime\.(\w+)$", re.MULTILINE)
 _SOURCES = {page: source for source, page in ELSEWHERE.items()}
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _IMAGE = re.compile(r"(!\[[^\]]*\]\()([^)\s]+)\)")
@@ -79,6 +80,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def _of_its_module(match: re.Match[str]) -> str:
+    """The function `train` of the module `train`, where the name alone would document the module."""
+    name = match[1]
+    return f"{match[0]}.{name}" if (ROOT / "runtime" / f"{name}.py").is_file() else match[0]
+
+
 def _tool(name: str) -> ModuleType:
     """A module of `tools/`."""
     if str(ROOT / "tools") not in sys.path:
@@ -110,6 +117,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         markdown = markdown.replace(COMMANDS, _tool("command_page").command_sections())
     links = ", ".join(f"[{name}](schemas/{name})" for name in _tool("schemas").FILES)
     markdown = markdown.replace("<!-- the schemas -->", f"The schemas: {links}.")
+    markdown = _EXPORT.sub(_of_its_module, markdown)
     markdown = _FIELDS.sub(lambda match: _fields(match[1]), markdown)
     return translate(markdown, source=_SOURCES.get(uri, f"docs/{uri}"), page=uri)
 
