@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 
 from sonew_compiled.cli import _main
+from sonew_compiled.cli._sections import SectionedCommand
 
 
 def command_sections() -> str:
@@ -22,10 +23,9 @@ def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from text
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     yield "\n".join(["```text", usage, *(["", *examples] if examples else []), "```"])
-    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
-    records = [record for each in options if (record := each.get_help_record(context))]
-    rows = [f"| {_names(names)} | {_cell(text)} |" for names, text in records]
-    yield "\n".join(["| option | meaning |", "|---|---|", *rows])
+    for section, records in _options(command, context).items():
+        rows = [f"| {_names(names)} | {_cell(text)} |" for names, text in records]
+        yield "\n".join([f"| {section.lower()} | meaning |", "|---|---|", *rows])
     if isinstance(command, click.Group):
         for name, inner in command.commands.items():
             yield from _sections(inner, _context(inner, name, context))
@@ -33,6 +33,14 @@ def _sections(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
     return click.Context(command, info_name=name, parent=parent, **command.context_settings)
+
+
+def _options(command: click.Command, context: click.Context) -> dict[str, list[tuple[str, str]]]:
+    """The options by section, as `--help` has them."""
+    if isinstance(command, SectionedCommand):
+        return command.sections(context)
+    options = [each for each in command.get_params(context) if isinstance(each, click.Option)]
+    return {"Options": [record for each in options if (record := each.get_help_record(context))]}
 
 
 def _help(command: click.Command) -> tuple[list[str], list[str]]:
