@@ -88,7 +88,9 @@ def parse(line: str) -> None:
         assert arguments
         assert set(arguments) <= {"--help", "--version"}, line
     else:
-        command.make_context(" ".join(("sonew", *name)), arguments)
+        # A command keeps the names of its help option, `-h` among them, from the first context that it sees.
+        whole = click.Context(_main.sonew, info_name="sonew", **_main.sonew.context_settings)
+        command.make_context(" ".join(("sonew", *name)), arguments, parent=whole)
 
 
 def mention(line: str) -> None:
