@@ -19,6 +19,7 @@ from sonew_compiled.passes.shared import (
     bound_scatters,
     clamp_gathers,
     flatten_scatters,
+    keep_exports,
     legalize_chlo,
     merge_exports,
     split_complex,
@@ -73,6 +74,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             wire_donation.PASS,
             strip_locations.PASS,
             strip_roles.PASS,
+            keep_exports.PASS,
         ),
         "precision": (
             lower_storage.PASS,

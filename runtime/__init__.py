@@ -13,9 +13,7 @@ from sonew_compiled.runtime.bundle import why_not_here as why_not_here
 from sonew_compiled.runtime.checkpoint import Checkpoint as Checkpoint
 from sonew_compiled.runtime.checkpoint import find_checkpoint as find_checkpoint
 from sonew_compiled.runtime.checkpoint import load_checkpoint as load_checkpoint
-from sonew_compiled.runtime.checkpoint import load_parameters as load_parameters
 from sonew_compiled.runtime.checkpoint import save_checkpoint as save_checkpoint
-from sonew_compiled.runtime.checkpoint import save_parameters as save_parameters
 from sonew_compiled.runtime.connect import connect as connect
 from sonew_compiled.runtime.data import BoundData as BoundData
 from sonew_compiled.runtime.data import Dataset as Dataset
@@ -46,6 +44,11 @@ from sonew_compiled.runtime.state import TrainingState as TrainingState
 from sonew_compiled.runtime.train import DivergedError as DivergedError
 from sonew_compiled.runtime.train import train as train
 from sonew_compiled.runtime.train_result import TrainResult as TrainResult
+from sonew_compiled.runtime.trained import Trained as Trained
+from sonew_compiled.runtime.trained import load_trained as load_trained
+from sonew_compiled.runtime.weights import load_parameters as load_parameters
+from sonew_compiled.runtime.weights import load_weights as load_weights
+from sonew_compiled.runtime.weights import save_parameters as save_parameters
 from sonew_compiled.runtime.workers import Alone as Alone
 from sonew_compiled.runtime.workers import Workers as Workers
 from sonew_compiled.train_settings import SCHEDULES as SCHEDULES

@@ -126,7 +126,7 @@ def _manifest(tensor: Mapping[str, Check], required: Mapping[str, Check], option
     )
 
 
-MANIFEST = _manifest(_TENSOR, _LATER, {"unit": _WORD})
+MANIFEST = _manifest(_TENSOR, _LATER, {"unit": _WORD, "starts_from": mapped(text(1_000), 10_000, key=_NAME)})
 """The check of a whole manifest; it drops fields that this runtime does not know."""
 
 MANIFEST_1 = _manifest(_TENSOR_1, {}, _LATER)

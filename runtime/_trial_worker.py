@@ -46,7 +46,7 @@ def _main(bundle: str, device: str) -> None:
         print("loaded", flush=True)
         functions = program.manifest.functions
         # No memory is taken for the state that a manifest claims before the code itself has made one of that size.
-        state = _call(program, INIT, functions[INIT], {})
+        state = _call(program, INIT, functions[INIT], {}) if INIT in functions else {}
         for name in [each for each in functions if each != INIT]:
             results = _call(program, name, functions[name], state)
             # A step writes into the state.

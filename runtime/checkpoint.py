@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.dtypes import as_dtype, is_floating
@@ -120,6 +119,16 @@ def read_checkpoint_metadata(path: Path) -> dict[str, str]:
     return metadata
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a safetensors file says that it is a checkpoint, of any version.
+
+    Raises:
+      UsageError: there is no such file.
+      SonewError: the file is not a whole safetensors file.
+    """
+    return "format_version" in read_metadata(path)
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """`path` itself, or the latest checkpoint in it if it is a directory.
 
@@ -166,37 +175,6 @@ def prune(directory: Path, keep: int) -> None:
         # A checkpoint that cannot be removed is no reason to stop training.
         with contextlib.suppress(OSError):
             path.unlink()
-
-
-def save_parameters(path: Path, parameters: Mapping[str, np.ndarray]) -> None:
-    """Writes parameters by name, for `sonew compile --params`.
-
-    Raises:
-      SonewError: the file cannot be written.
-    """
-    write_tensors(path, parameters)
-
-
-def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
-    """Reads a model's parameters from a safetensors file: one of `save_parameters`, or a checkpoint.
-
-    Args:
-      path: the file; tensors in it that are no parameters are ignored.
-      specs: the parameters, `Manifest.parameters`.
-
-    Raises:
-      UsageError: there is no such file.
-      SonewError: the file is truncated or corrupt, or its parameters are not those of the model.
-    """
-    path = Path(path)
-    tensors = read_tensors(path)
-    parameters = {name: array for name, array in tensors.items() if Role.PARAMETER.holds(name)}
-    difference = first_difference(parameters, specs)
-    if difference:
-        raise SonewError(f"{path} does not hold this model's parameters: {difference}; give a file made for the model")
-    if name := first_not_finite(parameters):
-        raise SonewError(f"{path} has NaN or infinity in {shown(name)}; give parameters that are finite")
-    return parameters
 
 
 def digest(tensors: Mapping[str, np.ndarray]) -> str:

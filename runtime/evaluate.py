@@ -10,9 +10,10 @@ import numpy as np
 
 from sonew_compiled.contract import COUNT, EVAL_STEP, PREDICT, PREDICTION, SUM, Role, path_in_tree
 from sonew_compiled.errors import UsageError
-from sonew_compiled.runtime.data import BoundData
+from sonew_compiled.runtime.data import BoundData, bind
 from sonew_compiled.runtime.device import Buffer
-from sonew_compiled.runtime.manifest import Manifest
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.manifest import Manifest, TensorSpec
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.workers import Alone, Workers
 
@@ -122,28 +123,61 @@ def _quotients(sums: Mapping[str, float], examples: int) -> dict[str, float]:
 
 
 def predict(
-    program: Program, state: Mapping[str, Buffer], batch: Mapping[str, np.ndarray]
+    program: Program, state: Mapping[str, Buffer], data: Mapping[str, np.ndarray] | BoundData
 ) -> np.ndarray | dict[str, np.ndarray]:
-    """The model's prediction for a whole batch, of the shapes and dtypes that the manifest says.
+    """The model's predictions for any number of examples, which are computed a batch at a time.
+
+    The last batch is filled up with its last example. Only a model whose prediction of one example depends on the
+    others of its batch can tell.
 
     Args:
       program: whose `predict` to call.
       state: parameters and the model's state by name, such as `TrainingState.buffers`; other tensors are ignored.
-      batch: arrays by field name, of the shapes and dtypes that were compiled.
+      data: arrays by field name with the examples on axis 0, converted as `bind` does it; only the fields that
+        `predict` reads need be there. Or what `bind` has made of them.
 
     Returns:
-      An array, or of a model whose prediction is a tree those of the tree by their paths, such as `boxes/scores`.
+      An array with the predictions on axis 0, of the dtype that the manifest says. Of a model whose prediction is a
+      tree a dict of such arrays by their paths, such as `boxes/scores`.
 
     Raises:
-      UsageError: the bundle has no `predict`, or a field of the batch is missing or of the wrong shape or dtype.
+      UsageError: the bundle has no `predict`, a field is missing or does not fit, or a part of the prediction is not
+        one for each example and the data is not exactly one batch.
     """
-    if not program.has(PREDICT):
-        raise UsageError(
-            f"the bundle {program.bundle.path} has no predict function: give the model one and compile it again"
-        )
-    results = program.call(PREDICT, {**state, **program.upload_batch(batch, function=PREDICT)})
-    arrays = {
-        path_in_tree(spec.name, Role.PREDICTION): program.download(spec, results[spec.name])
-        for spec in program.manifest.functions[PREDICT].outputs
-    }
+    check_predicts(program)
+    manifest = program.manifest
+    if not isinstance(data, BoundData):
+        data = bind(data, manifest.fields(PREDICT), manifest.classes)
+    check_predicts(program, is_one_batch=data.examples == data.batch_size)
+    outputs = manifest.functions[PREDICT].outputs
+    parts: dict[str, list[np.ndarray]] = {spec.name: [] for spec in outputs}
+    for batch, valid in data.evaluation_batches():
+        results = program.call(PREDICT, {**state, **program.upload_batch(batch, function=PREDICT)})
+        for spec in outputs:
+            made = program.download(spec, results[spec.name])
+            parts[spec.name].append(made[:valid] if valid < data.batch_size else made)
+    arrays = {path_in_tree(spec.name, Role.PREDICTION): _joined(parts[spec.name], spec) for spec in outputs}
     return arrays[PREDICTION] if arrays.keys() == {PREDICTION} else arrays
+
+
+def check_predicts(program: Program, *, is_one_batch: bool = True) -> None:
+    """Checks that there is a `predict`, and unless the data are exactly one batch that it gives one for each example.
+
+    Raises:
+      UsageError: it does not.
+    """
+    path, size = program.bundle.path, program.manifest.batch_size
+    if not program.has(PREDICT):
+        raise UsageError(f"the bundle {path} has no predict function: give the model one and compile it again")
+    for spec in program.manifest.functions[PREDICT].outputs:
+        if spec.shape[:1] != (size,) and not is_one_batch:
+            raise UsageError(
+                f"{spec.name} of {path} is {spec.dtype}{list(spec.shape)}, not one for each example: give exactly one "
+                f"batch of {size} examples"
+            )
+
+
+def _joined(parts: list[np.ndarray], spec: TensorSpec) -> np.ndarray:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.zeros((0, *spec.shape[1:]), as_dtype(spec.dtype))

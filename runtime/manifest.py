@@ -3,11 +3,11 @@
 Format versions:
   1: the first.
   2: every tensor has a role; the manifest has `classes` and `setting_limits`.
+  3: a bundle may be for inference alone, without `init` and `train_step`. Bundles that train are still of version 2.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -19,150 +19,20 @@ from sonew_compiled.contract import EVALUATED_ROLES, STATE_ROLES, Role
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime._format_1 import upgraded
 from sonew_compiled.runtime._manifest_schema import MANIFEST, MANIFEST_1
-from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.json_files import parse
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import shown
+from sonew_compiled.runtime.specs import FileSpec as FileSpec
+from sonew_compiled.runtime.specs import FunctionSpec as FunctionSpec
+from sonew_compiled.runtime.specs import KernelSpec as KernelSpec
+from sonew_compiled.runtime.specs import Needs as Needs
+from sonew_compiled.runtime.specs import TargetSpec as TargetSpec
+from sonew_compiled.runtime.specs import TensorSpec as TensorSpec
+from sonew_compiled.runtime.specs import TpuFunctionSpec as TpuFunctionSpec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+TRAINING_FORMAT_VERSION = 2
 OLDEST_FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorSpec:
-    """A named tensor.
-
-    Attributes:
-      name: a path joined by `/`.
-      shape: in elements.
-      dtype: a NumPy or ml_dtypes name.
-      role: its role in the function, one of `Role`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    role: str
-
-    @property
-    def itemsize(self) -> int:
-        """The bytes of an element."""
-        return as_dtype(self.dtype).itemsize
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the tensor."""
-        return self.size * self.itemsize
-
-
-@dataclass(frozen=True, kw_only=True)
-class FunctionSpec:
-    """An export of every executable of the bundle, with its arguments and results in order."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileSpec:
-    """A file of the bundle; `sha256` in hexadecimal, `size` in bytes."""
-
-    sha256: str
-    size: int
-
-    @classmethod
-    def of(cls, content: bytes) -> FileSpec:
-        """The record of a file with this content."""
-        return cls(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-
-
-@dataclass(frozen=True, kw_only=True)
-class KernelSpec:
-    """The assembler's figures of a GPU's kernel.
-
-    Attributes:
-      name: the name of its entry point.
-      registers: the registers that a thread takes; vector registers if there are two kinds.
-      spilled_bytes: the bytes that a thread keeps in memory, because there are not enough registers.
-    """
-
-    name: str
-    registers: int
-    spilled_bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TpuFunctionSpec:
-    """XLA's figures of the executable of one function on a TPU, from before it has run.
-
-    Attributes:
-      function: the name of the function.
-      code_bytes: the bytes of machine code.
-      argument_bytes: the bytes of all arguments on the device.
-      output_bytes: the bytes of all results, including those in the arguments' buffers.
-      aliased_bytes: the bytes of results in the buffers of arguments, which is state that is updated in place.
-      temporary_bytes: the bytes of memory that the function needs besides.
-      flops: the floating-point operations of a call, by XLA's estimate; 0 if it has none.
-      bytes_accessed: the bytes read from and written to memory in a call, likewise.
-    """
-
-    function: str
-    code_bytes: int
-    argument_bytes: int
-    output_bytes: int
-    aliased_bytes: int
-    temporary_bytes: int
-    flops: int
-    bytes_accessed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Needs:
-    """The requirements of code on the machine that runs it.
-
-    Attributes:
-      name: the full name of its target, such as `cpu` or `cuda:sm_80`.
-      driver: the kind of device, one of `Driver`.
-      machine: the instruction set, as `platform.machine()` names it; empty if any will do.
-      cpu: the processor that the code is for, as LLVM names it; empty for other kinds of device.
-      cpu_features: flags of `/proc/cpuinfo` without which the code cannot run.
-      device_names: lower-case words, one of which is in the driver's name of every device that runs the code; empty if
-        any device will do, and for processors.
-    """
-
-    name: str
-    driver: str
-    machine: str = ""
-    cpu: str = ""
-    cpu_features: tuple[str, ...] = ()
-    device_names: tuple[str, ...] = ()
-
-    def needs(self) -> dict[str, Any]:
-        """These attributes by name, without those of a subclass."""
-        return {each.name: getattr(self, each.name) for each in fields(Needs)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TargetSpec(Needs):
-    """An executable of the bundle.
-
-    Attributes:
-      file: its name inside the bundle.
-      stored_as: for each dtype that the executable lacks, the dtype in its place: a vector of the same bytes, padded
-        with zeros to a whole number.
-      kernels: the kernels for ROCm, and for CUDA if its assembler was installed when the bundle was made; else empty.
-      programs: the figures of each function for TPUs; else empty.
-    """
-
-    file: str
-    stored_as: Mapping[str, str] = field(default_factory=dict)
-    kernels: tuple[KernelSpec, ...] = ()
-    programs: tuple[TpuFunctionSpec, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,9 +52,11 @@ class Manifest:
       classes: of fields of the batch that are labels, the number of classes.
       setting_limits: of runtime settings, values from which on a decay is too slow for what the state is stored in.
       unit: of the loss, for reports; may be empty.
+      starts_from: of tensors of the optimizer's state that depend on the first parameters, the parameter that each is
+        equal to at first; empty where it is none.
     """
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = TRAINING_FORMAT_VERSION
     model: str
     optimizer: Mapping[str, Any]
     precision: str = "f32"
@@ -196,10 +68,22 @@ class Manifest:
     classes: Mapping[str, int] = field(default_factory=dict)
     setting_limits: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
+    starts_from: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether the bundle has a training step; one for inference alone has none."""
+        return contract.TRAIN_STEP in self.functions
 
     @property
     def state(self) -> tuple[TensorSpec, ...]:
-        """The training state: parameters first or not, in the order of `init`'s results."""
+        """The training state: parameters first or not, in the order of `init`'s results.
+
+        Of a bundle for inference the parameters and the model's state, which `eval_step` reads.
+        """
+        if not self.is_trainable:
+            inputs = self.functions[contract.EVAL_STEP].inputs
+            return tuple(spec for spec in inputs if spec.role in EVALUATED_ROLES)
         return self.functions[contract.INIT].outputs
 
     @property
@@ -220,17 +104,21 @@ class Manifest:
     @property
     def batch(self) -> tuple[TensorSpec, ...]:
         """The fields of a batch, without the leading `batch/` in their names; a bare batch has one field, `batch`."""
-        inputs = self.functions[contract.TRAIN_STEP].inputs
+        return self.fields(contract.TRAIN_STEP if self.is_trainable else contract.EVAL_STEP)
+
+    def fields(self, function: str) -> tuple[TensorSpec, ...]:
+        """The fields of a batch that a function reads, likewise."""
         return tuple(
             replace(spec, name=contract.path_in_tree(spec.name, Role.BATCH))
-            for spec in inputs
+            for spec in self.functions[function].inputs
             if spec.role == Role.BATCH
         )
 
     @property
     def runtime_settings(self) -> tuple[str, ...]:
         """The settings of `optimizer` that are not compiled in, and that `train_step` takes as float32 scalars."""
-        return tuple(spec.name for spec in self.functions[contract.TRAIN_STEP].inputs if spec.role == Role.SETTING)
+        step = self.functions.get(contract.TRAIN_STEP)
+        return tuple(spec.name for spec in step.inputs if spec.role == Role.SETTING) if step else ()
 
     @property
     def batch_size(self) -> int:
@@ -298,6 +186,11 @@ class Manifest:
 
 def _inconsistency(manifest: Manifest) -> str:
     """The first property on which the runtime relies and that the manifest lacks, in words; empty if there is none."""
+    if (
+        manifest.format_version >= FORMAT_VERSION
+        and not {contract.INIT, contract.TRAIN_STEP} & manifest.functions.keys()
+    ):
+        return _inference_inconsistency(manifest)
     rate: Any = manifest.defaults.get("learning_rate")
     if type(rate) not in (int, float) or not 0 <= rate < math.inf:
         return f"the default learning_rate is {shown(rate)}, not a finite number of 0 or more"
@@ -307,6 +200,14 @@ def _inconsistency(manifest: Manifest) -> str:
         if name not in manifest.functions:
             return f"there is no function {name}"
     step = manifest.functions[contract.TRAIN_STEP]
+    by_name = {spec.name: spec for spec in manifest.state}
+    for name, source in manifest.starts_from.items():
+        copy, copied = by_name.get(name), by_name.get(source)
+        is_parameter = copied is not None and copied.role == Role.PARAMETER
+        if copy is None or copy.role != Role.OPTIMIZER or (source and not is_parameter):
+            return f"{shown(name)} cannot start from {shown(source)}"
+        if copied is not None and copied.shape != copy.shape:
+            return f"{shown(name)} has another shape than {shown(source)}, from which it starts"
     if not set(manifest.state) <= set(step.inputs) or not set(manifest.state) <= set(step.outputs):
         return "train_step does not take and give the state that init gives"
     if not manifest.parameters:
@@ -340,6 +241,26 @@ def _inconsistency(manifest: Manifest) -> str:
         if unknown or not function.outputs:
             return f"{shown(name)} takes {shown(min(unknown))}" if unknown else f"{shown(name)} gives nothing"
     return _seam_inconsistency(manifest)
+
+
+def _inference_inconsistency(manifest: Manifest) -> str:
+    """The same of a bundle for inference alone."""
+    if contract.EVAL_STEP not in manifest.functions:
+        return f"there is no function {contract.EVAL_STEP}"
+    if not manifest.parameters:
+        return "eval_step has no parameters"
+    if not manifest.batch or any(spec.shape[:1] != (manifest.batch[0].shape or (0,))[:1] for spec in manifest.batch):
+        return "eval_step has no batch, or one whose fields differ in their leading axis"
+    known = set(manifest.functions[contract.EVAL_STEP].inputs)
+    for name, function in manifest.functions.items():
+        if name not in (contract.EVAL_STEP, contract.PREDICT):
+            return f"there is a function {shown(name)}, which is for training"
+        if not function.outputs or not set(function.inputs) <= known:
+            return f"{name} takes what eval_step does not, or gives nothing"
+    weights = manifest.files.get(contract.PARAMETERS_FILE)
+    if weights is None or weights.size < manifest.state_bytes:
+        return f"there is no file {contract.PARAMETERS_FILE}, or it is too small for the parameters"
+    return ""
 
 
 def _seam_inconsistency(manifest: Manifest) -> str:

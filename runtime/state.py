@@ -19,11 +19,13 @@ from sonew_compiled.contract import (
     Role,
 )
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.checkpoint import first_difference, load_parameters
+from sonew_compiled.runtime.checkpoint import first_difference
 from sonew_compiled.runtime.device import Buffer
-from sonew_compiled.runtime.limits import check_setting
+from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.limits import check_setting, check_start, check_trainable
 from sonew_compiled.runtime.manifest import TensorSpec
 from sonew_compiled.runtime.program import Program
+from sonew_compiled.runtime.weights import load_weights
 
 MAX_SEED = 2**31 - 1
 
@@ -57,15 +59,19 @@ class TrainingState:
         Args:
           program: whose `init` to call.
           seed: 0 to 2³¹ - 1.
-          parameters: replace those of `init`; the default is the bundle's `params.safetensors`, if it has one.
+          parameters: replace those of `init`, as `load_weights` gives them, with all of the model's state or none of
+            it. The default is the bundle's `params.safetensors`, if it has one.
           learning_rate: the schedule's peak, from which an optimizer with the rate in its state starts; by default the
             bundle's.
 
         Raises:
-          UsageError: the seed is out of range, or the parameters are not the model's.
+          UsageError: the seed is out of range, or the optimizer starts from the parameters in a way that cannot be made
+            up for.
+          SonewError: the parameters are not the model's.
         """
         if not 0 <= seed <= MAX_SEED:
             raise UsageError(f"seed {seed} is not between 0 and {MAX_SEED}: choose another --seed")
+        check_trainable(program.manifest, program.bundle.path)
         upload = program.device.upload
         fed = {SEED: upload(np.array(seed, np.int32))}
         if any(spec.role == Role.LEARNING_RATE for spec in program.manifest.functions[INIT].inputs):
@@ -78,10 +84,9 @@ class TrainingState:
             spec.name: program.upload(spec, program.download(spec, made[spec.name])) for spec in program.manifest.state
         }
         if parameters is None and PARAMETERS_FILE in program.manifest.files:
-            parameters = load_parameters(program.bundle.file(PARAMETERS_FILE), program.manifest.parameters)
+            parameters = load_weights(program.bundle.file(PARAMETERS_FILE), program.manifest)
         if parameters is not None:
-            _check(parameters, program.manifest.parameters, what="the parameters")
-            buffers |= {spec.name: program.upload(spec, parameters[spec.name]) for spec in program.manifest.parameters}
+            buffers |= _given(program, parameters)
         return cls(program, buffers)
 
     @classmethod
@@ -149,6 +154,20 @@ class TrainingState:
         return {
             spec.name: self.program.download(spec, self.buffers[spec.name]) for spec in self.program.manifest.parameters
         }
+
+
+def _given(program: Program, weights: Mapping[str, np.ndarray]) -> dict[str, Buffer]:
+    """The tensors of the first state that given weights replace, with the optimizer's copies of parameters."""
+    state = program.manifest.state
+    has_state = any(spec.role == Role.MODEL_STATE and spec.name in weights for spec in state)
+    replaced = (Role.PARAMETER, Role.MODEL_STATE) if has_state else (Role.PARAMETER,)
+    _check(weights, tuple(spec for spec in state if spec.role in replaced), what="the parameters")
+    check_start(program.manifest, given="parameters")
+    arrays = dict(weights)
+    for name, source in program.manifest.starts_from.items():
+        spec = next(spec for spec in state if spec.name == name)
+        arrays[name] = weights[source].astype(as_dtype(spec.dtype))
+    return {spec.name: program.upload(spec, arrays[spec.name]) for spec in state if spec.name in arrays}
 
 
 def _check(arrays: Mapping[str, np.ndarray], specs: tuple[TensorSpec, ...], *, what: str) -> None:

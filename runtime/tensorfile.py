@@ -31,14 +31,18 @@ _HEADER = mapped(path_text(10_000), 200)
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Writes `tensors` atomically: `path` always holds the whole new file or the old one.
 
-    The metadata gets one more entry, `sha256`, the hash of everything else in the file.
-
     Raises:
       SonewError: the file cannot be written, for example because the disk is full.
     """
+    write_atomically(path, [tensor_bytes(tensors, metadata)])
+
+
+def tensor_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
+    """The content of a safetensors file; its metadata gets one more entry, `sha256`, the hash of everything else."""
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     text = json.dumps({**(metadata or {}), _DIGEST: _digest(arrays, metadata or {})}, sort_keys=True)
-    write_atomically(path, [safetensors.numpy.save(arrays, metadata={_METADATA: text})])
+    content: bytes = safetensors.numpy.save(arrays, metadata={_METADATA: text})
+    return content
 
 
 def write_atomically(path: Path, chunks: Iterable[bytes]) -> None:

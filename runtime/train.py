@@ -6,6 +6,7 @@ import contextlib
 import importlib.metadata
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from sonew_compiled.runtime.device import Buffer, Device
 from sonew_compiled.runtime.evaluate import Evaluation, check_evaluated, evaluate_all
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
+from sonew_compiled.runtime.limits import check_trainable
 from sonew_compiled.runtime.metrics import METRICS_FILE, EndMetrics, EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Reporter
@@ -54,6 +56,7 @@ def train(
     *,
     output: str | Path | RunFolder,
     resume: str | Path | None = None,
+    parameters: Mapping[str, np.ndarray] | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
@@ -70,6 +73,7 @@ def train(
       device: where.
       output: the run's directory; made if need be. No other process can train into it meanwhile.
       resume: a checkpoint to go on from, or a directory for the latest one in it.
+      parameters: to start from, as `load_weights` gives them; by default those of the bundle.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
       reporter: is told how it goes; by default nobody is.
       resume_command: the command line that goes on with this run, for the user who stops it.
@@ -99,6 +103,7 @@ def train(
                 device,
                 folder,
                 resume,
+                parameters,
                 overwrite,
                 reporter or Reporter(),
                 resume_command,
@@ -124,12 +129,16 @@ class _Run:
         device: Device,
         folder: RunFolder,
         resume: str | Path | None,
+        parameters: Mapping[str, np.ndarray] | None,
         overwrite: bool,
         reporter: Reporter,
         resume_command: str,
         workers: Workers,
     ) -> None:
         manifest = bundle.manifest
+        check_trainable(manifest, bundle.path)
+        if resume is not None and parameters is not None:
+            raise UsageError("a resumed run has its own parameters; start another run from the given ones")
         self.workers = workers
         self.folder = folder
         self.reporter = reporter
@@ -161,7 +170,9 @@ class _Run:
         self.program = Program.load(bundle, device)
         self.stepper = stepper_of(self.program, workers)
         if checkpoint is None:
-            self.state = TrainingState.initial(self.program, seed=settings.seed, learning_rate=settings.learning_rate)
+            self.state = TrainingState.initial(
+                self.program, seed=settings.seed, parameters=parameters, learning_rate=settings.learning_rate
+            )
         else:
             self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
             self.step = checkpoint.step

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from sonew_compiled.optimizer import scale_by_sonew as scale_by_sonew
     from sonew_compiled.optimizer import sonew as sonew
     from sonew_compiled.tpu_program import load_tpu_program as load_tpu_program
+    from sonew_compiled.weight_trees import load_weights as load_weights
+    from sonew_compiled.weight_trees import save_weights as save_weights
 
 _HOMES = {
     "Model": "models",
@@ -25,7 +27,9 @@ _HOMES = {
     "UsageError": "errors",
     "compile_training": "compile",
     "load_tpu_program": "tpu_program",
+    "load_weights": "weight_trees",
     "preconditioner": "optimizer",
+    "save_weights": "weight_trees",
     "scale_by_sonew": "optimizer",
     "sonew": "optimizer",
 }

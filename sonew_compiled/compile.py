@@ -30,13 +30,15 @@ from sonew_compiled.model_functions import ModelFunctions
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
 from sonew_compiled.presets import OptimizerSettings, record_of, runtime_settings_of
 from sonew_compiled.requirements import names_of
-from sonew_compiled.runtime.checkpoint import load_parameters
-from sonew_compiled.runtime.limits import check_setting
+from sonew_compiled.runtime.limits import check_setting, check_start
 from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec
 from sonew_compiled.runtime.older_bundle import writable_bundle
+from sonew_compiled.runtime.tensorfile import tensor_bytes
 from sonew_compiled.runtime.trial import remember_made_here
+from sonew_compiled.runtime.weights import load_weights
 from sonew_compiled.trace import OptimizerFactory, trace_training
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
+from sonew_compiled.weights_in_state import weights_in_state
 
 
 def compile_training(
@@ -95,7 +97,8 @@ def compile_training(
         "bf16-sr". The model and the optimizer are always written and traced in float32.
       runtime_settings: the settings of the optimizer that the step takes at every call instead of having them compiled
         in; `presets.runtime_settings_of` names those that can be. Their values in `optimizer` are the defaults.
-      params: a safetensors file of initial parameters to put in the bundle; by default `init` makes them on the device.
+      params: a file of initial parameters to put in the bundle, as `runtime.load_weights` reads it; by default `init`
+        makes them on the device.
       micro_batch: the examples to work on at a time; it must divide the batch size. It adds the functions with which
         one worker or several work on a batch in parts; see docs/how-to/workers.md.
       classes: the number of classes of each label field of the batch. The runtime refuses labels that are not from 0 to
@@ -198,13 +201,14 @@ def compile_training(
         classes=_classes(classes, batch),
         setting_limits=traced.setting_limits,
         unit=unit,
+        starts_from=weights_in_state(made, factory),
     )
     for name in manifest.runtime_settings:
         check_setting(manifest, name, manifest.optimizer[name])
     files = {STABLEHLO_FILE: stablehlo}
     if params is not None:
-        load_parameters(Path(params), manifest.parameters)
-        files[PARAMETERS_FILE] = Path(params).read_bytes()
+        check_start(manifest, given=str(params))
+        files[PARAMETERS_FILE] = tensor_bytes(load_weights(params, manifest))
     what = f"{model} with {described['name']}"
     adapted = [adapt(stablehlo, target, what=what) for target in resolved]
     compiled = []

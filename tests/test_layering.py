@@ -44,6 +44,11 @@ ALLOWED = {
     "bundle_writer": ("errors", "contract", "folder_lock", "runtime"),
     "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "training_state": ("contract", "model_functions", "requirements"),
+    "inference": ("errors", "contract", "bundle_writer", "lowering", "passes", "runtime"),
+    "weight_trees": ("errors", "contract", "requirements", "runtime"),
+    "weights_in_state": (
+        *("contract", "jax_settings", "model_functions", "recurrence", "requirements", "training_state"),
+    ),
     "trace": (
         *("errors", "contract", "backward", "jax_settings", "model_functions", "rate_in_state", "recurrence"),
         *("requirements", "rules", "training_state"),

@@ -15,6 +15,7 @@ from sonew_compiled.runtime._memory import physical_memory
 from sonew_compiled.runtime.data._idx import LONGEST_HEADER, idx_size, parse_idx, unpacked
 from sonew_compiled.runtime.data.dataset import Dataset, check_lengths, checked, fingerprint, hold_out
 from sonew_compiled.runtime.data.mapped import fingerprint_of, mapped_files, open_mapped
+from sonew_compiled.runtime.numpy_files import read_numpy
 from sonew_compiled.runtime.shown import shown
 
 ACCEPTED = (
@@ -37,8 +38,8 @@ _Fields = dict[str, np.ndarray]
 _Split = tuple[_Fields, _Fields]
 
 
-def reader(path: Path) -> Callable[[str, Path], Dataset] | None:
-    """The function that loads a file of this name, `load(name, path)`; None if there is none."""
+def reader(path: Path) -> Callable[[str, Path, int], Dataset] | None:
+    """The function that loads a file of this name, `load(name, path, least)`; None if there is none."""
     if path.suffix == ".npy":
         return _load_npy
     if path.suffix == ".npz":
@@ -48,7 +49,7 @@ def reader(path: Path) -> Callable[[str, Path], Dataset] | None:
     return None
 
 
-def load_folder(name: str, folder: Path) -> Dataset:
+def load_folder(name: str, folder: Path, least: int) -> Dataset:
     """The data set of a folder of `.npy` files, which are mapped and not read: a file for each array of a `.npz`.
 
     Raises:
@@ -61,35 +62,35 @@ def load_folder(name: str, folder: Path) -> Dataset:
     divided = _divide(arrays, source=str(folder))
     if divided is None:
         fields = {key: checked(key, array, source=f"{folder}: `{key}`") for key, array in arrays.items()}
-        check_lengths(fields, least=2, source=str(folder))
+        check_lengths(fields, least=least, source=str(folder))
         divided = hold_out(fields)
     train, test = divided
     _check_divided(train, test, source=str(folder))
     return Dataset(name=name, train=train, test=test, fingerprint=print_of)
 
 
-def _load_npy(name: str, path: Path) -> Dataset:
-    arrays, digest = _read_numpy(path)
+def _load_npy(name: str, path: Path, least: int) -> Dataset:
+    arrays, digest = read_numpy(path)
     if set(arrays) != {None}:
         raise UsageError(f"{path} is a .npz archive under another name; rename it to end in .npz")
-    return _held_out(name, {"image": checked("image", arrays[None], source=str(path))}, digest, source=str(path))
+    return _held_out(name, {"image": checked("image", arrays[None], source=str(path))}, digest, least, source=str(path))
 
 
-def _load_npz(name: str, path: Path) -> Dataset:
-    arrays, digest = _read_numpy(path)
+def _load_npz(name: str, path: Path, least: int) -> Dataset:
+    arrays, digest = read_numpy(path)
     if None in arrays:
         raise UsageError(f"{path} is a .npy file under another name; rename it to end in .npy")
     named = {key: array for key, array in arrays.items() if key is not None}
     divided = _divide(named, source=str(path))
     if divided is None:
         fields = {key: checked(key, array, source=f"{path}: `{_name(key)}`") for key, array in named.items()}
-        return _held_out(name, fields, digest, source=str(path))
+        return _held_out(name, fields, digest, least, source=str(path))
     train, test = divided
     _check_divided(train, test, source=str(path))
     return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
 
 
-def _load_idx(name: str, path: Path) -> Dataset:
+def _load_idx(name: str, path: Path, least: int) -> Dataset:
     # A few bytes can unpack to any number of them: no more is unpacked than the header asks for, and some.
     size = idx_size(unpacked(path, remedy=_REMEDY, limit=LONGEST_HEADER))
     if size > physical_memory():
@@ -98,11 +99,11 @@ def _load_idx(name: str, path: Path) -> Dataset:
         )
     content = unpacked(path, remedy=_REMEDY, limit=size + _SPARE)
     images = parse_idx(content, ndim=3, source=str(path), remedy=_REMEDY)
-    return _held_out(name, {"image": images}, hashlib.sha256(content).hexdigest(), source=str(path))
+    return _held_out(name, {"image": images}, hashlib.sha256(content).hexdigest(), least, source=str(path))
 
 
-def _held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, *, source: str) -> Dataset:
-    check_lengths(fields, least=2, source=source)
+def _held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, least: int, *, source: str) -> Dataset:
+    check_lengths(fields, least=least, source=source)
     train, test = hold_out(fields)
     return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
 
@@ -159,34 +160,3 @@ def _name(key: str) -> str:
 def _names(keys: Iterable[str]) -> str:
     first = [_name(key) for key in itertools.islice(keys, _MOST_SHOWN + 1)]
     return ", ".join(first[:_MOST_SHOWN]) + (" and more" if len(first) > _MOST_SHOWN else "")
-
-
-def _read_numpy(path: Path) -> tuple[dict[str | None, np.ndarray], str]:
-    """The arrays in a file by name, and the file's SHA-256; a single array has the name None."""
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            stream.seek(0)
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {None: loaded}, digest
-            with loaded:
-                arrays = {key: loaded[key] for key in loaded.files}
-    except OSError as error:
-        raise SonewError(f"cannot read {path} ({error.strerror or error}); {_REMEDY}") from None
-    except MemoryError:
-        raise SonewError(f"{path} needs more memory than there is, or is corrupt; save a smaller data set") from None
-    except Exception as error:
-        # For a damaged file, the readers of headers and archives may raise any exception: ValueError, BadZipFile,
-        # EOFError, even TokenError and TypeError. NumPy's own message may have several lines, and may suggest
-        # allow_pickle, which is no remedy here.
-        pickled = " (it holds Python objects)" if "Object arrays" in str(error) else ""
-        raise SonewError(
-            f"{path} is not a NumPy file of plain arrays{pickled}, or is truncated or corrupt; save it again with "
-            "numpy.save or numpy.savez"
-        ) from None
-    for key, array in arrays.items():
-        # NumPy returns members that are no arrays as bytes.
-        if not isinstance(array, np.ndarray):
-            raise SonewError(f"{path} holds {_name(str(key))}, which is not an array; save it again with numpy.savez")
-    return arrays, digest

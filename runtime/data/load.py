@@ -12,7 +12,7 @@ from sonew_compiled.runtime.shown import argument
 _ACCEPTED = f"accepted are {mnist.EMBEDDED} (comes with the package), {mnist.FULL} (the full set) or {arrays.ACCEPTED}"
 
 
-def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
+def load_dataset(name_or_path: str, *, data_dir: Path | None = None, least: int = 2) -> Dataset:
     """Loads a data set.
 
     Args:
@@ -26,6 +26,7 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
         an IDX file of images, `*-idx3-ubyte` or `*-idx3-ubyte.gz`: the field `image`.
         A file that does not tell test examples apart has its last tenth held out, at least one example.
       data_dir: the folder to look for `mnist` in first.
+      least: the fewest examples of a file that does not tell test examples apart; a single one is held out.
 
     Raises:
       UsageError: there is no such data set or file, or its contents are of a kind that cannot be trained on.
@@ -42,7 +43,7 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
         raise SonewError(f"cannot read {name_or_path} ({error.strerror or error}); {_ACCEPTED}") from None
     load = arrays.reader(path)
     if is_folder and name_or_path and _has_arrays(path):
-        return arrays.load_folder(name_or_path, path)
+        return arrays.load_folder(name_or_path, path, least)
     if is_folder and name_or_path:
         folder = argument(name_or_path)
         raise UsageError(
@@ -54,7 +55,7 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None) -> Dataset:
         raise UsageError(f"there is {kind} `{name_or_path}`; {_ACCEPTED}")
     if load is None:
         raise UsageError(f"{name_or_path} is not a kind of file that is read; {_ACCEPTED}")
-    return load(name_or_path, path)
+    return load(name_or_path, path, least)
 
 
 def _has_arrays(folder: Path) -> bool:

@@ -11,57 +11,53 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Checkpoint, Program, TrainingState
-
-checkpoint_option = click.option(
-    "--checkpoint", type=options.PATH, required=True, help="A checkpoint, or a run's folder for its latest one."
-)
+    from sonew_compiled.runtime import Program, Trained
 
 
-@click.command("eval", short_help="Compute the losses of a checkpoint.")
+@click.command("eval", short_help="Compute the losses of a trained model.")
 @options.bundle_argument
-@checkpoint_option
+@options.checkpoint_option
 @options.data_options
 @options.device_option
 @options.trusted_keys_option
 @options.json_option
 def eval_command(
     bundle: Path,
-    checkpoint: Path,
+    checkpoint: Path | None,
     data: str | None,
     data_dir: Path | None,
     device: str | None,
     trusted_keys: Path | None,
     as_json: bool,
 ) -> None:
-    """Compute the loss of a checkpoint on the training and the test set.
+    """Compute the loss of trained weights, and the model's metrics, on the training and the test set.
 
     \b
     Examples:
       sonew eval sonew-run/bundle --checkpoint sonew-run
       sonew eval ae.bundle --checkpoint sonew-run/step-00001200.safetensors --data mnist --json
+      sonew eval ae.bundle --checkpoint weights.npz
     """
     from sonew_compiled.runtime import bind, evaluate_all
 
-    program, state, path, loaded = _load(bundle, checkpoint, device, trusted_keys)
-    dataset = options.dataset_of(data, data_dir, loaded.settings)
+    program, trained = _load(bundle, checkpoint, device, trusted_keys)
+    dataset = options.dataset_of(data, data_dir, trained.settings)
+    buffers = trained.upload(program)
     manifest = program.manifest
     on_train, on_test = (
-        evaluate_all(program, state.buffers, bind(arrays, manifest.batch, manifest.classes))
+        evaluate_all(program, buffers, bind(arrays, manifest.batch, manifest.classes))
         for arrays in (dataset.train, dataset.test)
     )
     if as_json:
-        result = {"steps": loaded.step, "bundle": bundle, "checkpoint": path, "data": dataset.name}
+        result = {"steps": trained.step, "bundle": bundle, "checkpoint": trained.path, "data": dataset.name}
         options.print_json(figures(on_train, on_test) | result)
-    options.say(
-        f"{in_words(on_train, on_test, manifest.unit)} on {dataset.name} "
-        f"after {options.counted(loaded.step, 'step')}; {path}"
-    )
+    after = "" if trained.step is None else f" after {options.counted(trained.step, 'step')}"
+    options.say(f"{in_words(on_train, on_test, manifest.unit)} on {dataset.name}{after}; {trained.path}")
 
 
 @click.command("reconstruct")
 @options.bundle_argument
-@checkpoint_option
+@options.checkpoint_option
 @options.data_options
 @options.device_option
 @options.trusted_keys_option
@@ -69,7 +65,7 @@ def eval_command(
 @click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of images.")
 def reconstruct_command(
     bundle: Path,
-    checkpoint: Path,
+    checkpoint: Path | None,
     data: str | None,
     data_dir: Path | None,
     device: str | None,
@@ -89,14 +85,15 @@ def reconstruct_command(
     from sonew_compiled.errors import UsageError
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
-    program, state, _, loaded = _load(bundle, checkpoint, device, trusted_keys)
-    examples = options.dataset_of(data, data_dir, loaded.settings).test
+    program, trained = _load(bundle, checkpoint, device, trusted_keys)
+    buffers = trained.upload(program)
+    examples = options.dataset_of(data, data_dir, trained.settings).test
     bound = bind(examples, program.manifest.batch, program.manifest.classes)
     inputs: list[Any] = []
     outputs: list[Any] = []
     field = next((spec.name for spec in program.manifest.batch if spec.name == "image"), program.manifest.batch[0].name)
     for batch, valid in bound.evaluation_batches():
-        made = predict(program, state.buffers, batch)
+        made = predict(program, buffers, batch)
         if isinstance(made, dict):
             raise UsageError(f"predict gives {', '.join(made)}; reconstruct draws a single array: let predict give one")
         inputs.append(np.asarray(batch[field], np.float32)[:valid])
@@ -108,18 +105,10 @@ def reconstruct_command(
 
 
 def _load(
-    bundle: Path, checkpoint: Path, device: str | None, trusted_keys: Path | None
-) -> tuple[Program, TrainingState, Path, Checkpoint]:
-    from sonew_compiled.runtime import (
-        Program,
-        TrainingState,
-        find_checkpoint,
-        load_checkpoint,
-        open_device,
-    )
+    bundle: Path, checkpoint: Path | None, device: str | None, trusted_keys: Path | None
+) -> tuple[Program, Trained]:
+    from sonew_compiled.runtime import Program, load_trained, open_device
 
     opened = options.open_bundle(bundle, trusted_keys)
-    path = find_checkpoint(checkpoint)
-    loaded = load_checkpoint(path, opened.manifest)
-    program = Program.load(opened, open_device(device))
-    return program, TrainingState.from_arrays(program, loaded.tensors), path, loaded
+    trained = load_trained(opened, checkpoint)
+    return Program.load(opened, open_device(device)), trained

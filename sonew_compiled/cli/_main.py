@@ -23,9 +23,11 @@ from sonew_compiled.cli._bench import bench_command
 from sonew_compiled.cli._compile import compile_command
 from sonew_compiled.cli._config import name_variables, use_config
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
+from sonew_compiled.cli._export import export_command
 from sonew_compiled.cli._inspect import inspect_command, targets_command
 from sonew_compiled.cli._options import say
 from sonew_compiled.cli._plot import plot_command
+from sonew_compiled.cli._predict import predict_command
 from sonew_compiled.cli._run import run_command
 from sonew_compiled.cli._sign import sign_command
 from sonew_compiled.cli._tune import tune_command
@@ -103,7 +105,9 @@ for command in (
     run_command,
     compile_command,
     eval_command,
+    predict_command,
     reconstruct_command,
+    export_command,
     plot_command,
     inspect_command,
     sign_command,

@@ -87,6 +87,16 @@ _TRAIN_OPTIONS = {option.name: option for option in train_options()}
 RATE = _type_of(_TRAIN_OPTIONS["learning_rate"])
 PATH = click.Path(path_type=Path)
 
+WEIGHTS = "a checkpoint, a run's folder for its latest one, or a .safetensors or .npz file of weights"
+
+checkpoint_option = click.option(
+    "--checkpoint", type=PATH, help=f"The weights: {WEIGHTS}.  [default: those of the bundle, if it has any]"
+)
+PARAMS = "params"
+"""The compile option that says where a run starts, so that it may be given with a bundle too."""
+params_option = click.option(
+    "--params", type=PATH, help=f"Initial weights: {WEIGHTS}.  [default: random ones, or those of the bundle]"
+)
 
 def complete_devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The devices of this machine, for a shell."""
@@ -145,11 +155,11 @@ def data_options(command: Command) -> Command:
     )(command)
 
 
-def dataset_of(data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str]) -> Dataset:
-    """The given data set, else that of the checkpoint's metadata, else the embedded one."""
+def dataset_of(data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str], *, least: int = 2) -> Dataset:
+    """The given data set, else that of the checkpoint's metadata, else the embedded one; `least` of `load_dataset`."""
     from sonew_compiled.runtime import load_dataset
 
-    return load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir)
+    return load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir, least=least)
 
 
 def how_to_train(*names: str) -> Callable[[Command], Command]:
@@ -230,7 +240,7 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         shell_complete=complete_targets,
         help="Target to compile for, from `sonew targets`, or all; repeatable.  [default: cpu]",
     ),
-    click.option("--params", type=PATH, help="Safetensors file of initial parameters to put in the bundle."),
+    params_option,
 )
 
 

@@ -60,7 +60,7 @@ def run_command(
     """Train from BUNDLE; without one, compile first.
 
     Writes checkpoints and metrics.jsonl into the output folder. Ctrl-C saves a checkpoint and shows the command that
-    resumes. The options from --model to --params configure the compilation, so they apply only without BUNDLE.
+    resumes. The options from --model to --target configure the compilation, so they apply only without BUNDLE.
 
     \b
     Examples:
@@ -68,6 +68,7 @@ def run_command(
       sonew run ae.bundle --data mnist --epochs 100
       sonew run --optimizer band-sonew --band 4 --learning-rate 5e-3
       sonew run --resume sonew-run                  resume a run that was stopped
+      sonew run ae.bundle --params weights.npz      start from given weights
       sonew run ae.bundle --json > result.json
       sonew run parts.bundle --workers 4            in four processes, as by mpirun -n 4
     """
@@ -76,6 +77,8 @@ def run_command(
     # The whole command line is checked before minutes of compiling.
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
+    if resume and what["params"]:
+        raise UsageError("--params starts a run from given weights and --resume continues one; leave one of them out")
     if workers is not None and workers > 1 and not _is_worker_by_config():
         _check_bundle_for_workers(bundle, resume)
         start_workers(workers)
@@ -120,8 +123,9 @@ def _train(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    from sonew_compiled.runtime import find_checkpoint, make_reporter, open_bundle, train
+    from sonew_compiled.runtime import find_checkpoint, load_weights, make_reporter, open_bundle, train
     from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
+    from sonew_compiled.runtime.limits import check_trainable
 
     # The last checkpoint is looked up again, now that no other process can add one.
     checkpoint = None if resume is None else find_checkpoint(resume)
@@ -133,7 +137,10 @@ def _train(
         opened = open_bundle(_compile_into(folder, what, overwrite=overwrite))
     else:
         opened = options.open_bundle(path, trusted_keys)
+    check_trainable(opened.manifest, opened.path)
     settings = _settings(opened, checkpoint, what)
+    # Weights that are compiled in are those to start from.
+    parameters = load_weights(what["params"], opened.manifest) if what["params"] and path is not None else None
     resume_command = folder.resume_command(
         opened.path, data=dataset.name, data_dir=data_dir, device=device.name, settings=settings
     )
@@ -144,6 +151,7 @@ def _train(
         device,
         output=folder,
         resume=checkpoint,
+        parameters=parameters,
         overwrite=overwrite,
         reporter=None if workers.rank else make_reporter(),
         resume_command=resume_command,
@@ -187,7 +195,7 @@ def _check_bundle_for_workers(bundle: Path | None, resume: Path | None) -> None:
 
 def _check_nothing_compiled_in(bundle: Path, what: dict[str, Any]) -> None:
     for name, flag in options.what_is_compiled_in().items():
-        if what[name] not in (None, ()):
+        if name != options.PARAMS and what[name] not in (None, ()):
             raise UsageError(
                 f"{flag} is compiled into the bundle {bundle}; leave it out, or make another bundle with "
                 "`sonew compile`"

@@ -28,7 +28,7 @@ COMMAND_NAMES = [" ".join(words) for words in COMMANDS]
 
 
 def test_the_commands_are_these() -> None:
-    ours = "run, compile, eval, reconstruct, plot, inspect, sign, targets, bench, tune"
+    ours = "run, compile, eval, predict, reconstruct, export, plot, inspect, sign, targets, bench, tune"
     assert ", ".join(COMMAND_NAMES) == f"{ours}, data fetch, data verify, data pack"
 
 

@@ -53,7 +53,8 @@ def test_missing_and_other_directories_are_refused(tmp_path: Path, refusal: Call
         (b'{"format_version": 1}', "lacks or misspells"),
         (b'{"format_version": 0}', "compile the bundle again"),
         (b'{"format_version": 2}', "lacks or misspells"),
-        (b'{"format_version": 3}', "upgrade sonew-compiled"),
+        (b'{"format_version": 3}', "lacks or misspells"),
+        (b'{"format_version": 4}', "upgrade sonew-compiled"),
     ],
 )
 def test_damaged_manifests_are_refused(

@@ -42,11 +42,11 @@ def test_damaged_checkpoints(refused: Refused, trained: Path) -> None:
         assert f"no checkpoint at {trained}" in message
 
 
-def test_a_safetensors_file_that_is_no_checkpoint(refused: Refused) -> None:
+def test_a_safetensors_file_that_is_neither_a_checkpoint_nor_the_model_s_weights(refused: Refused) -> None:
     path = Path("other.safetensors")
     write_tensors(path, {"x": np.zeros(3, np.float32)})
     message = refused(1, "eval", "small.bundle", "--checkpoint", path)
-    assert "other.safetensors is not a checkpoint of `sonew run`" in message
+    assert "other.safetensors does not hold this model's parameters: it lacks 'params/down'" in message
 
 
 def test_a_newer_checkpoint(refused: Refused, trained: Path) -> None:

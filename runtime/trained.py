@@ -1,0 +1,91 @@
+"""Weights on a device, to evaluate, predict with, or write out: from a checkpoint, a file of weights, or the bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sonew_compiled.contract import EVALUATED_ROLES, PARAMETERS_FILE
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.bundle import Bundle
+from sonew_compiled.runtime.checkpoint import find_checkpoint, is_checkpoint, load_checkpoint, read_checkpoint_metadata
+from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.program import Program
+from sonew_compiled.runtime.shown import shown
+from sonew_compiled.runtime.weights import NPZ, load_weights
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Trained:
+    """The weights of a bundle's model.
+
+    Attributes:
+      arrays: the parameters and the model's state by name, as the manifest has them.
+      path: the file that they are from.
+      step: the training steps that were done; None of a file that is no checkpoint.
+      settings: of the run as strings; empty likewise.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    path: Path
+    step: int | None
+    settings: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Trained({len(self.arrays)} tensors of {self.path}, step={self.step})"
+
+    def upload(self, program: Program) -> dict[str, Buffer]:
+        """A copy on the program's device, which `evaluate` and `predict` take."""
+        specs = {spec.name: spec for spec in program.manifest.state}
+        return {name: program.upload(specs[name], array) for name, array in self.arrays.items()}
+
+
+def load_trained(bundle: Bundle, path: str | Path | None = None) -> Trained:
+    """The weights with which to evaluate a bundle's model.
+
+    Args:
+      bundle: whose model.
+      path: a checkpoint, a run's folder for its latest one, or a file as `load_weights` reads it; by default the
+        bundle's own weights.
+
+    Raises:
+      UsageError: there is no such file, the bundle has no weights of its own, or the file lacks the model's state.
+      SonewError: the file is damaged, or is of another model.
+    """
+    manifest = bundle.manifest
+    if path is None:
+        if PARAMETERS_FILE not in manifest.files:
+            raise UsageError(f"{bundle.path} holds no weights: give --checkpoint, a run's folder or a file of weights")
+        path = bundle.file(PARAMETERS_FILE)
+    path = Path(path)
+    if path.suffix != NPZ:
+        path = find_checkpoint(path)
+    evaluated = {spec.name for spec in manifest.state if spec.role in EVALUATED_ROLES}
+    if path.suffix == NPZ or not is_checkpoint(path):
+        weights = load_weights(path, manifest)
+        if missing := next((name for name in sorted(evaluated) if name not in weights), ""):
+            raise UsageError(
+                f"{path} lacks {missing}, which the model's evaluation reads: give a checkpoint, or a file of "
+                "`sonew export`"
+            )
+        return Trained(arrays=weights, path=path, step=None, settings={})
+    if manifest.is_trainable:
+        checkpoint = load_checkpoint(path, manifest)
+        tensors, step, settings = checkpoint.tensors, checkpoint.step, checkpoint.settings
+    else:
+        settings = read_checkpoint_metadata(path)
+        if settings["model"] != manifest.model:
+            raise SonewError(
+                f"{path} is a checkpoint of model {shown(settings['model'])}, the bundle has {manifest.model!r}: use "
+                "the bundle that it was trained with"
+            )
+        tensors, step = load_weights(path, manifest), int(settings["step"])
+    return Trained(
+        arrays={name: array for name, array in tensors.items() if name in evaluated},
+        path=path,
+        step=step,
+        settings=settings,
+    )
