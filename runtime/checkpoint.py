@@ -162,16 +162,19 @@ def latest(directory: Path) -> Path | None:
     return found[-1][1] if found else None
 
 
-def prune(directory: Path, keep: int) -> None:
-    """Removes all but the `keep` checkpoints with the most steps, and the files of processes killed while writing one.
+def prune(directory: Path, keep: int, best: int | None = None) -> None:
+    """Removes all checkpoints but the `keep` with the most steps and that of step `best`.
+
+    The files of processes killed while writing one go too.
 
     Args:
       directory: the directory of the checkpoints.
       keep: 1 or more.
+      best: the step of a checkpoint that is kept whatever comes after it.
     """
     assert keep >= 1
     litter = [path for name in (".step-*.tmp", ".metrics.jsonl.*.tmp") for path in directory.glob(name)]
-    for path in [path for _, path in list_checkpoints(directory)[:-keep]] + litter:
+    for path in [path for step, path in list_checkpoints(directory)[:-keep] if step != best] + litter:
         # A checkpoint that cannot be removed is no reason to stop training.
         with contextlib.suppress(OSError):
             path.unlink()

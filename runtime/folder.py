@@ -196,8 +196,8 @@ class RunWriter:
         """
         self._metrics.append(metrics)
 
-    def save(self, checkpoint: Checkpoint, manifest: Manifest, *, keep: int) -> Path:
-        """Writes a checkpoint, and removes what it replaces and all but the last `keep`.
+    def save(self, checkpoint: Checkpoint, manifest: Manifest, *, keep: int, best: int | None = None) -> Path:
+        """Writes a checkpoint, and removes what it replaces and all but the last `keep` and that of step `best`.
 
         Raises:
           SonewError: the checkpoint cannot be written; the old files stay.
@@ -210,5 +210,5 @@ class RunWriter:
             self._stale = None
         else:
             save_checkpoint(self._path, checkpoint, manifest)
-        prune(self._path, keep)
+        prune(self._path, keep, best)
         return checkpoint_path(self._path, checkpoint.step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
@@ -28,6 +28,8 @@ class EpochMetrics:
       learning_rate: the rate of the epoch's last step.
       seconds: the time since this process began to train.
       images_per_second: the examples per second over the epoch, or over the part of it since the run was resumed.
+      test_loss: over the test split at the end of the epoch; None if it was not evaluated, and then not in the file.
+      test_metrics: by name, in the file as `test_NAME`; likewise.
     """
 
     step: int
@@ -36,6 +38,18 @@ class EpochMetrics:
     learning_rate: float
     seconds: float
     images_per_second: float
+    test_loss: float | None = None
+    test_metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, float | None]:
+        """The line's object. JSON has neither NaN nor infinities: they are null."""
+        values: dict[str, float | None] = {name: getattr(self, name) for name in _OF_EPOCH}
+        if self.test_loss is not None:
+            values["test_loss"] = self.test_loss
+        return _finite(values | by_split({}, self.test_metrics))
+
+
+_OF_EPOCH = ("step", "epoch", "loss", "learning_rate", "seconds", "images_per_second")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +70,14 @@ class EndMetrics:
     train_metrics: Mapping[str, float]
     test_metrics: Mapping[str, float]
 
+    def to_json(self) -> dict[str, float | None]:
+        """The line's object, likewise."""
+        values = {"step": self.step, "train_loss": self.train_loss, "test_loss": self.test_loss}
+        return _finite(values | by_split(self.train_metrics, self.test_metrics))
 
-def _fields(line: EpochMetrics | EndMetrics) -> dict[str, float | None]:
-    """What a line of the file holds; JSON has no NaN."""
-    if isinstance(line, EpochMetrics):
-        return asdict(line)
-    values = {"train_loss": line.train_loss, "test_loss": line.test_loss} | by_split(
-        line.train_metrics, line.test_metrics
-    )
-    return {"step": line.step} | {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+def _finite(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {name: value if value is None or math.isfinite(value) else None for name, value in values.items()}
 
 
 def by_split(train: Mapping[str, float], test: Mapping[str, float]) -> dict[str, float]:
@@ -129,7 +142,7 @@ class MetricsFile:
         Raises:
           SonewError: the line cannot be written.
         """
-        line = json.dumps(_fields(metrics)) + "\n"
+        line = json.dumps(metrics.to_json()) + "\n"
         if self._held is not None:
             self._held.append(line)
             return
@@ -159,7 +172,4 @@ def _lines(directory: Path) -> list[dict[str, float]]:
 def _is_kept(key: str, value: object) -> bool:
     """Whether this is of a run: what other programs add to a line is left out."""
     is_number = value is None or isinstance(value, int | float)
-    return key in _EPOCH or (key.startswith(("train_", "test_")) and is_number)
-
-
-_EPOCH = {each.name for each in fields(EpochMetrics)}
+    return key in _OF_EPOCH or (key.startswith(("train_", "test_")) and is_number)

@@ -6,12 +6,13 @@ import contextlib
 import importlib.metadata
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.errors import SonewError, UsageError, on_one_line
+from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import (
     Checkpoint,
@@ -29,15 +30,15 @@ from sonew_compiled.runtime.interruption import Interrupted, Interruption
 from sonew_compiled.runtime.limits import check_trainable
 from sonew_compiled.runtime.metrics import METRICS_FILE, EndMetrics, EpochMetrics
 from sonew_compiled.runtime.program import Program
-from sonew_compiled.runtime.reporter import Reporter
+from sonew_compiled.runtime.reporter import Callbacks, Reporter
+from sonew_compiled.runtime.resuming import check_resumed, header_of, loss_sum
 from sonew_compiled.runtime.schedule import rates_of
-from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.train_result import TrainResult
 from sonew_compiled.runtime.versions import runtime_version
 from sonew_compiled.runtime.workers import Alone, Workers, check_alike
-from sonew_compiled.train_settings import TrainSettings, train_options
+from sonew_compiled.train_settings import TrainSettings
 
 
 class DivergedError(SonewError):
@@ -58,6 +59,9 @@ def train(
     resume: str | Path | None = None,
     parameters: Mapping[str, np.ndarray] | None = None,
     overwrite: bool = False,
+    on_step: Callable[[int, float], object] | None = None,
+    on_epoch: Callable[[EpochMetrics], object] | None = None,
+    on_checkpoint: Callable[[Path, int], object] | None = None,
     reporter: Reporter | None = None,
     resume_command: str | None = None,
     workers: Workers | None = None,
@@ -75,7 +79,11 @@ def train(
       resume: a checkpoint to go on from, or a directory for the latest one in it.
       parameters: to start from, as `load_weights` gives them; by default those of the bundle.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
-      reporter: is told how it goes; by default nobody is.
+      on_step: is called after each step with the number of steps done and the loss of its batch before the update.
+      on_epoch: is called after each epoch with its line of `metrics.jsonl`.
+      on_checkpoint: is called with the path of each checkpoint once it is written, and its step. An exception of these
+        three ends the run as it is; worker 0 alone calls them.
+      reporter: shows people how it goes, such as that of `make_reporter`; by default nothing is shown.
       resume_command: the command line that goes on with this run, for the user who stops it.
       workers: who train together, each of whom calls this; by default this process alone. Their number changes no bit
         of what comes out. Worker 0 writes the files.
@@ -92,7 +100,7 @@ def train(
         resume_command = folder.resume_command(bundle.path, data=dataset.name, device=device.name, settings=settings)
     workers = workers or Alone()
     if workers.rank:
-        reporter = None
+        reporter = on_step = on_epoch = on_checkpoint = None
     with folder.hold() if workers.rank == 0 else contextlib.nullcontext():
         workers.meet()
         try:
@@ -105,7 +113,7 @@ def train(
                 resume,
                 parameters,
                 overwrite,
-                reporter or Reporter(),
+                Callbacks(reporter or Reporter(), on_step=on_step, on_epoch=on_epoch, on_checkpoint=on_checkpoint),
                 resume_command,
                 workers,
             )
@@ -150,21 +158,25 @@ class _Run:
         self.settings = settings = settings.with_warmup(self.steps_per_epoch)
         self.rates = rates_of(settings, self.steps_per_epoch)
         self.steps = settings.epochs * self.steps_per_epoch
-        self.header = {
-            **settings.to_metadata(),
-            "batch_size": str(manifest.batch_size),
-            "data": dataset.name,
-            "data_fingerprint": dataset.fingerprint,
-            "compiled": _compiled(bundle),
-            "bundle": bundle.digest,
-        }
+        of_bundle = header_of(bundle, data=dataset.name, fingerprint=dataset.fingerprint)
+        self.header = {**settings.to_metadata(), **of_bundle}
         self.step = 0
         self.loss_sum = 0.0  # of the epoch's batches so far
+        self.best = Best()
+        self.evaluated: tuple[int, Evaluation] | None = None  # the step and the worth of the last evaluation
         self.last_good: Path | None = None
         resumed = None if resume is None else find_checkpoint(resume)
         checkpoint = None if resumed is None else load_checkpoint(resumed, manifest)
         if resumed is not None and checkpoint is not None:
-            self._check_resumed(resumed, checkpoint, bundle)
+            check_resumed(resumed, checkpoint, bundle, self.header)
+            self.best = Best.from_metadata(checkpoint.settings, source=resumed)
+            self.loss_sum = loss_sum(resumed, checkpoint)
+            self.step = checkpoint.step
+            if self.step > self.steps:
+                raise UsageError(
+                    f"{resumed} is at step {self.step}, beyond the {self.steps} steps of {settings.epochs} epochs: "
+                    "choose more --epochs"
+                )
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)
@@ -175,10 +187,9 @@ class _Run:
             )
         else:
             self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
-            self.step = checkpoint.step
-            self.loss_sum = _loss_sum(resumed, checkpoint)
             self.last_good = resumed
         self.first_step = self.step
+        self.saved_step = -1 if checkpoint is None else self.step
         self._check_alike(device)
         self.files = (
             folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite) if workers.rank == 0 else None
@@ -201,38 +212,6 @@ class _Run:
         }
         check_alike(self.workers, facts)
 
-    def _check_resumed(self, path: Path, checkpoint: Checkpoint, bundle: Bundle) -> None:
-        """What a resumed run must have in common with the one that it goes on with."""
-        had = checkpoint.settings
-        data = on_one_line(had.get("data", "unknown")[:200])
-        for key, what, remedy in (
-            ("batch_size", "batch size", "compile the bundle with its --batch-size"),
-            ("data_fingerprint", "data with fingerprint", f"give the --data it had, {data}"),
-            *((option.name, option.name, f"leave out {option.flag}") for option in train_options() if option.is_fixed),
-        ):
-            if had.get(key) != self.header[key]:
-                raise UsageError(
-                    f"{path} was trained with {what} {on_one_line(had.get(key, 'unknown')[:12])}, this run has "
-                    f"{self.header[key][:12]}: {remedy}"
-                )
-        compiled = had.get("compiled", self.header["compiled"])  # older checkpoints do not say
-        if compiled != self.header["compiled"]:
-            raise UsageError(
-                f"{path} was trained with {on_one_line(compiled[:1000])}, the bundle has {self.header['compiled']}: "
-                "use the bundle that it was trained with"
-            )
-        # A bundle that is named may be another one of the same program, for another device.
-        if RunFolder(path.parent).owns(bundle.path) and had.get("bundle", bundle.digest) != bundle.digest:
-            raise UsageError(
-                f"{path} was trained from another bundle than {bundle.path}: give that one, by sonew run "
-                "BUNDLE --resume"
-            )
-        if checkpoint.step > self.steps:
-            raise UsageError(
-                f"{path} is at step {checkpoint.step}, beyond the {self.steps} steps of {self.settings.epochs} epochs: "
-                "choose more --epochs"
-            )
-
     def train(self, interruption: Interruption) -> None:
         """Runs the steps that are left."""
         stop = min(self.steps, self.settings.max_steps or self.steps)
@@ -240,6 +219,7 @@ class _Run:
         every = self.settings.checkpoint_every * self.steps_per_epoch
         start = epoch_start = time.perf_counter()
         epoch_first_step = self.step
+        paused = 0.0  # seconds in which it was evaluated
         learning_rate = _LearningRate(self.program.device)
         self.reporter.begin(
             step=self.step,
@@ -251,7 +231,7 @@ class _Run:
         # The next batch is uploaded while a step runs: devices take buffers from any thread.
         coming = self.data.training_batches(self.settings.seed, self.step, self.stepper.place, self.stepper.within)
         with contextlib.closing(coming) as batches:
-            while self.step < stop and not self.workers.stopped(interruption.requested):
+            while self.step < stop and not self.is_over and not self.workers.stopped(interruption.requested):
                 rate = self.rates(self.step)
                 loss = self.stepper.step(self.state, next(batches), learning_rate.buffer(rate))
                 self.step += 1
@@ -261,30 +241,50 @@ class _Run:
                 self.reporter.step(step=self.step, loss=loss)
                 if self.step % self.steps_per_epoch == 0:
                     now = time.perf_counter()
+                    on_test = self._evaluate()
                     metrics = EpochMetrics(
                         step=self.step,
                         epoch=self.step // self.steps_per_epoch,
                         loss=self.loss_sum / self.steps_per_epoch,
                         learning_rate=rate,
-                        seconds=now - start,
+                        seconds=now - start - paused,
                         images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
+                        test_loss=on_test.loss if on_test else None,
+                        test_metrics=on_test.metrics if on_test else {},
                     )
-                    epoch_start, epoch_first_step, self.loss_sum = now, self.step, 0.0
+                    epoch_start, epoch_first_step, self.loss_sum = time.perf_counter(), self.step, 0.0
+                    paused += epoch_start - now
                     # The line is written before the checkpoint. A resumed run drops a line too many, but would never
                     # write a missing one.
                     if self.files is not None:
                         self.files.append(metrics)
                     self.reporter.epoch(metrics)
-                    if self.step % every == 0 and self.step < stop:
+                    is_best = self.settings.keep_best and self.best.step == self.step
+                    if (self.step % every == 0 and self.step < stop) or is_best:
                         self._save()
-        self.seconds = time.perf_counter() - start
-        if self.step > self.first_step or self.last_good is None:
+        self.seconds = time.perf_counter() - start - paused
+        if self.saved_step != self.step:
             self._save()
-        if self.workers.stopped(interruption.requested) and self.step < stop:
+        if self.workers.stopped(interruption.requested) and self.step < stop and not self.is_over:
             raise Interrupted(
                 f"stopped after step {self.step} of {self.steps}, saved {self.last_good}; "
                 f"go on with: {self.resume_command}"
             )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the user's patience is at an end."""
+        return self.best.is_over(self.settings.patience)
+
+    def _evaluate(self) -> Evaluation | None:
+        """The model's worth on the test split at the end of an epoch, if the epoch is one to evaluate."""
+        every = self.settings.evaluate_every
+        if not every or (self.step // self.steps_per_epoch % every and self.step < self.steps):
+            return None
+        on_test = evaluate_all(self.program, self.state.buffers, self.test_data, workers=self.workers)
+        self.best = self.best.after(on_test.loss, self.step)
+        self.evaluated = (self.step, on_test)
+        return on_test
 
     def result(self, interruption: Interruption) -> TrainResult:
         """The losses over both splits."""
@@ -301,7 +301,9 @@ class _Run:
         def evaluated(data: BoundData) -> Evaluation:
             return evaluate_all(self.program, self.state.buffers, data, each=check, workers=self.workers)
 
-        on_train, on_test = evaluated(self.data), evaluated(self.test_data)
+        on_train = evaluated(self.data)
+        is_known = self.evaluated is not None and self.evaluated[0] == self.step
+        on_test = self.evaluated[1] if self.evaluated is not None and is_known else evaluated(self.test_data)
         if on_test.metrics and self.files is not None:
             self.files.append(
                 EndMetrics(
@@ -320,11 +322,18 @@ class _Run:
             seconds=self.seconds,
             images_per_second=images / self.seconds if images else 0.0,
             checkpoint=saved,
+            best_test_loss=self.best.loss if self.best.step else None,
+            best_checkpoint=self._best_checkpoint(),
+            stopped_early=self.is_over and self.step < self.steps,
             metrics=self.folder.path / METRICS_FILE,
             bundle=self.folder.place_of(self.program.bundle.path),
             target=self.program.target.name,
             device=self.program.device.name,
         )
+
+    def _best_checkpoint(self) -> Path | None:
+        path = checkpoint_path(self.folder.path, self.best.step)
+        return path if self.settings.keep_best and self.best.step and path.exists() else None
 
     def _save(self) -> None:
         tensors = self.state.download()
@@ -337,15 +346,20 @@ class _Run:
             check_alike(
                 self.workers, {what: digest(tensors)}, remedy=f"their machines compute differently; {self._way_back()}"
             )
+        self.saved_step = self.step
         if self.files is None:
             self.last_good = checkpoint_path(self.folder.path, self.step)
             return
         settings = {**self.header, "epoch_loss_sum": repr(self.loss_sum)}
+        if self.settings.keep_best or self.settings.patience:
+            settings |= self.best.to_metadata()
+        kept = self.best.step if self.settings.keep_best else None
         checkpoint = Checkpoint(step=self.step, tensors=tensors, settings=settings)
         try:
-            self.last_good = self.files.save(checkpoint, self.program.manifest, keep=self.settings.keep)
+            self.last_good = self.files.save(checkpoint, self.program.manifest, keep=self.settings.keep, best=kept)
         except SonewError as error:
             raise SonewError(f"{error}; {self._way_back()}") from None
+        self.reporter.checkpoint(self.last_good, step=self.step)
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(
@@ -354,18 +368,6 @@ class _Run:
 
     def _way_back(self) -> str:
         return f"the last good checkpoint is {self.last_good}" if self.last_good else "there is no checkpoint yet"
-
-
-def _loss_sum(path: Path | None, checkpoint: Checkpoint) -> float:
-    """The sum of an epoch's losses up to the checkpoint, which `_save` wrote."""
-    said = checkpoint.settings.get("epoch_loss_sum", "0")
-    try:
-        value = float(said)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise SonewError(f"{path} has an epoch_loss_sum of {shown(said)}, which is no finite number: it is corrupt")
-    return value
 
 
 class _LearningRate:
@@ -381,12 +383,3 @@ class _LearningRate:
         if value != self._value:
             self._value, self._buffer = value, self._device.upload(np.array(value, np.float32))
         return self._buffer
-
-
-def _compiled(bundle: Bundle) -> str:
-    """What is compiled in beyond the state's shapes: the optimizer's settings and the precision, in words."""
-    manifest = bundle.manifest
-    settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
-    given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
-    parts = [f"micro-batches of {manifest.micro_batch_size}"] if manifest.micro_batch_size else []
-    return ", ".join([f"precision {manifest.precision}", *given, *parts])

@@ -19,6 +19,9 @@ class TrainResult:
       seconds: spent in training by this process, without the two losses.
       images_per_second: over these seconds; 0 if there was nothing left to train.
       checkpoint: of the last step.
+      best_test_loss: the least that was measured at the end of an epoch; None if none was.
+      best_checkpoint: of that epoch, if `keep_best` kept it.
+      stopped_early: whether the user's patience was at an end before the last step.
       metrics: the `metrics.jsonl` of the run.
       bundle: that was trained from, where it is now.
       target: the executable of the bundle that ran.
@@ -31,6 +34,9 @@ class TrainResult:
     seconds: float
     images_per_second: float
     checkpoint: Path
+    best_test_loss: float | None
+    best_checkpoint: Path | None
+    stopped_early: bool
     metrics: Path
     bundle: Path
     target: str

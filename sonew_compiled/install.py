@@ -23,6 +23,9 @@ MODULES = {
     "sign": ("cryptography",),
     "mpi": ("mpi4py",),
     "tpu": ("libtpu",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
     "bench": (*_COMPILER, "matplotlib"),
     "tune": (*_COMPILER, "optuna"),
 }

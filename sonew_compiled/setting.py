@@ -25,7 +25,7 @@ class Setting:
 
     Attributes:
       name: its name in Python.
-      kind: `int`, `float` or `str`.
+      kind: `int`, `float`, `str` or, for what is on or off, `bool`.
       help: a sentence for the command line.
       accepted: its range and an example, as words that follow "give".
       least: the least number that is accepted.
@@ -34,7 +34,7 @@ class Setting:
     """
 
     name: str
-    kind: type[int] | type[float] | type[str]
+    kind: type[int] | type[float] | type[str] | type[bool]
     help: str
     accepted: str
     least: float = -math.inf
@@ -50,6 +50,8 @@ class Setting:
         """Whether the value is accepted."""
         if self.kind is str:
             return value in self.choices
+        if self.kind is bool:
+            return isinstance(value, bool)
         if not isinstance(value, numbers.Real) or isinstance(value, bool):
             return False
         try:

@@ -125,6 +125,27 @@ class TrainSettings:
         kept=Kept.COMMAND,
         **_whole(1),
     )
+    evaluate_every: int = _option(
+        1,
+        help="Epochs between evaluations of the test split; the last epoch has one too. With 0 the end alone has one.",
+        kept=Kept.COMMAND,
+        **_whole(0),
+    )
+    keep_best: bool = _option(
+        False,
+        help="Keep the checkpoint of the epoch with the least test loss, beside the last ones.",
+        shown_default="no",
+        kind=bool,
+        accepted="True or False",
+        kept=Kept.COMMAND,
+    )
+    patience: int | None = _option(
+        None,
+        help="Stop after this many evaluations in a row without a smaller test loss.",
+        shown_default="never",
+        kept=Kept.COMMAND,
+        **_whole(1),
+    )
     max_steps: int | None = _option(
         None,
         help="Stop after this many steps of the whole run; it can be resumed later.",
@@ -138,11 +159,13 @@ class TrainSettings:
             value = getattr(self, option.name)
             if value is not None or field.default is not None:
                 option.check(value)
-
         self._check_together()
 
     def _check_together(self) -> None:
         """Checks the options that depend on each other."""
+        if not self.evaluate_every and (self.keep_best or self.patience):
+            asked = "--keep-best" if self.keep_best else f"--patience {self.patience}"
+            raise UsageError(f"{asked} needs evaluations, and --evaluate-every is 0; give 1 or more")
         if self.warmup_steps is not None and self.warmup_epochs is not None:
             raise UsageError("--warmup-steps and --warmup-epochs are two units of one length; leave one of them out")
         if self.warmup_steps is not None and self.schedule == "paper":
@@ -219,6 +242,10 @@ class TrainSettings:
         except UsageError as error:
             raise SonewError(f"{source} names an impossible training setting: {error}") from None
 
+    def named(self) -> dict[str, Any]:
+        """The options that have a value, by name."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
     def flags(self) -> list[str]:
         """The options that a checkpoint does not remember, as words that the resuming command must repeat."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -226,7 +253,7 @@ class TrainSettings:
             word
             for option in train_options(Kept.COMMAND)
             if (value := getattr(self, option.name)) != defaults[option.name]
-            for word in (option.flag, str(value))
+            for word in ((option.flag,) if option.kind is bool else (option.flag, str(value)))
         ]
 
 

@@ -45,6 +45,7 @@ ALLOWED = {
     "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "training_state": ("contract", "model_functions", "requirements"),
     "inference": ("errors", "contract", "bundle_writer", "lowering", "passes", "runtime"),
+    "trackers": ("runtime",),
     "weight_trees": ("errors", "contract", "requirements", "runtime"),
     "weights_in_state": (
         *("contract", "jax_settings", "model_functions", "recurrence", "requirements", "training_state"),

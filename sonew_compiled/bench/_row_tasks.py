@@ -106,6 +106,7 @@ def train_bundle(run: dict[str, Any], data_dir: str | None, bundle: str, target_
         seed=asked.seed,
         keep=1,
         checkpoint_every=asked.epochs,
+        evaluate_every=0,
     )
     times = _StepTimes()
     with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:

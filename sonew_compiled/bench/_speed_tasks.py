@@ -214,7 +214,9 @@ def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
         train(
             bundle,
             dataset,
-            TrainSettings(epochs=epochs, learning_rate=1e-6, checkpoint_every=epochs, max_steps=steps),
+            TrainSettings(
+                epochs=epochs, learning_rate=1e-6, checkpoint_every=epochs, evaluate_every=0, max_steps=steps
+            ),
             device,
             output=scratch,
             reporter=reporter,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._progress import Stages
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.install import require
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
@@ -107,7 +108,7 @@ def compile_bundle(
 
     with pinned_settings():
         model = options.load_model(name)
-    with options.user_code(name):
+    with options.user_code(name), Stages() as stages:
         return compile_training(
             optimizer=optimizer,
             batch=model.batch(what["batch_size"] or options.DEFAULT_BATCH_SIZE),
@@ -123,6 +124,6 @@ def compile_bundle(
             dump_check=dump_check,
             dump_ir=dump_ir,
             print_ir_after=print_ir_after,
-            progress=options.say,
+            progress=stages,
             **model.functions(),
         )

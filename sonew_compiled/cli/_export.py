@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._progress import Stages
 from sonew_compiled.errors import UsageError
 
 # The ends of the names of bundles; others are taken for files of a kind that is not written.
@@ -66,7 +67,8 @@ def export_command(
         return
     from sonew_compiled.inference import export_inference
 
-    manifest = export_inference(opened, trained.arrays, output, targets=targets, progress=options.say)
+    with Stages() as stages:
+        manifest = export_inference(opened, trained.arrays, output, targets=targets, progress=stages)
     size = sum(file.size for file in manifest.files.values())
     how = f"predict with: sonew predict {argument(output)} --data DATA"
     options.say(f"wrote {output} ({size / 1e6:.1f} MB) with the weights of {trained.path}; {how}")

@@ -167,6 +167,8 @@ def how_to_train(*names: str) -> Callable[[Command], Command]:
 
     def option(declared: TrainOption) -> Callable[[Command], Command]:
         shown = f"{declared.help}  [default: {declared.shown_default}]"
+        if declared.kind is bool:
+            return click.option(declared.flag, declared.name, is_flag=True, default=None, help=shown)
         return click.option(declared.flag, declared.name, type=_type_of(declared), help=shown)
 
     declared = [_TRAIN_OPTIONS[name] for name in names or _TRAIN_OPTIONS]

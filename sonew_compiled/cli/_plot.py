@@ -1,8 +1,10 @@
-"""`sonew plot`: the loss curves of runs."""
+"""`sonew plot`: the curves of runs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,19 +12,31 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import require
 
+_LOSS = "loss"
+Rows = Sequence[Mapping[str, float]]
 
-@click.command("plot", short_help="Draw the training loss of one or more runs.")
+
+@click.command("plot", short_help="Draw the curves of one or more runs.")
 @click.argument("runs", nargs=-1, type=options.PATH, required=True, metavar="RUN...")
 @click.option(
     "-o", "--output", type=options.PATH, default=Path("loss.png"), show_default=True, help="A .png, .svg or .pdf."
 )
-def plot_command(runs: tuple[Path, ...], output: Path) -> None:
-    """Draw the training loss of one or more runs against the epoch.
+@click.option(
+    "--metric",
+    default=_LOSS,
+    show_default=True,
+    help="Number to draw: loss, a metric of the model such as accuracy, learning_rate or images_per_second.",
+)
+def plot_command(runs: tuple[Path, ...], output: Path, metric: str) -> None:
+    """Draw the loss of one or more runs, or another number, against the epoch.
+
+    The training loss is drawn as a line, and what was measured on the test split as a dashed one of the same color.
 
     \b
     Examples:
       sonew plot sonew-run
       sonew plot runs/tridiag runs/adam -o comparison.svg
+      sonew plot runs/tridiag runs/adam --metric accuracy -o accuracy.png
     """
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
@@ -31,25 +45,31 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
     from sonew_compiled.runtime import read_metrics
     from sonew_compiled.runtime.metrics import METRICS_FILE
 
-    curves = {run: read_metrics(run) for run in runs}
+    metric = metric.removeprefix("test_")
+    curves: dict[Path, Rows] = {run: read_metrics(run) for run in runs}
     for run, rows in curves.items():
         if not all({"epoch", "loss"} <= row.keys() for row in rows):
             raise SonewError(f"{run / METRICS_FILE} has lines without an epoch and a loss; give the folder of a run")
         if not rows:
             raise SonewError(f"{run} holds no {METRICS_FILE} with a finished epoch; give the --output of a `sonew run`")
+        if not any(_points(rows, key) for key in _keys(metric)):
+            raise UsageError(f"{run} has no {metric}; give --metric {', '.join(_metrics_of(rows))}")
 
     figure, axes = figures.pyplot().subplots(figsize=(6.4, 3.6), layout="constrained")
-    for name, rows in zip(figures.distinct_names(list(curves)), curves.values(), strict=True):
-        label = figures.legend_text(f"{name} ({rows[-1]['loss']:.2f})")
-        marker = "o" if len(rows) == 1 else None
-        (line,) = axes.plot([row["epoch"] for row in rows], [row["loss"] for row in rows], label=label, marker=marker)
-        if marker:  # one epoch is a point: its level can be compared with other curves
-            axes.axhline(rows[0]["loss"], color=line.get_color(), linestyle="--")
-    units = {_unit_of(run) for run in runs}
+    for path_name, rows in zip(figures.distinct_names(list(curves)), curves.values(), strict=True):
+        name, color = figures.legend_text(path_name), None
+        for key in _keys(metric):
+            if points := _points(rows, key):
+                color = _draw(axes, points, name=name, is_test=key.startswith("test_"), color=color)
+    units = {_unit_of(run) for run in runs} if metric == _LOSS else {""}
     unit = units.pop() if len(units) == 1 else ""
-    axes.set(xlabel="epoch", ylabel=f"training loss ({figures.legend_text(unit)})" if unit else "training loss")
+    what = metric.replace("_", " ")
+    has_test = any(_points(rows, f"test_{metric}") for rows in curves.values())
+    label = what if has_test or metric != _LOSS else f"training {what}"
+    axes.set(xlabel="epoch", ylabel=figures.legend_text(f"{label} ({unit})" if unit else label))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if all(row["loss"] > 0 for rows in curves.values() for row in rows):
+    drawn = [value for rows in curves.values() for key in _keys(metric) for _, value in _points(rows, key)]
+    if metric == _LOSS and min(drawn) > 0:
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")
@@ -58,6 +78,32 @@ def plot_command(runs: tuple[Path, ...], output: Path) -> None:
     axes.legend(frameon=False)
     figures.save(figure, output)
     options.say(f"wrote {output}")
+
+
+def _keys(metric: str) -> tuple[str, str]:
+    """The names in `metrics.jsonl` of a number over the training and over the test split."""
+    return metric, f"test_{metric}"
+
+
+def _metrics_of(rows: Rows) -> list[str]:
+    """The numbers that a run has, by the names that `--metric` takes."""
+    names = {name.removeprefix("test_") for row in rows for name in row}
+    return [_LOSS, *sorted(names - {"step", "epoch", "seconds", _LOSS})]
+
+
+def _points(rows: Rows, key: str) -> list[tuple[float, float]]:
+    """The epochs at which there is a number, and the number; null stands for one that is not finite."""
+    return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+
+
+def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: bool, color: str | None) -> str:
+    """Draws a curve with its last value in the legend, and returns its color."""
+    style = {"linestyle": "--" if is_test else "-", "marker": "o" if len(points) == 1 else None, "color": color}
+    label = f"{name}{', test' if is_test else ''} ({points[-1][1]:.4g})"
+    (line,) = axes.plot(*zip(*points, strict=True), label=label, **style)
+    if len(points) == 1:  # one epoch is a point: its level can be compared with other curves
+        axes.axhline(points[0][1], color=line.get_color(), linestyle="--")
+    return str(line.get_color())
 
 
 def _unit_of(run: Path) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle, Device, RunFolder, Workers
 
 DEFAULT_OUTPUT = Path("sonew-run")
+# The names of `sonew_compiled.trackers`, which is imported only when one is asked for.
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @click.command("run", cls=SectionedCommand)
@@ -42,6 +44,13 @@ DEFAULT_OUTPUT = Path("sonew-run")
     type=click.IntRange(min=1),
     help="Processes that train together on this machine, from a bundle with --micro-batch; by MPI.  [default: 1]",
 )
+@click.option(
+    "--log",
+    "trackers",
+    type=click.Choice(TRACKERS),
+    multiple=True,
+    help="Experiment tracker that gets the numbers of each epoch, through its own library; repeatable.",
+)
 @options.compile_options
 @options.json_option
 def run_command(
@@ -54,6 +63,7 @@ def run_command(
     resume: Path | None,
     overwrite: bool,
     workers: int | None,
+    trackers: tuple[str, ...],
     as_json: bool,
     **what: Any,
 ) -> None:
@@ -70,6 +80,7 @@ def run_command(
       sonew run --resume sonew-run                  resume a run that was stopped
       sonew run ae.bundle --params weights.npz      start from given weights
       sonew run ae.bundle --json > result.json
+      sonew run ae.bundle --keep-best --patience 5 --log tensorboard
       sonew run parts.bundle --workers 4            in four processes, as by mpirun -n 4
     """
     from sonew_compiled.runtime import RunFolder, connect, find_checkpoint, open_device
@@ -101,6 +112,7 @@ def run_command(
                     resume,
                     what,
                     connected,
+                    trackers,
                     overwrite=overwrite,
                     as_json=as_json,
                 )
@@ -119,6 +131,7 @@ def _train(
     resume: Path | None,
     what: dict[str, Any],
     workers: Workers,
+    trackers: tuple[str, ...],
     *,
     overwrite: bool,
     as_json: bool,
@@ -144,19 +157,28 @@ def _train(
     resume_command = folder.resume_command(
         opened.path, data=dataset.name, data_dir=data_dir, device=device.name, settings=settings
     )
-    result = train(
-        opened,
-        dataset,
-        settings,
-        device,
-        output=folder,
-        resume=checkpoint,
-        parameters=parameters,
-        overwrite=overwrite,
-        reporter=None if workers.rank else make_reporter(),
-        resume_command=resume_command,
-        workers=workers,
-    )
+    resume_command += "".join(f" --log {kind}" for kind in trackers)
+    with contextlib.ExitStack() as closing:
+        tracked = None
+        if trackers and not workers.rank:
+            from sonew_compiled.trackers import Trackers
+
+            tracked = Trackers(trackers, folder=folder.path, settings=settings.named(), say=options.say)
+            closing.callback(tracked.close)
+        result = train(
+            opened,
+            dataset,
+            settings,
+            device,
+            output=folder,
+            resume=checkpoint,
+            parameters=parameters,
+            overwrite=overwrite,
+            on_epoch=tracked.epoch if tracked else None,
+            reporter=None if workers.rank else make_reporter(unit=opened.manifest.unit),
+            resume_command=resume_command,
+            workers=workers,
+        )
     if workers.rank:
         return
     if as_json:
@@ -166,10 +188,17 @@ def _train(
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
     if settings.max_steps == result.steps < all_steps:
         options.say(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
+    if result.stopped_early:
+        options.say(
+            f"stopped early: the test loss was not below {result.best_test_loss:.4f} in "
+            f"{options.counted(settings.patience or 0, 'evaluation')}"
+        )
+    if result.best_checkpoint:
+        options.say(f"the least test loss was {result.best_test_loss:.4f}: {result.best_checkpoint}")
     worth = in_words(result.on_train, result.on_test, opened.manifest.unit)
     options.say(
         f"{worth} after {options.counted(result.steps, 'step')}; "
-        f"{result.seconds:.1f} s, {result.images_per_second:,.0f} images/s on {result.device}{_of(workers)}; "
+        f"{result.seconds:.1f} s, {result.images_per_second:,.0f} examples/s on {result.device}{_of(workers)}; "
         f"{result.checkpoint}"
     )
 

@@ -46,6 +46,8 @@ def test_run_prints_one_json_object(sonew: Run) -> None:
     result = sonew(*TRAIN, "--json")
     assert result.code == 0
     assert {"train_loss", "test_loss", "steps", "seconds", "bundle", "checkpoint"} <= result.json.keys()
+    assert (result.json["stopped_early"], result.json["best_checkpoint"]) == (False, None)
+    assert result.json["best_test_loss"] >= result.json["test_loss"] * (1 - 1e-12)
     assert result.json["steps"] == 36
     assert result.json["bundle"] == "small.bundle"
     assert result.json["checkpoint"] == "sonew-run/step-00000036.safetensors"
@@ -218,16 +220,28 @@ def test_reconstruct_draws_inputs_over_outputs(sonew: Run) -> None:
 
 
 def test_plot_draws_every_run(sonew: Run) -> None:
-    for folder in ("one", "two"):
-        sonew(*TRAIN, "-o", folder)
+    for folder, more in (("one", ()), ("two", ("--evaluate-every", 0))):
+        sonew(*TRAIN, "-o", folder, *more)
     result = sonew("plot", "one", "two", "-o", "figures/loss.svg")
     assert (result.code, result.out, result.err) == (0, "", "wrote figures/loss.svg\n")
     # matplotlib writes each text of an SVG as a comment beside its shape.
-    assert "<!-- training loss -->" in Path("figures/loss.svg").read_text()
+    drawn = Path("figures/loss.svg").read_text()
+    assert "<!-- loss -->" in drawn
+    rows = [json.loads(line) for line in Path("one/metrics.jsonl").read_text().splitlines()]
+    for curve in ("one (" + f"{rows[-1]['loss']:.4g})", f"one, test ({rows[-1]['test_loss']:.4g})", "two ("):
+        assert f"<!-- {curve}" in drawn
+    assert "<!-- two, test" not in drawn
+    assert sonew("plot", "two", "-o", "two.svg").code == 0
+    assert "<!-- training loss -->" in Path("two.svg").read_text()
+    assert sonew("plot", "one", "two", "--metric", "learning_rate", "-o", "rate.svg").code == 0
+    assert "<!-- learning rate -->" in Path("rate.svg").read_text()
+    wrong = sonew("plot", "one", "--metric", "accuracy")
+    assert wrong.code == 2
+    assert wrong.err == "sonew: one has no accuracy; give --metric loss, images_per_second, learning_rate\n"
     own = Path(shutil.copytree("small.bundle", "one/bundle")) / "manifest.json"
     own.write_text(json.dumps(json.loads(own.read_text()) | {"unit": "squared pixels"}))
     assert sonew("plot", "one", "-o", "unit.svg").code == 0
-    assert "<!-- training loss (squared pixels) -->" in Path("unit.svg").read_text()
+    assert "<!-- loss (squared pixels) -->" in Path("unit.svg").read_text()
     assert sonew("plot", "one").code == 0
     with Image.open("loss.png") as picture:
         assert picture.width > 400
@@ -247,3 +261,18 @@ def test_the_example_of_a_model_trains(sonew: Run) -> None:
     result = sonew("run", *options, "--json")
     assert result.code == 0, result.err
     assert result.json["test_loss"] < 1.2  # nats; an untrained model has 2.3
+
+
+def test_the_best_is_kept_and_named_and_patience_ends_a_run(sonew: Run) -> None:
+    # At a rate of zero no evaluation is better than the first.
+    still = (*TRAIN, "--learning-rate", 0, "--keep", 1, "--keep-best", "--patience", 2)
+    result = sonew(*still, "--json", "--max-steps", 18)
+    assert "--keep-best --patience 2" in result.err.split("go on with: ")[1]
+    result = sonew("run", "small.bundle", "--resume", "sonew-run", *still[-5:], "--json")
+    assert (result.code, result.json["steps"], result.json["stopped_early"]) == (0, 27, True), result.err
+    assert result.json["best_checkpoint"] == "sonew-run/step-00000009.safetensors"
+    assert steps("sonew-run") == [9, 27]
+    best = f"{result.json['best_test_loss']:.4f}"
+    *_, early, kept, _ = result.err.splitlines()
+    assert early == f"stopped early: the test loss was not below {best} in 2 evaluations"
+    assert kept == f"the least test loss was {best}: sonew-run/step-00000009.safetensors"

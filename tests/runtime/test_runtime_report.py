@@ -1,7 +1,9 @@
 """The output of a run: lines, the progress bar, metrics and pictures."""
 
+import dataclasses
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -19,7 +21,7 @@ from PIL import Image
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import EpochMetrics, make_reporter, read_metrics, reconstruction_grid
 from sonew_compiled.runtime.metrics import MetricsFile
-from sonew_compiled.runtime.reporter import LineReporter
+from sonew_compiled.runtime.reporter import LineReporter, epoch_line
 
 
 def metrics(epoch: int) -> EpochMetrics:
@@ -38,19 +40,29 @@ def test_lines_where_there_is_no_terminal() -> None:
             reporter.step(step=step, loss=0.5)
         reporter.epoch(metrics(1))
         reporter.say("saved [somewhere]")
-    assert stream.getvalue() == "epoch 1/2  step 10  loss 0.3333  lr 0.01  1,234 images/s\nsaved [somewhere]\n"
+    assert stream.getvalue() == "epoch 1/2  step 10  loss 0.3333  lr 0.01  1,234 examples/s\nsaved [somewhere]\n"
+
+
+def test_a_line_has_the_test_split_and_the_unit_where_there_are_any() -> None:
+    tested = dataclasses.replace(metrics(2), test_loss=0.25, test_metrics={"accuracy": 0.875})
+    line = epoch_line(tested, epochs=3, unit="nats")
+    assert line == ("epoch 2/3  step 20  loss 0.3333 nats  test 0.2500  accuracy 0.8750  lr 0.01  1,234 examples/s")
 
 
 def test_a_progress_bar_on_a_terminal() -> None:
     script = """
 import sys, time
-from sonew_compiled.runtime import make_reporter
-reporter = make_reporter()
+from sonew_compiled.runtime import EpochMetrics, make_reporter
+reporter = make_reporter(unit="nats")
 with reporter:
     reporter.begin(step=5, steps=20, epochs=2, steps_per_epoch=10, batch_size=8)
     for step in range(6, 21):
         reporter.step(step=step, loss=0.125)
         time.sleep(0.01)
+        if step == 10:
+            reporter.epoch(EpochMetrics(
+                step=10, epoch=1, loss=0.5, learning_rate=0.1, seconds=1, images_per_second=10, test_loss=0.75
+            ))
     reporter.say("saved [somewhere]")
 print("the result")
 """
@@ -78,8 +90,9 @@ print("the result")
     assert "epoch 2/2" in text
     assert "20/20" in text
     assert "loss 0.125" in text
-    assert re.search(r"[\d,]+ images/s", text)
-    assert re.search(r"0:00:0\d", text)
+    assert re.search(r"[\d,]+ examples/s", text)
+    assert re.search(r"ETA +0:00:0\d", text)
+    assert "epoch 1/2  step 10  loss 0.5000 nats  test 0.7500  lr 0.1  10 examples/s" in text
     assert "saved [somewhere]" in text
 
 
@@ -91,6 +104,10 @@ def test_metrics_are_json_lines(tmp_path: Path) -> None:
     assert rows == read_metrics(tmp_path / "run")
     assert list(rows[0]) == ["step", "epoch", "loss", "learning_rate", "seconds", "images_per_second"]
     assert rows[0]["loss"] == 1 / 3
+    file.append(dataclasses.replace(metrics(3), test_loss=math.nan, test_metrics={"accuracy": 0.5}))
+    line = read_metrics(tmp_path / "run")[2]
+    assert list(line)[6:] == ["test_loss", "test_accuracy"]
+    assert (line["test_loss"], line["test_accuracy"]) == (None, 0.5)
 
 
 def test_metrics_beyond_the_resumed_step_are_dropped(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_run_trains_and_leaves_its_files(run: Callable[..., TrainResult], bund
     }
     rows = read_metrics(tmp_path / "run")
     assert [(row["step"], row["epoch"]) for row in rows] == [(10, 1), (20, 2), (30, 3), (40, 4)]
-    assert rows == [dataclasses.asdict(metrics) for metrics in recorder.epochs]
+    assert rows == [metrics.to_json() for metrics in recorder.epochs]
     for row in rows:
         losses = [recorder.losses[step] for step in range(row["step"] - 9, row["step"] + 1)]
         assert row["loss"] == pytest.approx(np.mean(losses))

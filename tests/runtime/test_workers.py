@@ -20,6 +20,7 @@ from sonew_compiled.runtime import (
     load_dataset,
     open_bundle,
     open_device,
+    read_metrics,
     train,
 )
 from sonew_compiled.runtime.connect import connect
@@ -97,6 +98,9 @@ def test_four_workers_go_on_to_the_bits_of_one(
     done = subprocess.run(sonew(*words), capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 0, done.stderr
     assert same_bits(folder / whole.checkpoint.name, whole.checkpoint)
+    losses = [[row["test_loss"] for row in read_metrics(path)] for path in (folder, whole.metrics.parent)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 3
     said = f"train loss {whole.train_loss:.4f}, test loss {whole.test_loss:.4f} after 18 steps"
     assert said in done.stderr
     assert "local-task of 4 workers" in done.stderr

@@ -1,0 +1,87 @@
+"""What a resumed run must have in common with the one that it continues."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from sonew_compiled.errors import SonewError, UsageError, on_one_line
+from sonew_compiled.runtime.bundle import Bundle
+from sonew_compiled.runtime.checkpoint import Checkpoint
+from sonew_compiled.runtime.folder import RunFolder
+from sonew_compiled.runtime.shown import shown
+from sonew_compiled.train_settings import train_options
+
+
+def header_of(bundle: Bundle, *, data: str, fingerprint: str) -> dict[str, str]:
+    """What a checkpoint says of the bundle and the data of its run."""
+    return {
+        "batch_size": str(bundle.manifest.batch_size),
+        "data": data,
+        "data_fingerprint": fingerprint,
+        "compiled": _compiled(bundle),
+        "bundle": bundle.digest,
+    }
+
+
+def check_resumed(path: Path, checkpoint: Checkpoint, bundle: Bundle, header: Mapping[str, str]) -> None:
+    """Checks a checkpoint against the run that is to continue it.
+
+    Args:
+      path: of the checkpoint.
+      checkpoint: its contents.
+      bundle: of the run.
+      header: of the run's checkpoints.
+
+    Raises:
+      UsageError: they differ in something that a resumed run cannot change.
+    """
+    had = checkpoint.settings
+    data = on_one_line(had.get("data", "unknown")[:200])
+    for key, what, remedy in (
+        ("batch_size", "batch size", "compile the bundle with its --batch-size"),
+        ("data_fingerprint", "data with fingerprint", f"give the --data it had, {data}"),
+        *((option.name, option.name, f"leave out {option.flag}") for option in train_options() if option.is_fixed),
+    ):
+        if had.get(key) != header[key]:
+            raise UsageError(
+                f"{path} was trained with {what} {on_one_line(had.get(key, 'unknown')[:12])}, this run has "
+                f"{header[key][:12]}: {remedy}"
+            )
+    compiled = had.get("compiled", header["compiled"])  # older checkpoints do not say
+    if compiled != header["compiled"]:
+        raise UsageError(
+            f"{path} was trained with {on_one_line(compiled[:1000])}, the bundle has {header['compiled']}: "
+            "use the bundle that it was trained with"
+        )
+    # A bundle that is named may be another one of the same program, for another device.
+    if RunFolder(path.parent).owns(bundle.path) and had.get("bundle", bundle.digest) != bundle.digest:
+        raise UsageError(
+            f"{path} was trained from another bundle than {bundle.path}: give that one, by sonew run BUNDLE --resume"
+        )
+
+
+def loss_sum(path: Path, checkpoint: Checkpoint) -> float:
+    """The sum of an epoch's losses up to the checkpoint.
+
+    Raises:
+      SonewError: the checkpoint has no such number.
+    """
+    said = checkpoint.settings.get("epoch_loss_sum", "0")
+    try:
+        value = float(said)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SonewError(f"{path} has an epoch_loss_sum of {shown(said)}, which is no finite number: it is corrupt")
+    return value
+
+
+def _compiled(bundle: Bundle) -> str:
+    """What is compiled in beyond the state's shapes: the optimizer's settings and the precision, in words."""
+    manifest = bundle.manifest
+    settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
+    given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
+    parts = [f"micro-batches of {manifest.micro_batch_size}"] if manifest.micro_batch_size else []
+    return ", ".join([f"precision {manifest.precision}", *given, *parts])
