@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,17 @@ import numpy as np
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime._memory import physical_memory
 from sonew_compiled.runtime.data._idx import LONGEST_HEADER, idx_size, parse_idx, unpacked
-from sonew_compiled.runtime.data.dataset import Dataset, check_lengths, checked, fingerprint, hold_out
+from sonew_compiled.runtime.data.dataset import (
+    Dataset,
+    check_divided,
+    checked,
+    fingerprint,
+    held_out,
+    name_shown,
+    names_shown,
+)
 from sonew_compiled.runtime.data.mapped import fingerprint_of, mapped_files, open_mapped
 from sonew_compiled.runtime.numpy_files import read_numpy
-from sonew_compiled.runtime.shown import shown
 
 ACCEPTED = (
     "a .npy file of images, a .npz file, an IDX file of images (*-idx3-ubyte or *-idx3-ubyte.gz), or a folder of .npy "
@@ -31,8 +37,6 @@ _LAYOUTS = (
 _REMEDY = "save or copy it again"
 # Bytes behind the end of a file that are read, so that the error can say how many there are.
 _SPARE = 1 << 20
-# Names of arrays that an error shows.
-_MOST_SHOWN = 8
 
 _Fields = dict[str, np.ndarray]
 _Split = tuple[_Fields, _Fields]
@@ -59,21 +63,15 @@ def load_folder(name: str, folder: Path, least: int) -> Dataset:
     paths = {path.stem: path for path in mapped_files(folder)}
     arrays = {key: open_mapped(path) for key, path in paths.items()}
     print_of = fingerprint_of(paths)
-    divided = _divide(arrays, source=str(folder))
-    if divided is None:
-        fields = {key: checked(key, array, source=f"{folder}: `{key}`") for key, array in arrays.items()}
-        check_lengths(fields, least=least, source=str(folder))
-        divided = hold_out(fields)
-    train, test = divided
-    _check_divided(train, test, source=str(folder))
-    return Dataset(name=name, train=train, test=test, fingerprint=print_of)
+    return _of_arrays(name, arrays, print_of, least, source=str(folder))
 
 
 def _load_npy(name: str, path: Path, least: int) -> Dataset:
     arrays, digest = read_numpy(path)
     if set(arrays) != {None}:
         raise UsageError(f"{path} is a .npz archive under another name; rename it to end in .npz")
-    return _held_out(name, {"image": checked("image", arrays[None], source=str(path))}, digest, least, source=str(path))
+    fields = {"image": checked("image", arrays[None], source=str(path))}
+    return held_out(name, fields, fingerprint([digest]), source=str(path), least=least)
 
 
 def _load_npz(name: str, path: Path, least: int) -> Dataset:
@@ -81,13 +79,7 @@ def _load_npz(name: str, path: Path, least: int) -> Dataset:
     if None in arrays:
         raise UsageError(f"{path} is a .npy file under another name; rename it to end in .npy")
     named = {key: array for key, array in arrays.items() if key is not None}
-    divided = _divide(named, source=str(path))
-    if divided is None:
-        fields = {key: checked(key, array, source=f"{path}: `{_name(key)}`") for key, array in named.items()}
-        return _held_out(name, fields, digest, least, source=str(path))
-    train, test = divided
-    _check_divided(train, test, source=str(path))
-    return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
+    return _of_arrays(name, named, fingerprint([digest]), least, source=str(path))
 
 
 def _load_idx(name: str, path: Path, least: int) -> Dataset:
@@ -99,64 +91,39 @@ def _load_idx(name: str, path: Path, least: int) -> Dataset:
         )
     content = unpacked(path, remedy=_REMEDY, limit=size + _SPARE)
     images = parse_idx(content, ndim=3, source=str(path), remedy=_REMEDY)
-    return _held_out(name, {"image": images}, hashlib.sha256(content).hexdigest(), least, source=str(path))
+    print_of = fingerprint([hashlib.sha256(content).hexdigest()])
+    return held_out(name, {"image": images}, print_of, source=str(path), least=least)
 
 
-def _held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, least: int, *, source: str) -> Dataset:
-    check_lengths(fields, least=least, source=source)
-    train, test = hold_out(fields)
-    return Dataset(name=name, train=train, test=test, fingerprint=fingerprint([digest]))
+def _of_arrays(name: str, arrays: Mapping[str, np.ndarray], print_of: str, least: int, *, source: str) -> Dataset:
+    """The data set of named arrays; where none is for testing, the last tenth of them is held out."""
+    train, test = _divide(arrays, source=source)
+    if not test:
+        return held_out(name, train, print_of, source=source, least=least)
+    check_divided(train, test, source=source)
+    return Dataset(name=name, train=train, test=test, fingerprint=print_of)
 
 
-def _divide(arrays: Mapping[str, np.ndarray], *, source: str) -> _Split | None:
-    """The checked training and test fields of an archive, from their names; None for plain field names."""
+def _divide(arrays: Mapping[str, np.ndarray], *, source: str) -> _Split:
+    """The checked training and test fields of an archive, from their names; plain names are of training fields."""
     if not arrays:
         raise UsageError(f"{source} holds no arrays; {_LAYOUTS}")
     if arrays.keys() & _KERAS.keys():
         fields = dict(_KERAS)
-        complete = arrays.keys() in (fields.keys(), {"x_train", "x_test"})
+        if any(array.dtype.kind == "f" for key, array in arrays.items() if key.startswith("y_")):
+            fields |= {"y_train": "target", "y_test": "target"}
+        complete = "x_train" in arrays and arrays.keys() <= fields.keys()
         parts = {key: key.endswith("_train") for key in fields}
     else:
         fields = {key: re.sub("^(train|test)_", "", key) for key in arrays}
-        parts = {key: key.startswith("train_") for key in arrays}
         prefixed = [key for key in arrays if key.startswith(("train_", "test_"))]
-        if not prefixed:
-            return None
-        complete = len(prefixed) == len(arrays) and all(fields.values())
+        parts = {key: not key.startswith("test_") for key in arrays}
+        complete = not prefixed or (len(prefixed) == len(arrays) and all(fields.values()) and any(parts.values()))
     if not complete:
-        raise UsageError(f"{source} holds {_names(arrays)}; {_LAYOUTS}")
+        raise UsageError(f"{source} holds {names_shown(arrays)}; {_LAYOUTS}")
     train: _Fields = {}
     test: _Fields = {}
     for key, array in arrays.items():
         part = train if parts[key] else test
-        part[fields[key]] = checked(fields[key], array, source=f"{source}: `{_name(key)}`")
+        part[fields[key]] = checked(fields[key], array, source=f"{source}: `{name_shown(key)}`")
     return train, test
-
-
-def _check_divided(train: _Fields, test: _Fields, *, source: str) -> None:
-    _check_same_fields(train, test, source=source)
-    check_lengths(train, least=1, source=f"{source}, training part,")
-    check_lengths(test, least=1, source=f"{source}, test part,")
-
-
-def _check_same_fields(train: _Fields, test: _Fields, *, source: str) -> None:
-    if train.keys() != test.keys():
-        alone = _names(sorted(train.keys() ^ test.keys()))
-        raise UsageError(f"{source} has {alone} in only one of the training and test parts; each field must be in both")
-    for name in train:
-        here, there = train[name], test[name]
-        if here.shape[1:] != there.shape[1:] or here.dtype != there.dtype:
-            raise UsageError(
-                f"{source}: the training part of `{_name(name)}` has {here.dtype} examples of shape {here.shape[1:]}, "
-                f"the test part {there.dtype} of shape {there.shape[1:]}; they must be the same"
-            )
-
-
-def _name(key: str) -> str:
-    """A name in a foreign archive, on one line."""
-    return shown(key)[1:-1]
-
-
-def _names(keys: Iterable[str]) -> str:
-    first = [_name(key) for key in itertools.islice(keys, _MOST_SHOWN + 1)]
-    return ", ".join(first[:_MOST_SHOWN]) + (" and more" if len(first) > _MOST_SHOWN else "")

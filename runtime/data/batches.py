@@ -29,6 +29,9 @@ _ACCEPTED = (
     "any integer for int32, zeros and ones for a boolean field, and booleans for any"
 )
 
+# The names of what a model reads, and of what it is to give.
+_SYNONYMS = (("image", "x", "input", "inputs", "features"), ("label", "labels", "y", "target", "targets"))
+
 _Convert = Callable[[np.ndarray], np.ndarray]
 _Placed = TypeVar("_Placed")
 
@@ -165,9 +168,12 @@ def bind(
       batch: the fields of the batch, `Manifest.batch`; each shape starts with the batch size.
       classes: of the batch's fields that are labels, the number of classes, `Manifest.classes`.
 
-    Fields are matched by name. If the batch has a single field and the data has none of that name, the field takes
-    `image`. An example may have another shape than that of the batch if it has as many elements: (28, 28) for 784. The
-    dtypes may be
+    Fields are matched by name, as long as each of the batch has one. Otherwise `image`, `x`, `input`, `inputs` and
+    `features` stand for each other, and so do `label`, `labels`, `y`, `target` and `targets`, if the data has a single
+    one of them that the batch does not name. The only field of a batch takes `image`.
+
+    An example may have another shape than that of the batch if it has as many elements: (28, 28) for 784. The dtypes
+    may be
 
     | data | batch | conversion |
     |---|---|---|
@@ -188,9 +194,7 @@ def bind(
     if len(set(sizes.values())) != 1 or batch[0].shape[:1] in ((), (0,)):
         listed = ", ".join(f"{spec.name} {spec.shape}" for spec in batch)
         raise UsageError(f"the bundle's batch fields ({listed}) must all start with the same batch size; compile again")
-    names = {spec.name: spec.name for spec in batch}
-    if len(batch) == 1 and batch[0].name not in arrays:
-        names = {batch[0].name: "image"}
+    names = {spec.name: _source_of(spec.name, arrays, batch) for spec in batch}
     missing = [field for field in names.values() if field not in arrays]
     if missing:
         raise UsageError(
@@ -200,6 +204,18 @@ def bind(
     return BoundData(
         tuple(_field(spec, names[spec.name], arrays, classes.get(spec.name)) for spec in batch), batch[0].shape[0]
     )
+
+
+def _source_of(field: str, arrays: Mapping[str, np.ndarray], batch: tuple[TensorSpec, ...]) -> str:
+    """The field of the data that a field of the batch takes, or would take if it were there."""
+    if field in arrays:
+        return field
+    named = {spec.name for spec in batch}
+    synonyms = next((group for group in _SYNONYMS if field in group), ())
+    others = [name for name in arrays if name in synonyms and name not in named]
+    if len(others) == 1:
+        return others[0]
+    return "image" if len(batch) == 1 else field
 
 
 def _check_labels(name: str, array: np.ndarray, count: int) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.runtime.shown import shown
 
 # The elements that a check with a temporary array takes at once: 4 MiB of booleans.
 _CHUNK_ELEMENTS = 1 << 22
+# Names of arrays that an error shows.
+_MOST_SHOWN = 8
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Dataset:
     """Examples split into training and test; both have the same fields.
 
@@ -25,12 +29,51 @@ class Dataset:
       test: likewise, the examples that are held out.
       fingerprint: SHA-256 in hexadecimal over the contents of the files read, unpacked where they are gzipped, or over
         samples of mapped ones; two runs with the same fingerprint saw the same data.
+      note: what users should be told of it, a line such as how many examples were held out; may be empty.
     """
 
     name: str
     train: Mapping[str, np.ndarray]
     test: Mapping[str, np.ndarray]
     fingerprint: str
+    note: str = ""
+
+    @classmethod
+    def from_arrays(
+        cls, train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | None = None, *, name: str = "arrays"
+    ) -> Dataset:
+        """A data set from arrays in memory.
+
+        Args:
+          train: by field name, the examples on axis 0, of a boolean, integer or floating-point dtype.
+          test: likewise, of the same fields, shapes and dtypes; by default the last tenth of `train` is held out.
+          name: the name in messages and checkpoints.
+
+        Raises:
+          UsageError: an array is of another kind, holds NaN or infinity, or does not fit to the others.
+        """
+        splits = [train] if test is None else [train, test]
+        found = [
+            {field: checked(field, np.asarray(array), source=f"{name}: `{field}`") for field, array in split.items()}
+            for split in splits
+        ]
+        if not train:
+            raise UsageError(f"{name} has no fields; give at least one array")
+        digest = hashlib.sha256()
+        for fields in found:
+            for field, array in sorted(fields.items()):
+                digest.update(f"{field}\n{array.dtype.str}\n{array.shape}\n".encode())
+                digest.update(array.reshape(-1).view(np.uint8).data)
+            digest.update(b"\n")
+        if test is None:
+            return held_out(name, found[0], digest.hexdigest(), source=name)
+        check_divided(*found, source=name)
+        return cls(name=name, train=found[0], test=found[1], fingerprint=digest.hexdigest())
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name} {array.dtype}{list(array.shape[1:])}" for name, array in self.train.items())
+        counts = [len(next(iter(split.values()), ())) for split in (self.train, self.test)]
+        return f"Dataset({self.name}: {fields}; {counts[0]} examples to train on, {counts[1]} to test on)"
 
 
 def fingerprint(digests: Iterable[str]) -> str:
@@ -89,6 +132,57 @@ def hold_out(fields: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], d
     """Splits off the last tenth as the test examples, rounded down but at least one."""
     count = len(next(iter(fields.values())))
     return split(fields, count - max(1, count // 10))
+
+
+def held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, *, source: str, least: int = 2) -> Dataset:
+    """The data set of examples of which none are said to be for testing: its last tenth is held out.
+
+    Args:
+      name: of the data set.
+      fields: checked arrays.
+      digest: the fingerprint.
+      source: names the data in errors.
+      least: the fewest examples.
+
+    Raises:
+      UsageError: there are fewer, or the fields have different lengths.
+    """
+    check_lengths(fields, least=least, source=source)
+    train, test = hold_out(fields)
+    count, total = (len(next(iter(split.values()))) for split in (test, fields))
+    note = f"{source} has no test examples of its own: the last {count:,} of its {total:,} examples are held out"
+    return Dataset(name=name, train=train, test=test, fingerprint=digest, note=note)
+
+
+def check_divided(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray], *, source: str) -> None:
+    """Checks that both splits have the same fields, of one length, of the same shapes and dtypes.
+
+    Raises:
+      UsageError: they do not.
+    """
+    if train.keys() != test.keys():
+        alone = names_shown(sorted(train.keys() ^ test.keys()))
+        raise UsageError(f"{source} has {alone} in only one of the training and test parts; each field must be in both")
+    for name in train:
+        here, there = train[name], test[name]
+        if here.shape[1:] != there.shape[1:] or here.dtype != there.dtype:
+            raise UsageError(
+                f"{source}: the training part of `{name_shown(name)}` has {here.dtype} examples of shape "
+                f"{here.shape[1:]}, the test part {there.dtype} of shape {there.shape[1:]}; they must be the same"
+            )
+    check_lengths(train, least=1, source=f"{source}, training part,")
+    check_lengths(test, least=1, source=f"{source}, test part,")
+
+
+def name_shown(key: str) -> str:
+    """A name in a foreign archive, on one line."""
+    return shown(key)[1:-1]
+
+
+def names_shown(keys: Iterable[str]) -> str:
+    """Several, of which the first are shown."""
+    first = [name_shown(key) for key in itertools.islice(keys, _MOST_SHOWN + 1)]
+    return ", ".join(first[:_MOST_SHOWN]) + (" and more" if len(first) > _MOST_SHOWN else "")
 
 
 def _check_finite(array: np.ndarray, source: str) -> None:

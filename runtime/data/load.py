@@ -21,10 +21,10 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None, least: int 
         `mnist`: the full set, from `data_dir`, `$SONEW_DATA` or the user's cache; its files are verified.
         a `.npy` file: the field `image`.
         a `.npz` file: `train_<field>` and `test_<field>`; or `x_train`, `y_train`, `x_test`, `y_test` for the fields
-          `image` and `label`; or plain field names.
+          `image` and `label`, or `target` where `y` has floats; or plain field names.
         a folder of `.npy` files of the same names, which are mapped (`mapped.py`).
         an IDX file of images, `*-idx3-ubyte` or `*-idx3-ubyte.gz`: the field `image`.
-        A file that does not tell test examples apart has its last tenth held out, at least one example.
+        A file without test examples has its last tenth held out, at least one example; `Dataset.note` says so.
       data_dir: the folder to look for `mnist` in first.
       least: the fewest examples of a file that does not tell test examples apart; a single one is held out.
 

@@ -155,11 +155,24 @@ def data_options(command: Command) -> Command:
     )(command)
 
 
-def dataset_of(data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str], *, least: int = 2) -> Dataset:
-    """The given data set, else that of the checkpoint's metadata, else the embedded one; `least` of `load_dataset`."""
+def dataset_of(
+    data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str], *, least: int = 2, tell: bool = True
+) -> Dataset:
+    """The given data set, else that of the checkpoint's metadata, else the embedded one.
+
+    Args:
+      data: the option.
+      data_dir: the option.
+      checkpoint: the metadata.
+      least: as `load_dataset` takes it.
+      tell: whether to say what there is to be said of it, such as that examples were held out.
+    """
     from sonew_compiled.runtime import load_dataset
 
-    return load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir, least=least)
+    dataset = load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir, least=least)
+    if dataset.note and tell:
+        say(dataset.note)
+    return dataset
 
 
 def how_to_train(*names: str) -> Callable[[Command], Command]:

@@ -63,7 +63,7 @@ def predict_command(
     trained = load_trained(opened, checkpoint)
     program = Program.load(opened, open_device(device))
     check_predicts(program, is_one_batch=split != _ALL)
-    dataset = options.dataset_of(data, data_dir, trained.settings, least=1)
+    dataset = options.dataset_of(data, data_dir, trained.settings, least=1, tell=split != _ALL)
     manifest = opened.manifest
     buffers = trained.upload(program)
     splits = [dataset.train, dataset.test] if split == _ALL else [getattr(dataset, split)]

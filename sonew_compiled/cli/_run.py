@@ -145,7 +145,8 @@ def _train(
     path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
     if path is not None:
         _check_nothing_compiled_in(path, what)
-    dataset = options.dataset_of(data, data_dir, read_checkpoint_metadata(checkpoint) if checkpoint else {})
+    metadata = read_checkpoint_metadata(checkpoint) if checkpoint else {}
+    dataset = options.dataset_of(data, data_dir, metadata, tell=not workers.rank)
     if path is None:
         opened = open_bundle(_compile_into(folder, what, overwrite=overwrite))
     else:

@@ -162,6 +162,36 @@ def test_a_bare_batch_takes_the_images() -> None:
     assert data.training_batch(0, 0)["label"].dtype == np.int32
 
 
+@pytest.mark.parametrize(
+    ("data", "batch", "taken"),
+    [
+        (("image", "label"), ("x", "y"), ("image", "label")),
+        (("image", "target"), ("inputs", "targets"), ("image", "target")),
+        (("x", "y"), ("image", "label"), ("x", "y")),
+        (("x", "features", "y"), ("x", "labels"), ("x", "y")),
+        (("tokens", "about", "y"), ("about", "tokens"), ("about", "tokens")),
+        (("x",), ("features",), ("x",)),
+        (("image", "x"), ("anything",), ("image",)),
+    ],
+)
+def test_fields_that_stand_for_each_other(
+    data: tuple[str, ...], batch: tuple[str, ...], taken: tuple[str, ...]
+) -> None:
+    arrays = {name: np.full((2, 3), index, np.float32) for index, name in enumerate(data)}
+    ((made, _),) = bind(arrays, tuple(spec(name, (2, 3), "float32") for name in batch)).evaluation_batches()
+    assert {name: made[name][0, 0] for name in batch} == {
+        name: data.index(source) for name, source in zip(batch, taken, strict=True)
+    }
+
+
+def test_fields_that_could_stand_for_each_other_in_two_ways_are_refused() -> None:
+    both = {"x": BYTES, "features": BYTES, "y": BYTES}
+    assert "no field inputs" in refusal(both, spec("inputs", (256,), "uint8"), spec("y", (256,), "uint8"))
+    assert "no field image" in refusal(both, spec("image", (256,), "uint8"), spec("y", (256,), "uint8"))
+    crossed = {"x": BYTES, "tokens": BYTES}
+    assert "no field y" in refusal(crossed, spec("x", (256,), "uint8"), spec("y", (256,), "uint8"))
+
+
 def test_a_field_that_the_data_lacks() -> None:
     message = refusal({"image": BYTES}, spec("image", (256,), "uint8"), spec("label", (256,), "int32"))
     assert "no field label" in message

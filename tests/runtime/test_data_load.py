@@ -69,6 +69,46 @@ def test_npy_is_images_with_the_last_tenth_held_out(tmp_path: Path) -> None:
     assert_same(data.test, {"image": IMAGES[23:]})
 
 
+@pytest.mark.parametrize(
+    ("arrays", "fields"),
+    [
+        ({"image": IMAGES, "label": LABELS}, {"image": IMAGES, "label": LABELS}),
+        ({"train_tokens": LABELS, "train_about": IMAGES}, {"tokens": LABELS, "about": IMAGES}),
+        ({"x_train": IMAGES, "y_train": LABELS}, {"image": IMAGES, "label": LABELS}),
+        ({"x_train": IMAGES, "y_train": LABELS / 7}, {"image": IMAGES, "target": LABELS / 7}),
+    ],
+)
+def test_a_file_without_test_examples_says_what_is_held_out(
+    tmp_path: Path, arrays: dict[str, np.ndarray], fields: dict[str, np.ndarray]
+) -> None:
+    path = save(tmp_path / "a.npz", **arrays)
+    data = load_dataset(str(path))
+    assert_same(data.train, {name: array[:23] for name, array in fields.items()})
+    assert_same(data.test, {name: array[23:] for name, array in fields.items()})
+    assert data.note == f"{path} has no test examples of its own: the last 2 of its 25 examples are held out"
+
+
+def test_a_data_set_of_arrays() -> None:
+    given = {"tokens": LABELS, "about": IMAGES}
+    data = Dataset.from_arrays(given)
+    assert_same(data.train, {name: array[:23] for name, array in given.items()})
+    assert repr(data) == ("Dataset(arrays: tokens int64[], about uint8[4, 5]; 23 examples to train on, 2 to test on)")
+    split = Dataset.from_arrays({"x": IMAGES[:20]}, {"x": IMAGES[20:]}, name="mine")
+    assert_same(split.test, {"x": IMAGES[20:]})
+    assert (split.name, split.note) == ("mine", "")
+    again = Dataset.from_arrays({"x": IMAGES[:20].copy()}, {"x": IMAGES[20:]})
+    assert again.fingerprint == split.fingerprint != Dataset.from_arrays({"x": IMAGES}).fingerprint
+    wrong: tuple[tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None, str], ...] = (
+        ({}, None, "no fields"),
+        ({"x": IMAGES}, {"y": IMAGES}, "x, y in only one"),
+        ({"x": np.array([1.0, np.nan])}, None, "arrays: `x` holds nan in example 1"),
+        ({"x": IMAGES, "y": LABELS[1:]}, None, "different lengths"),
+    )
+    for train, test, said in wrong:
+        with pytest.raises(UsageError, match=said):
+            Dataset.from_arrays(train, test)
+
+
 def test_at_least_one_example_is_held_out(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", IMAGES[:2])
     data = load_dataset(str(tmp_path / "a.npy"))
@@ -167,11 +207,13 @@ def test_another_kind_of_file(tmp_path: Path) -> None:
         ({"train_image": IMAGES, "test_image": IMAGES, "label": LABELS}, "holds train_image, test_image, label"),
         ({"train_image": IMAGES, "test_label": LABELS}, "has image, label in only one"),
         ({"train_": IMAGES, "test_": IMAGES}, "accepted are train_<field>"),
-        ({"train_image": IMAGES}, "has image in only one"),
+        ({"test_image": IMAGES}, "holds test_image; accepted are"),
+        ({"x_train": IMAGES, "x_test": IMAGES, "y_test": LABELS}, "has label in only one"),
         ({"train_image": IMAGES, "test_image": IMAGES[:0]}, "test part, has 0 example(s)"),
         ({"train_image": IMAGES, "test_image": IMAGES[:, :2]}, "they must be the same"),
         ({"train_image": IMAGES, "test_image": IMAGES.astype(np.float32)}, "they must be the same"),
-        ({"x_train": IMAGES, "y_train": LABELS}, "holds x_train, y_train"),
+        ({"y_train": LABELS, "x_test": IMAGES}, "holds y_train, x_test"),
+        ({"x_train": IMAGES, "y_train": LABELS / 2, "x_test": IMAGES, "y_test": LABELS}, "must be the same"),
         ({}, "holds no arrays"),
     ],
 )

@@ -23,7 +23,10 @@ Refused = Callable[..., str]
         ({"image": np.zeros((12, 6, 6), np.uint8)}, ("training examples, less than one batch of 20", "--batch-size")),
         ({"image": np.zeros((0, 6, 6), np.uint8)}, ("0 example(s)", "at least 2")),
         ({"image": np.zeros((99, 6, 6), np.uint8), "label": np.zeros(3, np.int32)}, ("different lengths", "label 3")),
-        ({"train_image": np.zeros((99, 6, 6), np.uint8)}, ("only one of the training and test parts",)),
+        (
+            {"train_image": np.zeros((99, 6, 6), np.uint8), "test_label": np.zeros(9, np.uint8)},
+            ("only one of the training and test parts",),
+        ),
         ({"a": np.zeros((99, 6, 6), np.uint8), "b": np.zeros(99, np.uint8)}, ("no field image", "a, b")),
         ({}, ("no arrays", "train_<field>")),
     ],
