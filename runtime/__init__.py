@@ -1,10 +1,17 @@
-"""The runtime: loads a bundle and trains from it, without importing JAX or the compiler."""
+"""The runtime: loads a bundle and trains from it, without importing JAX or the compiler.
+
+`docs/how-to/embedding.md` shows how a program uses it. Arrays are NumPy's throughout.
+"""
 
 if __name__ != "sonew_compiled.runtime":
     raise ImportError(
         "import sonew_compiled.runtime, not runtime: a second copy of the package would have its own types"
     )
 
+import importlib.metadata
+
+from sonew_compiled.errors import SonewError as SonewError
+from sonew_compiled.errors import UsageError as UsageError
 from sonew_compiled.runtime.bundle import Bundle as Bundle
 from sonew_compiled.runtime.bundle import choose_target as choose_target
 from sonew_compiled.runtime.bundle import cpu_flags as cpu_flags
@@ -36,8 +43,6 @@ from sonew_compiled.runtime.metrics import EpochMetrics as EpochMetrics
 from sonew_compiled.runtime.metrics import read_metrics as read_metrics
 from sonew_compiled.runtime.picture import reconstruction_grid as reconstruction_grid
 from sonew_compiled.runtime.program import Program as Program
-from sonew_compiled.runtime.reporter import Reporter as Reporter
-from sonew_compiled.runtime.reporter import make_reporter as make_reporter
 from sonew_compiled.runtime.schedule import learning_rates as learning_rates
 from sonew_compiled.runtime.settings import resumed_settings as resumed_settings
 from sonew_compiled.runtime.state import TrainingState as TrainingState
@@ -53,3 +58,57 @@ from sonew_compiled.runtime.workers import Alone as Alone
 from sonew_compiled.runtime.workers import Workers as Workers
 from sonew_compiled.train_settings import SCHEDULES as SCHEDULES
 from sonew_compiled.train_settings import TrainSettings as TrainSettings
+
+__version__ = importlib.metadata.version("sonew-compiled")
+
+__all__ = [
+    "DEFAULT_DEVICE",
+    "SCHEDULES",
+    "Alone",
+    "BoundData",
+    "Bundle",
+    "Checkpoint",
+    "Dataset",
+    "Device",
+    "DeviceInfo",
+    "DivergedError",
+    "EpochMetrics",
+    "Evaluation",
+    "Interrupted",
+    "Manifest",
+    "Program",
+    "RunFolder",
+    "SonewError",
+    "TrainResult",
+    "TrainSettings",
+    "Trained",
+    "TrainingState",
+    "UsageError",
+    "Workers",
+    "__version__",
+    "bind",
+    "choose_target",
+    "connect",
+    "cpu_flags",
+    "evaluate",
+    "evaluate_all",
+    "find_checkpoint",
+    "learning_rates",
+    "list_devices",
+    "load_checkpoint",
+    "load_dataset",
+    "load_parameters",
+    "load_trained",
+    "load_weights",
+    "missing_drivers",
+    "open_bundle",
+    "open_device",
+    "predict",
+    "read_metrics",
+    "reconstruction_grid",
+    "resumed_settings",
+    "save_checkpoint",
+    "save_parameters",
+    "train",
+    "why_not_here",
+]

@@ -22,7 +22,7 @@ _CPU_INFO = Path("/proc/cpuinfo")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Bundle:
     """A directory written by `sonew compile`; made by `open_bundle`.
 
@@ -38,6 +38,9 @@ class Bundle:
     manifest: Manifest
     manifest_bytes: bytes = b""
     is_trusted: bool = False
+
+    def __repr__(self) -> str:
+        return f"Bundle({self.path}: {self.manifest!r})"
 
     def read(self, name: str) -> bytes:
         """The content of a file of the bundle, after checking its size and SHA-256 against the manifest.

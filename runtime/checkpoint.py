@@ -28,7 +28,7 @@ CHECKPOINT_FORMAT_VERSION = 1
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Checkpoint:
     """The contents of a checkpoint file.
 
@@ -42,13 +42,16 @@ class Checkpoint:
     tensors: Mapping[str, np.ndarray]
     settings: Mapping[str, str]
 
+    def __repr__(self) -> str:
+        return f"Checkpoint(step={self.step}, {len(self.tensors)} tensors)"
+
 
 def checkpoint_path(directory: Path, step: int) -> Path:
     """The name of the checkpoint after `step` steps: `step-00001200.safetensors`."""
     return directory / f"step-{step:08d}.safetensors"
 
 
-def save_checkpoint(directory: Path, checkpoint: Checkpoint, manifest: Manifest) -> Path:
+def save_checkpoint(directory: str | Path, checkpoint: Checkpoint, manifest: Manifest) -> Path:
     """Writes a checkpoint atomically and returns its path.
 
     Raises:
@@ -57,7 +60,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, manifest: Manifest)
     name = first_not_finite(checkpoint.tensors)
     if name:
         raise SonewError(f"{name!r} holds NaN or infinity at step {checkpoint.step}, which cannot be gone on from")
-    path = checkpoint_path(directory, checkpoint.step)
+    path = checkpoint_path(Path(directory), checkpoint.step)
     metadata = {
         "format_version": str(CHECKPOINT_FORMAT_VERSION),
         "step": str(checkpoint.step),

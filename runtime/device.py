@@ -190,6 +190,9 @@ class Device:
         self._allocator = hal.allocator
         self._generation = _generation
 
+    def __repr__(self) -> str:
+        return f"Device({self.name}: {self.description})"
+
     def check_process(self) -> None:
         """Checks that this process opened the device; any use of another's would wait forever.
 

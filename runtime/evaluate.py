@@ -36,7 +36,7 @@ class Evaluation:
 def evaluate(
     program: Program,
     state: Mapping[str, Buffer],
-    data: BoundData,
+    data: Mapping[str, np.ndarray] | BoundData,
     *,
     each: Callable[[], None] | None = None,
     workers: Workers | None = None,
@@ -48,7 +48,7 @@ def evaluate(
 def evaluate_all(
     program: Program,
     state: Mapping[str, Buffer],
-    data: BoundData,
+    data: Mapping[str, np.ndarray] | BoundData,
     *,
     each: Callable[[], None] | None = None,
     workers: Workers | None = None,
@@ -58,13 +58,15 @@ def evaluate_all(
     Args:
       program: whose `eval_step` to call.
       state: parameters and the model's state by name, such as `TrainingState.buffers`; other tensors are ignored.
-      data: the examples.
+      data: arrays by field name with the examples on axis 0, converted as `bind` does it, or what it has made of them.
       each: called after every batch, such as to look for an interruption.
       workers: who share the batches; the sums are the same for any number of them.
 
     Raises:
-      UsageError: as `check_evaluated`.
+      UsageError: the data does not fit, or as `check_evaluated`.
     """
+    if not isinstance(data, BoundData):
+        data = bind(data, program.manifest.batch, program.manifest.classes)
     check_evaluated(program.manifest, data)
     workers = workers or Alone()
     outputs = program.manifest.functions[EVAL_STEP].outputs

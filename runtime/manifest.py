@@ -35,7 +35,7 @@ TRAINING_FORMAT_VERSION = 2
 OLDEST_FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Manifest:
     """The contents of a bundle.
 
@@ -69,6 +69,11 @@ class Manifest:
     setting_limits: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
     starts_from: Mapping[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        optimizer = f" with {self.optimizer.get('name', 'an optimizer')}" if self.is_trainable else " for inference"
+        targets = ", ".join(target.name for target in self.targets)
+        return f"Manifest({self.model}{optimizer} in {self.precision}, batches of {self.batch_size}, for {targets})"
 
     @property
     def is_trainable(self) -> bool:

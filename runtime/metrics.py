@@ -153,13 +153,13 @@ class MetricsFile:
             raise SonewError(f"{self.path} cannot be written ({error.strerror or error}): free space") from None
 
 
-def read_metrics(directory: Path) -> list[dict[str, float]]:
+def read_metrics(directory: str | Path) -> list[dict[str, float]]:
     """The epochs of a run's `metrics.jsonl`; none if there is no file. A last line that was cut off is left out.
 
     Raises:
       SonewError: the file cannot be read, or holds no metrics.
     """
-    return [row for row in _lines(directory) if "train_loss" not in row]
+    return [row for row in _lines(Path(directory)) if "train_loss" not in row]
 
 
 def _lines(directory: Path) -> list[dict[str, float]]:

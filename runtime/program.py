@@ -54,6 +54,9 @@ class Program:
             for name, function in self.manifest.functions.items()
         }
 
+    def __repr__(self) -> str:
+        return f"Program({self.target.name} of {self.bundle.path} on {self.device.name})"
+
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -20,6 +21,7 @@ from sonew_compiled.contract import (
 )
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.checkpoint import first_difference
+from sonew_compiled.runtime.data import bind
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.limits import check_setting, check_start, check_trainable
@@ -42,8 +44,12 @@ class TrainingState:
         self.program = program
         self.buffers = buffers
         self._settings: dict[str, Buffer] = {}
+        self._last_rate: tuple[float, Buffer] = (math.nan, None)
         manifest = program.manifest
         self.use({name: manifest.optimizer[name] for name in manifest.runtime_settings})
+
+    def __repr__(self) -> str:
+        return f"TrainingState({len(self.buffers)} tensors of {self.program!r})"
 
     @classmethod
     def initial(
@@ -111,34 +117,63 @@ class TrainingState:
         upload = self.program.device.upload
         self._settings |= {name: upload(np.array(value, np.float32)) for name, value in settings.items()}
 
-    def step(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> float:
+    def step(self, batch: Mapping[str, Buffer] | Mapping[str, np.ndarray], learning_rate: Buffer | float) -> float:
         """One training step in place.
 
         Args:
-          batch: from `Program.upload_batch`.
-          learning_rate: a float32 scalar on the device.
+          batch: arrays by field name, exactly one batch, which are converted as `bind` does it. Or what
+            `Program.upload_batch` gives, which is faster where batches are made while a step runs.
+          learning_rate: zero or a positive number, or a float32 scalar on the device.
 
         Returns:
           The loss of the batch before the update.
-        """
-        return self._advance(TRAIN_STEP, batch, learning_rate)
 
-    def gradients(self, batch: Mapping[str, Buffer], learning_rate: Buffer) -> Buffer:
+        Raises:
+          UsageError: the batch has another number of examples or does not fit, or the rate is no such number.
+          SonewError: the device failed.
+        """
+        return self._advance(TRAIN_STEP, self._placed(batch), learning_rate)
+
+    def gradients(self, batch: Mapping[str, Buffer], learning_rate: Buffer | float) -> Buffer:
         """The bucket of a micro-batch: its loss, and the signals for the update.
 
         Args:
           batch: from `Program.upload_batch`, for the function `gradients`.
-          learning_rate: a float32 scalar on the device.
+          learning_rate: as for `step`.
         """
-        fed = {**batch, **self._settings, LEARNING_RATE: learning_rate}
+        fed = {**batch, **self._settings, LEARNING_RATE: self._rate(learning_rate)}
         return self.program.call(GRADIENTS, {**self.buffers, **fed})[BUCKET]
 
-    def update(self, bucket: Buffer, learning_rate: Buffer) -> float:
+    def update(self, bucket: Buffer, learning_rate: Buffer | float) -> float:
         """Does the rest of a step in place, and returns the batch's loss before it; the bucket is the batch's sum."""
         return self._advance(UPDATE, {BUCKET: bucket}, learning_rate)
 
-    def _advance(self, function: str, given: Mapping[str, Buffer], learning_rate: Buffer) -> float:
-        fed = {**given, **self._settings, LEARNING_RATE: learning_rate}
+    def _placed(self, batch: Mapping[str, Buffer] | Mapping[str, np.ndarray]) -> Mapping[str, Buffer]:
+        """The batch on the device."""
+        if not any(isinstance(each, np.ndarray) for each in batch.values()):
+            return batch
+        bound = bind(batch, self.program.manifest.batch, self.program.manifest.classes)
+        if bound.examples != bound.batch_size:
+            raise UsageError(
+                f"the batch has {bound.examples} examples where the bundle takes {bound.batch_size}: give as many, or "
+                "compile with another --batch-size"
+            )
+        ((fields, _),) = bound.evaluation_batches()
+        return self.program.upload_batch(fields)
+
+    def _rate(self, learning_rate: Buffer | float) -> Buffer:
+        """The rate on the device, copied there only when it changes."""
+        if not isinstance(learning_rate, int | float | np.number):
+            return learning_rate
+        value = float(learning_rate)
+        if value != self._last_rate[0]:
+            if not 0 <= value < math.inf:
+                raise UsageError(f"the learning rate is {value}: give zero or a positive number, such as 1e-2")
+            self._last_rate = (value, self.program.device.upload(np.array(value, np.float32)))
+        return self._last_rate[1]
+
+    def _advance(self, function: str, given: Mapping[str, Buffer], learning_rate: Buffer | float) -> float:
+        fed = {**given, **self._settings, LEARNING_RATE: self._rate(learning_rate)}
         results = self.program.call(function, {**self.buffers, **fed})
         loss = results.pop(LOSS)
         # Most results alias the donated buffers. Those that the compiler could not alias are new, so all are taken.

@@ -31,7 +31,7 @@ class Stepper(Protocol):
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
         """Copies these examples to the device; it may run in another thread than `step`."""
 
-    def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
+    def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         """Does one training step in place, and returns the loss of the batch before the update."""
 
 
@@ -63,7 +63,7 @@ class _AsAWhole:
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
         return [self._program.upload_batch(batch)]
 
-    def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
+    def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         (batch,) = placed
         return state.step(batch, learning_rate)
 
@@ -83,7 +83,7 @@ class _InMicroBatches:
         parts = [{field: array[start : start + self._size] for field, array in batch.items()} for start in starts]
         return [self._program.upload_batch(part, function=GRADIENTS) for part in parts]
 
-    def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer) -> float:
+    def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         if self._parts == 1:  # there is nothing to add, so the bucket stays on the device
             return state.update(state.gradients(placed[0], learning_rate), learning_rate)
         nodes: list[Node[np.ndarray]] = []

@@ -23,7 +23,7 @@ from sonew_compiled.runtime.checkpoint import (
     load_checkpoint,
 )
 from sonew_compiled.runtime.data import BoundData, Dataset, bind
-from sonew_compiled.runtime.device import Buffer, Device
+from sonew_compiled.runtime.device import Device
 from sonew_compiled.runtime.evaluate import Evaluation, check_evaluated, evaluate_all
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
@@ -220,7 +220,6 @@ class _Run:
         start = epoch_start = time.perf_counter()
         epoch_first_step = self.step
         paused = 0.0  # seconds in which it was evaluated
-        learning_rate = _LearningRate(self.program.device)
         self.reporter.begin(
             step=self.step,
             steps=stop,
@@ -233,7 +232,7 @@ class _Run:
         with contextlib.closing(coming) as batches:
             while self.step < stop and not self.is_over and not self.workers.stopped(interruption.requested):
                 rate = self.rates(self.step)
-                loss = self.stepper.step(self.state, next(batches), learning_rate.buffer(rate))
+                loss = self.stepper.step(self.state, next(batches), rate)
                 self.step += 1
                 if not math.isfinite(loss):
                     raise self._diverged(f"the loss became {loss} at step {self.step}")
@@ -368,18 +367,3 @@ class _Run:
 
     def _way_back(self) -> str:
         return f"the last good checkpoint is {self.last_good}" if self.last_good else "there is no checkpoint yet"
-
-
-class _LearningRate:
-    """The learning rate on the device, copied there only when it changes."""
-
-    def __init__(self, device: Device) -> None:
-        self._device = device
-        self._value = math.nan
-        self._buffer: Buffer | None = None
-
-    def buffer(self, value: float) -> Buffer:
-        """A float32 scalar."""
-        if value != self._value:
-            self._value, self._buffer = value, self._device.upload(np.array(value, np.float32))
-        return self._buffer

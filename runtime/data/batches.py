@@ -81,6 +81,10 @@ class BoundData:
         self._fields = fields
         self._order: tuple[int, int, np.ndarray] | None = None
 
+    def __repr__(self) -> str:
+        fields = ", ".join(field.name for field in self._fields)
+        return f"BoundData({self.examples} examples of {fields}, in batches of {self.batch_size})"
+
     @property
     def steps_per_epoch(self) -> int:
         """The number of whole batches in an epoch; the remaining examples are dropped, different ones in each epoch.

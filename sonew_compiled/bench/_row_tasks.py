@@ -18,7 +18,6 @@ from sonew_compiled.contract import TRAIN_STEP
 from sonew_compiled.runtime import (
     EpochMetrics,
     Program,
-    Reporter,
     TrainingState,
     TrainSettings,
     bind,
@@ -28,6 +27,7 @@ from sonew_compiled.runtime import (
     read_metrics,
     train,
 )
+from sonew_compiled.runtime.reporter import Reporter
 
 
 def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:

@@ -29,13 +29,13 @@ from sonew_compiled.presets import OptimizerSettings, optimizer_settings
 from sonew_compiled.runtime import (
     Dataset,
     Program,
-    Reporter,
     TrainSettings,
     load_dataset,
     open_bundle,
     open_device,
     train,
 )
+from sonew_compiled.runtime.reporter import Reporter
 
 # A pair is a block of this many steps of the runtime's loop and a block of as many bare steps. The first step of a
 # block, which finds the other kind's data in the caches, does not count.

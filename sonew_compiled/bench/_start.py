@@ -10,10 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from sonew_compiled import runtime
+from sonew_compiled.runtime import reporter
 
 
-class _Stamp(runtime.Reporter):
+class _Stamp(reporter.Reporter):
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -25,7 +25,7 @@ class _Stamp(runtime.Reporter):
 
 def _main() -> None:
     path = Path(sys.argv.pop(1))
-    runtime.make_reporter = lambda stream=None: _Stamp(path)
+    reporter.make_reporter = lambda stream=None, unit="": _Stamp(path)
     from sonew_compiled.cli import main
 
     main()

@@ -136,9 +136,10 @@ def _train(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    from sonew_compiled.runtime import find_checkpoint, load_weights, make_reporter, open_bundle, train
+    from sonew_compiled.runtime import find_checkpoint, load_weights, open_bundle, train
     from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
     from sonew_compiled.runtime.limits import check_trainable
+    from sonew_compiled.runtime.reporter import make_reporter
 
     # The last checkpoint is looked up again, now that no other process can add one.
     checkpoint = None if resume is None else find_checkpoint(resume)

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime import EpochMetrics, make_reporter, read_metrics, reconstruction_grid
+from sonew_compiled.runtime import EpochMetrics, read_metrics, reconstruction_grid
 from sonew_compiled.runtime.metrics import MetricsFile
-from sonew_compiled.runtime.reporter import LineReporter, epoch_line
+from sonew_compiled.runtime.reporter import LineReporter, epoch_line, make_reporter
 
 
 def metrics(epoch: int) -> EpochMetrics:
@@ -52,7 +52,8 @@ def test_a_line_has_the_test_split_and_the_unit_where_there_are_any() -> None:
 def test_a_progress_bar_on_a_terminal() -> None:
     script = """
 import sys, time
-from sonew_compiled.runtime import EpochMetrics, make_reporter
+from sonew_compiled.runtime import EpochMetrics
+from sonew_compiled.runtime.reporter import make_reporter
 reporter = make_reporter(unit="nats")
 with reporter:
     reporter.begin(step=5, steps=20, epochs=2, steps_per_epoch=10, batch_size=8)

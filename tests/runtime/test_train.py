@@ -25,7 +25,6 @@ from sonew_compiled.runtime import (
     EpochMetrics,
     Interrupted,
     Program,
-    Reporter,
     TrainingState,
     TrainResult,
     TrainSettings,
@@ -37,6 +36,7 @@ from sonew_compiled.runtime import (
     resumed_settings,
     train,
 )
+from sonew_compiled.runtime.reporter import Reporter
 
 SETTINGS = TrainSettings(epochs=4, learning_rate=0.05, schedule="paper", seed=7)  # of 10 steps each
 
