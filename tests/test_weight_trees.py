@@ -86,3 +86,26 @@ def test_every_optimizer_that_ships_can_start_from_given_weights(name: str) -> N
     assert (
         "" not in weights_in_state(MODEL, optimizer_factory(optimizer_settings(name), loss=None, batch=None)).values()
     )
+
+
+def test_a_flax_model_comes_back(tmp_path: Path) -> None:
+    linen = pytest.importorskip("flax.linen", reason="flax is not installed")
+    module = linen.Sequential([linen.Dense(7), linen.BatchNorm(use_running_average=True), linen.Dense(3)])
+    example = jnp.ones((2, 5))
+    variables = module.init(jax.random.key(0), example)
+    params, stats = variables["params"], variables["batch_stats"]
+    sonew_compiled.save_weights(tmp_path / "w.npz", params, stats)
+    blank = jax.tree.map(jnp.zeros_like, (params, stats))
+    params, stats = sonew_compiled.load_weights(tmp_path / "w.npz", *blank)
+    made = module.apply({"params": params, "batch_stats": stats}, example)
+    np.testing.assert_array_equal(made, module.apply(variables, example))
+
+
+def test_an_equinox_model_comes_back(tmp_path: Path) -> None:
+    equinox = pytest.importorskip("equinox", reason="equinox is not installed")
+    model = equinox.nn.MLP(5, 3, 7, 2, key=jax.random.key(1))
+    arrays, rest = equinox.partition(model, equinox.is_array)
+    sonew_compiled.save_weights(tmp_path / "w.npz", arrays)
+    assert sorted(np.load(tmp_path / "w.npz").files)[0] == "layers/0/bias"
+    loaded = sonew_compiled.load_weights(tmp_path / "w.npz", jax.tree.map(jnp.zeros_like, arrays))
+    np.testing.assert_array_equal(equinox.combine(loaded, rest)(jnp.ones(5)), model(jnp.ones(5)))

@@ -96,14 +96,14 @@ def _points(rows: Rows, key: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
 
-def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: bool, color: str | None) -> str:
+def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: bool, color: Any) -> Any:
     """Draws a curve with its last value in the legend, and returns its color."""
     style = {"linestyle": "--" if is_test else "-", "marker": "o" if len(points) == 1 else None, "color": color}
     label = f"{name}{', test' if is_test else ''} ({points[-1][1]:.4g})"
     (line,) = axes.plot(*zip(*points, strict=True), label=label, **style)
     if len(points) == 1:  # one epoch is a point: its level can be compared with other curves
         axes.axhline(points[0][1], color=line.get_color(), linestyle="--")
-    return str(line.get_color())
+    return line.get_color()
 
 
 def _unit_of(run: Path) -> str:
