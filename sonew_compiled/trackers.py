@@ -23,13 +23,23 @@ class Tracker(Protocol):
         """Ends the run in the tracker."""
 
 
+def import_trackers(kinds: Sequence[str]) -> None:
+    """Imports the libraries of trackers, so that a missing one is found before the work begins.
+
+    Raises:
+      ModuleNotFoundError: one is not installed.
+    """
+    for kind in kinds:
+        importlib.import_module(kind)
+
+
 class Trackers:
     """The trackers of one run, which open with its first epoch. One that fails is left out from then on."""
 
     def __init__(
         self, kinds: Sequence[str], *, folder: Path, settings: Mapping[str, Any], say: Callable[[str], None]
     ) -> None:
-        """Imports the trackers' libraries.
+        """Opens none yet.
 
         Args:
           kinds: names of `TRACKERS`.
@@ -37,12 +47,7 @@ class Trackers:
             to their own settings, such as `WANDB_MODE` and `MLFLOW_TRACKING_URI`.
           settings: of the run by name, for trackers that keep them.
           say: is told of a tracker that fails.
-
-        Raises:
-          ModuleNotFoundError: the library of a tracker is not installed.
         """
-        for kind in kinds:
-            importlib.import_module(kind)
         self._kinds, self._folder, self._settings, self._say = tuple(kinds), folder, settings, say
         self._open: dict[str, Tracker] = {}
 

@@ -88,6 +88,10 @@ def run_command(
     # The whole command line is checked before minutes of compiling.
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
+    if trackers:
+        from sonew_compiled.trackers import import_trackers
+
+        import_trackers(trackers)
     if resume and what["params"]:
         raise UsageError("--params starts a run from given weights and --resume continues one; leave one of them out")
     if workers is not None and workers > 1 and not _is_worker_by_config():
