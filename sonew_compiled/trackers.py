@@ -5,7 +5,6 @@ Each takes the lines of `metrics.jsonl` as they come, with the training step as 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,16 +20,6 @@ class Tracker(Protocol):
 
     def close(self) -> None:
         """Ends the run in the tracker."""
-
-
-def import_trackers(kinds: Sequence[str]) -> None:
-    """Imports the libraries of trackers, so that a missing one is found before the work begins.
-
-    Raises:
-      ModuleNotFoundError: one is not installed.
-    """
-    for kind in kinds:
-        importlib.import_module(kind)
 
 
 class Trackers:

@@ -108,6 +108,6 @@ def test_a_missing_library_is_named_with_its_extra(
     line = ("run", small.bundle, "--data", small.data, "-o", tmp_path / "run", "--log", "wandb")
     result = sonew(*line)
     assert (result.code, result.out) == (1, "")
-    assert "needs wandb" in result.err
+    assert "sonew run --log wandb needs wandb, which is not installed: " in result.err
     assert "[wandb]" in result.err
     assert not list((tmp_path / "run").glob("*"))

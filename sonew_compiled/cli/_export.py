@@ -9,6 +9,7 @@ import click
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._progress import Stages
 from sonew_compiled.errors import UsageError
+from sonew_compiled.install import require
 
 # The ends of the names of bundles; others are taken for files of a kind that is not written.
 _BUNDLES = ("", ".bundle")
@@ -65,6 +66,7 @@ def export_command(
         save_parameters(output, {own: trained.arrays[name] for name, own in names.items()})
         options.say(f"wrote {output}: {options.counted(len(names), 'tensor')} of {trained.path}")
         return
+    require("compile", "a bundle for inference")
     from sonew_compiled.inference import export_inference
 
     with Stages() as stages:

@@ -14,7 +14,7 @@ from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.install import install_command
+from sonew_compiled.install import install_command, require
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
@@ -88,10 +88,8 @@ def run_command(
     # The whole command line is checked before minutes of compiling.
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
-    if trackers:
-        from sonew_compiled.trackers import import_trackers
-
-        import_trackers(trackers)
+    for kind in trackers:
+        require(kind, f"sonew run --log {kind}")
     if resume and what["params"]:
         raise UsageError("--params starts a run from given weights and --resume continues one; leave one of them out")
     if workers is not None and workers > 1 and not _is_worker_by_config():
