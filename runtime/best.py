@@ -10,6 +10,9 @@ from pathlib import Path
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.shown import shown
 
+# The most characters of a number.
+_LONGEST = 40
+
 _LOSS, _STEP, _SINCE = "best_test_loss", "best_step", "evaluations_since_best"
 
 
@@ -51,7 +54,9 @@ class Best:
         if _LOSS not in metadata:
             return cls()
         try:
-            texts = [metadata[name][:40] for name in (_LOSS, _STEP, _SINCE)]
+            texts = [metadata[name] for name in (_LOSS, _STEP, _SINCE)]
+            if max(map(len, texts)) > _LONGEST:
+                raise ValueError(texts)
             loss, step, since = float(texts[0]), int(texts[1]), int(texts[2])
             if math.isnan(loss) or step < 0 or since < 0:
                 raise ValueError(texts)

@@ -109,7 +109,7 @@ def own_names(specs: Sequence[TensorSpec]) -> dict[str, str]:
 def _read(path: str | Path) -> tuple[Path, dict[str, np.ndarray]]:
     path = Path(path)
     if path.suffix != NPZ:
-        if path.is_dir():
+        if path.is_dir() and path.suffix not in SUFFIXES:
             path = find_checkpoint(path)
         return path, read_tensors(path)
     if not path.exists():

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 from sonew_compiled.runtime import reporter
 
@@ -25,7 +26,11 @@ class _Stamp(reporter.Reporter):
 
 def _main() -> None:
     path = Path(sys.argv.pop(1))
-    reporter.make_reporter = lambda stream=None, unit="": _Stamp(path)
+
+    def make_stamp(stream: TextIO | None = None, *, unit: str = "") -> reporter.Reporter:
+        return _Stamp(path)
+
+    reporter.make_reporter = make_stamp
     from sonew_compiled.cli import main
 
     main()

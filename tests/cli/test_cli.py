@@ -158,7 +158,7 @@ def test_completion(sonew_apart: Run, tmp_path: Path) -> None:
     ("line", "expected"),
     [
         ("bogus", "sonew: No such command 'bogus'; see `sonew --help`"),
-        ("run --foo", "sonew run: No such option '--foo'; see `sonew run --help`"),
+        ("run --zzz", "sonew run: No such option '--zzz'; see `sonew run --help`"),
         ("inspect", "sonew inspect: Missing argument 'BUNDLE'; see `sonew inspect --help`"),
         ("inspect a b", "sonew inspect: Got unexpected extra argument (b); see `sonew inspect --help`"),
         ("data bogus", "sonew data: No such command 'bogus'; see `sonew data --help`"),

@@ -144,7 +144,12 @@ def test_a_run_goes_on_behind_the_line_of_its_end(here: Path, sonew: Callable[..
     sonew("run", "words.bundle", "--data", "words.npz", "--epochs", 2, "--max-steps", 2, "-o", here / "run")
     assert sonew("run", "--resume", here / "run", "words.bundle").code == 0
     lines = [json.loads(line) for line in (here / "run/metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], "test_accuracy" in line) for line in lines] == [(2, False), (2, True), (4, False), (4, True)]
+    assert [(line["step"], "train_accuracy" in line) for line in lines] == [
+        (2, False),
+        (2, True),
+        (4, False),
+        (4, True),
+    ]
 
 
 def test_predictions_are_named_by_their_paths(here: Path) -> None:

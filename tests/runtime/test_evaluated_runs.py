@@ -29,7 +29,7 @@ from sonew_compiled.runtime import (
 from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.tensorfile import read_metadata
 
-SETTINGS = TrainSettings(epochs=5, learning_rate=0.05, schedule="constant", warmup_epochs=0)  # of 10 steps each
+SETTINGS = TrainSettings(epochs=5, learning_rate=0.004, schedule="constant", warmup_epochs=0)  # of 10 steps each
 
 # What is learnt is a bias, which makes the opposite examples worse from the first step on.
 GETTING_WORSE = Dataset(

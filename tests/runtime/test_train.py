@@ -347,7 +347,7 @@ def test_a_loss_that_diverges_keeps_the_last_good_checkpoint(
 def test_a_state_that_diverges_under_a_finite_loss_is_not_saved(
     run: Callable[..., TrainResult], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
-    settings, recorder = TrainSettings(epochs=1, learning_rate=3e38, schedule="constant", max_steps=1), Recorder()
+    settings, recorder = TrainSettings(epochs=1, learning_rate=3e38, warmup_steps=0, max_steps=1), Recorder()
     message = refusal(DivergedError, lambda: run(settings, reporter=recorder))
     assert math.isfinite(recorder.losses[1])
     assert "'params/" in message
