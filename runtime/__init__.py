@@ -1,6 +1,6 @@
 """The runtime: loads a bundle and trains from it, without importing JAX or the compiler.
 
-`docs/how-to/embedding.md` shows how a program uses it. Arrays are NumPy's throughout.
+`docs/how-to/embed.md` shows how a program uses it. Arrays are NumPy's throughout.
 """
 
 if __name__ != "sonew_compiled.runtime":
