@@ -98,6 +98,7 @@ params_option = click.option(
     "--params", type=PATH, help=f"Initial weights: {WEIGHTS}.  [default: random ones, or those of the bundle]"
 )
 
+
 def complete_devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """The devices of this machine, for a shell."""
     from sonew_compiled.runtime import list_devices

@@ -11,7 +11,7 @@ from sonew_compiled.train_settings import train_options
 
 _SECTIONS = {
     "Data": ("data", "data_dir"),
-    "Training": tuple(option.name for option in train_options()),
+    "Training": (*(option.name for option in train_options()), "trackers"),
     "Compilation": ("model", "batch_size", "micro_batch", "precision", "targets", "params"),
     "Optimizer": ("optimizer", *SETTINGS),
 }
