@@ -26,7 +26,8 @@ MODULES = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
-    "bench": (*_COMPILER, "matplotlib"),
+    "bench": (*_COMPILER, "matplotlib", "psutil"),
+    "parquet": ("pyarrow",),
     "tune": (*_COMPILER, "optuna"),
 }
 

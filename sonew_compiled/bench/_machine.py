@@ -22,7 +22,7 @@ def machine(device: str) -> dict[str, Any]:
     """The processor, its threads that this process may use, and the device by its name for `--device`."""
     info = next((each for each in list_devices() if each.name == device), None)
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cpu_features": sorted(flag for flag in cpu_flags() or () if flag.startswith(_TELLING)),
         "threads": threads(),
         "platform": platform.platform(terse=True),
@@ -67,7 +67,7 @@ def peak_resident_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from sonew_compiled.bench._table import Line, lines_of
+from sonew_compiled.bench._lines import Line, lines_of
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.figures import legend_text, pyplot
 

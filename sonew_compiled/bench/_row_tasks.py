@@ -29,6 +29,9 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.reporter import Reporter
 
+# A run's steps are cut into so many stretches, whose medians show how steady the machine was.
+_STRETCHES = 10
+
 
 def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
     """Compiles the bundle of a run, and returns its fields of the row."""
@@ -176,4 +179,7 @@ def _step_times(seconds: list[float]) -> dict[str, Any]:
         "first_step_seconds": seconds[0],
         "step_p50_seconds": float(np.percentile(steady, 50)),
         "step_p95_seconds": float(np.percentile(steady, 95)),
+        "step_stretches_seconds": [
+            float(np.median(each)) for each in np.array_split(steady, min(_STRETCHES, len(steady)))
+        ],
     }

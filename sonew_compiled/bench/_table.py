@@ -2,67 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from sonew_compiled.bench._lines import Line, lines_of
+from sonew_compiled.bench._shares import REASONS
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.errors import on_one_line
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """A line of the table.
-
-    Attributes:
-      kind: the kind of its rows.
-      settings: the settings that its rows share, all but the seed.
-      rows: one row for each seed, including those that failed.
-    """
-
-    kind: str
-    settings: dict[str, Any]
-    rows: tuple[Row, ...]
-
-    @property
-    def good(self) -> list[Row]:
-        """The rows that did not fail."""
-        return [row for row in self.rows if row.get("error") is None]
-
-    @property
-    def label(self) -> str:
-        """The line in a few words."""
-        words = [self.settings["optimizer"]["name"], self.settings["precision"]]
-        if self.settings["target"] != "cpu":
-            words.append(self.settings["target"])
-        if self.settings["device"] not in ("", "local-task"):
-            words.append(self.settings["device"])
-        if self.kind not in ("train", "time"):
-            words.append(self.kind)
-        return " ".join(words)
-
-    def median(self, key: str) -> float | None:
-        """The median of a number over the seeds; None if no row has it."""
-        values = [row[key] for row in self.good if row.get(key) is not None]
-        return statistics.median(values) if values else None
-
-
-def lines_of(rows: Sequence[Row]) -> list[Line]:
-    """The rows grouped into lines, in the order of their first rows."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        settings = {key: value for key, value in row["settings"].items() if key != "seed"}
-        groups.setdefault(json.dumps([row["kind"], settings], sort_keys=True), []).append(row)
-    return [
-        Line(
-            kind=group[0]["kind"],
-            settings={key: value for key, value in group[0]["settings"].items() if key != "seed"},
-            rows=tuple(group),
-        )
-        for group in groups.values()
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +24,23 @@ def _number(key: str, form: str = "{:.3g}", scale: float = 1.0) -> Callable[[Lin
         return "" if value is None else form.format(value * scale)
 
     return cell
+
+
+def _share(key: str) -> Callable[[Line], str]:
+    """The cell of a share, with the number of its reason if it is above 1."""
+
+    def cell(line: Line) -> str:
+        reasons = [row["share_reasons"][key] for row in line.good if key in row.get("share_reasons", ())]
+        shown = _number(key, "{:.0f} %", 100)(line)
+        return f"{shown} ({REASONS.index(reasons[0]) + 1})" if reasons and reasons[0] in REASONS else shown
+
+    return cell
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What the numbers in brackets in the table mean."""
+    used = {reason for row in rows for reason in row.get("share_reasons", {}).values()}
+    return [f"({number}) {reason}" for number, reason in enumerate(REASONS, 1) if reason in used]
 
 
 def _settings_of(line: Line) -> str:
@@ -101,6 +65,11 @@ def _to_loss(line: Line) -> str:
     return "; ".join(words)
 
 
+def _warnings(line: Line) -> str:
+    said = dict.fromkeys(warning for row in line.good for warning in row.get("warnings", ()))
+    return on_one_line("; ".join(said)).replace("|", "/")
+
+
 def _first_error(line: Line) -> str:
     first = next((row["error"] for row in line.rows if row.get("error") is not None), "")
     return on_one_line(first).replace("|", "/")
@@ -108,6 +77,7 @@ def _first_error(line: Line) -> str:
 
 _COLUMNS = (
     _Column(title="optimizer", cell=lambda line: line.settings["optimizer"]["name"]),
+    _Column(title="machine", cell=lambda line: line.machine),
     _Column(title="settings", cell=_settings_of),
     _Column(title="precision", cell=lambda line: line.settings["precision"]),
     _Column(title="target", cell=lambda line: line.settings["target"]),
@@ -125,9 +95,9 @@ _COLUMNS = (
     _Column(title="compiled ÷ it", cell=_number("ratio", "{:.3f}")),
     _Column(title="optimizer's share", cell=_number("optimizer_share", "{:.0f} %", 100)),
     _Column(title="GFLOP/s", cell=_number("gflops", "{:.1f}")),
-    _Column(title="of peak", cell=_number("flops_share", "{:.0f} %", 100)),
+    _Column(title="of peak", cell=_share("flops_share")),
     _Column(title="update GB/s", cell=_number("gbps", "{:.1f}")),
-    _Column(title="of copy", cell=_number("bandwidth_share", "{:.0f} %", 100)),
+    _Column(title="of copy", cell=_share("bandwidth_share")),
     _Column(title="state B/parameter", cell=_number("state_bytes_per_parameter", "{:.1f}")),
     _Column(title="peak MB", cell=_number("peak_resident_bytes", "{:.0f}", 1e-6)),
     _Column(title="compile s", cell=_number("compile_seconds", "{:.1f}")),
@@ -135,6 +105,7 @@ _COLUMNS = (
     _Column(title="code kB", cell=_number("code_bytes", "{:.0f}", 1e-3)),
     _Column(title="registers", cell=_number("registers", "{:.0f}")),
     _Column(title="spilled B", cell=_number("spilled_bytes", "{:.0f}")),
+    _Column(title="warnings", cell=_warnings),
     _Column(title="error", cell=_first_error),
 )
 
@@ -148,7 +119,8 @@ def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The table in Markdown."""
+    """The table in Markdown, and the notes below it."""
     titles, lines = table(rows)
     head = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
-    return "\n".join([*head, *("| " + " | ".join(cells) + " |" for cells in lines)]) + "\n"
+    below = [f"\n{note}" for note in notes(rows)]
+    return "\n".join([*head, *("| " + " | ".join(cells) + " |" for cells in lines), *below]) + "\n"

@@ -11,7 +11,10 @@ from typing import Any
 
 from sonew_compiled.bench import rows as _rows
 from sonew_compiled.bench._apart import RunError, call_apart
+from sonew_compiled.bench._circumstances import Watch, machine_id
 from sonew_compiled.bench._machine import machine, versions
+from sonew_compiled.bench._row_format import SCHEMA
+from sonew_compiled.bench._shares import described, shares, sharpened
 from sonew_compiled.bench.plan import Plan, Run
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.contract import MANIFEST_FILE
@@ -24,14 +27,17 @@ BUNDLES = "bundles"
 Say = Callable[[str], None]
 
 
-def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambda line: None) -> list[Row]:
-    """Runs the rest of a plan, and returns the rows of the whole folder.
+def run_plan(
+    plan: Plan, folder: Path, *, resume: bool = False, host: str | None = None, say: Say = lambda line: None
+) -> list[Row]:
+    """Runs the rest of a plan, and returns the rows of the whole folder, those of other machines too.
 
     Args:
       plan: the runs.
       folder: receives `rows.jsonl` and the bundles.
-      resume: whether the folder may hold rows. A run whose row ended well, with the same settings, versions and bundle,
-        is not repeated.
+      resume: whether the folder may hold rows. A run whose row ended well on this machine, with the same settings,
+        versions and bundle, is not repeated.
+      host: the name of this machine in the rows; None to leave it out.
       say: is called with each line of progress.
 
     Raises:
@@ -39,7 +45,7 @@ def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambd
       SonewError: the rows cannot be read or written. A failure within a run is a row with `error` instead.
     """
     had = _rows.latest(_rows.check_new(folder, resume=resume))
-    bench = _Bench(plan, folder, had, say)
+    bench = _Bench(plan, folder, had, host, say)
     for place, run in enumerate(plan.runs, 1):
         bench.run(run, f"{place}/{len(plan.runs)} {run.label}")
     rows = _rows.latest(_rows.read_rows(folder))
@@ -50,10 +56,11 @@ def run_plan(plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambd
 
 
 class _Bench:
-    def __init__(self, plan: Plan, folder: Path, had: list[Row], say: Say) -> None:
+    def __init__(self, plan: Plan, folder: Path, had: list[Row], host: str | None, say: Say) -> None:
         self._plan = plan
         self._folder = folder
-        self._had = had
+        self._had = [row for row in had if row["machine_id"] == machine_id()]
+        self._host = host
         self._say = say
         self._versions = versions()
         self._limits: dict[str, dict[str, Any]] = {}
@@ -69,12 +76,15 @@ class _Bench:
             return
         for kind in missing:
             self._say(f"{label}: {kind}")
-            row = self._base(kind, run)
+            row, watch = self._base(kind, run), Watch(self._host)
             try:
                 row |= self._measure(kind, run)
             except RunError as error:
                 row["error"] = str(error)
                 self._say(f"{label}: {kind} failed: {error}")
+            row |= watch.described(row.get("step_stretches_seconds", ()))
+            for warning in row["warnings"]:
+                self._say(f"{label}: {warning}")
             _rows.append_row(self._folder, row)
 
     def _compared(self, run: Run) -> list[str]:
@@ -95,6 +105,7 @@ class _Bench:
 
     def _base(self, kind: str, run: Run) -> Row:
         return {
+            "schema": SCHEMA,
             "kind": kind,
             "settings": run.settings(),
             "versions": self._versions,
@@ -148,18 +159,16 @@ class _Bench:
             measured = call_apart(
                 "sonew_compiled.bench._row_tasks:time_bundle", run=settings, data_dir=run.data_dir, bundle=path
             )
-        measured |= {"roofline": limits}
-        flops = compiled["step_flops"] / measured["step_p50_seconds"]
-        measured |= {"gflops": flops / 1e9, "flops_share": flops / limits["flops_per_second"]}
+        measured |= compiled
         if self._plan.update:
             try:
-                update = self._update(run, bundle)
+                measured |= self._update(run, bundle)
             except RunError as error:
                 self._say(f"the update alone was not timed: {error}")
-                return common | measured
-            rate = update["update_bytes"] / update["update_seconds"]
-            measured |= update | {"gbps": rate / 1e9, "bandwidth_share": rate / limits["copy_bytes_per_second"]}
-        return common | measured
+        if max(shares(measured, limits).values()) > 1:
+            # The limits were perhaps measured while another program ran.
+            limits = self._limits[run.device] = sharpened(limits, self._measure_limits(run))
+        return common | measured | described(measured, limits, run.precision)
 
     def _compile(self, run: Run) -> tuple[Path, dict[str, Any]]:
         """The bundle, compiled unless it exists, and the note that was written when it was compiled."""
@@ -177,10 +186,11 @@ class _Bench:
 
     def _roofline(self, run: Run) -> dict[str, Any]:
         if run.device not in self._limits:
-            self._limits[run.device] = call_apart(
-                "sonew_compiled.bench._roofline:measure_limits", target=run.target, device=run.device
-            )
+            self._limits[run.device] = self._measure_limits(run)
         return self._limits[run.device]
+
+    def _measure_limits(self, run: Run) -> dict[str, Any]:
+        return call_apart("sonew_compiled.bench._roofline:measure_limits", target=run.target, device=run.device)
 
     def _update(self, run: Run, bundle: Path) -> dict[str, Any]:
         key = f"{run.bundle_name} {run.device}"

@@ -8,84 +8,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench._row_format import Row as Row
+from sonew_compiled.bench._row_format import check_row
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import end_last_line, read_lines
-from sonew_compiled.runtime.schema import (
-    SCALAR,
-    anything,
-    integer,
-    listed,
-    mapped,
-    nullable,
-    number,
-    path_text,
-    record,
-    text,
-)
+from sonew_compiled.runtime.tensorfile import write_atomically
 
 ROWS_FILE = "rows.jsonl"
 
-Row = dict[str, Any]
-
-
-# The fields of a row that the table, the plots and the page read are checked; other fields stay as they are.
 _MOST_ROWS = 2_000
-_NAME = text(100)
-_SETTINGS = record(
-    {
-        "optimizer": record({"name": _NAME}, others=SCALAR),
-        **dict.fromkeys(("precision", "target", "device"), _NAME),
-        "batch_size": integer(),
-    },
-    {"data": path_text(), "model": text(1000)},
-    others=SCALAR,
-)
-_CURVE = record({"epoch": integer(), "step": integer(), "seconds": number(0), "loss": nullable(number())})
-_GOAL = record({"loss": number(), "steps": nullable(integer()), "seconds": nullable(number(0))})
-_MACHINE = record(
-    {
-        **{name: text() for name in ("cpu", "platform", "device", "device_description")},
-        "threads": integer(),
-        "cpu_features": listed(_NAME, 1_000),
-    },
-    others=anything,
-)
-_LIMITS = record(
-    {"copy_bytes_per_second": number(1), "flops_per_second": number(1)}, {"how": text(1000)}, others=anything
-)
-_FIGURES = (
-    *("train_loss", "test_loss", "seconds", "first_step_seconds", "step_p50_seconds", "step_p95_seconds", "ratio"),
-    *("optimizer_share", "gflops", "flops_share", "gbps", "bandwidth_share", "state_bytes_per_parameter"),
-    *("peak_resident_bytes", "compile_seconds", "artifact_bytes", "code_bytes", "registers", "spilled_bytes"),
-    *("step_flops", "step_bytes"),
-)
-_ROW = record(
-    {"kind": _NAME, "settings": _SETTINGS},
-    {
-        "error": nullable(text(10_000, printable=False)),
-        "versions": mapped(text(), 100),
-        "bundle": nullable(_NAME),
-        "machine": nullable(_MACHINE),
-        "curve": listed(_CURVE, 100_000),
-        "to_loss": nullable(listed(_GOAL, 100)),
-        "roofline": nullable(_LIMITS),
-        **{name: nullable(number()) for name in _FIGURES},
-    },
-    others=anything,
-)
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """The rows of a benchmark's folder, empty if there are none. A last line that is cut off is left out.
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file, or of a benchmark's folder; none if there is no file.
+
+    A last line that is cut off is left out. Rows of an earlier schema are given in the form of this one.
 
     Raises:
       SonewError: the file cannot be read, or a line is no row.
     """
-    path, remedy = folder / ROWS_FILE, "remove that line or give another -o/--output"
-    rows = read_lines(path, _ROW, what="a row of a benchmark", remedy=remedy)
-    if len(rows) > _MOST_ROWS:
-        raise SonewError(f"{path} has {len(rows):,} rows, more than {_MOST_ROWS:,}: give another -o/--output")
+    path = path / ROWS_FILE if path.is_dir() or path.suffix != ".jsonl" else path
+    rows = read_lines(path, check_row, what="a row of a benchmark", remedy="remove that line or give another folder")
+    check_count(rows, str(path))
     return rows
+
+
+def check_count(rows: Sequence[Row], what: str) -> None:
+    """Refuses more rows than the report can show.
+
+    Raises:
+      SonewError: there are too many; `what` has them.
+    """
+    if len(rows) > _MOST_ROWS:
+        raise SonewError(f"{what} has {len(rows):,} rows, more than {_MOST_ROWS:,}: give fewer")
 
 
 def append_row(folder: Path, row: Row) -> None:
@@ -97,17 +52,43 @@ def append_row(folder: Path, row: Row) -> None:
     path = folder / ROWS_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        end_last_line(path, _ROW)
+        end_last_line(path, check_row)
         with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(finite(row), allow_nan=False) + "\n")
+            stream.write(_line(row))
     except OSError as error:
         raise SonewError(f"{path} cannot be written ({error.strerror or error}): free space") from None
 
 
+def write_rows(folder: Path, rows: Sequence[Row]) -> None:
+    """Writes the whole file atomically.
+
+    Raises:
+      SonewError: the file cannot be written; its old contents stay.
+    """
+    write_atomically(folder / ROWS_FILE, [_line(row).encode() for row in rows])
+
+
+def _line(row: Row) -> str:
+    return json.dumps(finite(row), allow_nan=False) + "\n"
+
+
 def latest(rows: Sequence[Row]) -> list[Row]:
-    """The last row of each kind and settings, in order."""
-    by_key = {json.dumps([row["kind"], row["settings"]], sort_keys=True): row for row in rows}
+    """The last row of each machine, kind and settings, in the order of the first.
+
+    The last is that of the latest date. Rows without a date are older than those with one, and are in the order of the
+    file.
+    """
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        key = json.dumps([row["kind"], row["settings"], row["machine_id"]], sort_keys=True)
+        if key not in by_key or row.get("date", "") >= by_key[key].get("date", ""):
+            by_key[key] = row
     return list(by_key.values())
+
+
+def merged(parts: Sequence[Sequence[Row]]) -> list[Row]:
+    """The rows of all parts in order, without repetitions of a whole row, as of a part that is given twice."""
+    return list({json.dumps(row, sort_keys=True): row for part in parts for row in part}.values())
 
 
 def check_new(folder: Path, *, resume: bool) -> list[Row]:

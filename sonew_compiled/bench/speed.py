@@ -7,35 +7,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sonew_compiled.bench._apart import call_apart
-from sonew_compiled.bench._machine import machine, versions
+from sonew_compiled.bench._circumstances import Watch
 from sonew_compiled.bench._speed_settings import SpeedSettings as SpeedSettings
+from sonew_compiled.bench.goals import Goal, described
 from sonew_compiled.errors import SonewError
-from sonew_compiled.runtime import DEFAULT_DEVICE
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """A line of the table: a key of `ratios`, its meaning, and its bounds, if it has any."""
-
-    key: str
-    what: str
-    must: float | None = None
-    aim: float | None = None
-    at_least: bool = False
-    unit: str = ""
-
-    def is_met(self, value: float) -> bool | None:
-        """Whether a measured value is within the bound `must`; None if there is no bound."""
-        if self.must is None:
-            return None
-        return value >= self.must if self.at_least else value <= self.must
-
 
 GOALS = (
     Goal(key="step_f32", what="whole step, tridiag, f32, IREE ÷ XLA", must=1.0, aim=0.85),
@@ -66,19 +47,24 @@ GOALS = (
 )
 
 
-def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure_speed(
+    settings: SpeedSettings, *, host: str | None = None, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Measures the whole table.
 
+    Args:
+      settings: those of the measurements.
+      host: the name of this machine in the result; None to leave it out.
+      say: is called with each line of progress.
+
     Returns:
-      `ratios`, a number for the key of every goal; `measurements`, the seconds and the ratio of every pair behind it;
-      `machine`, `versions` and `settings`.
+      The result, see `goals.described`.
 
     Raises:
       RunError: a measurement failed.
     """
-    asked = asdict(settings)
+    asked, watch = asdict(settings), Watch(host)
     measurements: dict[str, Any] = {}
-    ratios: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
         say("compile the steps")
         compiles = [
@@ -106,16 +92,10 @@ def measure_speed(settings: SpeedSettings, *, say: Callable[[str], None] = lambd
         measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_loop", settings=asked, folder=folder)
         say("time the start of `sonew run`")
         starts = [_start_seconds(Path(folder, "f32"), settings.data) for _ in range(settings.starts)]
-    ratios |= {key: value["ratio"] for key, value in measurements.items()}
-    ratios["compile_seconds"] = statistics.median(compiles)
-    ratios["start_seconds"] = statistics.median(starts)
-    return {
-        "ratios": {goal.key: ratios[goal.key] for goal in GOALS},
-        "measurements": measurements | {"compile_seconds": {"each": compiles}, "start_seconds": {"each": starts}},
-        "machine": machine(DEFAULT_DEVICE),
-        "versions": versions(),
-        "settings": asked,
-    }
+    medians = {"compile_seconds": statistics.median(compiles), "start_seconds": statistics.median(starts)}
+    ratios = {key: value["ratio"] for key, value in measurements.items()} | medians
+    measurements |= {"compile_seconds": {"each": compiles}, "start_seconds": {"each": starts}}
+    return described(GOALS, ratios, measurements, settings, watch)
 
 
 def _start_seconds(bundle: Path, data: str) -> float:
@@ -130,18 +110,3 @@ def _start_seconds(bundle: Path, data: str) -> float:
             said = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
             raise SonewError(f"`sonew run {bundle.name}` did not come to its first step: {said}")
         return float(stamp.read_text(encoding="utf-8")) - started
-
-
-def markdown(result: dict[str, Any], goals: Sequence[Goal] = GOALS) -> str:
-    """The table of a result."""
-    lines = ["| what | measured | must | aim | met |", "|---|---|---|---|---|"]
-    for goal in goals:
-        value = result["ratios"][goal.key]
-        sign = "≥" if goal.at_least else "≤"
-        bounds = " | ".join("" if b is None else f"{sign} {b:g}{goal.unit}" for b in (goal.must, goal.aim))
-        met = {True: "yes", False: "no", None: ""}[goal.is_met(value)]
-        lines.append(f"| {goal.what} | {value:.3g}{goal.unit} | {bounds} | {met} |")
-    apart = [ns for each in result["measurements"].values() for ns in each.get("core_round_trip_ns", ()) if ns]
-    if apart:
-        lines += ["", f"The first two processors answered each other in {min(apart)} to {max(apart)} ns."]
-    return "\n".join(lines) + "\n"

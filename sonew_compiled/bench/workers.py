@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sonew_compiled.bench._apart import RunError, call_apart
-from sonew_compiled.bench._machine import machine, versions
-from sonew_compiled.bench.speed import Goal, SpeedSettings
+from sonew_compiled.bench._circumstances import Watch
+from sonew_compiled.bench._speed_settings import SpeedSettings
+from sonew_compiled.bench.goals import Goal, described
 from sonew_compiled.errors import UsageError
-from sonew_compiled.runtime import DEFAULT_DEVICE
 from sonew_compiled.runtime.launcher import launched
 
 GOALS = (
@@ -33,11 +33,10 @@ GOALS = (
 _LIMIT = 600.0
 
 
-def measure_workers(settings: SpeedSettings, *, say: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """Measures the whole table, with tridiagonal SONew in float32.
-
-    Returns:
-      What `measure_speed` returns.
+def measure_workers(
+    settings: SpeedSettings, *, host: str | None = None, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Measures the whole table, with tridiagonal SONew in float32; arguments and result are those of `measure_speed`.
 
     Raises:
       UsageError: the batch has no halves.
@@ -46,7 +45,7 @@ def measure_workers(settings: SpeedSettings, *, say: Callable[[str], None] = lam
     """
     if settings.batch_size % 2:
         raise UsageError(f"--batch-size is {settings.batch_size}, which two workers cannot share: give an even number")
-    asked = asdict(settings)
+    asked, watch = asdict(settings), Watch(host)
     with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
         job, environment = launched(2, ["-m", "sonew_compiled.bench._workers_job", folder, str(settings.pairs)])
         say("compile the steps")
@@ -60,10 +59,5 @@ def measure_workers(settings: SpeedSettings, *, say: Callable[[str], None] = lam
             said = next((line for line in ended.stderr.splitlines() if line.startswith("sonew")), "no reason given")
             raise RunError(f"two workers ended with exit code {ended.returncode}: {said}")
         measurements |= json.loads(answer.read_text(encoding="utf-8"))
-    return {
-        "ratios": {goal.key: measurements[goal.key]["ratio"] for goal in GOALS},
-        "measurements": measurements,
-        "machine": machine(DEFAULT_DEVICE),
-        "versions": versions(),
-        "settings": asked,
-    }
+    ratios = {key: value["ratio"] for key, value in measurements.items()}
+    return described(GOALS, ratios, measurements, settings, watch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
-from sonew_compiled.cli._sections import SectionedCommand
+from sonew_compiled.cli._bench_rows import compare_command, export_command, merge_command
+from sonew_compiled.cli._sections import SectionedGroup
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import require
 from sonew_compiled.presets import PRECISIONS, SETTINGS
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from sonew_compiled.bench.suites import Suite
 
 DEFAULT_OUTPUT = Path("sonew-bench")
+_LONGEST_HOST = 100
 _PRESETS = ("quick", "paper", "devices", "precision", "speed", "workers")
 # The options that the presets `speed` and `workers` do not take. They take --pairs, --model, --batch-size and --data.
 _NOT_FOR_SPEED = {
@@ -41,7 +44,7 @@ _NOT_FOR_SPEED = {
 }
 
 
-@click.command("bench", cls=SectionedCommand)
+@click.group("bench", cls=SectionedGroup, invoke_without_command=True)
 @click.option(
     "-o", "--output", type=options.PATH, default=DEFAULT_OUTPUT, show_default=True, help="The benchmark's folder."
 )
@@ -92,8 +95,15 @@ _NOT_FOR_SPEED = {
     "--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs of interleaved measurements."
 )
 @click.option("--resume", is_flag=True, help="Resume the benchmark in the folder; finished runs are not repeated.")
+@click.option(
+    "--host",
+    help="The name of this machine in the rows and the report; '' leaves it out.  [default: its host name]",
+)
 @options.json_option
-def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None:
+@click.pass_context
+def bench_command(
+    context: click.Context, /, output: Path, preset: str, host: str | None, as_json: bool, **what: Any
+) -> None:
     """Compare optimizers, precisions and devices by training with each.
 
     Writes a line to rows.jsonl when a run ends, then table.md, plots and report.html. The row of a run that fails holds
@@ -106,15 +116,35 @@ def bench_command(output: Path, preset: str, as_json: bool, **what: Any) -> None
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
       sonew bench --preset workers --pairs 30         what micro-batches and a second worker bring
+      sonew bench compare laptop server               the rows of two machines, run by run
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return
     from sonew_compiled.runtime.owner import owned
 
     require("bench", "sonew bench")  # also what it draws with, before hours of training and not after
+    what["host"] = (platform.node() if host is None else host)[:_LONGEST_HOST] or None
     with owned(output):
         if preset in ("speed", "workers"):
             _speed(output, preset, what, as_json=as_json)
         else:
             _compare(output, preset, what, as_json=as_json)
+
+
+bench_command.add_command(merge_command)
+bench_command.add_command(compare_command)
+bench_command.add_command(export_command)
+
+
+def _refuse_options(context: click.Context) -> None:
+    """Refuses options before the name of a command that does not take them."""
+    for parameter in context.command.params:
+        if context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError(
+                f"{parameter.opts[-1]} belongs to a measurement, and {context.invoked_subcommand} makes none: "
+                "leave it out, or give it after the name of the command"
+            )
 
 
 def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
@@ -149,7 +179,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         pairs=what["pairs"],
     )
     try:
-        rows = run_plan(plan, output, resume=what["resume"], say=options.say)
+        rows = run_plan(plan, output, resume=what["resume"], host=what["host"], say=options.say)
     except KeyboardInterrupt:
         words = [*sys.argv[1:], *([] if what["resume"] else ["--resume"])]
         from sonew_compiled.runtime import Interrupted
@@ -186,7 +216,8 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
         if what[name] is not None and what[name] is not False and what[name] != ():
             raise UsageError(f"{flag} does not go with --preset {preset}, which measures the same for everybody")
     from sonew_compiled.bench import speed, workers
-    from sonew_compiled.bench.speed import SpeedSettings, markdown
+    from sonew_compiled.bench.goals import Goal, markdown
+    from sonew_compiled.bench.speed import SpeedSettings
 
     model = what["model"] or "autoencoder"
     options.load_model(model)
@@ -201,11 +232,11 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
     except OSError as error:
         raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
     settings = SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
-    goals: Sequence[speed.Goal]
+    goals: Sequence[Goal]
     if preset == "speed":
-        result, goals = speed.measure_speed(settings, say=options.say), speed.GOALS
+        result, goals = speed.measure_speed(settings, host=what["host"], say=options.say), speed.GOALS
     else:
-        result, goals = workers.measure_workers(settings, say=options.say), workers.GOALS
+        result, goals = workers.measure_workers(settings, host=what["host"], say=options.say), workers.GOALS
     table = markdown(result, goals)
     (output / f"{preset}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (output / f"{preset}.md").write_text(table, encoding="utf-8")

@@ -36,7 +36,8 @@ def name_variables(group: click.Group, prefix: str = "SONEW") -> None:
         begin = f"{prefix}_{name.upper()}"
         if isinstance(command, click.Group):
             name_variables(command, begin)
-            continue
+            if not command.invoke_without_command:
+                continue
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.envvar is None:
                 parameter.envvar = f"{begin}_{_words(parameter)[0].replace('-', '_').upper()}"
@@ -49,13 +50,16 @@ def _values(described: dict[str, Any], group: click.Group, path: str, place: str
         command = group.commands.get(name)
         if command is None or not isinstance(table, dict):
             raise UsageError(f"--config {path} has {place}{name}; give a table for {', '.join(group.commands)}")
+        below: dict[str, Any] = {}
         if isinstance(command, click.Group):
-            values[name] = _values(table, command, path, f"{place}{name}.")
-            continue
+            is_own = command.invoke_without_command
+            tables = {key: each for key, each in table.items() if not is_own or key in command.commands}
+            below = _values(tables, command, path, f"{place}{name}.")
+            table = {key: each for key, each in table.items() if key not in tables}
         names = _names(command)
         if unknown := [key for key in table if key not in names]:
             raise UsageError(f"--config {path} has {unknown[0]} in [{place}{name}]; give {', '.join(names)}")
-        values[name] = {names[key]: value for key, value in table.items()}
+        values[name] = below | {names[key]: value for key, value in table.items()}
     return values
 
 

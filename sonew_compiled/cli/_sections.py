@@ -40,3 +40,12 @@ class SectionedCommand(click.Command):
         for name, records in self.sections(ctx).items():
             with formatter.section(name):
                 formatter.write_dl(records)
+
+
+class SectionedGroup(SectionedCommand, click.Group):
+    """A command that has commands of its own too, which its help lists last."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections, then the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import time
@@ -19,8 +20,9 @@ from sonew_compiled.bench import benchmark, rows, suites
 from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._flops import step_flops
+from sonew_compiled.bench._lines import lines_of
 from sonew_compiled.bench._pairs import measure_pairs
-from sonew_compiled.bench._table import lines_of, markdown
+from sonew_compiled.bench._table import markdown
 from sonew_compiled.bench._traffic import update_bytes
 from sonew_compiled.bench.plan import Plan, Run, make_runs
 from sonew_compiled.bench.report import write_report
@@ -77,6 +79,10 @@ def test_a_row_has_every_column(bench: Path) -> None:
     assert row["gflops"] == pytest.approx(row["step_flops"] / row["step_p50_seconds"] / 1e9)
     assert 0 < row["flops_share"] < 1
     assert row["settings"]["optimizer"] == optimizer_settings("adam").to_json()
+    assert (row["schema"], row["host"]) == (2, platform.node())
+    assert re.fullmatch("[0-9a-f]{12}", row["machine_id"])
+    assert row["step_stretches_seconds"][1] <= row["step_p95_seconds"]
+    assert len(row["step_stretches_seconds"]) == 10
     assert row["machine"]["threads"] >= 1
     assert row["machine"]["device"] == "local-task"
     assert {"jax", "iree-base-compiler", "sonew-compiled"} <= row["versions"].keys()
@@ -197,6 +203,39 @@ def test_a_changed_bundle_or_version_is_run_again(folder: Path, monkeypatch: pyt
     assert [row["kind"] for row in found] == ["train", "jax"], "a later row replaces an earlier one"
 
 
+def test_a_row_of_another_machine_is_kept_and_not_taken_for_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = [row | {"machine_id": "theirs"} for row in rows.read_rows(folder / "out")]
+    rows.write_rows(folder / "out", theirs)
+    answer = {"step_flops": 2.0, "step_p50_seconds": 1.0, "flops_per_second": 1.0, "copy_bytes_per_second": 1.0}
+    monkeypatch.setattr(benchmark, "call_apart", lambda task, **request: dict(answer))
+    plan = Plan(runs=runs_of(epochs=2, steps=None), update=False)
+    found = benchmark.run_plan(plan, folder / "out", resume=True)
+    assert [row["kind"] for row in found] == ["train", "jax", "train"]
+    assert found[:2] == rows.latest(theirs)
+    # Twice the measured limit, also after that was measured anew.
+    assert found[2]["flops_share"] == 2
+    assert "quicker than the product" in found[2]["share_reasons"]["flops_share"]
+    assert "200 % (1)" in markdown(found)
+    assert markdown(found).splitlines()[-1].startswith("(1) the compiled products are quicker")
+
+
+def test_a_share_above_one_is_measured_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = iter(
+        [
+            {"flops_per_second": 1.0, "copy_bytes_per_second": 4.0},
+            {"flops_per_second": 8.0, "copy_bytes_per_second": 3.0},
+        ]
+    )
+
+    def answer(task: str, **request: Any) -> dict[str, Any]:
+        return next(limits) if task.endswith("measure_limits") else {"step_flops": 2.0, "step_p50_seconds": 1.0}
+
+    monkeypatch.setattr(benchmark, "call_apart", answer)
+    (row,) = benchmark.run_plan(Plan(runs=runs_of(epochs=2, steps=None), update=False), folder / "anew")
+    assert row["roofline"] == {"flops_per_second": 8.0, "copy_bytes_per_second": 4.0}
+    assert (row["flops_share"], row["share_reasons"]) == (0.25, {})
+
+
 def test_a_run_that_fails_is_a_row_and_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bad,) = runs_of(data="missing.npz")
     good = Run(**{**bad.__dict__, "data": "data.npz"})
@@ -269,7 +308,13 @@ def test_static_figures_of_what_cannot_run_here(folder: Path) -> None:
 def test_lines_are_medians_over_seeds() -> None:
     runs = runs_of(seeds=[0, 1, 2], precisions=["f32", "bf16"])
     made = [
-        {"kind": "time", "settings": run.settings(), "error": "lost" if run.seed == 1 else None, "train_loss": run.seed}
+        {
+            "kind": "time",
+            "settings": run.settings(),
+            "error": "lost" if run.seed == 1 else None,
+            "train_loss": run.seed,
+            "machine_id": "aaaa",
+        }
         for run in runs
     ]
     assert [(line.label, len(line.good), line.median("train_loss")) for line in lines_of(made)] == [
