@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
 
-.PHONY: run test vulkan aarch64 lint types unit lit site clean
+.PHONY: run test vulkan chromium aarch64 lint types unit lit site clean
 
 run: $(VENV)/.run
 	$(BIN)/sonew run --epochs 60 -o $(OUT) --overwrite
@@ -12,7 +12,7 @@ run: $(VENV)/.run
 	$(BIN)/sonew plot $(OUT) -o $(OUT)/loss.png
 
 # `make -k`: every check runs and reports, also after one has failed.
-test: $(VENV)/.test vulkan aarch64
+test: $(VENV)/.test vulkan chromium aarch64
 	@$(MAKE) --no-print-directory -k lint types unit lit
 
 lint:
@@ -36,6 +36,10 @@ site: $(VENV)/.test
 # A software Vulkan device for the tests that need one, where we may install it; they skip with a reason elsewhere.
 vulkan:
 	@sh tools/install_vulkan.sh
+
+# A browser without a window, for the test of the benchmark's page; it skips with a reason elsewhere.
+chromium: vulkan
+	@sh tools/install_chromium.sh
 
 # A 64-bit Arm Python under emulation, inside the environment; the test that needs it skips with a reason elsewhere.
 aarch64: $(VENV)/.test

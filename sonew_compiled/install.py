@@ -26,7 +26,7 @@ MODULES = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
-    "bench": (*_COMPILER, "matplotlib", "psutil"),
+    "bench": (*_COMPILER, "matplotlib", "jinja2", "plotly", "psutil"),
     "parquet": ("pyarrow",),
     "tune": (*_COMPILER, "optuna"),
 }

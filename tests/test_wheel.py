@@ -149,8 +149,14 @@ NEEDS = {
     "compile --model mine:model": ("compiling needs jax, optax, iree.compiler, which are not installed", "compile"),
     "run": ("no bundle given, and the compiler is not installed here", "compile"),
     "tune --trials 1": ("sonew tune needs jax, optax, iree.compiler, optuna, which are not installed", "tune"),
-    "bench": ("sonew bench needs jax, optax, iree.compiler, matplotlib, psutil, which are not installed", "bench"),
-    "bench --preset speed": ("sonew bench needs jax, optax, iree.compiler, matplotlib, psutil, which", "bench"),
+    "bench": (
+        "sonew bench needs jax, optax, iree.compiler, matplotlib, jinja2, plotly, psutil, which are not installed",
+        "bench",
+    ),
+    "bench --preset speed": (
+        "sonew bench needs jax, optax, iree.compiler, matplotlib, jinja2, plotly, psutil, which",
+        "bench",
+    ),
     "plot METRICS": ("sonew plot needs matplotlib, which is not installed", "plot"),
     "sign BUNDLE --key KEY": ("this needs cryptography, which is not installed", "sign"),
 }

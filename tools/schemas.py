@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sonew_compiled.bench import rows
+from sonew_compiled.bench import _row_format
 from sonew_compiled.runtime import _manifest_schema, manifest, metrics
 from sonew_compiled.runtime.schema import Check, schema_of
 
@@ -25,7 +25,7 @@ _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FILES: Mapping[str, tuple[Check, str, type | None]] = {
     "manifest.json": (_manifest_schema.MANIFEST, "The manifest of a bundle", manifest.Manifest),
     "metrics.json": (metrics.LINE, "A line of metrics.jsonl, of a run", metrics.EpochMetrics),
-    "row.json": (rows._ROW, "A line of rows.jsonl, of a benchmark", None),
+    "row.json": (_row_format.ROW, "A line of rows.jsonl, of a benchmark", None),
 }
 """By file: the check, a title, and the class whose docstring describes the fields."""
 

@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 import uuid
+import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,7 +132,9 @@ def _own_seconds() -> float:
 
 
 def _swapped_bytes() -> int:
-    swap = psutil.swap_memory()
+    with warnings.catch_warnings():  # of systems that do not tell
+        warnings.simplefilter("ignore", RuntimeWarning)
+        swap = psutil.swap_memory()
     return int(swap.sin + swap.sout)
 
 

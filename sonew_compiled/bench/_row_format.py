@@ -27,6 +27,11 @@ SCHEMA = 2
 
 UNKNOWN_MACHINE = "unknown"
 
+NOT_ANEW = (
+    "the row is of an earlier release, which did not measure the limit anew, and counted operations that few steps do"
+)
+"""Why a share of a row of schema 1 is above 1."""
+
 # The fields of a row that the table, the plots and the page read are checked; other fields stay as they are.
 _NAME = text(100)
 _SETTINGS = record(
@@ -58,7 +63,7 @@ FIGURES = (
     *("step_flops", "step_bytes", "update_seconds"),
 )
 """The keys of a row that hold one number or null."""
-_ROW = record(
+ROW = record(
     {"kind": _NAME, "settings": _SETTINGS},
     {
         "schema": integer(1, SCHEMA),
@@ -67,6 +72,7 @@ _ROW = record(
         "host": nullable(_NAME),
         "memory_bytes": integer(),
         "warnings": listed(text(300), 20),
+        "caveat": text(300),
         "error": nullable(text(10_000, printable=False)),
         "versions": mapped(text(), 100),
         "bundle": nullable(_NAME),
@@ -80,6 +86,7 @@ _ROW = record(
     },
     others=anything,
 )
+"""The check of a row of any schema that is read."""
 
 
 def check_row(value: object, place: str) -> Row:
@@ -90,9 +97,14 @@ def check_row(value: object, place: str) -> Row:
     """
     if isinstance(value, dict) and isinstance(value.get("schema"), int) and value["schema"] > SCHEMA:
         raise Unfit(f"{place} has schema {value['schema']}, of a later sonew-compiled, which reads up to {SCHEMA}")
-    row: Row = _ROW(value, place)
+    row: Row = ROW(value, place)
     if "machine_id" not in row:
-        row = row | {"schema": SCHEMA, "machine_id": _id_of_description(row.get("machine"))}
+        over = [key for key in ("flops_share", "bandwidth_share") if (row.get(key) or 0.0) > 1]
+        row = row | {
+            "schema": SCHEMA,
+            "machine_id": _id_of_description(row.get("machine")),
+            "share_reasons": dict.fromkeys(over, NOT_ANEW),
+        }
     return row
 
 

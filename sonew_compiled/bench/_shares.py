@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sonew_compiled.bench._row_format import NOT_ANEW
+
 _QUICK = "the compiled products are quicker than the product that the limit was measured with"
 _NARROW = "the limit is that of a float32 product, and products of 16-bit numbers are quicker"
 COPY_READS_MORE = (
@@ -13,7 +15,7 @@ COPY_READS_MORE = (
 )
 """Why an update can be quicker than a copy of as many bytes."""
 
-REASONS = (_QUICK, _NARROW, COPY_READS_MORE)
+REASONS = (_QUICK, _NARROW, COPY_READS_MORE, NOT_ANEW)
 """The reasons of shares above 1, as the notes of the table number them."""
 
 

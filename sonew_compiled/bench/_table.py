@@ -13,9 +13,18 @@ from sonew_compiled.errors import on_one_line
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Column:
+class Column:
+    """A column of the table.
+
+    Attributes:
+      title: its head.
+      cell: the text of a line.
+      is_minor: whether the page shows it only when asked.
+    """
+
     title: str
     cell: Callable[[Line], str]
+    is_minor: bool = False
 
 
 def _number(key: str, form: str = "{:.3g}", scale: float = 1.0) -> Callable[[Line], str]:
@@ -38,9 +47,10 @@ def _share(key: str) -> Callable[[Line], str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What the numbers in brackets in the table mean."""
+    """What the rows do not tell, and what the numbers in brackets in the table mean."""
+    caveats = dict.fromkeys(row["caveat"] for row in rows if row.get("caveat"))
     used = {reason for row in rows for reason in row.get("share_reasons", {}).values()}
-    return [f"({number}) {reason}" for number, reason in enumerate(REASONS, 1) if reason in used]
+    return [*caveats, *(f"({number}) {reason}" for number, reason in enumerate(REASONS, 1) if reason in used)]
 
 
 def _settings_of(line: Line) -> str:
@@ -76,51 +86,51 @@ def _first_error(line: Line) -> str:
 
 
 _COLUMNS = (
-    _Column(title="optimizer", cell=lambda line: line.settings["optimizer"]["name"]),
-    _Column(title="machine", cell=lambda line: line.machine),
-    _Column(title="settings", cell=_settings_of),
-    _Column(title="precision", cell=lambda line: line.settings["precision"]),
-    _Column(title="target", cell=lambda line: line.settings["target"]),
-    _Column(title="device", cell=lambda line: line.settings["device"]),
-    _Column(title="what", cell=lambda line: line.kind),
-    _Column(title="batch", cell=lambda line: str(line.settings["batch_size"])),
-    _Column(title="seeds", cell=lambda line: str(len(line.good))),
-    _Column(title="train loss", cell=_number("train_loss", "{:.2f}")),
-    _Column(title="test loss", cell=_number("test_loss", "{:.2f}")),
-    _Column(title="seconds", cell=_number("seconds", "{:.1f}")),
-    _Column(title="to loss: steps / time", cell=_to_loss),
-    _Column(title="first step ms", cell=_number("first_step_seconds", "{:.1f}", 1e3)),
-    _Column(title="step p50 ms", cell=_number("step_p50_seconds", "{:.1f}", 1e3)),
-    _Column(title="step p95 ms", cell=_number("step_p95_seconds", "{:.1f}", 1e3)),
-    _Column(title="compiled ÷ it", cell=_number("ratio", "{:.3f}")),
-    _Column(title="optimizer's share", cell=_number("optimizer_share", "{:.0f} %", 100)),
-    _Column(title="GFLOP/s", cell=_number("gflops", "{:.1f}")),
-    _Column(title="of peak", cell=_share("flops_share")),
-    _Column(title="update GB/s", cell=_number("gbps", "{:.1f}")),
-    _Column(title="of copy", cell=_share("bandwidth_share")),
-    _Column(title="state B/parameter", cell=_number("state_bytes_per_parameter", "{:.1f}")),
-    _Column(title="peak MB", cell=_number("peak_resident_bytes", "{:.0f}", 1e-6)),
-    _Column(title="compile s", cell=_number("compile_seconds", "{:.1f}")),
-    _Column(title="artifact kB", cell=_number("artifact_bytes", "{:.0f}", 1e-3)),
-    _Column(title="code kB", cell=_number("code_bytes", "{:.0f}", 1e-3)),
-    _Column(title="registers", cell=_number("registers", "{:.0f}")),
-    _Column(title="spilled B", cell=_number("spilled_bytes", "{:.0f}")),
-    _Column(title="warnings", cell=_warnings),
-    _Column(title="error", cell=_first_error),
+    Column(title="optimizer", cell=lambda line: line.settings["optimizer"]["name"]),
+    Column(title="machine", cell=lambda line: line.machine.replace("|", "/")),
+    Column(title="settings", is_minor=True, cell=_settings_of),
+    Column(title="precision", cell=lambda line: line.settings["precision"]),
+    Column(title="target", is_minor=True, cell=lambda line: line.settings["target"]),
+    Column(title="device", is_minor=True, cell=lambda line: line.settings["device"]),
+    Column(title="what", cell=lambda line: line.kind),
+    Column(title="batch", is_minor=True, cell=lambda line: str(line.settings["batch_size"])),
+    Column(title="seeds", is_minor=True, cell=lambda line: str(len(line.good))),
+    Column(title="train loss", cell=_number("train_loss", "{:.2f}")),
+    Column(title="test loss", cell=_number("test_loss", "{:.2f}")),
+    Column(title="seconds", cell=_number("seconds", "{:.1f}")),
+    Column(title="to loss: steps / time", cell=_to_loss),
+    Column(title="first step ms", is_minor=True, cell=_number("first_step_seconds", "{:.1f}", 1e3)),
+    Column(title="step p50 ms", cell=_number("step_p50_seconds", "{:.1f}", 1e3)),
+    Column(title="step p95 ms", is_minor=True, cell=_number("step_p95_seconds", "{:.1f}", 1e3)),
+    Column(title="compiled ÷ it", cell=_number("ratio", "{:.3f}")),
+    Column(title="optimizer's share", cell=_number("optimizer_share", "{:.0f} %", 100)),
+    Column(title="GFLOP/s", is_minor=True, cell=_number("gflops", "{:.1f}")),
+    Column(title="of peak", cell=_share("flops_share")),
+    Column(title="update GB/s", is_minor=True, cell=_number("gbps", "{:.1f}")),
+    Column(title="of copy", cell=_share("bandwidth_share")),
+    Column(title="state B/parameter", is_minor=True, cell=_number("state_bytes_per_parameter", "{:.1f}")),
+    Column(title="peak MB", cell=_number("peak_resident_bytes", "{:.0f}", 1e-6)),
+    Column(title="compile s", cell=_number("compile_seconds", "{:.1f}")),
+    Column(title="artifact kB", is_minor=True, cell=_number("artifact_bytes", "{:.0f}", 1e-3)),
+    Column(title="code kB", is_minor=True, cell=_number("code_bytes", "{:.0f}", 1e-3)),
+    Column(title="registers", is_minor=True, cell=_number("registers", "{:.0f}")),
+    Column(title="spilled B", is_minor=True, cell=_number("spilled_bytes", "{:.0f}")),
+    Column(title="warnings", cell=_warnings),
+    Column(title="error", cell=_first_error),
 )
 
 
-def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """The titles and the cells, without columns that no row fills."""
+def table(rows: Sequence[Row]) -> tuple[list[Column], list[list[str]]]:
+    """The columns and the cells of each line, without columns that no row fills."""
     lines = lines_of(rows)
-    filled = [(column.title, [column.cell(line) for line in lines]) for column in _COLUMNS]
-    kept = [(title, cells) for title, cells in filled if any(cells)]
-    return [title for title, _ in kept], [list(cells) for cells in zip(*(cells for _, cells in kept), strict=True)]
+    filled = [(column, [column.cell(line) for line in lines]) for column in _COLUMNS]
+    kept = [(column, cells) for column, cells in filled if any(cells)]
+    return [column for column, _ in kept], [list(cells) for cells in zip(*(cells for _, cells in kept), strict=True)]
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The table in Markdown, and the notes below it."""
-    titles, lines = table(rows)
-    head = ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    columns, lines = table(rows)
+    head = ["| " + " | ".join(column.title for column in columns) + " |", "|" + "---|" * len(columns)]
     below = [f"\n{note}" for note in notes(rows)]
     return "\n".join([*head, *("| " + " | ".join(cells) + " |" for cells in lines), *below]) + "\n"

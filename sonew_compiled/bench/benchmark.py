@@ -111,6 +111,7 @@ class _Bench:
             "versions": self._versions,
             "machine": machine(run.device) if run.device else None,
             "bundle": _digest(self._bundle(run)),
+            "caveat": self._plan.caveat,
             "error": None,
         }
 

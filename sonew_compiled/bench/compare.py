@@ -206,8 +206,8 @@ def means(comparisons: Sequence[Comparison]) -> dict[tuple[str, str], float]:
 
 def markdown(comparisons: Sequence[Comparison], metric: Metric) -> str:
     """The comparisons as a table."""
-    unit = f" {metric.unit}" if metric.unit else ""
-    lines = [f"| {metric.what} of | baseline | other | baseline{unit} | other{unit} | ratio | 5 to 95 % |"]
+    unit = f" ({metric.unit})" if metric.unit else ""
+    lines = [f"| {metric.what} of | baseline | other | baseline's{unit} | other's{unit} | ratio | 5 to 95 % |"]
     lines.append("|---|---|---|---|---|---|---|")
     for each in comparisons:
         spread = "one value each" if each.low is None else f"{each.low:.3g} to {each.high:.3g}"

@@ -87,6 +87,7 @@ class Plan:
       update: whether the optimizer's update alone is compiled and timed.
       versus: `jax`, `torch`: the frameworks with which the bare step is compared.
       pairs: the number of pairs of each comparison.
+      caveat: what the rows do not tell; see `Suite`.
     """
 
     runs: tuple[Run, ...]
@@ -94,6 +95,7 @@ class Plan:
     update: bool = True
     versus: tuple[str, ...] = ()
     pairs: int = 20
+    caveat: str = ""
 
 
 def make_runs(

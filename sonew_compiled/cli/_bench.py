@@ -177,6 +177,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         update=suite.update,
         versus=what["versus"],
         pairs=what["pairs"],
+        caveat=suite.caveat,
     )
     try:
         rows = run_plan(plan, output, resume=what["resume"], host=what["host"], say=options.say)
@@ -194,6 +195,8 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         click.echo(json.dumps(rows, indent=1))
     else:
         click.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
+    if suite.caveat:
+        options.say(f"note: {suite.caveat}")
     failed = sum(row["error"] is not None for row in rows)
     options.say(
         f"wrote {output}/report.html: {options.counted(len(rows), 'row')}" + (f", {failed} failed" if failed else "")
@@ -207,7 +210,7 @@ def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
     names = ("model", "optimizers", "precisions", "targets", "seeds", "data", "target_losses")
     given = {name: what[name] for name in names if what[name]}
     if what["epochs"] or what["steps"]:
-        given |= {"epochs": what["epochs"], "steps": what["steps"]}
+        given |= {"epochs": what["epochs"], "steps": what["steps"], "caveat": ""}
     return dataclasses.replace(suite, **given)
 
 

@@ -23,10 +23,11 @@ _sources = click.argument("sources", type=options.PATH, nargs=-1, required=True,
 @_sources
 @click.option("-o", "--output", type=options.PATH, required=True, help="The folder of the merged benchmark.")
 def merge_command(sources: tuple[Path, ...], output: Path) -> None:
-    """Put the rows of several benchmarks, such as those of several machines, into one folder, with their report.
+    """Put the rows of several benchmarks into one.
 
-    FOLDER is a benchmark's folder, or its rows.jsonl. No row is lost: a row that is in several is kept once. The table
-    and the plots have a line for each machine. `sonew bench -o OUTPUT --resume` adds the rows of this machine.
+    This is for the rows of several machines; the folder receives their report. FOLDER is a benchmark's folder, or its
+    rows.jsonl. No row is lost: a row that is in several is kept once. The table and the plots have a line for each
+    machine. `sonew bench -o OUTPUT --resume` adds the rows of this machine.
 
     \b
     Examples:
@@ -55,7 +56,7 @@ def merge_command(sources: tuple[Path, ...], output: Path) -> None:
 @click.option("--metric", type=click.Choice(_METRICS), default=_METRICS[0], show_default=True, help="What to compare.")
 @options.json_option
 def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> None:
-    """Compare each run of several benchmarks with the same run of the first one, by machine.
+    """Compare benchmarks, by machine and run by run.
 
     FOLDER is a benchmark's folder, or its rows.jsonl. The baseline is the first machine of the first FOLDER; one merged
     folder is compared machine by machine. A ratio above 1 is more time, memory or loss than the baseline's. Beside it
@@ -67,6 +68,7 @@ def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> No
       sonew bench compare before after --metric memory
     """
     from sonew_compiled.bench.compare import METRICS, compare, differing_versions, markdown, means, sides_of
+    from sonew_compiled.bench.rows import finite
 
     sides = sides_of(_read(sources))
     if len(sides) < 2:
@@ -79,7 +81,8 @@ def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> No
         )
     if as_json:
         geometric = [{"baseline": a, "other": b, "ratio": ratio} for (a, b), ratio in means(found).items()]
-        options.print_json({"metric": metric, "runs": [each.to_json() for each in found], "means": geometric})
+        result = {"metric": metric, "runs": [each.to_json() for each in found], "means": geometric}
+        options.print_json(finite(result))
     else:
         click.echo(markdown(found, METRICS[metric]), nl=False)
     if lonely:
@@ -94,7 +97,7 @@ def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> No
     "-o", "--output", type=options.PATH, required=True, help="File to write; .csv or .parquet names its format."
 )
 def export_command(sources: tuple[Path, ...], output: Path) -> None:
-    """Write the rows of one or several benchmarks as a table for other programs.
+    """Write the rows as CSV or Parquet.
 
     FOLDER is a benchmark's folder, or its rows.jsonl. There is a line for each row, also for those that a later row has
     replaced, and a column for each value, such as settings.optimizer.name.

@@ -101,9 +101,12 @@ def test_jax_is_a_row_of_its_own(bench: Path) -> None:
 def test_the_report_is_whole(bench: Path) -> None:
     out = bench / "out"
     page = (out / "report.html").read_text(encoding="utf-8")
-    links = re.findall(r"(?:src|href)=\"([^\"]{0,40})|url\(", page)
-    assert len(links) == 5
-    assert all(link.startswith("data:image/png;base64,") for link in links)
+    # Nothing is loaded: what refers to something outside stands within Plotly's own code.
+    outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)\s*=|url\(|@import", outside)
+    assert re.findall(r'class="chart" id="([\w-]+)"', page) == [
+        *("loss-epoch", "loss-seconds", "step-time", "memory", "roofline")
+    ]
     for name in ("loss-epoch", "loss-seconds", "step-time", "memory", "roofline"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (out / f"{name}.svg").read_text(encoding="utf-8")
@@ -203,39 +206,6 @@ def test_a_changed_bundle_or_version_is_run_again(folder: Path, monkeypatch: pyt
     assert [row["kind"] for row in found] == ["train", "jax"], "a later row replaces an earlier one"
 
 
-def test_a_row_of_another_machine_is_kept_and_not_taken_for_ours(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs = [row | {"machine_id": "theirs"} for row in rows.read_rows(folder / "out")]
-    rows.write_rows(folder / "out", theirs)
-    answer = {"step_flops": 2.0, "step_p50_seconds": 1.0, "flops_per_second": 1.0, "copy_bytes_per_second": 1.0}
-    monkeypatch.setattr(benchmark, "call_apart", lambda task, **request: dict(answer))
-    plan = Plan(runs=runs_of(epochs=2, steps=None), update=False)
-    found = benchmark.run_plan(plan, folder / "out", resume=True)
-    assert [row["kind"] for row in found] == ["train", "jax", "train"]
-    assert found[:2] == rows.latest(theirs)
-    # Twice the measured limit, also after that was measured anew.
-    assert found[2]["flops_share"] == 2
-    assert "quicker than the product" in found[2]["share_reasons"]["flops_share"]
-    assert "200 % (1)" in markdown(found)
-    assert markdown(found).splitlines()[-1].startswith("(1) the compiled products are quicker")
-
-
-def test_a_share_above_one_is_measured_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = iter(
-        [
-            {"flops_per_second": 1.0, "copy_bytes_per_second": 4.0},
-            {"flops_per_second": 8.0, "copy_bytes_per_second": 3.0},
-        ]
-    )
-
-    def answer(task: str, **request: Any) -> dict[str, Any]:
-        return next(limits) if task.endswith("measure_limits") else {"step_flops": 2.0, "step_p50_seconds": 1.0}
-
-    monkeypatch.setattr(benchmark, "call_apart", answer)
-    (row,) = benchmark.run_plan(Plan(runs=runs_of(epochs=2, steps=None), update=False), folder / "anew")
-    assert row["roofline"] == {"flops_per_second": 8.0, "copy_bytes_per_second": 4.0}
-    assert (row["flops_share"], row["share_reasons"]) == (0.25, {})
-
-
 def test_a_run_that_fails_is_a_row_and_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bad,) = runs_of(data="missing.npz")
     good = Run(**{**bad.__dict__, "data": "data.npz"})
@@ -299,7 +269,8 @@ def test_pairs_take_turns() -> None:
 def test_static_figures_of_what_cannot_run_here(folder: Path) -> None:
     (run,) = runs_of(places=[("cpu:aarch64", "")], seeds=[3, 4])
     assert (run.kind, run.seed) == ("static", 3)
-    (row,) = benchmark.run_plan(Plan(runs=(run,)), folder / "static")
+    (row,) = benchmark.run_plan(Plan(runs=(run,), caveat="no ranking"), folder / "static")
+    assert markdown([row]).endswith("|\n\nno ranking\n")
     assert row["error"] is None
     assert row["code_bytes"] > 1000
     assert row["machine"] is None
@@ -339,6 +310,7 @@ def test_presets_are_of_what_there_is() -> None:
         assert {*preset.optimizers} <= {*OPTIMIZERS}
         assert {*preset.precisions} <= {*PRECISIONS}
     assert suites.SUITES["paper"].epochs == 100
+    assert "no ranking" in suites.SUITES["quick"].caveat
     assert suites.SUITES["precision"].precisions == PRECISIONS
 
 

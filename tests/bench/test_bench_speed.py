@@ -72,7 +72,8 @@ def test_the_speed_table(folder: Path) -> None:
 def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[SpeedSettings] = []
 
-    def measured(settings: SpeedSettings, *, say: Any) -> dict[str, Any]:
+    def measured(settings: SpeedSettings, *, host: str | None, say: Any) -> dict[str, Any]:
+        assert host == "laptop"
         asked.append(settings)
         return {
             "ratios": {goal.key: 2.5 if goal.must is None else goal.must for goal in GOALS},
@@ -83,11 +84,11 @@ def test_the_speed_command(folder: Path, sonew: Sonew, monkeypatch: pytest.Monke
         }
 
     monkeypatch.setattr("sonew_compiled.bench.speed.measure_speed", measured)
-    ended = sonew("bench", "--preset", "speed", "-o", "speed", "--json")
+    ended = sonew("bench", "--preset", "speed", "--host", "laptop", "-o", "speed", "--json")
     assert tuple(ended.json["ratios"]) == KEYS
     assert asked == [SpeedSettings()]
     assert asked[0].pairs >= 20
-    ended = sonew("bench", "--preset", "speed", "-o", "speed", "--pairs", 3)
+    ended = sonew("bench", "--preset", "speed", "--host", "laptop", "-o", "speed", "--pairs", 3)
     assert ended.out.count("| yes |") == len(KEYS) - 1
     assert "Shampoo every 20 steps ÷ Adam, both IREE | 2.5 |  |  |  |" in ended.out
     assert ended.out.endswith("The first two processors answered each other in 300 to 1000 ns.\n")

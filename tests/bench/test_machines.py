@@ -11,57 +11,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plugins.bench_rows import row
 
-from sonew_compiled.bench import rows
+from sonew_compiled.bench import benchmark, rows
 from sonew_compiled.bench._circumstances import Watch, _throttle_count, machine_id, unsteadiness
 from sonew_compiled.bench._lines import machine_names
+from sonew_compiled.bench._machine import versions
 from sonew_compiled.bench._row_format import SCHEMA
+from sonew_compiled.bench._table import markdown
 from sonew_compiled.bench.compare import METRICS, compare, means, sides_of
+from sonew_compiled.bench.plan import Plan, make_runs
 from sonew_compiled.errors import SonewError
-from sonew_compiled.presets import optimizer_settings
 
 Sonew = Callable[..., Any]
 RESULTS = Path(__file__).parents[2] / "docs/results"
-
-MACHINE = {
-    "cpu": "A Processor",
-    "cpu_features": ["avx2"],
-    "threads": 2,
-    "platform": "Linux",
-    "device": "local-task",
-    "device_description": "the CPU",
-    "driver": "local",
-}
-
-
-def row(
-    optimizer: str = "adam", *, step: float = 0.02, machine: str = "aaaa", host: str | None = "laptop", **other: Any
-) -> rows.Row:
-    """A row of a machine, with a steady step of so many seconds."""
-    asked = {
-        "model": "autoencoder-small",
-        "optimizer": optimizer_settings(optimizer).to_json(),
-        "precision": "f32",
-        "target": "cpu",
-        "device": "local-task",
-        "batch_size": 20,
-        "seed": 0,
-    }
-    return {
-        "schema": SCHEMA,
-        "kind": "train",
-        "settings": asked | {key: other.pop(key) for key in list(other) if key in asked},
-        "machine": MACHINE,
-        "machine_id": machine,
-        "host": host,
-        "date": "2026-11-29T12:00:00Z",
-        "versions": {"jax": "0.10.2"},
-        "error": None,
-        "step_p50_seconds": step,
-        "train_loss": 1.5,
-        "curve": [{"epoch": n, "step": 9 * n, "seconds": 9 * n * step, "loss": 3.0 / n} for n in (1, 2, 3)],
-        **other,
-    }
 
 
 def write(folder: Path, found: Sequence[rows.Row]) -> Path:
@@ -164,6 +127,14 @@ def test_one_machine_before_and_after(folder: Path, sonew: Sonew) -> None:
     assert "jax differs: 0.10.2, 0.11.0" in ended.err
 
 
+def test_options_come_from_a_file_for_the_measurement_and_for_what_is_below_it(folder: Path, sonew: Sonew) -> None:
+    (folder / "sonew.toml").write_text('[bench]\nepochs = 0\n[bench.compare]\nmetric = "train-loss"\n')
+    assert "'--epochs'" in sonew("--config", "sonew.toml", "bench").err
+    (folder / "sonew.toml").write_text('[bench]\npairs = 3\n[bench.compare]\nmetric = "train-loss"\n')
+    ended = sonew("--config", "sonew.toml", "bench", "compare", "laptop", "server")
+    assert ended.out.startswith("| training loss of |"), ended.err
+
+
 def test_a_spread_is_that_of_the_parts_of_a_run() -> None:
     slow, fast = (
         row(step=step, machine=machine, host=machine, step_stretches_seconds=[step * (1 + n / 100) for n in range(10)])
@@ -225,6 +196,56 @@ def test_an_export_holds_every_value(folder: Path, sonew: Sonew) -> None:
     ]
     assert [each["step_p50_seconds"] for each in table] == [each["step_p50_seconds"] for each in wanted]
     assert [each["curve"] for each in table] == [each["curve"] for each in wanted]
+
+
+def plan() -> Plan:
+    """A plan of one run, which is never compiled here."""
+    runs = make_runs(
+        model="small_model:model",
+        optimizers=["adam"],
+        precisions=["f32"],
+        places=[("cpu", "local-task")],
+        batch_size=20,
+        seeds=[0],
+        epochs=2,
+        steps=None,
+        data="data.npz",
+        data_dir=None,
+    )
+    return Plan(runs=runs, update=False, caveat="no ranking")
+
+
+def test_a_row_of_another_machine_is_kept_and_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = plan().runs
+    theirs = row() | {"settings": run.settings(), "versions": versions(), "bundle": None}
+    rows.write_rows(tmp_path, [theirs])
+    answer = {"step_flops": 2.0, "step_p50_seconds": 1.0, "flops_per_second": 1.0, "copy_bytes_per_second": 1.0}
+    monkeypatch.setattr(benchmark, "call_apart", lambda task, **request: dict(answer))
+    kept, ours = benchmark.run_plan(plan(), tmp_path, resume=True, host="here")
+    assert kept == theirs | {"to_loss": []}
+    assert (ours["machine_id"], ours["host"]) == (machine_id(), "here")
+    # Twice the measured limit, also after that was measured anew.
+    assert ours["flops_share"] == 2
+    assert "quicker than the product" in ours["share_reasons"]["flops_share"]
+    *table, _, caveat, _, reason = markdown([kept, ours]).splitlines()
+    assert ["200 % (1)" in line for line in table] == [False, False, False, True]
+    assert caveat == "no ranking"
+    assert reason.startswith("(1) the compiled products are quicker")
+
+
+def test_a_share_above_one_is_measured_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = ({"flops_per_second": f, "copy_bytes_per_second": c} for f, c in ((1.0, 4.0), (8.0, 3.0)))
+    limits = iter([first, second])
+
+    def answer(task: str, **request: Any) -> dict[str, Any]:
+        return next(limits) if task.endswith("measure_limits") else {"step_flops": 2.0, "step_p50_seconds": 1.0}
+
+    monkeypatch.setattr(benchmark, "call_apart", answer)
+    (found,) = benchmark.run_plan(plan(), tmp_path)
+    assert found["roofline"] == {"flops_per_second": 8.0, "copy_bytes_per_second": 4.0}
+    assert (found["flops_share"], found["share_reasons"]) == (0.25, {})
 
 
 @pytest.mark.parametrize("name", ["paper-100", "order-20", "versus-torch"])

@@ -19,7 +19,8 @@ Run = Callable[..., Any]
 
 def leaves(command: click.Command, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     if isinstance(command, click.Group):
-        return [leaf for name, sub in command.commands.items() for leaf in leaves(sub, (*words, name))]
+        below = [leaf for name, sub in command.commands.items() for leaf in leaves(sub, (*words, name))]
+        return [words, *below] if command.invoke_without_command else below
     return [words]
 
 
@@ -28,8 +29,9 @@ COMMAND_NAMES = [" ".join(words) for words in COMMANDS]
 
 
 def test_the_commands_are_these() -> None:
-    ours = "run, compile, eval, predict, reconstruct, export, plot, inspect, sign, targets, bench, tune"
-    assert ", ".join(COMMAND_NAMES) == f"{ours}, data fetch, data verify, data pack"
+    ours = "run, compile, eval, predict, reconstruct, export, plot, inspect, sign, targets"
+    bench = "bench, bench merge, bench compare, bench export"
+    assert ", ".join(COMMAND_NAMES) == f"{ours}, {bench}, tune, data fetch, data verify, data pack"
 
 
 @pytest.mark.parametrize("words", [(), ("data",), *COMMANDS], ids=" ".join)
