@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sonew_compiled.optimizer._counter_noise import uniform_noise
 from sonew_compiled.optimizer._precision import in_float32
 
 BLOCK = 256
@@ -22,7 +23,8 @@ class Quantized(NamedTuple):
 
     Attributes:
       codes: uint8, of shape (blocks, 256); the last block is padded with zeros.
-      scales: of shape (blocks,), in the dtype of the array: the largest magnitude over the largest level.
+      scales: of shape (blocks,), in the dtype of the array: the largest magnitude over the largest level, and with
+        stochastic rounding the next bfloat16 number from there on.
 
     References:
       Dettmers, Lewis, Shleifer, Zettlemoyer, 8-bit Optimizers via Block-wise Quantization, 2021, arXiv 2110.02861,
@@ -40,15 +42,20 @@ def zeros(x: jax.Array) -> Quantized:
     return Quantized(codes=jnp.zeros((blocks, BLOCK), jnp.uint8), scales=jnp.zeros((blocks,), x.dtype))
 
 
-def quantize(x: jax.Array, *, signed: bool) -> Quantized:
-    """`x` rounded to the nearest level; without `signed`, a positive number becomes at least the smallest level.
+def quantize(x: jax.Array, *, signed: bool, key: jax.Array | None = None) -> Quantized:
+    """`x` rounded to levels; without `signed`, a positive number becomes at least the smallest level.
 
     Args:
       x: of any shape; without `signed` it must have no negative entries.
-      signed: whether codes have a sign and 7 decades, or 8 decades. The rounding error is at most half a cell,
-        `0.45 * 10^{i - d + 1} / 2^i` times the scale, or the smallest level.
+      signed: whether codes have a sign and 7 decades, or 8 decades. The error of rounding to nearest is at most half a
+        cell, `0.45 * 10^{i - d + 1} / 2^i` times the scale, or the smallest level.
+      key: of `tensor_key`, for stochastic rounding: a number between two levels becomes the upper one with a
+        probability equal to its share of the distance, so that the mean is the number. None rounds to the nearest.
     """
-    codes, scales = (_quantize_signed if signed else _quantize_unsigned)(x)
+    if key is not None:
+        codes, scales = (_quantize_signed_by if signed else _quantize_unsigned_by)(x, key)
+    else:
+        codes, scales = (_quantize_signed if signed else _quantize_unsigned)(x)
     return Quantized(codes=codes, scales=scales.astype(x.dtype))
 
 
@@ -78,6 +85,16 @@ def _quantize_unsigned(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @in_float32
+def _quantize_signed_by(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _encode_stochastically(x, key, signed=True)
+
+
+@in_float32
+def _quantize_unsigned_by(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _encode_stochastically(x, key, signed=False)
+
+
+@in_float32
 def _dequantize_signed(codes: jax.Array, scales: jax.Array) -> jax.Array:
     return _decode(codes, scales, signed=True)
 
@@ -102,6 +119,47 @@ def _encode(x: jax.Array, *, signed: bool) -> tuple[jax.Array, jax.Array]:
     if signed:
         codes = codes + jnp.where((blocks < 0) & (codes > 0), 128, 0)
     return codes.astype(jnp.uint8), scales
+
+
+def _encode_stochastically(x: jax.Array, key: jax.Array, *, signed: bool) -> tuple[jax.Array, jax.Array]:
+    blocks = jnp.pad(x.reshape(-1), (0, -x.size % BLOCK)).reshape(-1, BLOCK)
+    decades = _decades(signed)
+    magnitude = jnp.abs(blocks)
+    scales = _up_to_bfloat16(jnp.max(magnitude, axis=1) / level(2**decades - 1, signed=signed))
+    ratio = magnitude / jnp.where(scales > 0, scales, 1)[:, None]
+    lower = jnp.zeros(blocks.shape, jnp.int32)
+    share = ratio / level(1, signed=signed)
+    for place in range(decades):
+        first, last, width = 2**place, 2 ** (place + 1) - 1, _cell(place, decades)
+        at = (ratio - _floor(place, decades)) / width - 0.5
+        cell = jnp.clip(jnp.floor(at), -1, last - first)
+        # The distances to the levels of the decades below and above, in cells of this one.
+        below = (level(first, signed=signed) - level(first - 1, signed=signed)) / width
+        above = (level(last + 1, signed=signed) - level(last, signed=signed)) / width if place < decades - 1 else 1.0
+        part = jnp.where(cell < 0, (at + below) / below, (at - cell) / jnp.where(cell == last - first, above, 1))
+        inside = ratio >= _floor(place, decades)
+        lower = jnp.where(inside, first + cell.astype(jnp.int32), lower)
+        share = jnp.where(inside, part, share)
+    if not signed:
+        share = jnp.where(lower > 0, share, 0)
+        lower = jnp.where(ratio > 0, jnp.maximum(lower, 1), 0)
+    codes = lower + jnp.where(uniform_noise(key, blocks.shape, ratio.dtype) < share, 1, 0)
+    codes = jnp.minimum(codes, 2**decades - 1)
+    if signed:
+        codes = codes + jnp.where((blocks < 0) & (codes > 0), 128, 0)
+    return codes.astype(jnp.uint8), scales.astype(x.dtype)
+
+
+def _up_to_bfloat16(x: jax.Array) -> jax.Array:
+    """The next bfloat16 number from `x >= 0` on, as a float32.
+
+    Every precision policy stores it as it is. If a policy rounded a scale to nearest, a slowly decaying one would never
+    become smaller, and the codes, which are relative to the scale before that, would not be unbiased.
+    """
+    x = x.astype(jnp.float32)
+    bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
+    up = jax.lax.bitcast_convert_type((bits + jnp.uint32(0xFFFF)) & jnp.uint32(0xFFFF0000), jnp.float32)
+    return jnp.where(x < jnp.inf, up, x)
 
 
 def _decode(codes: jax.Array, scales: jax.Array, *, signed: bool) -> jax.Array:

@@ -13,6 +13,7 @@ import optax
 
 from sonew_compiled.optimizer._average import unbias
 from sonew_compiled.optimizer._chain import Chain
+from sonew_compiled.optimizer._eight_bits import GAMMA, empty_state, read_state, write_state
 from sonew_compiled.optimizer._graft import GRAFTS, graft, graft_direction, saturate
 from sonew_compiled.optimizer._logdet import apply, factorize
 from sonew_compiled.optimizer._static import static
@@ -21,13 +22,16 @@ _SMALLEST_DAMPING = 1e-16
 
 
 class ScaleBySonewState(NamedTuple):
-    """State of `scale_by_sonew`; every array of a leaf has that leaf's shape and dtype.
+    """State of `scale_by_sonew`; unless it is in 8 bits, every array of a leaf has that leaf's shape and dtype.
 
     Attributes:
       count: updates done, an int32 scalar.
       mu: `m`, the momentum, a tree like the parameters.
       bands: `H` without bias correction, a tree like the parameters with a tuple of bands at each leaf: band `d`
         holds `H[j + d, j]` at entry `j` of the chain. Rank 1 leaves that follow Adam have the diagonal alone.
+
+    In 8 bits, `mu` and the diagonal are codes with scales (`Quantized`), and a band of edges is an int8 array of its
+    leaf's shape, 127 times the correlations.
     """
 
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
@@ -52,14 +56,21 @@ class _Options:
     rank1: str
     flatten: str
     tolerance: float | None
+    state: str
 
     def __post_init__(self) -> None:
         _accept("eps_mode", self.eps_mode, ("relative", "absolute"))
         _accept("grafting", self.grafting, GRAFTS)
         _accept("rank1", self.rank1, ("adam", "sonew"))
         _accept("flatten", self.flatten, ("column", "row"))
+        _accept("state", self.state, ("float", "int8"))
         if _is_known(self.band) and not _is_whole(self.band):
             raise ValueError(f"band is {self.band!r}; give a whole number from 0 (diagonal) on, 1 is tridiagonal")
+        if self.state == "int8" and _is_known(self.band) and self.band > 1:
+            raise ValueError(
+                f"band is {self.band} and state is 'int8', but rounded correlations of three neighbours need not be "
+                "those of any statistics; give band 0 or 1, or state 'float'"
+            )
         for name in ("b1", "b2"):
             if _is_known(value := getattr(self, name)) and not 0 <= value < 1:
                 raise ValueError(f"{name} is {value!r}; give a decay in [0, 1), such as 0.9")
@@ -77,7 +88,19 @@ class _Options:
             raise ValueError("band is traced, and the shapes of the state depend on it; call init outside of jax.jit")
         return int(self.band)
 
-    def check_bands(self, leaf: jax.Array, bands: tuple[jax.Array, ...]) -> None:
+    @property
+    def gamma(self) -> float | None:
+        """The tolerance of edge removal; None leaves it to the dtype of the statistics."""
+        return GAMMA if self.tolerance is None and self.state == "int8" else self.tolerance
+
+    def empty(self, leaf: jax.Array) -> tuple[Any, tuple[Any, ...]]:
+        """The momentum and the bands of a leaf before the first step."""
+        count = self.bands_of(leaf)
+        if self.state == "int8":
+            return empty_state(leaf, count)
+        return jnp.zeros_like(leaf), tuple(jnp.zeros_like(leaf) for _ in range(count + 1))
+
+    def check_bands(self, leaf: jax.Array, bands: tuple[Any, ...]) -> None:
         """Refuses a state of another band. A traced band is not known, and the state's own is used."""
         if _is_known(self.band) and len(bands) - 1 != self.bands_of(leaf):
             raise ValueError(f"band is {self.band} and the state has {len(bands) - 1}; make a new state by init")
@@ -96,6 +119,7 @@ def scale_by_sonew(
     rank1: str = "adam",
     flatten: str = "column",
     tolerance: float | None = None,
+    state: str = "float",
 ) -> optax.GradientTransformation:
     r"""Precondition updates by Sparsified Online Newton.
 
@@ -120,10 +144,12 @@ def scale_by_sonew(
       flatten: "column" chains the inputs of one output of a `(in, out)` matrix (of more axes, all but the last are
         inputs); "row" follows memory.
       tolerance: `gamma` of edge removal. The default is the machine epsilon of the dtype in which the statistics are
-        stored: their own, or that of the precision policy under which the optimizer is compiled.
+        stored: their own, or that of the precision policy under which the optimizer is compiled. In 8 bits it is 2/127.
+      state: "float" has the dtype of the parameters; "int8", for a band of 0 or 1, keeps 8 bits of each number:
+        `band + 2` bytes a parameter, and two scales for 256 parameters.
 
     Returns:
-      An optax transformation; the statistics and the momentum have the dtype of the parameters.
+      An optax transformation.
 
     Raises:
       ValueError: an option is out of range.
@@ -146,13 +172,14 @@ def scale_by_sonew(
         rank1=rank1,
         flatten=flatten,
         tolerance=tolerance,
+        state=state,
     )
 
     def init(params: optax.Params) -> ScaleBySonewState:
         return ScaleBySonewState(
             count=jnp.zeros((), jnp.int32),
-            mu=jax.tree.map(jnp.zeros_like, params),
-            bands=jax.tree.map(lambda p: tuple(jnp.zeros_like(p) for _ in range(options.bands_of(p) + 1)), params),
+            mu=jax.tree.map(lambda leaf: options.empty(leaf)[0], params),
+            bands=jax.tree.map(lambda leaf: options.empty(leaf)[1], params),
         )
 
     def update(
@@ -163,8 +190,10 @@ def scale_by_sonew(
         tree: Any
         leaves, tree = jax.tree.flatten(updates)
         moved = [
-            _update_leaf(options, count, g, m, bands)
-            for g, m, bands in zip(leaves, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.bands), strict=True)
+            _update_leaf(options, count, g, m, bands, leaf=leaf, step=state.count)
+            for leaf, (g, m, bands) in enumerate(
+                zip(leaves, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.bands), strict=True)
+            )
         ]
         u, mu, bands = (tree.unflatten(column) for column in zip(*moved, strict=True)) if moved else (updates,) * 3
         return u, ScaleBySonewState(count=count, mu=mu, bands=bands)
@@ -187,6 +216,7 @@ def sonew(
     flatten: str = "column",
     weight_decay: float = 0.0,
     tolerance: float | None = None,
+    state: str = "float",
 ) -> optax.GradientTransformation:
     r"""The Sparsified Online Newton optimizer: `w <- w - lr_t (u_t + weight_decay * w)`, `u_t` of `scale_by_sonew`.
 
@@ -205,6 +235,7 @@ def sonew(
       flatten: the order in which a matrix becomes a chain: "column" (inputs of one output are neighbours) or "row".
       weight_decay: decoupled weight decay, as a share of `learning_rate`; zero or positive.
       tolerance: Schur complements below this share of the diagonal lose their edges; None is the dtype's epsilon.
+      state: "float", or "int8" for a state of 8 bits a number, for a band of 0 or 1.
 
     `b1`, `b2`, `eps`, `weight_decay` and the rate may be traced scalars, as `optax.inject_hyperparams` makes them; the
     others are static. `scale_by_sonew` has the equations.
@@ -237,6 +268,7 @@ def sonew(
         rank1=rank1,
         flatten=flatten,
         tolerance=tolerance,
+        state=state,
     )
     # Whether a traced one is zero is not known, and the state must have the same parts as from `init`.
     decays = isinstance(weight_decay, jax.Array) or weight_decay
@@ -245,19 +277,23 @@ def sonew(
 
 
 def _update_leaf(
-    options: _Options, count: jax.Array, g: jax.Array, m: jax.Array, bands: tuple[jax.Array, ...]
-) -> tuple[jax.Array, jax.Array, tuple[jax.Array, ...]]:
-    """The direction, the new momentum and the new bands of one tensor, all of its shape."""
+    options: _Options, count: jax.Array, g: jax.Array, m: Any, bands: tuple[Any, ...], *, leaf: int, step: jax.Array
+) -> tuple[jax.Array, Any, tuple[Any, ...]]:
+    """The direction, the new momentum and the new bands of one tensor."""
     options.check_bands(g, bands)
     if g.size == 0:
         return g, m, bands
     dtype = g.dtype
     b1, b2 = (each.astype(dtype) if isinstance(each, jax.Array) else each for each in (options.b1, options.b2))
     chain = Chain.of(g.shape, options.flatten)
-    g2, m2 = saturate(chain.view(g)), chain.view(m)
+    g2 = saturate(chain.view(g))
+    if options.state == "int8":
+        m2, before = read_state(chain, g.shape, m, bands)
+    else:
+        m2, before = chain.view(m), [chain.view(h) for h in bands]
     m2 = b1 * m2 + (1 - b1) * g2
     gained = (1 - b2) * g2
-    H = [b2 * chain.view(h) + gained * chain.shift(g2, d) for d, h in enumerate(bands)]
+    H = [b2 * h + gained * chain.shift(g2, d) for d, h in enumerate(before)]
     # The bias correction of a whole tensor is one number, and `X(c H) = X(H) / c`. Grafting ignores the scale of `u`.
     # So the entries of `m` and `H` are not corrected. Only lengths are, and numbers that are compared with the entries.
     of_m, of_H = unbias(options.b1, count, dtype), unbias(options.b2, count, dtype)
@@ -267,13 +303,15 @@ def _update_leaf(
         u = graft_direction("adam", g2, m2, H[0], graft_eps) * (of_m / root).astype(dtype)
     else:
         damped = [H[0] + _damping(options, chain, H, of_H), *H[1:]]
-        u = apply(chain, factorize(chain, damped, tolerance=options.tolerance, is_damped=True), m2)
+        u = apply(chain, factorize(chain, damped, tolerance=options.gamma, is_damped=True), m2)
         if options.grafting == "none":
             u = u * (of_m / of_H).astype(dtype)
         else:
             onto = graft_direction(options.grafting, g2, m2, H[0], graft_eps)
             corrections = {"adam": of_m / root, "rmsprop": 1 / root, "momentum": of_m, "sgd": jnp.ones_like(of_m)}
             u = graft(u, onto, times=corrections[options.grafting])
+    if options.state == "int8":
+        return u.reshape(g.shape), *write_state(chain, g.shape, m2, H, step=step, leaf=leaf)
     return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in H)
 
 

@@ -44,6 +44,11 @@ _SETTINGS = (
         accepted="a number in [0, 1), such as 1e-6",
     ),
 )
+_STATE = word(
+    "state",
+    ("float", "int8"),
+    help="Numbers of the optimizer's state: of the precision policy's dtype, or of 8 bits, rounded stochastically.",
+)
 # Parameters that are rounded to nearest in bfloat16 lose the small steps at the end of a schedule. Larger steps before
 # make up for them (docs/reference/precision.md).
 _RATES = MappingProxyType({"bf16": 1.3e-2})
@@ -53,7 +58,7 @@ RECORDS = (
         name="diag-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
-        settings=_SETTINGS,
+        settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 0}),
         grafted=True,
         paper=_PAPER,
@@ -64,7 +69,7 @@ RECORDS = (
         factory=_FACTORY,
         learning_rate=_RATE,
         rates=_RATES,
-        settings=_SETTINGS,
+        settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 1}),
         grafted=True,
         paper=_PAPER,
