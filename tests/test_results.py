@@ -39,13 +39,15 @@ def table_rows(document: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\|.*\|$", text, re.M)]
 
 
-@pytest.mark.parametrize("epochs", [20, 100])
-def test_runs_of_the_compiled_step(epochs: int) -> None:
-    expected = losses(json.loads((RESULTS / f"run-tridiag-{epochs}.json").read_text(encoding="utf-8")))
+@pytest.mark.parametrize(
+    ("options", "name"), [("--epochs 20", "run-tridiag-20"), ("--epochs 100 --preset short", "run-tridiag-100")]
+)
+def test_runs_of_the_compiled_step(options: str, name: str) -> None:
+    expected = losses(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
     quoted = [
         row
         for row in table_rows("docs/results.md")
-        if f"sonew run --data mnist --epochs {epochs} --schedule paper`" in " ".join(row)
+        if f"sonew run --data mnist {options} --schedule paper`" in " ".join(row)
     ]
     assert quoted
     for row in quoted:

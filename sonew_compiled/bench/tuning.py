@@ -219,7 +219,8 @@ class _Axis:
 
 
 def _preset(settings: TuneSettings) -> OptimizerSettings:
-    return optimizer_settings(settings.optimizer, precision=settings.precision, **settings.settings)
+    given: dict[str, Any] = dict(settings.settings)
+    return optimizer_settings(settings.optimizer, precision=settings.precision, **given)
 
 
 def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...]:

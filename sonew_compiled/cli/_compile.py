@@ -13,7 +13,6 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._progress import Stages
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.install import require
-from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime.manifest import Manifest
@@ -116,7 +115,7 @@ def compile_bundle(
             targets=what["targets"] or ("cpu",),
             model=name,
             learning_rate=what["learning_rate"],
-            schedule=what["schedule"] or DEFAULT_SCHEDULE,
+            schedule=options.schedule_of(what),
             precision=what["precision"] or "f32",
             params=what["params"],
             micro_batch=what["micro_batch"],

@@ -18,13 +18,16 @@ from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     PRECISIONS,
+    PRESETS,
     RECORDS,
     SETTINGS,
     OptimizerSettings,
+    long_preset_of,
     optimizer_settings,
+    record_of,
 )
 from sonew_compiled.setting import Setting
-from sonew_compiled.train_settings import TrainOption, train_options
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE, TrainOption, train_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -232,6 +235,14 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         metavar="NAME",
         help=f"Optimizer: {OPTIMIZER_NAMES}.  [default: {DEFAULT_OPTIMIZER}]",
     ),
+    click.option(
+        "--preset",
+        "optimizer_preset",
+        type=click.Choice(PRESETS),
+        help="The optimizer's settings for some 20 epochs or for some 100, where these differ "
+        f"({', '.join(record.name for record in RECORDS.values() if record.long)}).  "
+        "[default: short; `sonew run` chooses by --epochs]",
+    ),
     *_SETTING_OPTIONS,
     click.option(
         "--batch-size",
@@ -272,13 +283,38 @@ def what_is_compiled_in() -> dict[str, str]:
     return {str(parameter.name): parameter.opts[0] for parameter in made.params}
 
 
+def schedule_of(options: dict[str, Any]) -> str:
+    """The schedule that the compile options leave to a run: the given one, else that of the preset."""
+    if options["optimizer_preset"] == "long":
+        long = long_preset_of(options["optimizer"] or DEFAULT_OPTIMIZER, options["precision"] or PRECISIONS[0])
+        return options["schedule"] or long.schedule
+    return options["schedule"] or DEFAULT_SCHEDULE
+
+
 def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
     """The optimizer of the compile options."""
     return optimizer_settings(
         options["optimizer"] or DEFAULT_OPTIMIZER,
         precision=options["precision"] or PRECISIONS[0],
+        preset=options["optimizer_preset"] or PRESETS[0],
         **{setting: options[setting] for setting in SETTINGS},
     )
+
+
+def choose_preset(options: dict[str, Any], epochs: int) -> str | None:
+    """The preset for a run of so many epochs, if the options leave it open.
+
+    The long preset was found for one model and one precision policy. It is chosen only for these, and only if no
+    setting of the optimizer is given, because a rate without grafting goes with no other settings.
+    """
+    if options["optimizer_preset"] is not None:
+        return str(options["optimizer_preset"])
+    long = record_of(options["optimizer"] or DEFAULT_OPTIMIZER).long
+    is_open = all(options[name] is None for name in (*SETTINGS, "learning_rate"))
+    found_for = {"model": options["model"] or MODELS[0], "precision": options["precision"] or PRECISIONS[0]}
+    if long is None or epochs < long.epochs or not is_open:
+        return None
+    return "long" if found_for == {"model": long.model, "precision": long.precision} else None
 
 
 def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:

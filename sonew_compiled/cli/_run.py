@@ -15,6 +15,8 @@ from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import install_command, require
+from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, long_preset_of
+from sonew_compiled.setting import flag_of
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
@@ -260,8 +262,20 @@ def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -
         )
     path = folder.place_for_bundle(overwrite=overwrite)
     options.say(f"no bundle given: compiling one into {folder.bundle}")
-    compile_bundle(path, what)
+    preset = options.choose_preset(what, what["epochs"] or DEFAULT_EPOCHS)
+    if preset == "long" != what["optimizer_preset"]:
+        options.say(f"{what['epochs']} epochs: {_long_preset_in_words(what)}; --preset short has those of 20 epochs")
+    compile_bundle(path, what | {"optimizer_preset": preset})
     return path
+
+
+def _long_preset_in_words(what: dict[str, Any]) -> str:
+    """The settings of the long preset, as the options that would give them."""
+    name = what["optimizer"] or DEFAULT_OPTIMIZER
+    long = long_preset_of(name, what["precision"] or PRECISIONS[0])
+    given = {**long.values, "learning_rate": long.learning_rate, "schedule": what["schedule"] or long.schedule}
+    shown = " ".join(f"{flag_of(key)} {value}" for key, value in given.items())
+    return f"the long preset of {name}, {shown}"
 
 
 def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:

@@ -13,7 +13,7 @@ _SECTIONS = {
     "Data": ("data", "data_dir"),
     "Training": (*(option.name for option in train_options()), "trackers"),
     "Compilation": ("model", "batch_size", "micro_batch", "precision", "targets", "params"),
-    "Optimizer": ("optimizer", *SETTINGS),
+    "Optimizer": ("optimizer", "optimizer_preset", *SETTINGS),
 }
 _WIDTH = 100
 

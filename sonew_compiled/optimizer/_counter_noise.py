@@ -23,8 +23,8 @@ def tensor_key(step: jax.Array, tensor: int) -> jax.Array:
 def uniform_noise(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
     """Multiples of 2^-24 in [0, 1): `(mix(mix(index) ^ key) >> 8) / 2^24`, with the row-major index of each element.
 
-    The hash is that of the pass `stochastic-rounding` (docs/reference/precision.md). All arithmetic before the last division is
-    unsigned, with 32 bits, and wraps around.
+    The hash is that of the pass `stochastic-rounding` (docs/reference/precision.md). All arithmetic before the last
+    division is unsigned, with 32 bits, and wraps around.
     """
     index = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):

@@ -6,14 +6,17 @@ MNIST and batch 1000. `docs/internals/lab-notes.md` says how, and the runs are i
 
 from sonew_compiled.presets._choose import DEFAULT_OPTIMIZER as DEFAULT_OPTIMIZER
 from sonew_compiled.presets._choose import OPTIMIZERS as OPTIMIZERS
+from sonew_compiled.presets._choose import PRESETS as PRESETS
 from sonew_compiled.presets._choose import RECORDS as RECORDS
 from sonew_compiled.presets._choose import SETTINGS as SETTINGS
 from sonew_compiled.presets._choose import OptimizerSettings as OptimizerSettings
+from sonew_compiled.presets._choose import long_preset_of as long_preset_of
 from sonew_compiled.presets._choose import optimizer_settings as optimizer_settings
 from sonew_compiled.presets._choose import record_of as record_of
 from sonew_compiled.presets._choose import runtime_settings_of as runtime_settings_of
 from sonew_compiled.presets._choose import settings_of as settings_of
 from sonew_compiled.presets._record import Hyperparameter as Hyperparameter
+from sonew_compiled.presets._record import LongPreset as LongPreset
 from sonew_compiled.presets._record import OptimizerRecord as OptimizerRecord
 from sonew_compiled.presets._record import Value as Value
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import _first_order, _matrix, _of_a_loss, _sonew
-from sonew_compiled.presets._record import OptimizerRecord, Value
+from sonew_compiled.presets._record import LongPreset, OptimizerRecord, Value
 from sonew_compiled.setting import flag_of
 
 RECORDS: Mapping[str, OptimizerRecord] = MappingProxyType(
@@ -19,6 +19,8 @@ RECORDS: Mapping[str, OptimizerRecord] = MappingProxyType(
 
 OPTIMIZERS = tuple(RECORDS)
 DEFAULT_OPTIMIZER = "tridiag-sonew"
+PRESETS = ("short", "long")
+"""The presets of an optimizer, by length of training."""
 SETTINGS = tuple(dict.fromkeys(setting.name for record in RECORDS.values() for setting in record.settings))
 """The names of all settings that some optimizer takes."""
 
@@ -92,20 +94,47 @@ def runtime_settings_of(name: str) -> tuple[str, ...]:
     return tuple(setting.name for setting in record_of(name).settings if setting.at_run_time)
 
 
+def long_preset_of(name: str, precision: str) -> LongPreset:
+    """The settings of an optimizer for long training.
+
+    Raises:
+      UsageError: it has none, or none for this precision policy.
+    """
+    found = record_of(name).long
+    if found is None:
+        having = " or ".join(record.name for record in RECORDS.values() if record.long)
+        raise UsageError(
+            f"--preset long does not go with {name}, which has one preset for every length of training; leave it out, "
+            f"or give --optimizer {having}"
+        )
+    if precision != found.precision:
+        raise UsageError(
+            f"--preset long of {name} does not go with --precision {precision}; give --precision {found.precision}, or "
+            "--preset short"
+        )
+    return found
+
+
 def optimizer_settings(
-    name: str = DEFAULT_OPTIMIZER, *, precision: str = "f32", **settings: Value
+    name: str = DEFAULT_OPTIMIZER, *, precision: str = "f32", preset: str = PRESETS[0], **settings: Value
 ) -> OptimizerSettings:
     """The preset of `name` under a precision policy, with the given settings in place of its own.
 
     Args:
       name: one of `OPTIMIZERS`.
       precision: one of `PRECISIONS`; some optimizers have other learning rates for some policies.
+      preset: one of `PRESETS`: "short" has settings for some 20 epochs, and "long" for some 100, where these differ.
       settings: of the optimizer, as docs/reference/optimizers.md lists them; None stands for the value that ships.
 
     Raises:
-      UsageError: there is no such optimizer, it does not take a setting, or a number is out of range.
+      UsageError: there is no such optimizer or preset, it does not take a setting, or a number is out of range.
     """
     given = {key: value for key, value in settings.items() if value is not None}
+    if preset not in PRESETS:
+        raise UsageError(f"preset is {preset!r}; give one of {', '.join(PRESETS)}")
+    if preset == "long":
+        long = long_preset_of(name, precision)
+        return OptimizerSettings(name=name, learning_rate=long.learning_rate, values={**long.values, **given})
     return OptimizerSettings(name=name, learning_rate=record_of(name).rate_under(precision), values=given)
 
 

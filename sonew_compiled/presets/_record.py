@@ -30,6 +30,27 @@ class Hyperparameter(Setting):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LongPreset:
+    """Settings of an optimizer that do better in a long training than those that ship for 20 epochs.
+
+    Attributes:
+      epochs: the length of the runs in which they were found. `sonew run` takes them from so many epochs on.
+      model: the model of those runs.
+      precision: the policy of those runs, the only one under which they are offered.
+      schedule: the schedule of those runs.
+      learning_rate: the peak of the schedule.
+      values: the settings that differ.
+    """
+
+    epochs: int
+    learning_rate: float
+    schedule: str
+    values: Mapping[str, Value]
+    model: str = "autoencoder"
+    precision: str = "f32"
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerRecord:
     """An optimizer: its factory, its settings and its needs.
 
@@ -40,6 +61,7 @@ class OptimizerRecord:
         device's command line never loads JAX.
       learning_rate: the peak of the schedule that ships.
       rates: other peaks, by precision policy.
+      long: other settings for long training.
       settings: the settings that a user can choose.
       fixed: arguments of the factory that a user cannot choose; the manifest lists them beside the settings.
       needs_loss: whether it differentiates the model's loss itself.
@@ -58,6 +80,7 @@ class OptimizerRecord:
     paper: str
     state: str
     rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    long: LongPreset | None = None
     settings: tuple[Hyperparameter, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     needs_loss: bool = False

@@ -1,0 +1,85 @@
+"""The preset of an optimizer by length of training: which one ships, when it is chosen, and what is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sonew_compiled.cli import _compile, _options
+from sonew_compiled.errors import UsageError
+from sonew_compiled.presets import RECORDS, optimizer_settings
+from sonew_compiled.setting import flag_of
+from sonew_compiled.train_settings import SCHEDULES
+
+
+@pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if record.long])
+def test_a_long_preset_ships_what_is_accepted(name: str) -> None:
+    long, record = RECORDS[name].long, RECORDS[name]
+    assert long is not None
+    assert long.schedule in SCHEDULES
+    settings = optimizer_settings(name, preset="long")
+    assert settings.values == {**record.values, **long.values}
+    assert settings.values != record.values
+    assert settings.learning_rate == long.learning_rate != record.learning_rate
+    assert optimizer_settings(name) == optimizer_settings(name, preset="short")
+    assert optimizer_settings(name, preset="long", eps=1e-3).values == {**record.values, **long.values, "eps": 1e-3}
+
+
+def test_what_has_no_long_preset_says_who_has() -> None:
+    with pytest.raises(UsageError, match=r"--preset long does not go with adam, .* give --optimizer tridiag-sonew"):
+        optimizer_settings("adam", preset="long")
+    with pytest.raises(UsageError, match="--preset long of tridiag-sonew does not go with --precision bf16; give"):
+        optimizer_settings(precision="bf16", preset="long")
+    with pytest.raises(UsageError, match="preset is 'huge'; give one of short, long"):
+        optimizer_settings(preset="huge")
+
+
+@pytest.mark.parametrize(
+    ("words", "preset", "schedule"),
+    [
+        ("--epochs 100", "long", "paper"),
+        ("--epochs 99", None, "cosine"),
+        ("", None, "cosine"),
+        ("--epochs 100 --schedule linear --model autoencoder --precision f32 --batch-size 500", "long", "linear"),
+        ("--epochs 100 --preset short", "short", "cosine"),
+        ("--epochs 3 --preset long", "long", "paper"),
+        ("--epochs 100 --b1 0.9", None, "cosine"),
+        ("--epochs 100 --state int8", None, "cosine"),
+        ("--epochs 100 --learning-rate 1e-3", None, "cosine"),
+        ("--epochs 100 --model classifier", None, "cosine"),
+        ("--epochs 100 --precision bf16", None, "cosine"),
+        ("--epochs 100 --optimizer adam", None, "cosine"),
+    ],
+)
+def test_a_run_takes_the_preset_of_its_length(
+    sonew: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: str,
+    preset: str | None,
+    schedule: str,
+) -> None:
+    compiled: list[dict[str, Any]] = []
+
+    def stop(path: Path, what: dict[str, Any]) -> None:
+        compiled.append(what)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(_compile, "compile_bundle", stop)
+    result = sonew("run", *words.split(), "-o", tmp_path / "out")
+    (what,) = compiled
+    assert what["optimizer_preset"] == preset
+    assert _options.schedule_of(what) == schedule
+    settings = _options.optimizer_of(what)
+    assert (settings.values.get("grafting") == "none") == (preset == "long")
+    said = [line for line in result.err.splitlines() if "long preset" in line]
+    if preset == "long" and "--preset" not in words:
+        (line,) = said
+        assert line.startswith("100 epochs: the long preset of tridiag-sonew, --b1 0.954923 ")
+        assert line.endswith(f"--learning-rate 2.2602e-05 --schedule {schedule}; --preset short has those of 20 epochs")
+        assert all(f"{flag_of(key)} {settings.values[key]} " in line for key in ("eps", "grafting", "rank1"))
+    else:
+        assert not said
