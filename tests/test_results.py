@@ -40,7 +40,12 @@ def table_rows(document: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("options", "name"), [("--epochs 20", "run-tridiag-20"), ("--epochs 100 --preset short", "run-tridiag-100")]
+    ("options", "name"),
+    [
+        ("--epochs 20", "run-tridiag-20"),
+        ("--epochs 20 --state int8", "run-tridiag-int8-20"),
+        ("--epochs 100 --preset short", "run-tridiag-100"),
+    ],
 )
 def test_runs_of_the_compiled_step(options: str, name: str) -> None:
     expected = losses(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")))
