@@ -25,9 +25,9 @@ def adagrad(learning_rate: Any, *, eps: float) -> optax.GradientTransformation:
     return optax.adagrad(learning_rate, initial_accumulator_value=0.0, eps=eps)
 
 
-def rmsprop(learning_rate: Any, *, b2: float, eps: float) -> optax.GradientTransformation:
-    """Tieleman and Hinton 2012, lecture 6.5."""
-    return optax.rmsprop(learning_rate, decay=b2, eps=eps)
+def rmsprop(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Tieleman and Hinton 2012, lecture 6.5; with `b1` the steps have momentum, `m_t = b1 m_{t-1} + step_t`."""
+    return optax.rmsprop(learning_rate, decay=b2, eps=eps, momentum=b1 or None)
 
 
 def muon(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:

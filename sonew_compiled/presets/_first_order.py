@@ -43,9 +43,10 @@ RECORDS = (
         name="rmsprop",
         factory=f"{_OF_OPTAX}:rmsprop",
         learning_rate=8.8e-4,
-        settings=(b2(0.97), eps(1.4e-5)),
+        # Without momentum there is no state for it, so whether `b1` is 0 must be known while the step is traced.
+        settings=(b1(0.0, at_run_time=False), b2(0.97), eps(1.4e-5)),
         paper="Tieleman and Hinton 2012",
-        state="1",
+        state="1, or 2 with `b1`",
     ),
     OptimizerRecord(
         name="adam",

@@ -14,7 +14,7 @@ _LARGEST = sys.float_info.max
 _LARGEST_COUNT = 2**31 - 1
 
 
-def b1(default: float, *, is_positive: bool = False) -> Hyperparameter:
+def b1(default: float, *, is_positive: bool = False, at_run_time: bool = True) -> Hyperparameter:
     """Decay of the momentum."""
     return Hyperparameter(
         name="b1",
@@ -24,7 +24,7 @@ def b1(default: float, *, is_positive: bool = False) -> Hyperparameter:
         least=_LEAST_POSITIVE if is_positive else 0.0,
         most=_LARGEST_DECAY,
         accepted=f"a decay in {'(' if is_positive else '['}0, 1), such as 0.9",
-        at_run_time=True,
+        at_run_time=at_run_time,
         search=4.0,
         from_one=True,
     )

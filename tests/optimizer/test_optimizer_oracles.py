@@ -65,6 +65,24 @@ def test_shampoo_against_dense_roots(block_size: int) -> None:
 
 
 @pytest.mark.usefixtures("float64")
+def test_rmsprop_with_momentum_sums_its_steps() -> None:
+    b1, b2, eps = 0.7, 0.9, 1e-3
+    tx = optimizer_factory(optimizer_settings("rmsprop", b1=b1, b2=b2, eps=eps))(0.1)
+    plain = optimizer_factory(optimizer_settings("rmsprop", b2=b2, eps=eps))(0.1)
+    state, before = tx.init(jnp.zeros(4)), plain.init(jnp.zeros(4))
+    assert len(jax.tree.leaves(state)) == len(jax.tree.leaves(before)) + 1
+    v, m = np.zeros(4), np.zeros(4)
+    for g in gradients((4,), 4):
+        v = b2 * v + (1 - b2) * g**2
+        step = 0.1 * g / np.sqrt(v + eps)
+        m = b1 * m + step
+        updates, state = tx.update(jnp.asarray(g), state)
+        alone, before = plain.update(jnp.asarray(g), before)
+        np.testing.assert_allclose(updates, -m, rtol=1e-9)
+        np.testing.assert_allclose(alone, -step, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
 def test_soap_against_dense_rotations() -> None:
     b1, b2, eps, interval = 0.8, 0.9, 1e-6, 2
     tx = optimizers.scale_by_soap(b1=b1, b2=b2, eps=eps, precond_interval=interval)
