@@ -45,3 +45,38 @@ func.func public @others(%u: tensor<6xf32>, %v: tensor<5xf32>, %m: tensor<6x5xf3
   %c = stablehlo.reduce(%double init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<6x5xf32>, tensor<f32>) -> tensor<f32>
   return %a, %b, %c : tensor<f32>, tensor<f32>, tensor<f32>
 }
+
+// What `jnp.tile` makes, a function of it, and of two repeated vectors.
+// CHECK-LABEL: func.func public @tiled_vectors
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [2] : (tensor<4x2x5xf32>, tensor<f32>) -> tensor<4x2xf32>
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [0, 1] : (tensor<4x2xf32>, tensor<f32>) -> tensor<f32>
+func.func public @tiled_vectors(%u: tensor<1x5xf32>, %v: tensor<5xf32>, %m: tensor<4x2x5xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %rows = stablehlo.broadcast_in_dim %u, dims = [0, 1] : (tensor<1x5xf32>) -> tensor<2x5xf32>
+  %flat = stablehlo.reshape %rows : (tensor<2x5xf32>) -> tensor<10xf32>
+  %tiled = stablehlo.reshape %flat : (tensor<10xf32>) -> tensor<2x5xf32>
+  %curved = stablehlo.tanh %tiled : tensor<2x5xf32>
+  %others = stablehlo.broadcast_in_dim %v, dims = [1] : (tensor<5xf32>) -> tensor<2x5xf32>
+  %both = stablehlo.add %curved, %others : tensor<2x5xf32>
+  %repeated = stablehlo.broadcast_in_dim %both, dims = [1, 2] : (tensor<2x5xf32>) -> tensor<4x2x5xf32>
+  %product = stablehlo.multiply %repeated, %m : tensor<4x2x5xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1, 2] : (tensor<4x2x5xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}
+
+// A reshape that makes one axis of a repeated and of another leaves nothing repeated.
+// CHECK-LABEL: func.func public @flattened
+// CHECK:         across dimensions = [0, 1] : (tensor<3x10xf32>, tensor<f32>) -> tensor<f32>
+func.func public @flattened(%v: tensor<5xf32>, %m: tensor<3x10xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %rows = stablehlo.broadcast_in_dim %m, dims = [0, 1] : (tensor<3x10xf32>) -> tensor<3x10x2xf32>
+  %wide = stablehlo.reshape %rows : (tensor<3x10x2xf32>) -> tensor<3x20xf32>
+  %half = stablehlo.slice %wide [0:3, 0:10] : (tensor<3x20xf32>) -> tensor<3x10xf32>
+  %pairs = stablehlo.broadcast_in_dim %v, dims = [0] : (tensor<5xf32>) -> tensor<5x2xf32>
+  %line = stablehlo.reshape %pairs : (tensor<5x2xf32>) -> tensor<10xf32>
+  %lines = stablehlo.broadcast_in_dim %line, dims = [1] : (tensor<10xf32>) -> tensor<3x10xf32>
+  %most = stablehlo.subtract %half, %lines : tensor<3x10xf32>
+  %product = stablehlo.multiply %most, %m : tensor<3x10xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x10xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}

@@ -25,6 +25,7 @@ def test_sums_of_products_of_repeated_tensors(on_iree: Callable[..., list[Any]])
             jnp.sum(b[:, None] * a),
             jnp.sum(c[:, :, None] * (v * a)),
             jnp.sum(jnp.tanh(v) * jnp.cos(a)) + jnp.sum(v * a[:1]),
+            jnp.sum((jnp.tanh(jnp.tile(v, 6).reshape(6, 5)) - jnp.broadcast_to(jnp.abs(v), (6, 5))) * t),
         )
 
     (got,) = on_iree(sums, u, v, a, b, c, t)
@@ -40,6 +41,7 @@ def test_sums_of_products_of_repeated_tensors(on_iree: Callable[..., list[Any]])
         np.einsum("nj,ij->", b, a),
         np.einsum("ni,j,ij->", c, v, a),
         np.tanh(v) @ np.cos(a).sum(0) + v @ a[0],
+        (np.tanh(v) - np.abs(v)) @ t.sum((0, 1)),
     )
     for number, want in zip(got, wanted, strict=True):
         np.testing.assert_allclose(number, want, rtol=1e-4, atol=1e-5)
