@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
@@ -13,6 +14,8 @@ from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.lowering.targets import Target, iree_compile
 
 _GENERATED = "generated"
+# The phase of the compiler after which it makes dispatches, and then code.
+_EARLY = "global-optimization"
 
 
 def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
@@ -30,31 +33,44 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
       SonewError: the compiler refused it; see `compile_error`.
     """
     with scratch_folder() as scratch:
-        source, host_code, result = (scratch / f"module.{suffix}" for suffix in ("mlir", "vm.mlir", "vmfb"))
+        names = ("module.mlir", "early.mlirbc", "vm.mlirbc", "module.vmfb")
+        source, early, host_code, result = (scratch / name for name in names)
         source.write_bytes(stablehlo)
         # The names are relative, because the compiler writes them into the result.
-        command = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
-        # The host code of a module without branches needs no change, so the compiler is started only once.
+        start = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
+        start += [f"--compile-to={_EARLY}", "--emit-mlir-bytecode", "-o", early.name]
+        command = [iree_compile(), early.name, f"--compile-from={_EARLY}", *target.flags]
+        # The host code of a module without branches needs no change.
         if changed := has_branches(stablehlo):
             command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", host_code.name]
         else:
             command += ["-o", result.name]
-        # The passes have verified the module. Another verification after each of the compiler's own passes takes a
-        # quarter of its time, and is done only after a failure, for the sake of a better message.
-        hurried = [*command, "--verify=false"]
-        if target.verified_operation:
-            hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         # Without symbols a crash is reported at once. Naming the functions of the backtrace takes half a minute.
         # The temporary files go to a path without spaces, because the compiler's linker splits paths at spaces.
         environment = os.environ | {"TMPDIR": ".", "LLVM_DISABLE_SYMBOLIZATION": "1"}
+
+        def in_two_parts(*flags: str) -> subprocess.CompletedProcess[bytes]:
+            process = run_to_end([*start, *flags], folder=scratch, environment=environment)
+            if process.returncode == 0:
+                before = process.args
+                process = run_to_end([*command, *flags], folder=scratch, environment=environment)
+                process.args = [*before, "&&", *process.args]  # for the log, in which both reproduce an error
+            return process
+
+        # The passes have verified the module. Another verification after each of the compiler's own passes takes a
+        # quarter of its time, and is done only after a failure, for the sake of a better message. But a fault of its
+        # early passes that nobody sees becomes code that computes wrong numbers. So there are two parts: the second
+        # verifies what it reads, whatever the flags, which costs next to nothing.
+        hurried = ["--verify=false"]
+        if target.verified_operation:
+            hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         try:
-            process = run_to_end(hurried, folder=scratch, environment=environment)
+            process = in_two_parts(*hurried)
             refused = process.returncode != 0
             if target.verified_operation and not refused:
                 refused = not _is_verified(scratch / _GENERATED, target.verified_operation)
             if refused:
-                command += target.fallback_flags
-                process = run_to_end(command, folder=scratch, environment=environment)
+                process = in_two_parts(*target.fallback_flags)
             if changed and process.returncode == 0:
                 host_code.write_bytes(part_references(host_code.read_bytes()))
                 command = [iree_compile(), host_code.name, "--compile-from=vm", *target.flags, "-o", result.name]

@@ -25,6 +25,8 @@ MODULES = Path(__file__).parent / "iree"
 CPU = resolve_target("cpu:x86-64-v3")
 
 NOT_COMPILED = {
+    # Of one compiler run without verification, this becomes code that computes wrong numbers.
+    "convolution_of_one_place": "op inferred input/output operand #1 has shape's dimension #0 to be 4, but found 3",
     "overlapping_pool": "failed to legalize operation 'stablehlo.select_and_scatter'",
     "product_of_a_slice": "exceeded stack allocation limit of 65536 bytes",
 }
