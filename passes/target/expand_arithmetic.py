@@ -2,18 +2,23 @@
 
 IREE 3.13's bytecode has no instruction for the sign of a number, for tangents, cubic roots and bit counts. Its
 remainder rounds the quotient to nearest and not towards zero. It counts leading zeros and shifts 8 and 16 bits as if
-they were 32. Its kernels have no constants of 16-bit floating-point numbers.
+they were 32. Its kernels have no constants of 16-bit floating-point numbers. It holds a number to be equal to itself
+even if it is NaN, so that nothing is NaN, and computes x >= y as not x < y, which is true of NaN.
 
     tan(x)       becomes    sin(x) / cos(x)
     sign(x)      becomes    x < 0 ? -1 : x > 0 ? 1 : x
     cbrt(x)      becomes    one Newton step from exp(log(abs(x)) / 3), with the sign of x
     rem(x, y)    becomes    r = rem(x, y); r + sign(x) * abs(y), where r does not have the sign of x
+    x != x       becomes    not abs(x) <= infinity
+    x >= y       becomes    y <= x
+    is_finite(x) becomes    abs(x) < infinity
     popcnt(x)    becomes    sums of the bits in pairs, fours and eights
     c ? x : 0.5  becomes    a select in float32, where x is of 16 bits; so do sorts and paddings
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from sonew_compiled.passes.ir import build
@@ -21,10 +26,11 @@ from sonew_compiled.passes.ir.constants import is_splat, splat_of
 from sonew_compiled.passes.ir.convert import compute_in_float32
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_half, shape_of, with_element
-from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Pass
 
 _WORD = 32
+_DIRECTION = re.compile("comparison_direction (\\w+)")
 
 
 def expand_arithmetic(module: ir.Module) -> None:
@@ -79,6 +85,48 @@ def _remainder(op: ir.Operation) -> ir.Value | None:
     below, above = (build.compare(way, nearest, zero, "FLOAT") for way in ("LT", "GT"))
     beyond = build.select(negative, above, below)
     return build.select(beyond, build.elementwise("add", nearest, back), nearest)
+
+
+def _comparison(op: ir.Operation) -> ir.Value | None:
+    left, right = op.operands
+    if not isinstance(element_type(left), ir.FloatType):
+        return None
+    direction = _DIRECTION.search(str(op.attributes["comparison_direction"]))
+    assert direction is not None, op
+    if direction[1] in ("EQ", "GE", "LE", "NE") and _equal(left, right):
+        number = _with_infinity(left, "LE")
+        return build.elementwise("not", number) if direction[1] == "NE" else number
+    return build.compare("LE", right, left, "FLOAT") if direction[1] == "GE" else None
+
+
+def _equal(left: ir.Value, right: ir.Value, far: int = 4) -> bool:
+    """Whether IREE will find that two values are one: they are computed alike."""
+    if left == right:
+        return True
+    one, other = owner(left), owner(right)
+    if one is None or other is None or not far or one.name != other.name or left.type != right.type:
+        return False
+    if len(one.results) > 1 or len(one.regions) or len(one.operands) != len(other.operands):
+        return False
+    if _attributes(one) != _attributes(other):
+        return False
+    return all(_equal(a, b, far - 1) for a, b in zip(one.operands, other.operands, strict=True))
+
+
+def _attributes(op: ir.Operation) -> dict[str, ir.Attribute]:
+    return {name: op.attributes[name] for name in op.attributes}
+
+
+def _finite(op: ir.Operation) -> ir.Value:
+    return _with_infinity(op.operands[0], "LT")
+
+
+def _with_infinity(value: ir.Value, direction: str) -> ir.Value:
+    """A comparison of the size of a number with infinity, in float32 if it is of 16 bits."""
+    if is_half(element_type(value)):
+        value = build.create("stablehlo.convert", [value], [with_element(value, ir.F32Type.get())]).result
+    size = build.elementwise("abs", value)
+    return build.compare(direction, size, build.like(float("inf"), size), "FLOAT")
 
 
 def _bit_count(op: ir.Operation) -> ir.Value | None:
@@ -147,7 +195,9 @@ def _narrowed(bits: ir.Value, op: ir.Operation) -> ir.Value:
 
 _EXPANSIONS: Mapping[str, Callable[[ir.Operation], ir.Value | None]] = {
     "stablehlo.cbrt": _cubic_root,
+    "stablehlo.compare": _comparison,
     "stablehlo.count_leading_zeros": _leading_zeros,
+    "stablehlo.is_finite": _finite,
     "stablehlo.pad": _widen,
     "stablehlo.popcnt": _bit_count,
     "stablehlo.remainder": _remainder,

@@ -48,3 +48,25 @@ func.func public @others(%n: tensor<6xi32>, %c: tensor<6xi1>, %h: tensor<6xbf16>
   %3 = stablehlo.select %c, %h, %h : tensor<6xi1>, tensor<6xbf16>
   return %0, %1, %2, %3 : tensor<6xi32>, tensor<6xi32>, tensor<6xi32>, tensor<6xbf16>
 }
+
+// CHECK-LABEL: func.func public @not_a_number
+// CHECK-SAME:    ([[X:%.+]]: tensor<4xf32>, [[Y:%.+]]: tensor<4xf32>, [[H:%.+]]: tensor<4xbf16>)
+// CHECK:         [[SIZE:%.+]] = stablehlo.abs [[X]]
+// CHECK:         [[NUMBER:%.+]] = stablehlo.compare LE, [[SIZE]], {{.+}}, FLOAT
+// CHECK:         [[NAN:%.+]] = stablehlo.not [[NUMBER]]
+// CHECK:         [[LEAST:%.+]] = stablehlo.compare LE, [[Y]], [[X]], FLOAT
+// CHECK:         [[FINITE:%.+]] = stablehlo.compare LT, {{.+}}, {{.+}}, FLOAT
+// CHECK:         stablehlo.compare LE, {{.+}}, {{.+}}, FLOAT : (tensor<4xf32>, tensor<4xf32>)
+// CHECK:         stablehlo.compare EQ, [[X]], [[Y]], FLOAT
+// CHECK-NOT:     stablehlo.compare
+func.func public @not_a_number(%x: tensor<4xf32>, %y: tensor<4xf32>, %h: tensor<4xbf16>)
+    -> (tensor<4xi1>, tensor<4xi1>, tensor<4xi1>, tensor<4xi1>, tensor<4xi1>) {
+  %nan = stablehlo.compare NE, %x, %x, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  %least = stablehlo.compare GE, %x, %y, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  %finite = stablehlo.is_finite %x : (tensor<4xf32>) -> tensor<4xi1>
+  %one = stablehlo.convert %h : (tensor<4xbf16>) -> tensor<4xf32>
+  %other = stablehlo.convert %h : (tensor<4xbf16>) -> tensor<4xf32>
+  %same = stablehlo.compare EQ, %one, %other, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  %alike = stablehlo.compare EQ, %x, %y, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  return %nan, %least, %finite, %same, %alike : tensor<4xi1>, tensor<4xi1>, tensor<4xi1>, tensor<4xi1>, tensor<4xi1>
+}

@@ -65,3 +65,27 @@ def test_arithmetic_is_numpys(on_iree: Callable[..., list[Any]]) -> None:
         np.testing.assert_array_equal(zeros, [len(each) - len(each.lstrip("0")) for each in written])
     want = [int(each, 2) >> int(by) for each, by in zip(_bits(WHOLE), BY, strict=True)]
     np.testing.assert_array_equal(shifted.view(np.uint8), want)
+
+
+def test_comparisons_with_what_is_no_number_are_numpys(on_iree: Callable[..., list[Any]]) -> None:
+    x = np.array([np.nan, 1, np.nan, 2, -0.0, np.inf, np.inf, 1, -np.inf], np.float32)
+    y = np.array([1, np.nan, np.nan, 2, 0.0, np.inf, np.nan, 2, 1], np.float32)
+
+    def function(x: Any, y: Any) -> Any:
+        pairs = [(x, y), (x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))]
+        twice = jnp.sin(jnp.clip(x, -2, 2)) <= jnp.sin(jnp.clip(x, -2, 2))
+        ways = [(a < b, a <= b, a > b, a >= b, a == b, a != b, a >= a, a == a) for a, b in pairs]
+        kinds = [(jnp.isnan(a), jnp.isfinite(a), jnp.isinf(a), jnp.nan_to_num(a, nan=3, posinf=4)) for a, _ in pairs]
+        return ways, kinds, twice, jnp.argmax(x), jnp.nanmax(x[:4]), jnp.all(jnp.isfinite(y)), jnp.nextafter(y, x)
+
+    (got,) = on_iree(function, x, y, target="vmvx")
+    ways, kinds, twice, largest, largest_number, finite, after = got
+    for each in ways:
+        wanted = (x < y, x <= y, x > y, x >= y, x == y, x != y, ~np.isnan(x), ~np.isnan(x))
+        np.testing.assert_array_equal(each, wanted)
+    for nan, is_finite, infinite, number in kinds:
+        np.testing.assert_array_equal((nan, is_finite, infinite), (np.isnan(x), np.isfinite(x), np.isinf(x)))
+        np.testing.assert_array_equal(number[:-1].astype(np.float32), np.nan_to_num(x[:-1], nan=3, posinf=4))
+    np.testing.assert_array_equal(twice, ~np.isnan(x))
+    assert (int(largest), float(largest_number), bool(finite)) == (0, 2.0, False)
+    np.testing.assert_array_equal(after, np.nextafter(y, x))
