@@ -19,7 +19,7 @@ import numpy as np
 from sonew_compiled import passes
 from sonew_compiled.background import in_background
 from sonew_compiled.bundle_writer import write_bundle
-from sonew_compiled.check import Call, Reference, check_executable, why_not_checked
+from sonew_compiled.check import Call, Reference, check_executable, no_mean, why_not_checked
 from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering.lower import adapt, function_specs, lower
@@ -74,7 +74,7 @@ def compile_training(
     Args:
       loss: `loss(params, batch) -> scalar`, any JAX function: the mean over the examples of the batch's leading axis.
         It may take `rng` and `state` by keyword, and returns `(loss, state)` with the latter: docs/reference/models.md.
-      init: `init(key) -> params`, any pytree of floating-point arrays, from a JAX random key; `(params, state)` where
+      init: `init(key) -> params`, any pytree of arrays, from a JAX random key; `(params, state)` where
         the loss takes `state`.
       optimizer: settings as `sonew_compiled.presets.optimizer_settings` gives them, or a function from the learning
         rate (a traced float32 scalar) to an optax transformation, such as `lambda lr: sonew(lr, band=4)`.
@@ -226,7 +226,8 @@ def compile_training(
         wait([expected] if expected else [])
         raise
     if check:
-        _check(compiled, files, manifest, expected, dump=dump_check, progress=progress)
+        by_example = per_example and eval_loss is None and not made.takes_rng
+        _check(compiled, files, manifest, expected, dump=dump_check, by_example=by_example, progress=progress)
     specs = {name: FileSpec.of(data) for name, data in files.items()}
     complete = replace(manifest, targets=tuple(compiled), files=specs)
     write_bundle(destination, files, complete.to_json())
@@ -241,9 +242,13 @@ def _check(
     expected: Future[list[Call]] | None,
     *,
     dump: Path | None,
+    by_example: bool,
     progress: Callable[[str], None],
 ) -> None:
-    """Checks the executables that this machine can run, and says which it cannot."""
+    """Checks the executables that this machine can run, and says which it cannot.
+
+    `by_example` is whether evaluation calls the loss itself, with one example at a time.
+    """
     try:
         calls = expected.result() if expected else []
     except Exception as error:
@@ -251,6 +256,11 @@ def _check(
         line = next(iter(str(error).strip().splitlines()), "")
         progress(f"not checked: JAX does not run it here ({type(error).__name__}: {line[:200]})")
         return
+    if calls and by_example and (found := no_mean(calls, manifest.precision)):
+        progress(
+            f"note: the loss of a batch, {found[0]:.4g}, is not the mean of those of its examples, {found[1]:.4g}, "
+            "which evaluation reports; give the model an eval_loss, or per_example=False for a loss of whole batches"
+        )
     first = True
     for target in compiled:
         if reason := why_not_checked(target, manifest, first=first):

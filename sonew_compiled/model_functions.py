@@ -94,6 +94,12 @@ class ModelFunctions:
                 f"{name} takes rng, and evaluation draws nothing; give the model an eval_loss(params, batch) without "
                 "rng, or evaluation_draws=True for draws by a fixed key"
             )
+        if self.has_state and self.per_example and self.eval_loss is None:
+            raise UsageError(
+                "loss takes state, and evaluation would call it with one example at a time, where statistics of a "
+                "batch mean nothing; give the model an eval_loss(params, batch, *, state), or per_example=False for "
+                "whole batches"
+            )
 
     @cached_property
     def takes_rng(self) -> bool:

@@ -62,7 +62,7 @@ def checked_parameters(params: Tree) -> Tree:
     """
     if not jax.tree.leaves(params):
         raise UsageError("init gives no parameters; a model needs at least one floating-point array to train")
-    return _arrays(params, Role.PARAMETER, "a parameter must be a floating-point array")
+    return _arrays(params, Role.PARAMETER, "a parameter must be an array")
 
 
 def checked_model_state(state: Tree) -> Tree:
@@ -107,14 +107,12 @@ def check_batch(batch: Tree) -> None:
 
 
 def check_parameters(params: Tree) -> None:
-    """Checks that parameters are floating-point arrays of dtypes that buffers hold.
+    """Checks that parameters are of dtypes that buffers hold.
 
     Raises:
       UsageError: a parameter is of another dtype.
     """
     for name, leaf in zip(names_of({Role.PARAMETER.root: params}), jax.tree.leaves(params), strict=True):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise UsageError(f"{name} is of dtype {leaf.dtype}; a parameter must be a floating-point array")
         _check_dtype(name, leaf, "a parameter")
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import ClosedJaxpr, Var
-from jaxlib.mlir import ir
+from jax.extend.core import ClosedJaxpr
 
 from sonew_compiled import contract
 from sonew_compiled.backward import backward_pass, backward_with_state, gradient_point, own_backward
-from sonew_compiled.contract import EVALUATED_ROLES, STATE_ROLES, Role, role_of_root
+from sonew_compiled.contract import EVALUATED_ROLES, Role, role_of_root
 from sonew_compiled.errors import UsageError
+from sonew_compiled.held import Held, joined
 from sonew_compiled.jax_settings import pinned_settings
+from sonew_compiled.labelled import Label, inner_module, labels, trace_labelled
 from sonew_compiled.model_functions import ModelFunctions
 from sonew_compiled.rate_in_state import RateInState, refuse_settings
 from sonew_compiled.recurrence import recurrences
@@ -33,7 +34,6 @@ from sonew_compiled.requirements import (
     names_of,
     slowest_decay,
 )
-from sonew_compiled.rules import lowering_parameters
 from sonew_compiled.training_state import first_state, first_trained, init_key, other_state, random_key, trained_part
 
 _PARAMS = Role.PARAMETER.root
@@ -46,15 +46,8 @@ _SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 OptimizerFactory = Callable[..., optax.GradientTransformation]
 
 
-class _Label(NamedTuple):
-    """The label of an argument or a result: its `sonew.name` and its `sonew.role`."""
-
-    name: str
-    role: Role
-
-
-_SEED_LABEL = _Label(contract.SEED, Role.SEED)
-_RATE_LABEL = _Label(contract.LEARNING_RATE, Role.LEARNING_RATE)
+_SEED_LABEL = Label(contract.SEED, Role.SEED)
+_RATE_LABEL = Label(contract.LEARNING_RATE, Role.LEARNING_RATE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +81,7 @@ def trace_training(
     runtime_settings: Collection[str] = (),
     state_dtype: str = "float32",
     arithmetic: str = "float32",
+    freeze: Sequence[str] = (),
 ) -> Traced:
     """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, whatever JAX's settings are.
 
@@ -106,6 +100,7 @@ def trace_training(
         "b1".
       state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
       arithmetic: what it will compute the model's state in.
+      freeze: patterns of parameters that are held.
 
     Returns:
       The module: arguments and results carry `sonew.name` and `sonew.role`, the arguments that the runtime gives up
@@ -125,17 +120,18 @@ def trace_training(
         evaluation_draws=evaluation_draws,
         per_example=per_example,
     )
+    held = Held(freeze)
 
     def state_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-        return first_state(model, lambda: optimizer(learning_rate, **hyper), seed)
+        return first_state(model, lambda: optimizer(learning_rate, **hyper), seed, held)
 
     def trained_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-        return trained_part(state_of(seed, learning_rate, hyper))
+        return trained_part(state_of(seed, learning_rate, hyper), held)[0]
 
     # Functions of their own in the module, so that passes find the seam between the gradients and the update.
     @jax.jit
     def gradients(
-        params: Any, kept: Any, rng: Any, batch: Any, cotangent: Any, hyper: Mapping[str, Any]
+        params: Any, rest: Any, kept: Any, rng: Any, batch: Any, cotangent: Any, hyper: Mapping[str, Any]
     ) -> tuple[Any, Any, Any]:
         transformation = optimizer(jnp.zeros((), jnp.float32), **hyper)
         if own_backward(transformation) is not None:
@@ -145,7 +141,11 @@ def trace_training(
                     f"the optimizer has a backward pass of its own, and the loss takes {what}; choose another optimizer"
                 )
             return (*backward_pass(transformation, loss)(params, batch, cotangent), None)
-        value, signals, after = backward_with_state(model.train_loss, params, kept, rng, batch, cotangent)
+
+        def whole_loss(trained: Any, *others: Any) -> Any:
+            return model.train_loss(joined(trained, rest), *others)
+
+        value, signals, after = backward_with_state(whole_loss, params, kept, rng, batch, cotangent)
         return value, signals, checked_model_state(after)
 
     update = _update(optimizer)
@@ -153,11 +153,13 @@ def trace_training(
     def train_step(
         state: dict[str, Any], batch: Any, learning_rate: Any, hyper: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Any]:
-        trained = rates.refreshed(trained_part(state), learning_rate)
+        before, rest = trained_part(state, held)
+        trained = rates.refreshed(before, learning_rate)
         point = gradient_point(optimizer(learning_rate, **hyper), trained[_PARAMS], trained[_OPTIMIZER])
         kept, rng = state.get(_MODEL_STATE), random_key(state)
-        value, signals, kept = gradients(point, kept, rng, batch, jnp.ones((), jnp.float32), hyper)
-        return {**update(signals, trained, learning_rate, hyper), **other_state(state, kept)}, value.astype(jnp.float32)
+        value, signals, kept = gradients(point, rest, kept, rng, batch, jnp.ones((), jnp.float32), hyper)
+        after = {**update(signals, trained, learning_rate, hyper), **other_state(state, kept)}
+        return {**after, _PARAMS: joined(after[_PARAMS], rest)}, value.astype(jnp.float32)
 
     def eval_step(evaluated: dict[str, Any], batch: Any) -> Any:
         return model.evaluation(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
@@ -167,17 +169,22 @@ def trace_training(
 
     check_batch(batch)
     state = jax.eval_shape(state_of, _SEED, _SCALAR)
-    trained, given = trained_part(state), (state.get(_MODEL_STATE), jax.eval_shape(random_key, state))
+    given = state.get(_MODEL_STATE), jax.eval_shape(random_key, state)
     check_parameters(state[_PARAMS])
+    trained, rest = trained_part(state, held)
     check_state(state)
-    check_loss(lambda params, others: model.train_loss(params, *others)[0], state[_PARAMS], (*given, batch))
-    kept, fields = _labels(state), _labels({Role.BATCH.root: batch})
+    check_loss(
+        lambda params, others: model.train_loss(joined(params, others[0]), *others[1:])[0],
+        trained[_PARAMS],
+        (rest, *given, batch),
+    )
+    kept, fields = labels(state), labels({Role.BATCH.root: batch})
     evaluated = {root: tree for root, tree in state.items() if role_of_root(root) in EVALUATED_ROLES}
     measured = {Role.METRIC.root: jax.eval_shape(eval_step, evaluated, batch)[1]}
     hyper = dict.fromkeys(sorted(runtime_settings), _SCALAR)
 
     differentiating, (_, signals, after) = jax.make_jaxpr(gradients, return_shape=True)(
-        state[_PARAMS], *given, batch, _SCALAR, hyper
+        trained[_PARAMS], rest, *given, batch, _SCALAR, hyper
     )
     cotangent = len(jax.tree.leaves((state[_PARAMS], given, batch)))
     check_gradients(differentiating, cotangent, range(1, 1 + len(jax.tree.leaves(signals))))
@@ -205,30 +212,30 @@ def trace_training(
             return state_of(seed, jnp.zeros((), jnp.float32))
 
     traces = {
-        contract.INIT: _trace(start, init_inputs, arguments=init_labels, results=kept),
-        contract.TRAIN_STEP: _trace(
+        contract.INIT: trace_labelled(start, init_inputs, arguments=init_labels, results=kept),
+        contract.TRAIN_STEP: trace_labelled(
             train_step,
             [state, batch, _SCALAR, hyper],
-            arguments=[*kept, *fields, _RATE_LABEL, *(_Label(name, Role.SETTING) for name in hyper)],
-            results=[*kept, _Label(contract.LOSS, Role.LOSS)],
+            arguments=[*kept, *fields, _RATE_LABEL, *(Label(name, Role.SETTING) for name in hyper)],
+            results=[*kept, Label(contract.LOSS, Role.LOSS)],
             donate=True,
         ),
-        contract.EVAL_STEP: _trace(
+        contract.EVAL_STEP: trace_labelled(
             eval_step,
             [evaluated, batch],
-            arguments=[*_labels(evaluated), *fields],
-            results=[_Label(contract.LOSSES if per_example else contract.LOSS, Role.LOSS), *_labels(measured)],
+            arguments=[*labels(evaluated), *fields],
+            results=[Label(contract.LOSSES if per_example else contract.LOSS, Role.LOSS), *labels(measured)],
         ),
     }
     if predict is not None:
-        traces[contract.PREDICT] = _trace(
+        traces[contract.PREDICT] = trace_labelled(
             prediction,
             [evaluated, batch],
-            arguments=[*_labels(evaluated), *fields],
-            results=_labels({Role.PREDICTION.root: jax.eval_shape(prediction, evaluated, batch)}),
+            arguments=[*labels(evaluated), *fields],
+            results=labels({Role.PREDICTION.root: jax.eval_shape(prediction, evaluated, batch)}),
             prune=True,
         )
-    inner = "\n".join(_inner(name, text) for name, (text, _) in traces.items())
+    inner = "\n".join(inner_module(name, text) for name, (text, _) in traces.items())
     return Traced(
         text="module {\n" + inner + "\n}\n",
         references={name: lowered for name, (_, lowered) in traces.items()},
@@ -266,22 +273,22 @@ def trace_update(*, init: Callable[[jax.Array], Any], optimizer: OptimizerFactor
     """
 
     def start(seed: Any) -> dict[str, Any]:
-        return first_trained(init(init_key(seed)), lambda: optimizer(jnp.zeros((), jnp.float32)))
+        return first_trained(init(init_key(seed)), lambda: optimizer(jnp.zeros((), jnp.float32)), Held())
 
     update = _update(optimizer)
     state = jax.eval_shape(start, _SEED)
     own = own_backward(optimizer(jnp.zeros((), jnp.float32)))
     signals = state[_PARAMS] if own is None else jax.eval_shape(own, state[_PARAMS], batch, _SCALAR)[1]
-    kept = _labels(state)
-    step, _ = _trace(
+    kept = labels(state)
+    step, _ = trace_labelled(
         update,
         [signals, state, _SCALAR, {}],
-        arguments=[*_labels({Role.GRADIENT.root: signals}), *kept, _RATE_LABEL],
+        arguments=[*labels({Role.GRADIENT.root: signals}), *kept, _RATE_LABEL],
         results=kept,
         donate=True,
     )
-    made, _ = _trace(start, [_SEED], arguments=[_SEED_LABEL], results=kept)
-    return "module {\n" + _inner(contract.INIT, made) + "\n" + _inner(contract.TRAIN_STEP, step) + "\n}\n"
+    made, _ = trace_labelled(start, [_SEED], arguments=[_SEED_LABEL], results=kept)
+    return "module {\n" + inner_module(contract.INIT, made) + "\n" + inner_module(contract.TRAIN_STEP, step) + "\n}\n"
 
 
 @pinned_settings()
@@ -297,13 +304,13 @@ def trace_function(function: Callable[..., Any], arguments: Sequence[Any]) -> st
     """
     given = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arguments]
     results = jax.tree.leaves(jax.eval_shape(function, *given))
-    text, _ = _trace(
+    text, _ = trace_labelled(
         function,
         given,
-        arguments=[_Label(f"argument/{index}", Role.BATCH) for index in range(len(given))],
-        results=[_Label(f"result/{index}", Role.PREDICTION) for index in range(len(results))],
+        arguments=[Label(f"argument/{index}", Role.BATCH) for index in range(len(given))],
+        results=[Label(f"result/{index}", Role.PREDICTION) for index in range(len(results))],
     )
-    return "module {\n" + _inner(contract.PREDICT, text) + "\n}\n"
+    return "module {\n" + inner_module(contract.PREDICT, text) + "\n}\n"
 
 
 def _update(
@@ -316,80 +323,3 @@ def _update(
         return {_PARAMS: optax.apply_updates(state[_PARAMS], updates), _OPTIMIZER: opt_state}
 
     return update
-
-
-def _labels(trees: Mapping[str, Any]) -> list[_Label]:
-    """The labels of the leaves of trees, given by the roots of their roles."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(trees)
-    roles = [role_of_root(path[0].key) for path, _ in paths]
-    return [_Label(name, role) for name, role in zip(names_of(trees), roles, strict=True)]
-
-
-def _trace(
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    *,
-    arguments: Sequence[_Label],
-    results: Sequence[_Label],
-    donate: bool = False,
-    prune: bool = False,
-) -> tuple[str, jax.stages.Lowered]:
-    """The function of its flat list of arguments, as labelled MLIR text and as JAX lowers it.
-
-    With `donate` the caller gives up the state; with `prune` arguments that the function does not read are left out.
-    """
-    tree: Any
-    leaves, tree = jax.tree.flatten(tuple(args))
-    assert len(leaves) == len(arguments)
-
-    def flat(*kept_leaves: Any) -> list[Any]:
-        full: list[Any] = list(leaves)
-        for index, leaf in zip(kept, kept_leaves, strict=True):
-            full[index] = leaf
-        return jax.tree.leaves(function(*tree.unflatten(full)))
-
-    kept = list(range(len(leaves)))
-    if prune:
-        jaxpr = jax.make_jaxpr(flat)(*leaves).jaxpr
-        used = {var for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)} | set(jaxpr.outvars)
-        kept = [index for index, var in enumerate(jaxpr.invars) if var in used]
-        # An argument that is not kept is never read, so any value of the right shape will do.
-        leaves = [leaf if i in kept else jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)]
-    kept_leaves = [leaves[index] for index in kept]
-    arguments = [arguments[index] for index in kept]
-
-    # The function is lowered for processors, whatever device JAX would use here. The targets adapt the module later.
-    traced = jax.jit(flat, keep_unused=True).trace(*kept_leaves)
-    lowered = traced.lower(lowering_platforms=("cpu",), _private_parameters=lowering_parameters())
-    out = jax.tree.leaves(lowered.out_info)
-    assert len(out) == len(results), f"{len(out)} results for the labels {results}"
-    module = lowered.compiler_ir("stablehlo")
-    _label_values(module, arguments, results, donate=donate)
-    return str(module), lowered
-
-
-def _label_values(module: ir.Module, arguments: Sequence[_Label], results: Sequence[_Label], *, donate: bool) -> None:
-    with module.context:
-        main = next(op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == "main")
-
-        def attributes(key: str, labels: Sequence[_Label], *, donate: bool) -> ir.ArrayAttr:
-            old = main.attributes[key] if key in main.attributes else [ir.DictAttr.get({})] * len(labels)
-            dictionaries = []
-            for attrs, label in zip(old, labels, strict=True):
-                named = {a.name: a.attr for a in attrs if not a.name.startswith("jax.")}
-                named[contract.NAME_ATTRIBUTE] = ir.StringAttr.get(label.name)
-                named[contract.ROLE_ATTRIBUTE] = ir.StringAttr.get(label.role)
-                if donate and label.role in STATE_ROLES:
-                    named[contract.DONATE_ATTRIBUTE] = ir.UnitAttr.get()
-                dictionaries.append(ir.DictAttr.get(named))
-            return ir.ArrayAttr.get(dictionaries)
-
-        main.attributes["arg_attrs"] = attributes("arg_attrs", arguments, donate=donate)
-        main.attributes["res_attrs"] = attributes("res_attrs", results, donate=False)
-
-
-def _inner(name: str, text: str) -> str:
-    head, _, rest = text.partition("{")
-    _, at, attributes = head.partition(" attributes ")
-    # `module @jit_flat attributes {...} {` or `module @jit_flat {`: only the symbol changes.
-    return f"module @{name}{at}{attributes}{{{rest}"

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sonew_compiled.backward import own_backward
 from sonew_compiled.contract import Role
+from sonew_compiled.errors import UsageError
+from sonew_compiled.held import Held, in_words, paths_of
 from sonew_compiled.model_functions import ModelFunctions, step_key
 from sonew_compiled.requirements import checked_model_state, checked_parameters
 
@@ -24,10 +27,12 @@ def init_key(seed: Any) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
-def first_state(model: ModelFunctions, optimizer: Callable[[], optax.GradientTransformation], seed: Any) -> State:
-    """The state before the first step; `optimizer` makes the transformation."""
+def first_state(
+    model: ModelFunctions, optimizer: Callable[[], optax.GradientTransformation], seed: Any, held: Held
+) -> State:
+    """The state before the first step; `optimizer` makes the transformation of the parameters that are not held."""
     params, kept = model.first(init_key(seed))
-    state = first_trained(params, optimizer)
+    state = first_trained(params, optimizer, held)
     if model.has_state:
         state[Role.MODEL_STATE.root] = checked_model_state(kept)
     if model.takes_rng:
@@ -35,15 +40,27 @@ def first_state(model: ModelFunctions, optimizer: Callable[[], optax.GradientTra
     return state
 
 
-def first_trained(params: Any, optimizer: Callable[[], optax.GradientTransformation]) -> State:
-    """The part of it that an optimizer knows."""
+def first_trained(params: Any, optimizer: Callable[[], optax.GradientTransformation], held: Held) -> State:
+    """All parameters, and the optimizer's state for those that it trains.
+
+    Raises:
+      UsageError: some are held, and the optimizer differentiates the loss itself, for all of them.
+    """
     params = checked_parameters(params)
-    return {Role.PARAMETER.root: params, Role.OPTIMIZER.root: optimizer().init(params)}
+    trained, rest = held.split(params)
+    transformation = optimizer()
+    if jax.tree.leaves(rest) and own_backward(transformation) is not None:
+        raise UsageError(
+            f"the optimizer has a backward pass of its own, for all parameters, and {in_words(paths_of(rest))} "
+            "are integers or frozen; choose another optimizer"
+        )
+    return {Role.PARAMETER.root: params, Role.OPTIMIZER.root: transformation.init(trained)}
 
 
-def trained_part(state: Mapping[str, Any]) -> State:
-    """The part of a state that an optimizer knows."""
-    return {role.root: state[role.root] for role in (Role.PARAMETER, Role.OPTIMIZER)}
+def trained_part(state: Mapping[str, Any], held: Held) -> tuple[State, Any]:
+    """The part of a state that an optimizer knows, and the parameters that are held."""
+    trained, rest = held.split(state[Role.PARAMETER.root])
+    return {Role.PARAMETER.root: trained, Role.OPTIMIZER.root: state[Role.OPTIMIZER.root]}, rest
 
 
 def random_key(state: Mapping[str, Any]) -> jax.Array | None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from sonew_compiled.contract import Role
+from sonew_compiled.held import Held
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.model_functions import ModelFunctions
 from sonew_compiled.recurrence import dependents, recurrences
@@ -21,15 +22,25 @@ from sonew_compiled.training_state import init_key
 
 
 @pinned_settings()
-def weights_in_state(model: ModelFunctions, optimizer: Callable[..., optax.GradientTransformation]) -> dict[str, str]:
+def weights_in_state(
+    model: ModelFunctions, optimizer: Callable[..., optax.GradientTransformation], held: Held | None = None
+) -> dict[str, str]:
     """The tensors of the optimizer's first state that depend on the parameters, by name.
+
+    Args:
+      model: the model's functions.
+      optimizer: makes the transformation from a learning rate.
+      held: the choice of parameters that are not trained; by default those that are no floating-point numbers.
 
     Returns:
       For each the name of the parameter that it is equal to; empty where it is computed from parameters.
     """
     params = jax.eval_shape(lambda seed: model.first(init_key(seed))[0], jax.ShapeDtypeStruct((), jnp.int32))
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    closed, state = jax.make_jaxpr(lambda params, rate: optimizer(rate).init(params), return_shape=True)(params, rate)
+    split = (held or Held()).split
+    closed, state = jax.make_jaxpr(lambda params, rate: optimizer(rate).init(split(params)[0]), return_shape=True)(
+        params, rate
+    )
     sources = names_of({Role.PARAMETER.root: params})
     names = names_of({Role.OPTIMIZER.root: state})
     depends = dependents(closed, range(len(sources)))

@@ -30,7 +30,8 @@ ALLOWED = {
     "train_settings": ("errors", "setting"),
     "install": ("errors",),
     "models": ("errors", "presets"),
-    "optimizer": ("errors", "contract", "presets"),
+    "step_settings": ("errors", "setting"),
+    "optimizer": ("errors", "contract", "presets", "step_settings"),
     "backward": (),
     "rules": ("errors",),
     "jax_settings": (),
@@ -43,16 +44,18 @@ ALLOWED = {
     "folder_lock": (),
     "bundle_writer": ("errors", "contract", "folder_lock", "runtime"),
     "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
-    "training_state": ("contract", "model_functions", "requirements"),
+    "held": ("errors", "contract", "requirements"),
+    "labelled": ("contract", "requirements", "rules"),
+    "training_state": ("errors", "contract", "backward", "held", "model_functions", "requirements"),
     "inference": ("errors", "contract", "bundle_writer", "lowering", "passes", "runtime"),
     "trackers": ("runtime",),
     "weight_trees": ("errors", "contract", "requirements", "runtime"),
     "weights_in_state": (
-        *("contract", "jax_settings", "model_functions", "recurrence", "requirements", "training_state"),
+        *("contract", "held", "jax_settings", "model_functions", "recurrence", "requirements", "training_state"),
     ),
     "trace": (
-        *("errors", "contract", "backward", "jax_settings", "model_functions", "rate_in_state", "recurrence"),
-        *("requirements", "rules", "training_state"),
+        *("errors", "contract", "backward", "held", "jax_settings", "labelled", "model_functions", "rate_in_state"),
+        *("recurrence", "requirements", "training_state"),
     ),
     "micro_batches": ("errors", "contract", "backward", "passes", "trace"),
     "passes": ("errors", "contract"),
@@ -77,7 +80,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 FREE = ("", "compile", "cli", "bench")
 
 # The modules that the command line and the device import at once.
-LIGHT = ("contract", "errors", "install", "setting", "presets", "train_settings")
+LIGHT = ("contract", "errors", "install", "setting", "presets", "step_settings", "train_settings")
 
 # Modules, beside the commands, that import others of the project only within functions: to start sooner, to measure a
 # process that has loaded nothing else, or to do without a package that not everybody has.

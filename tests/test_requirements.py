@@ -72,10 +72,10 @@ def of_any(params: Any, batch: Any) -> jax.Array:
         ({"init": lambda key: {}, "loss": of_any}, "init gives no parameters"),
         (
             {"init": lambda key: {"w": init(key)["w"], "relu": jax.nn.tanh}},
-            "'params/relu' is the function tanh, and a parameter must be a floating-point array",
+            "'params/relu' is the function tanh, and a parameter must be an array",
         ),
         ({"init": lambda key: {"w": init(key)["w"], "name": "mlp"}}, "'params/name' is of type str"),
-        ({"init": lambda key: {"w": init(key)["w"], "width": 3}}, "params/width is of dtype int32"),
+        ({"init": lambda key: {"w": init(key)["w"] * 1j}, "loss": of_any}, "params/w is of dtype complex64"),
         ({"loss": lambda p, b: loss(p, b).astype(jnp.int32)}, "the loss is of dtype int32, which has no gradient"),
         ({"loss": lambda p, b: 3.0}, "the loss returned 3.0, which is no array of JAX"),
         ({"loss": lambda p, b: jnp.mean(b["x"])}, "the loss depends on no parameter"),

@@ -23,7 +23,7 @@ class Model:
       batch: `batch(size)` gives the shapes and dtypes of a batch, a dict of `jax.ShapeDtypeStruct` by field name. The
         runtime binds the data set's arrays to the fields by these names (`image`, `label`).
       eval_loss: `eval_loss(params, batch) -> scalar`, with `*, state` if it reads that: the loss in evaluation. By
-        default `loss` where that takes no `rng`.
+        default `loss` where that takes no `rng` and no `state`.
       evaluation_draws: whether evaluation may draw too, by a fixed key.
       predict: `predict(params, batch) -> arrays`, any tree of them, with `*, state` if it reads that; optional.
         `sonew reconstruct` needs one that returns images.
