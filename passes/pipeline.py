@@ -34,15 +34,17 @@ ORDER = (
 """The target-independent pipeline, from the container that the tracer makes to what is bundled."""
 
 
-def pipeline(policy: Policy, *, micro_batches: int = 0) -> Sequence[Pass]:
+def pipeline(policy: Policy, *, micro_batches: int = 0, exchange: str = "f32") -> Sequence[Pass]:
     """The target-independent pipeline of a precision policy.
 
-    With micro-batches in a batch, it cuts the step behind the passes of the policy.
+    With micro-batches in a batch, it cuts the step, and its update, behind the passes of the policy,
+    and rounds the signals to the type `exchange`.
     """
     names = [each for name in ORDER for each in (policy.passes if name == PRECISION else (name,))]
     if not micro_batches:
         return tuple(map(parse_pass, names))
-    names.insert(ORDER.index(PRECISION) + len(policy.passes), f"split-step:count={micro_batches}")
+    behind = ORDER.index(PRECISION) + len(policy.passes)
+    names[behind:behind] = [f"split-step:count={micro_batches},exchange={exchange}", "split-update"]
     chosen = map(parse_pass, names)
     return tuple(each.bind(seam=True) if each.name == "use-stored" else each for each in chosen)
 

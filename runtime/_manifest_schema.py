@@ -115,7 +115,7 @@ def _manifest(tensor: Mapping[str, Check], required: Mapping[str, Check], option
             "precision": _WORD,
             "defaults": mapped(SCALAR, 20),
             "versions": mapped(_WORD, 50),
-            "functions": mapped(record({"inputs": tensors, "outputs": tensors}, strict=True), 20, key=_NAME),
+            "functions": mapped(record({"inputs": tensors, "outputs": tensors}, strict=True), 100, key=_NAME),
             "targets": listed(_TARGET, 200),
             "files": mapped(
                 record({"sha256": text(64), "size": integer()}, strict=True), 1_000, key=text(255, empty=False)
@@ -126,7 +126,9 @@ def _manifest(tensor: Mapping[str, Check], required: Mapping[str, Check], option
     )
 
 
-MANIFEST = _manifest(_TENSOR, _LATER, {"unit": _WORD, "starts_from": mapped(text(1_000), 10_000, key=_NAME)})
+MANIFEST = _manifest(
+    _TENSOR, _LATER, {"unit": _WORD, "starts_from": mapped(text(1_000), 10_000, key=_NAME), "exchange": _WORD}
+)
 """The check of a whole manifest; it drops fields that this runtime does not know."""
 
 MANIFEST_1 = _manifest(_TENSOR_1, {}, _LATER)

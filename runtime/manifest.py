@@ -8,6 +8,7 @@ Format versions:
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -54,6 +55,7 @@ class Manifest:
       unit: of the loss, for reports; may be empty.
       starts_from: of tensors of the optimizer's state that depend on the first parameters, the parameter that each is
         equal to at first; empty where it is none.
+      exchange: the type to which the gradients of a micro-batch are rounded, one of `EXCHANGES`.
     """
 
     format_version: int = TRAINING_FORMAT_VERSION
@@ -69,6 +71,7 @@ class Manifest:
     setting_limits: Mapping[str, float] = field(default_factory=dict)
     unit: str = ""
     starts_from: Mapping[str, str] = field(default_factory=dict)
+    exchange: str = "f32"
 
     def __repr__(self) -> str:
         optimizer = f" with {self.optimizer.get('name', 'an optimizer')}" if self.is_trainable else " for inference"
@@ -143,6 +146,12 @@ class Manifest:
         return fed[0].shape[0] if fed else 0
 
     @property
+    def update_parts(self) -> tuple[str, ...]:
+        """The functions that update a part of the state each, beside `update_common`; none if it has no parts."""
+        names = map(contract.update_part, range(len(self.functions)))
+        return tuple(itertools.takewhile(lambda name: name in self.functions, names))
+
+    @property
     def micro_batches(self) -> int:
         """How many of them make a batch; 0 likewise."""
         return self.batch_size // self.micro_batch_size if self.micro_batch_size else 0
@@ -215,6 +224,8 @@ def _inconsistency(manifest: Manifest) -> str:
             return f"{shown(name)} has another shape than {shown(source)}, from which it starts"
     if not set(manifest.state) <= set(step.inputs) or not set(manifest.state) <= set(step.outputs):
         return "train_step does not take and give the state that init gives"
+    if manifest.exchange not in contract.EXCHANGES:
+        return f"the exchange is of {shown(manifest.exchange)}"
     if not manifest.parameters:
         return "the state has no parameters"
     stateless = next((spec for spec in manifest.state if spec.role not in STATE_ROLES), None)
@@ -239,8 +250,12 @@ def _inconsistency(manifest: Manifest) -> str:
         contract.INIT: {contract.SEED, contract.LEARNING_RATE},
         contract.TRAIN_STEP: fed | scalars | _names(manifest.state),
         contract.GRADIENTS: fed | scalars | _names(manifest.state),
-        contract.UPDATE: {contract.BUCKET} | scalars | _names(manifest.state),
     }
+    for name in filter(contract.is_update, manifest.functions):
+        takes[name] = {contract.BUCKET} | scalars | _names(manifest.state)
+    numbers = _numbers(manifest)
+    for name in manifest.update_parts:
+        takes[name] |= numbers
     for name, function in manifest.functions.items():
         unknown = _names(function.inputs) - takes.get(name, fed | evaluated)
         if unknown or not function.outputs:
@@ -293,7 +308,28 @@ def _seam_inconsistency(manifest: Manifest) -> str:
             return f"{shown(spec.name)} of gradients is not a part of that of train_step"
     if any(spec not in manifest.state for spec in gradients.inputs if spec.role in STATE_ROLES):
         return "gradients takes a state that init does not give"
+    return _parts_inconsistency(manifest)
+
+
+def _parts_inconsistency(manifest: Manifest) -> str:
+    """The same of the parts of `update`: together they must give all that it gives, each tensor once."""
+    update = manifest.functions[contract.UPDATE]
+    parts = [contract.UPDATE_COMMON, *manifest.update_parts] if manifest.update_parts else []
+    superfluous = next(
+        (n for n in manifest.functions if contract.is_update(n) and n not in [contract.UPDATE, *parts]), ""
+    )
+    if superfluous or (parts and contract.UPDATE_COMMON not in manifest.functions):
+        return f"{shown(superfluous or contract.UPDATE_COMMON)} is no part of update, or lacks the others"
+    given = [spec for name in parts for spec in manifest.functions[name].outputs if spec.role != Role.GRADIENT]
+    if parts and (len(given) != len(update.outputs) or set(given) != set(update.outputs)):
+        return "the parts of update do not give what update gives"
     return ""
+
+
+def _numbers(manifest: Manifest) -> set[str]:
+    """The values that the common part of `update` hands to the others."""
+    common = manifest.functions.get(contract.UPDATE_COMMON)
+    return {spec.name for spec in common.outputs if spec.role == Role.GRADIENT} if common else set()
 
 
 def _names(tensors: Iterable[TensorSpec]) -> set[str]:

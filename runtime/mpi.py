@@ -2,18 +2,20 @@
 
 Every exchange begins with a vote, in which each worker tells the others whether it goes on, wishes to stop, or has
 failed. A worker that fails between two exchanges takes part in the next one too, to report its failure. So no worker is
-left waiting while all live. If one is killed, MPI's launcher ends the others.
+left waiting while all live. If one is killed, MPI's launcher ends the others, or, with its fault tolerance, lets them
+save what they have done.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeVar
 
@@ -25,7 +27,7 @@ from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
 from sonew_compiled.runtime.interruption import Interrupted
 from sonew_compiled.runtime.mpi_environment import rank_started, workers_started
 from sonew_compiled.runtime.reduce import Node, push, total
-from sonew_compiled.runtime.workers import AgreedError, add, shared
+from sonew_compiled.runtime.workers import AgreedError, WorkerLostError, add, shared
 
 # MPI is started below, within a time limit.
 mpi4py.rc.initialize = False
@@ -66,6 +68,7 @@ class MpiWorkers:
         self._is_stopped = False
         self._is_inside = False
         self._received = np.empty(0, np.float32)
+        self._survivors: MPI.Comm | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -73,9 +76,14 @@ class MpiWorkers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if error is None or (isinstance(error, SystemExit) and not error.code):
             return
+        if self._survivors is not None:
+            self._end(error)
         if self._is_inside or isinstance(error, MPI.Exception):
             self._abort(error)
-        agreed = error if isinstance(error, AgreedError) else self._told(error)
+        try:
+            agreed = error if isinstance(error, AgreedError) else self._told(error)
+        except WorkerLostError as lost:
+            self._end(lost)
         if self.rank:
             # Ends silently, and not before worker 0 has reported, since no worker leaves MPI before all do.
             sys.exit(agreed.exit_code)
@@ -94,20 +102,22 @@ class MpiWorkers:
     def gather(self, value: T) -> list[T]:
         """The values of all workers in order."""
         self.meet()
-        self._is_inside = True
-        values: list[T] = self._comm.allgather(value)
-        self._is_inside = False
+        with self._exchange():
+            values: list[T] = self._comm.allgather(value)
         return values
 
-    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int) -> np.ndarray:
+    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int, *, is_rounded: bool = False) -> np.ndarray:
         """The sum over the batch; each worker adds a slice of the vector, and sends it to the others."""
         rows = [_row(shared(parts, rank, self.count)) for rank in range(self.count)]
         assert rows[self.rank] == [(node.start, node.size) for node in nodes], (rows, nodes)
         self.meet()
-        self._is_inside = True
-        exchange = self._sum_whole if nodes[0].value.nbytes <= _SMALL else self._sum_slices
-        exchange([node.value for node in nodes], rows)
-        self._is_inside = False
+        values = [node.value for node in nodes]
+        with self._exchange():
+            if values[0].nbytes <= _SMALL:
+                self._sum_whole(values, rows)
+            else:
+                # A sum of several micro-batches is not of bfloat16.
+                self._sum_slices(values, rows, is_halved=is_rounded and parts == self.count)
         return nodes[0].value
 
     def _sum_whole(self, values: list[np.ndarray], rows: list[_Row]) -> None:
@@ -117,27 +127,69 @@ class MpiWorkers:
         self._comm.Allgatherv(_joined(values), [received, counts])
         np.copyto(into, _total(rows, received, into.size))
 
-    def _sum_slices(self, values: list[np.ndarray], rows: list[_Row]) -> None:
+    def _sum_slices(self, values: list[np.ndarray], rows: list[_Row], *, is_halved: bool) -> None:
         into = values[0]
         bounds = [into.size * rank // self.count for rank in range(self.count + 1)]
         slices = [slice(start, end) for start, end in itertools.pairwise(bounds)]
         lengths = [each.stop - each.start for each in slices]
-        sent = _joined([value[each] for each in slices for value in values]) if len(values) > 1 else into
         length = lengths[self.rank]
-        incoming = [len(row) * length for row in rows]
-        # Kept, since the memory of a new array would first have to be mapped, which takes longer than the exchange.
-        if self._received.size != sum(incoming) or self._received.dtype != into.dtype:
-            self._received = np.empty(sum(incoming), into.dtype)
-        self._comm.Alltoallv([sent, [len(values) * each for each in lengths]], [self._received, incoming])
-        np.copyto(into[slices[self.rank]], _total(rows, self._received, length))
+        received = self._halves(into, slices) if is_halved else self._slices(values, slices, rows)
+        np.copyto(into[slices[self.rank]], _total(rows, received, length))
         self._comm.Allgatherv(MPI.IN_PLACE, [into, lengths])
 
+    def _slices(self, values: list[np.ndarray], slices: list[slice], rows: list[_Row]) -> np.ndarray:
+        """This worker's slice of the vectors of all, one after the other."""
+        lengths = [each.stop - each.start for each in slices]
+        sent = _joined([value[each] for each in slices for value in values]) if len(values) > 1 else values[0]
+        incoming = [len(row) * lengths[self.rank] for row in rows]
+        # Kept, since the memory of a new array would first have to be mapped, which takes longer than the exchange.
+        if self._received.size != sum(incoming) or self._received.dtype != sent.dtype:
+            self._received = np.empty(sum(incoming), sent.dtype)
+        self._comm.Alltoallv([sent, [len(values) * each for each in lengths]], [self._received, incoming])
+        return self._received
+
+    def _halves(self, vector: np.ndarray, slices: list[slice]) -> np.ndarray:
+        """The same of one vector of each worker, of whose numbers the upper halves are sent.
+
+        The first number of the vector is the loss, whose lower half is sent before the first slice.
+        """
+        bits = vector.view(np.uint32)
+        sent = np.empty(bits.size + 1, np.uint16)
+        sent[0] = bits[0] & 0xFFFF
+        sent[1:] = bits >> 16
+        counts = [each.stop - each.start + (each.start == 0) for each in slices]
+        received = np.empty((self.count, counts[self.rank]), np.uint16)
+        self._comm.Alltoallv([sent, counts], [received, [counts[self.rank]] * self.count])
+        is_first = slices[self.rank].start == 0
+        whole = received[:, int(is_first) :].astype(np.uint32) << 16
+        if is_first:
+            whole[:, 0] |= received[:, 0]
+        return whole.view(np.float32).reshape(-1)
+
+    def spread(self, vector: np.ndarray, bounds: Sequence[int]) -> None:
+        """Gives each worker's slice of a vector to all others."""
+        self.meet()
+        counts = [end - start for start, end in itertools.pairwise(bounds)]
+        with self._exchange():
+            self._comm.Allgatherv(MPI.IN_PLACE, [vector, counts])
+
+    def bring(self, array: np.ndarray, owner: int) -> None:
+        """Copies the array of one worker to that of worker 0."""
+        self.meet()
+        if owner == 0 or self.rank not in (0, owner):
+            return
+        content = array.reshape(-1).view(np.uint8)
+        with self._exchange():
+            if self.rank == owner:
+                self._comm.Send(content, dest=0)
+            else:
+                self._comm.Recv(content, source=owner)
+
     def _vote(self, vote: int, failure: _Failure | None = None) -> None:
-        self._is_inside = True
         highest = np.zeros(1, np.int32)
-        self._comm.Allreduce(np.array([vote], np.int32), highest, MPI.MAX)
-        told = self._comm.allgather(failure) if highest[0] == _FAILED else []
-        self._is_inside = False
+        with self._exchange():
+            self._comm.Allreduce(np.array([vote], np.int32), highest, MPI.MAX)
+            told = self._comm.allgather(failure) if highest[0] == _FAILED else []
         self._is_stopped = self._is_stopped or bool(highest[0] == _STOP)
         failures = {rank: each for rank, each in enumerate(told) if each is not None}
         if failures:
@@ -160,6 +212,39 @@ class MpiWorkers:
         except AgreedError as agreed:
             return agreed
         raise AssertionError("a vote with a failure fails")
+
+    @contextlib.contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Around communication, in which an error cannot be agreed on, and in which the end of a worker shows.
+
+        Without `--with-ft ulfm` MPI's launcher ends all workers instead.
+        """
+        self._is_inside = True
+        try:
+            yield
+        except MPI.Exception as error:
+            if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED):
+                raise
+            # The others may be in an exchange that the lost worker has finished.
+            self._comm.Revoke()
+            self._survivors = self._comm.Shrink()
+            lost = self._comm.Get_failed()
+            ranks = MPI.Group.Translate_ranks(lost, list(range(lost.Get_size())), self._comm.Get_group())
+            raise WorkerLostError(sorted(ranks)) from None
+        self._is_inside = False
+
+    def _end(self, error: BaseException) -> NoReturn:
+        """Ends this survivor; those that are not the first of them live until that one has saved what it can."""
+        assert self._survivors is not None
+        if self._survivors.Get_rank() == 0:
+            _say(f"sonew: {_line(error)}")
+            if self._survivors.Get_size() > 1:
+                self._comm.Abort(1)
+        else:
+            with contextlib.suppress(MPI.Exception):
+                self._survivors.Barrier()
+        # MPI's own end waits for the lost worker, and after an MPI_Abort of the only survivor the launcher returns 0.
+        os._exit(1)
 
     def _abort(self, error: BaseException) -> NoReturn:
         """Ends all workers from within an exchange, in which they can no longer agree."""

@@ -84,4 +84,5 @@ def _compiled(bundle: Bundle) -> str:
     settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
     given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
     parts = [f"micro-batches of {manifest.micro_batch_size}"] if manifest.micro_batch_size else []
+    parts += [f"an exchange of {manifest.exchange}"] if manifest.exchange != "f32" else []
     return ", ".join([f"precision {manifest.precision}", *given, *parts])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from sonew_compiled.contract import (
     SEED,
     TRAIN_STEP,
     UPDATE,
+    UPDATE_COMMON,
     Role,
 )
 from sonew_compiled.errors import SonewError, UsageError
@@ -36,7 +37,7 @@ class TrainingState:
     """Parameters and optimizer state, resident on the device between steps.
 
     Attributes:
-      buffers: the tensors of `Manifest.state` by name.
+      buffers: the tensors of `Manifest.state` by name; after `keep` some of them.
     """
 
     def __init__(self, program: Program, buffers: dict[str, Buffer]) -> None:
@@ -141,12 +142,28 @@ class TrainingState:
           batch: from `Program.upload_batch`, for the function `gradients`.
           learning_rate: as for `step`.
         """
-        fed = {**batch, **self._settings, LEARNING_RATE: self._rate(learning_rate)}
-        return self.program.call(GRADIENTS, {**self.buffers, **fed})[BUCKET]
+        return self.call(GRADIENTS, batch, learning_rate)[BUCKET]
 
-    def update(self, bucket: Buffer, learning_rate: Buffer | float) -> float:
-        """Does the rest of a step in place, and returns the batch's loss before it; the bucket is the batch's sum."""
-        return self._advance(UPDATE, {BUCKET: bucket}, learning_rate)
+    def update(self, bucket: Buffer, learning_rate: Buffer | float, parts: Collection[str] | None = None) -> float:
+        """Does the rest of a step in place, and returns the batch's loss before it.
+
+        An update that was cut into parts is always done in parts. So the bits do not depend on who does which: in one
+        function the compiler might contract other products and sums.
+
+        Args:
+          bucket: the batch's sum.
+          learning_rate: as for `step`.
+          parts: the parts to do, of `Manifest.update_parts`; by default all.
+        """
+        manifest = self.program.manifest
+        if not manifest.update_parts:
+            return self._advance(UPDATE, {BUCKET: bucket}, learning_rate)
+        # The parts read the common state as it was, so its new tensors take their places behind them.
+        common = self.call(UPDATE_COMMON, {BUCKET: bucket}, learning_rate)
+        for part in manifest.update_parts if parts is None else parts:
+            self.buffers |= self.call(part, {**common, **self.buffers, BUCKET: bucket}, learning_rate)
+        self.buffers |= {name: buffer for name, buffer in common.items() if name in self.buffers}
+        return float(self.program.device.download(common[LOSS], "float32", ()))
 
     def _placed(self, batch: Mapping[str, Buffer] | Mapping[str, np.ndarray]) -> Mapping[str, Buffer]:
         """The batch on the device."""
@@ -173,16 +190,28 @@ class TrainingState:
         return self._last_rate[1]
 
     def _advance(self, function: str, given: Mapping[str, Buffer], learning_rate: Buffer | float) -> float:
-        fed = {**given, **self._settings, LEARNING_RATE: self._rate(learning_rate)}
-        results = self.program.call(function, {**self.buffers, **fed})
+        results = self.call(function, given, learning_rate)
         loss = results.pop(LOSS)
         # Most results alias the donated buffers. Those that the compiler could not alias are new, so all are taken.
         self.buffers = results
         return float(self.program.device.download(loss, "float32", ()))
 
+    def call(self, function: str, given: Mapping[str, Buffer], learning_rate: Buffer | float) -> dict[str, Buffer]:
+        """Calls a function of the bundle with the state and other inputs; the caller takes its results as the state."""
+        fed = {**given, **self._settings, LEARNING_RATE: self._rate(learning_rate)}
+        return self.program.call(function, {**self.buffers, **fed})
+
+    def keep(self, names: Collection[str]) -> None:
+        """Drops the tensors with other names, which another worker keeps."""
+        self.buffers = {name: buffer for name, buffer in self.buffers.items() if name in names}
+
     def download(self) -> dict[str, np.ndarray]:
-        """A copy of every tensor on the host, by name."""
-        return {spec.name: self.program.download(spec, self.buffers[spec.name]) for spec in self.program.manifest.state}
+        """A copy of every tensor on the host, by name, in the manifest's order."""
+        return {
+            spec.name: self.program.download(spec, self.buffers[spec.name])
+            for spec in self.program.manifest.state
+            if spec.name in self.buffers
+        }
 
     def parameters(self) -> dict[str, np.ndarray]:
         """A copy of the parameters on the host, by name."""

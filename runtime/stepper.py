@@ -12,6 +12,7 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reduce import Node, push
+from sonew_compiled.runtime.shards import Shards
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.workers import Workers, add, shared
 
@@ -35,8 +36,13 @@ class Stepper(Protocol):
         """Does one training step in place, and returns the loss of the batch before the update."""
 
 
-def stepper_of(program: Program, workers: Workers) -> Stepper:
+def stepper_of(program: Program, workers: Workers, shards: Shards | None = None) -> Stepper:
     """The stepper of a bundle, which uses micro-batches if the bundle was compiled for them.
+
+    Args:
+      program: the bundle's.
+      workers: who share a batch.
+      shards: the division of the state, if it is divided; the bundle has micro-batches then.
 
     Raises:
       UsageError: there are more workers than micro-batches.
@@ -51,7 +57,7 @@ def stepper_of(program: Program, workers: Workers) -> Stepper:
             f"a batch of {path} has {parts} micro-batches, too few for {workers.count} workers: start fewer, or "
             f"compile it with a --micro-batch of {program.manifest.batch_size // workers.count} or less"
         )
-    return _InMicroBatches(program, workers) if parts else _AsAWhole(program)
+    return _InMicroBatches(program, workers, shards) if parts else _AsAWhole(program)
 
 
 class _AsAWhole:
@@ -69,9 +75,10 @@ class _AsAWhole:
 
 
 class _InMicroBatches:
-    def __init__(self, program: Program, workers: Workers) -> None:
+    def __init__(self, program: Program, workers: Workers, shards: Shards | None) -> None:
         self._program = program
         self._workers = workers
+        self._update = TrainingState.update if shards is None else shards.update
         self._spec = program.manifest.functions[GRADIENTS].outputs[0]
         self._size = program.manifest.micro_batch_size
         self._parts = program.manifest.micro_batches
@@ -85,7 +92,7 @@ class _InMicroBatches:
 
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         if self._parts == 1:  # there is nothing to add, so the bucket stays on the device
-            return state.update(state.gradients(placed[0], learning_rate), learning_rate)
+            return self._update(state, state.gradients(placed[0], learning_rate), learning_rate)
         nodes: list[Node[np.ndarray]] = []
         first: Buffer | None = None
         for number, batch in zip(self._mine, placed, strict=True):
@@ -96,6 +103,7 @@ class _InMicroBatches:
             if array is None:
                 array = self._program.download(self._spec, buffer)
             push(nodes, Node(number, 1, array), add)
-        total = self._workers.sum(nodes, self._parts)
+        total = self._workers.sum(nodes, self._parts, is_rounded=self._program.manifest.exchange == "bf16")
         # The sum is in the memory of the first bucket, which is the device's own, or in a copy.
-        return state.update(self._program.upload(self._spec, total) if first is None else first, learning_rate)
+        bucket = self._program.upload(self._spec, total) if first is None else first
+        return self._update(state, bucket, learning_rate)

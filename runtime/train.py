@@ -33,11 +33,12 @@ from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Callbacks, Reporter
 from sonew_compiled.runtime.resuming import check_resumed, header_of, loss_sum
 from sonew_compiled.runtime.schedule import rates_of
+from sonew_compiled.runtime.shards import Shards
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.train_result import TrainResult
 from sonew_compiled.runtime.versions import runtime_version
-from sonew_compiled.runtime.workers import Alone, Workers, check_alike
+from sonew_compiled.runtime.workers import Alone, WorkerLostError, Workers, check_alike
 from sonew_compiled.train_settings import TrainSettings
 
 
@@ -65,6 +66,7 @@ def train(
     reporter: Reporter | None = None,
     resume_command: str | None = None,
     workers: Workers | None = None,
+    shard_state: bool = False,
 ) -> TrainResult:
     """Trains, writing `step-*.safetensors` and `metrics.jsonl` to `output`.
 
@@ -87,6 +89,7 @@ def train(
       resume_command: the command line that goes on with this run, for the user who stops it.
       workers: who train together, each of whom calls this; by default this process alone. Their number changes no bit
         of what comes out. Worker 0 writes the files.
+      shard_state: whether each worker keeps the optimizer's state of its own tensors only; no bit changes either.
 
     Raises:
       InUseError: another process works in `output`.
@@ -116,11 +119,15 @@ def train(
                 Callbacks(reporter or Reporter(), on_step=on_step, on_epoch=on_epoch, on_checkpoint=on_checkpoint),
                 resume_command,
                 workers,
+                shard_state,
             )
             notice = "" if workers.rank else _NOTICE
             with run.reporter, Interruption(sent_on=workers.count > 1, notice=notice) as interruption:
-                run.train(interruption)
-                return run.result(interruption)
+                try:
+                    run.train(interruption)
+                    return run.result(interruption)
+                except WorkerLostError as lost:
+                    raise run.saved_without(lost) from None
         finally:
             if workers.rank == 0:
                 folder.discard()
@@ -142,6 +149,7 @@ class _Run:
         reporter: Reporter,
         resume_command: str,
         workers: Workers,
+        shard_state: bool,
     ) -> None:
         manifest = bundle.manifest
         check_trainable(manifest, bundle.path)
@@ -180,7 +188,8 @@ class _Run:
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)
-        self.stepper = stepper_of(self.program, workers)
+        self.shards = Shards(self.program, workers) if shard_state else None
+        self.stepper = stepper_of(self.program, workers, self.shards)
         if checkpoint is None:
             self.state = TrainingState.initial(
                 self.program, seed=settings.seed, parameters=parameters, learning_rate=settings.learning_rate
@@ -191,6 +200,8 @@ class _Run:
         self.first_step = self.step
         self.saved_step = -1 if checkpoint is None else self.step
         self._check_alike(device)
+        if self.shards is not None:
+            self.state.keep(self.shards.held)
         self.files = (
             folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite) if workers.rank == 0 else None
         )
@@ -206,6 +217,7 @@ class _Run:
             "the bundle": self.program.bundle.digest,
             "data with fingerprint": self.header["data_fingerprint"],
             "the settings": self.settings,
+            "a division of the state": self.shards is not None,
             "a device of kind": device.driver,
             "code for": self.program.target.name,
             "a first state with digest": digest(self.state.download()),
@@ -334,17 +346,35 @@ class _Run:
         path = checkpoint_path(self.folder.path, self.best.step)
         return path if self.settings.keep_best and self.best.step and path.exists() else None
 
+    def saved_without(self, lost: WorkerLostError) -> SonewError:
+        """Saves the last whole step, which all have unless the state is divided, and returns the error that says so."""
+        if self.shards is not None or 0 in lost.ranks:
+            return SonewError(f"{lost}; {self._way_back()}")
+        if self.files is not None and self.step > self.saved_step:
+            self._write(self.state.download())
+        return SonewError(
+            f"{lost}; the last whole step, {self.step} of {self.steps}, is in {self.last_good}; "
+            f"go on with: {self.resume_command}"
+        )
+
     def _save(self) -> None:
         tensors = self.state.download()
         # The loss of a step is that before its update: it can be finite where the state is not any more.
         name = first_not_finite(tensors)
+        if self.shards is not None:
+            name = next(filter(None, self.workers.gather(name)), "")
         if name:
             raise self._diverged(f"{name!r} became NaN or infinite by step {self.step}")
         if self.workers.count > 1:
+            of_all = tensors.keys() - (self.shards.owners if self.shards else {}).keys()
             what = f"a state after step {self.step} with digest"
-            check_alike(
-                self.workers, {what: digest(tensors)}, remedy=f"their machines compute differently; {self._way_back()}"
-            )
+            remedy = f"their machines compute differently; {self._way_back()}"
+            check_alike(self.workers, {what: digest({name: tensors[name] for name in of_all})}, remedy=remedy)
+        if self.shards is not None:
+            tensors = self.shards.whole(tensors)
+        self._write(tensors)
+
+    def _write(self, tensors: Mapping[str, np.ndarray]) -> None:
         self.saved_step = self.step
         if self.files is None:
             self.last_good = checkpoint_path(self.folder.path, self.step)

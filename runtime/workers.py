@@ -1,8 +1,8 @@
 """The processes that train together: the division of a batch among them, and their agreement.
 
-Every worker holds the whole state and takes the same steps. Each works on some of a batch's micro-batches. If one
-worker has an error or a wish to stop, all learn of it at the next exchange, which every worker reaches, since all do
-the same.
+Every worker takes the same steps, and holds the whole state unless it is divided (`shards.py`). Each works on some of a
+batch's micro-batches. If one worker has an error or a wish to stop, all learn of it at the next exchange, which every
+worker reaches, since all do the same.
 """
 
 from __future__ import annotations
@@ -31,11 +31,24 @@ class AgreedError(SonewError):
         self.exit_code = exit_code
 
 
+class WorkerLostError(SonewError):
+    """The end of some workers that the others have outlived, which MPI's fault tolerance allows.
+
+    Attributes:
+      ranks: the numbers of the workers that have ended.
+    """
+
+    def __init__(self, ranks: Sequence[int]) -> None:
+        which = f"worker {ranks[0]} has" if len(ranks) == 1 else f"workers {', '.join(map(str, ranks))} have"
+        super().__init__(f"{which} ended without a word")
+        self.ranks = ranks
+
+
 class Workers(Protocol):
     """The workers from the view of one of them; a context around all of their common work.
 
     Each worker calls the same methods in the same order. A method that communicates raises an `AgreedError` if a worker
-    has failed.
+    has failed, and a `WorkerLostError` if one has ended and MPI lets the others live.
 
     Attributes:
       rank: the number of this worker, from 0; only worker 0 writes files and messages.
@@ -62,16 +75,28 @@ class Workers(Protocol):
     def gather(self, value: T) -> list[T]:
         """The values of all workers in order; a value must be small, and must be picklable."""
 
-    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int) -> np.ndarray:
+    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int, *, is_rounded: bool = False) -> np.ndarray:
         """The sum over all micro-batches of a batch.
 
         Args:
           nodes: the nodes of this worker's micro-batches, from `push`.
           parts: the number of micro-batches in the batch.
+          is_rounded: whether each micro-batch's numbers but the first are of bfloat16, which are half as long.
 
         Returns:
           The array of the first node, overwritten.
         """
+
+    def spread(self, vector: np.ndarray, bounds: Sequence[int]) -> None:
+        """Gives each worker's slice of a vector to all others.
+
+        Args:
+          vector: the same length for all workers; a worker sets its own slice, and receives the others.
+          bounds: the start of each worker's slice, and the end of the last.
+        """
+
+    def bring(self, array: np.ndarray, owner: int) -> None:
+        """Copies the array of one worker to that of worker 0; for the others nothing changes."""
 
 
 def shared(parts: int, rank: int, count: int) -> range:
@@ -109,10 +134,16 @@ class Alone:
         """The value of this worker."""
         return [value]
 
-    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int) -> np.ndarray:
+    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int, *, is_rounded: bool = False) -> np.ndarray:
         """The sum over the batch."""
         assert sum(node.size for node in nodes) == parts, (nodes, parts)
         return total(nodes, add)
+
+    def spread(self, vector: np.ndarray, bounds: Sequence[int]) -> None:
+        """Changes nothing: the only slice is this worker's."""
+
+    def bring(self, array: np.ndarray, owner: int) -> None:
+        """Changes nothing: the array is this worker's."""
 
 
 def check_alike(workers: Workers, facts: Mapping[str, Any], *, remedy: str = "give all workers the same") -> None:

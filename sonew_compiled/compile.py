@@ -62,6 +62,7 @@ def compile_training(
     runtime_settings: Collection[str] = (),
     params: str | Path | None = None,
     micro_batch: int | None = None,
+    exchange: str = "f32",
     classes: Mapping[str, int] = MappingProxyType({}),
     check: bool = True,
     dump_check: Path | None = None,
@@ -101,6 +102,8 @@ def compile_training(
         makes them on the device.
       micro_batch: the examples to work on at a time; it must divide the batch size. It adds the functions with which
         one worker or several work on a batch in parts; see docs/how-to/workers.md.
+      exchange: the type to which gradients of micro-batches are rounded before they are summed: "f32", or "bf16" for
+        workers on a slow network.
       classes: the number of classes of each label field of the batch. The runtime refuses labels that are not from 0 to
         one less.
       check: whether to compare the code that this machine can run with JAX before the bundle is written; see
@@ -134,6 +137,8 @@ def compile_training(
         "evaluation_draws": evaluation_draws,
         "per_example": per_example,
     }
+    if micro_batch is None and exchange != "f32":
+        raise UsageError(f"--exchange {exchange} is of micro-batches: give --micro-batch too, or leave it out")
     made = ModelFunctions(**functions_of_model)
     more = "state" if made.has_state else "rng" if made.takes_rng else ""
     if micro_batch is not None and (more or not per_example):
@@ -166,7 +171,11 @@ def compile_training(
     resolved = [pin_host(target) for target in chosen]
     policy = passes.precision_policy(precision)
     _check_batch(batch)
-    parts = None if micro_batch is None else micro_batches(batch, micro_batch, factory, str(described["name"]))
+    parts = (
+        None
+        if micro_batch is None
+        else micro_batches(batch, micro_batch, factory, str(described["name"]), exchange=exchange)
+    )
     destination = writable_bundle(Path(output))
 
     progress(f"trace {model} with {described['name']}")
@@ -202,6 +211,7 @@ def compile_training(
         setting_limits=traced.setting_limits,
         unit=unit,
         starts_from=weights_in_state(made, factory),
+        exchange=exchange,
     )
     for name in manifest.runtime_settings:
         check_setting(manifest, name, manifest.optimizer[name])

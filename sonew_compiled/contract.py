@@ -123,6 +123,23 @@ BUCKET = "bucket"
 GRADIENTS = "gradients"
 UPDATE = "update"
 
+EXCHANGES = ("f32", "bf16")
+"""The types of the numbers in a bucket, beside the loss; numbers of bfloat16 are in it as float32."""
+
+# The parts of `update` that `split-update` makes, with which workers divide the optimizer's state.
+UPDATE_COMMON = "update_common"
+"""The part that every worker does: the state that all other parts read, the loss, and the numbers of the whole."""
+
+
+def update_part(number: int) -> str:
+    """The name of a part of `update`: that of some tensors of the state."""
+    return f"{UPDATE}_{number}"
+
+
+def is_update(name: str) -> bool:
+    """Whether an export is `update` or a part of it."""
+    return name == UPDATE or name.startswith(f"{UPDATE}_")
+
 
 def merged_name(export: str, helper: str) -> str:
     """The name that `merge-exports` gives a helper of an export: `train_step__update`."""

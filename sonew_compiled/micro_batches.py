@@ -12,7 +12,7 @@ from jaxlib.mlir import ir
 
 from sonew_compiled import passes
 from sonew_compiled.backward import own_backward
-from sonew_compiled.contract import GRADIENTS, INIT, UPDATE
+from sonew_compiled.contract import EXCHANGES, GRADIENTS, INIT, is_update
 from sonew_compiled.errors import UsageError
 from sonew_compiled.trace import OptimizerFactory
 
@@ -24,13 +24,17 @@ class MicroBatches:
     Attributes:
       batch: the shapes and dtypes of one part.
       count: the number of parts in a batch.
+      exchange: the type to which gradients are rounded for the exchange between workers, "f32" or "bf16".
     """
 
     batch: Any
     count: int
+    exchange: str
 
 
-def micro_batches(batch: Any, size: int, optimizer: OptimizerFactory, name: str) -> MicroBatches:
+def micro_batches(
+    batch: Any, size: int, optimizer: OptimizerFactory, name: str, *, exchange: str = "f32"
+) -> MicroBatches:
     """The parts of a batch of this many examples.
 
     Args:
@@ -38,10 +42,14 @@ def micro_batches(batch: Any, size: int, optimizer: OptimizerFactory, name: str)
       size: the examples in a part.
       optimizer: makes the transformation from the learning rate.
       name: the optimizer's name, for the error.
+      exchange: see `MicroBatches`.
 
     Raises:
-      UsageError: the parts do not make a batch, or the optimizer needs signals that have no sum over the parts.
+      UsageError: the parts do not make a batch, the exchange is of another type, or the optimizer needs signals that
+        have no sum over the parts.
     """
+    if exchange not in EXCHANGES:
+        raise UsageError(f"--exchange is {exchange!r}: give {' or '.join(EXCHANGES)}")
     leaves = jax.tree.leaves(batch)
     examples = leaves[0].shape[0] if leaves and leaves[0].shape else 0
     if size < 1 or examples % size:
@@ -54,13 +62,13 @@ def micro_batches(batch: Any, size: int, optimizer: OptimizerFactory, name: str)
             "--micro-batch or choose another optimizer"
         )
     part = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype), batch)
-    return MicroBatches(batch=part, count=examples // size)
+    return MicroBatches(batch=part, count=examples // size, exchange=exchange)
 
 
 def add_halves(
     module: ir.Module, text: str, policy: passes.Policy, parts: MicroBatches, *, dump_ir: Path | None = None
 ) -> None:
-    """Adds `gradients` and `update` to a module that the passes have left.
+    """Adds `gradients`, `update` and its parts to a module that the passes have left.
 
     Args:
       module: the module of the whole batch.
@@ -74,7 +82,10 @@ def add_halves(
     """
     halves = passes.parse(text, module.context)
     folder = None if dump_ir is None else dump_ir / "micro-batch"
-    passes.run_pipeline(halves, passes.pipeline(policy, micro_batches=parts.count), dump_dir=folder)
+    passes.run_pipeline(
+        halves, passes.pipeline(policy, micro_batches=parts.count, exchange=parts.exchange), dump_dir=folder
+    )
     if passes.signatures(halves)[INIT] != passes.signatures(module)[INIT]:
         raise UsageError("the optimizer's state depends on the size of the batch: leave out --micro-batch")
-    passes.link(module, halves, (GRADIENTS, UPDATE))
+    made = [name for name in passes.signatures(halves) if name == GRADIENTS or is_update(name)]
+    passes.link(module, halves, made)

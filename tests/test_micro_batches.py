@@ -1,10 +1,12 @@
 """Batches in parts: the two halves of a step against the whole, under every precision policy."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -27,6 +29,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import Manifest
+from sonew_compiled.runtime.shards import Shards, divided
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.workers import Alone
 from sonew_compiled.trace import trace_training
@@ -115,6 +118,25 @@ def test_under_policies_the_halves_of_one_micro_batch_make_the_step(precision: s
     assert halves[LOSS].dtype == np.float32
 
 
+def test_signals_are_rounded_for_the_exchange_and_the_loss_is_not() -> None:
+    factory = optimizer_factory(optimizer_settings("sgd"))
+    text = trace_training(init=initial, loss=relu_loss, optimizer=factory, batch=of_size(6)).text
+    given = {"params/w": np.asarray(initial(jax.random.key(0))["w"]), "batch/image": BATCHES[0][:6]}
+    buckets = []
+    for exchange in ("f32", "bf16"):
+        module = passes.parse(text)
+        names = (*passes.pipeline(passes.precision_policy("f32"), micro_batches=2, exchange=exchange),)
+        passes.run_pipeline(module, [*names, passes.parse_pass(f"select-export:name={GRADIENTS}")])
+        specs = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in given.values()]
+        result = [jax.ShapeDtypeStruct((25,), jnp.float32)]
+        run = compile_artifact(passes.to_portable_artifact(module), specs, result, platform="cpu", quickly=True)
+        buckets.append(np.asarray(run(*given.values())[0]))
+    whole, short = buckets
+    assert short[0] == whole[0]
+    np.testing.assert_array_equal(short[1:], whole[1:].astype(ml_dtypes.bfloat16).astype(np.float32))
+    assert (short[1:] != whole[1:]).any()
+
+
 def test_a_run_in_parts_goes_on_with_the_same_bits(
     parts_bundle: Path, tiny_data: Dataset, cpu: Device, tmp_path: Path
 ) -> None:
@@ -139,10 +161,60 @@ def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
         ('"bucket"', '"barrel"', "'update' takes 'barrel'"),
         ('"gradients": {', '"predict": {', "there is no function gradients"),
         ("   3,\n", "   5,\n", "micro-batches of 5 examples do not make a batch of 12"),
+        ('"update_1"', '"update_2"', "'update_2' is no part of update, or lacks the others"),
+        ('"update_common"', '"update_0_"', "'update_0_' is no part of update, or lacks the others"),
     ):
         assert had in text
         with pytest.raises(SonewError, match=why):
             Manifest.from_json(text.replace(had, has), source="manifest.json")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_state_is_divided_by_size(count: int, parts_bundle: Path, cpu: Device) -> None:
+    class Several(Alone):
+        def __init__(self, rank: int) -> None:
+            self.rank, self.count = rank, count
+
+    program = Program.load(open_bundle(parts_bundle), cpu)
+    held = [Shards(program, Several(rank)).held for rank in range(count)]
+    moments = {f"optimizer/0/{moment}/{weight}" for moment in ("mu", "nu") for weight in ("inner", "outer")}
+    assert set().union(*held) == {spec.name for spec in program.manifest.state}
+    of_all = set.intersection(*held)
+    assert {"params/inner", "params/outer", "params/bias", "optimizer/0/count"} <= of_all
+    assert of_all & moments == (moments if count == 1 else set())
+    # Two weights of one size: a third worker has the moments of none.
+    assert sorted(len(each & moments) for each in held) == {1: [4], 2: [2, 2], 3: [0, 2, 2]}[count]
+
+
+def test_the_largest_part_that_is_left_goes_to_the_worker_with_least() -> None:
+    sizes = {"a": (5, 1), "b": (4, 1), "c": (3, 1), "d": (2, 1), "e": (0, 7), "f": (0, 6)}
+    assert divided(sizes, 2) == {"a": 0, "b": 1, "c": 1, "d": 0, "e": 0, "f": 1}
+
+
+def test_what_is_updated_together_is_not_divided(parts_bundle: Path, cpu: Device) -> None:
+    program = Program.load(open_bundle(parts_bundle), cpu)
+    functions = {name: each for name, each in program.manifest.functions.items() if "update_" not in name}
+    program.bundle = replace(program.bundle, manifest=replace(program.manifest, functions=functions))
+    with pytest.raises(UsageError, match=r"--shard-state: adam of .* updates the tensors together, .*: leave it out"):
+        Shards(program, Alone())
+
+
+@pytest.mark.parametrize(("name", "parts"), [("full-adagrad", 0), ("soap", 0), ("shampoo", 2)])
+def test_an_update_is_cut_where_tensors_are_computed_apart(name: str, parts: int) -> None:
+    def two(key: jax.Array) -> Any:
+        return {"w": jax.random.normal(key, (4, 6)), "v": jax.random.normal(key, (6, 4))}
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        return jnp.mean((batch["image"] @ params["w"] @ params["v"] - batch["image"]) ** 2)
+
+    factory = optimizer_factory(optimizer_settings(name))
+    module = passes.parse(trace_training(init=two, loss=loss, optimizer=factory, batch=of_size(6)).text)
+    passes.run_pipeline(module, passes.pipeline(passes.precision_policy("f32"), micro_batches=2))
+    made = passes.signatures(module)
+    assert sum(each.startswith("update_") for each in made) == (parts + 1 if parts else 0)
+    whole = {each.name for each in made[UPDATE].outputs}
+    given = [each.name for part in made if part.startswith("update_") for each in made[part].outputs]
+    assert not parts or (sorted(given) == sorted(whole))
 
 
 def test_more_workers_than_micro_batches_are_refused(parts_bundle: Path, cpu: Device) -> None:
@@ -160,8 +232,11 @@ def test_what_cannot_be_worked_on_in_parts_is_refused(tmp_path: Path) -> None:
     adam = optimizer_settings("adam")
     with pytest.raises(UsageError, match="--micro-batch is 5: give a number of examples of which the batch size, 12"):
         compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "a", micro_batch=5)
-    with pytest.raises(UsageError, match="kfac needs numbers of each example"):
-        compile_training(
-            relu_loss, initial, optimizer_settings("kfac"), of_size(12), output=tmp_path / "b", micro_batch=6
-        )
+    with pytest.raises(UsageError, match="--exchange bf16 is of micro-batches: give --micro-batch too"):
+        compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "c", exchange="bf16")
+    for name in ("kfac", "kbfgs", "locoprop", "natural-gradient"):
+        with pytest.raises(UsageError, match=f"{name} needs numbers of each example"):
+            compile_training(
+                relu_loss, initial, optimizer_settings(name), of_size(12), output=tmp_path / "b", micro_batch=6
+            )
     assert not list(tmp_path.iterdir())

@@ -17,10 +17,15 @@ def inline_calls(module: ir.Module, *, but: str = "") -> None:
     by_name = {function.name: function for function in functions(module)}
     for function in by_name.values():
         if function.is_public:
-            while found := [op for op in _calls_at_top(function) if callee(op) != but]:
-                for call in found:
-                    _inline(call, by_name)
+            inline_into(function, by_name, but=but)
     run_mlir_passes(module, "builtin.module(symbol-dce)")
+
+
+def inline_into(function: Function, by_name: Mapping[str, Function], *, but: str = "") -> None:
+    """Inline every call at the top level of one function, likewise."""
+    while found := [op for op in _calls_at_top(function) if callee(op) != but]:
+        for call in found:
+            _inline(call, by_name)
 
 
 def inline_all_calls(module: ir.Module) -> None:

@@ -10,32 +10,35 @@ buckets, and the update takes the sum:
 Operations of the step before its call of the gradients go to the function that needs their results, or to both: those
 that widen a stored parameter, for example. All other operations go to the update. It undoes the scale of a loss, checks
 that all gradients are finite, and rounds the state, for the mean over all micro-batches. 16-bit gradients are widened
-into the bucket, which is exact, and rounded again after the mean.
+into the bucket, which is exact, and rounded again after the mean. With `exchange=bf16` all signals but the loss are
+rounded to bfloat16 in the bucket, still as float32 numbers, so that workers on a slow network can send half of each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 
 from sonew_compiled import contract
 from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.attributes import Attributes, role_indices
+from sonew_compiled.passes.ir.attributes import role_indices
 from sonew_compiled.passes.ir.calls import callee
 from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.exports import begin_export, finish_export, label, without_donation
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.rounding import rounded
+from sonew_compiled.passes.ir.slices import copy_operations, slice_to
 from sonew_compiled.passes.ir.types import element_type, shape_of
-from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Option, Pass
 
 _GRADIENTS = contract.merged_name(contract.TRAIN_STEP, contract.GRADIENTS)
 _FLOATS = ("bf16", "f16", "f32")
 
 
-def split_step(module: ir.Module, *, count: int) -> None:
+def split_step(module: ir.Module, *, count: int, exchange: str) -> None:
     """Add `gradients` and `update`, made from `train_step`, which stays.
 
     Raises:
@@ -53,7 +56,7 @@ def split_step(module: ir.Module, *, count: int) -> None:
         raise UsageError(f"split-step: train_step calls @{_GRADIENTS} {len(seam)} times, not once")
     signals = _signals(seam[0])
     with ir.InsertionPoint.at_block_begin(module.body):
-        _gradients(step, seam[0], signals)
+        _gradients(step, seam[0], signals, exchange)
         _update(step, seam[0], signals, count)
 
 
@@ -74,29 +77,32 @@ def _signals(call: ir.Operation) -> list[ir.Value]:
     return list(call.results)
 
 
-def _gradients(step: Function, call: ir.Operation, signals: Sequence[ir.Value]) -> None:
-    needed = _slice(call.operands, stop=())
+def _gradients(step: Function, call: ir.Operation, signals: Sequence[ir.Value], exchange: str) -> None:
+    needed = slice_to(call.operands, stop=())
     taken = [index for index, value in enumerate(step.arguments) if value in needed.leaves]
-    attributes = [_without_donation(step.argument_attributes[index]) for index in taken]
-    function, block = _exported(contract.GRADIENTS, [step.arguments[index].type for index in taken])
+    attributes = [without_donation(step.argument_attributes[index]) for index in taken]
+    function, block = begin_export(contract.GRADIENTS, [step.arguments[index].type for index in taken])
     with ir.InsertionPoint(block):
         known = dict(zip((step.arguments[index] for index in taken), block.arguments, strict=True))
-        _copy([*needed.operations, call], step, known)
-        parts = [build.reshape(_as(known[value], ir.F32Type.get()), [math.prod(shape_of(value))]) for value in signals]
+        copy_operations(step.block, [*needed.operations, call], known)
+        loss, *others = [_as(known[value], ir.F32Type.get()) for value in signals]
+        if exchange == "bf16":
+            others = [rounded(value, ir.BF16Type.get()) for value in others]
+        parts = [build.reshape(value, [math.prod(shape_of(value))]) for value in (loss, *others)]
         bucket = build.concatenate(parts, 0)
         build.create("func.return", [bucket])
-    _finish(function, attributes, [_label(contract.BUCKET, Role.GRADIENT)])
+    finish_export(function, attributes, [label(contract.BUCKET, Role.GRADIENT)])
 
 
 def _update(step: Function, call: ir.Operation, signals: Sequence[ir.Value], count: int) -> None:
-    needed = _slice(step.returned, stop=signals)
+    needed = slice_to(step.returned, stop=signals)
     batch = [step.arguments[index] for index in role_indices(step.argument_attributes, (Role.BATCH,))]
     if any(value in needed.leaves for value in batch):
         raise UsageError("split-step: the update reads the batch itself; only the gradients may")
     taken = [index for index, value in enumerate(step.arguments) if value not in batch]
     size = sum(math.prod(shape_of(value)) for value in signals)
     bucket_type = ir.RankedTensorType.get([size], ir.F32Type.get())
-    function, block = _exported(contract.UPDATE, [bucket_type, *(step.arguments[index].type for index in taken)])
+    function, block = begin_export(contract.UPDATE, [bucket_type, *(step.arguments[index].type for index in taken)])
     with ir.InsertionPoint(block):
         bucket, *rest = block.arguments
         known = dict(zip((step.arguments[index] for index in taken), rest, strict=True))
@@ -109,84 +115,20 @@ def _update(step: Function, call: ir.Operation, signals: Sequence[ir.Value], cou
                 mean = build.elementwise("divide", total, build.like(count, total)) if count > 1 else total
                 known[value] = _as(build.reshape(mean, shape_of(value)), element_type(value))
             start = end
-        _copy(needed.operations, step, known)
+        copy_operations(step.block, needed.operations, known)
         build.create("func.return", [known[value] for value in step.returned])
-    attributes = [_label(contract.BUCKET, Role.GRADIENT), *(step.argument_attributes[index] for index in taken)]
-    _finish(function, attributes, step.result_attributes)
-
-
-class _Slice:
-    """The computation of some values: operations at the top level of a function, and the values they start from."""
-
-    def __init__(self) -> None:
-        self.operations: set[ir.Operation] = set()
-        self.leaves: set[ir.Value] = set()
-
-
-def _slice(values: Iterable[ir.Value], *, stop: Collection[ir.Value]) -> _Slice:
-    """Follow values back to the function's arguments, and not beyond those in `stop`."""
-    found, pending = _Slice(), list(values)
-    while pending:
-        value = pending.pop()
-        maker = owner(value)
-        if maker is None or value in stop:
-            found.leaves.add(value)
-        elif maker not in found.operations:
-            found.operations.add(maker)
-            pending += _operands(maker)
-    return found
-
-
-def _operands(op: ir.Operation) -> list[ir.Value]:
-    """The values that an operation reads, and those from outside that its regions read."""
-    inner = operations_in(op)
-    made = {result for each in inner for result in each.results}
-    blocks = [block for each in (op, *inner) for region in each.regions for block in region.blocks]
-    made |= {argument for block in blocks for argument in block.arguments}
-    return [value for each in (op, *inner) for value in each.operands if value not in made]
-
-
-def _copy(operations: Collection[ir.Operation], step: Function, known: dict[ir.Value, ir.Value]) -> None:
-    """Copy operations of the step to the insertion point, in their order, and add their results to `known`."""
-    for op in [each.operation for each in step.block.operations]:
-        if op in operations:
-            copy = op.clone()
-            for each in (copy, *operations_in(copy)):
-                for index, operand in enumerate(each.operands):
-                    each.operands[index] = known.get(operand, operand)
-            known |= zip(op.results, copy.results, strict=True)
+    attributes = [label(contract.BUCKET, Role.GRADIENT), *(step.argument_attributes[index] for index in taken)]
+    finish_export(function, attributes, step.result_attributes)
 
 
 def _as(value: ir.Value, into: ir.Type) -> ir.Value:
     return value if element_type(value) == into else convert(value, into)
 
 
-def _exported(name: str, arguments: Sequence[ir.Type]) -> tuple[ir.Operation, ir.Block]:
-    """A public function at the insertion point, still without a body and results."""
-    function = build.create(
-        "func.func",
-        attributes={
-            "sym_name": ir.StringAttr.get(name),
-            "sym_visibility": ir.StringAttr.get("public"),
-            "function_type": ir.TypeAttr.get(ir.FunctionType.get(list(arguments), [])),
-        },
-        regions=1,
-    )
-    return function, function.regions[0].blocks.append(*arguments)
-
-
-def _finish(function: ir.Operation, arguments: Sequence[Attributes], results: Sequence[Attributes]) -> None:
-    made = Function(function)
-    made.argument_attributes, made.result_attributes = list(arguments), list(results)
-    made.finish()
-
-
-def _label(name: str, role: Role) -> Attributes:
-    return {contract.NAME_ATTRIBUTE: ir.StringAttr.get(name), contract.ROLE_ATTRIBUTE: ir.StringAttr.get(role)}
-
-
-def _without_donation(attributes: Attributes) -> Attributes:
-    return {key: value for key, value in attributes.items() if key != contract.DONATE_ATTRIBUTE}
+def _read_exchange(text: str) -> str:
+    if text not in ("f32", "bf16"):
+        raise ValueError("give f32 or bf16")
+    return text
 
 
 PASS = Pass(
@@ -197,6 +139,12 @@ PASS = Pass(
     options=(
         Option(
             name="count", default=1, help="the micro-batches in a batch, over which the update takes the mean", read=int
+        ),
+        Option(
+            name="exchange",
+            default="f32",
+            help="the type to which signals are rounded, f32 or bf16",
+            read=_read_exchange,
         ),
     ),
 )

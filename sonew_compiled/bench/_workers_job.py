@@ -19,8 +19,10 @@ from sonew_compiled.bench._workers_tasks import processor_time
 from sonew_compiled.contract import GRADIENTS
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Program, TrainingState, Workers, connect, open_bundle, open_device
+from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.reduce import Node
-from sonew_compiled.runtime.stepper import stepper_of
+from sonew_compiled.runtime.shards import Shards
+from sonew_compiled.runtime.stepper import Placed, stepper_of
 
 _Clock = Callable[[Callable[[], object]], Callable[[], float]]
 
@@ -57,7 +59,21 @@ def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
     return {
         "allreduce_over_copy": summed.described(),
         "cpu_speedup_2": Pairs(a=steps.a, b=slowest).described(),
+        "shard_state_2": _divided_state(program, workers, placed, rate),
     }
+
+
+def _divided_state(program: Program, workers: Workers, placed: Placed, rate: Buffer) -> dict[str, object]:
+    """The bytes of the state that each worker has after a step on a divided state, and the most of them ÷ the whole."""
+    manifest = program.manifest
+    # Some optimizers update all tensors together, and some models have one tensor.
+    shards = Shards(program, workers) if manifest.update_parts else None
+    state = TrainingState.initial(program, seed=0)
+    if shards is not None:
+        state.keep(shards.held)
+    stepper_of(program, workers, shards).step(state, placed, rate)
+    held = workers.gather(sum(spec.nbytes for spec in manifest.state if spec.name in state.buffers))
+    return {"ratio": max(held) / manifest.state_bytes, "held_bytes": held, "whole_bytes": manifest.state_bytes}
 
 
 def _wall_time(call: Callable[[], object]) -> Callable[[], float]:

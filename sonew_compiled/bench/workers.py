@@ -28,6 +28,7 @@ GOALS = (
         aim=1.8,
         at_least=True,
     ),
+    Goal(key="shard_state_2", what="the state of a worker with --shard-state of two ÷ the state", must=0.65, aim=0.63),
 )
 
 _LIMIT = 600.0

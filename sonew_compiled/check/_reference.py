@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -13,7 +13,18 @@ import numpy as np
 
 from sonew_compiled import passes
 from sonew_compiled.check._compare import movement
-from sonew_compiled.contract import GRADIENTS, INIT, LEARNING_RATE, SEED, TRAIN_STEP, UPDATE, Role, path_in_tree
+from sonew_compiled.contract import (
+    GRADIENTS,
+    INIT,
+    LEARNING_RATE,
+    SEED,
+    TRAIN_STEP,
+    UPDATE,
+    UPDATE_COMMON,
+    Role,
+    is_update,
+    path_in_tree,
+)
 from sonew_compiled.errors import UsageError
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
@@ -82,7 +93,11 @@ class Reference:
           UsageError: a parameter starts as NaN.
         """
         manifest = self.manifest
-        functions = {name: self._function(name, spec) for name, spec in manifest.functions.items()}
+        functions = {
+            name: self._function(name, spec)
+            for name, spec in manifest.functions.items()
+            if name not in manifest.update_parts
+        }
         rng = np.random.default_rng(0)
         rate = np.array(manifest.defaults["learning_rate"], np.float32)
         large = np.maximum(rate, np.float32(1))
@@ -94,10 +109,11 @@ class Reference:
             inputs = {**found[-1].results, **scalars, **_batch(manifest, rng, TRAIN_STEP), LEARNING_RATE: at}
             found.append(_call(functions, manifest, TRAIN_STEP, inputs))
         steps, last = found[1:], found[-1]
-        for name in manifest.functions.keys() - {INIT, TRAIN_STEP, UPDATE}:
+        others = [name for name in manifest.functions if name not in (INIT, TRAIN_STEP) and not is_update(name)]
+        for name in others:
             found.append(_call(functions, manifest, name, {**last.inputs, **_batch(manifest, rng, name)}))
             if name == GRADIENTS:
-                found.append(_call(functions, manifest, UPDATE, {**last.inputs, **found[-1].results}))
+                found += _updates(functions, manifest, {**last.inputs, **found[-1].results})
         # Most optimizers divide by numbers that may be almost zero, so the change of their results is needed. It is
         # computed now, while IREE is still compiling.
         for call in steps:
@@ -163,6 +179,33 @@ def _artifact(stablehlo: bytes, name: str, spec: FunctionSpec) -> Callable[..., 
 def _call(functions: Mapping[str, _Function], manifest: Manifest, name: str, inputs: Mapping[str, np.ndarray]) -> Call:
     taken = {spec.name: inputs[spec.name] for spec in manifest.functions[name].inputs}
     return Call(function=name, inputs=taken, results=functions[name](taken), again=functions[name])
+
+
+def _updates(functions: Mapping[str, _Function], manifest: Manifest, inputs: Arrays) -> list[Call]:
+    """The calls of `update` and of its parts, which must give what `update` gives."""
+    whole = _call(functions, manifest, UPDATE, inputs)
+    if not manifest.update_parts:
+        return [whole]
+    common = _call(functions, manifest, UPDATE_COMMON, inputs)
+    calls = [whole, common]
+    for name in manifest.update_parts:
+        spec = manifest.functions[name]
+        given = {each.name: {**inputs, **_numbers(common)}[each.name] for each in spec.inputs}
+        names = [each.name for each in spec.outputs]
+        again = partial(_part, functions[UPDATE], names, inputs)
+        calls.append(Call(function=name, inputs=given, results={key: whole.results[key] for key in names}, again=again))
+    return calls
+
+
+def _numbers(common: Call) -> Arrays:
+    """What the common part of an update hands to the others."""
+    return {name: value for name, value in common.results.items() if name not in common.inputs}
+
+
+def _part(update: _Function, names: Sequence[str], inputs: Arrays, given: Mapping[str, np.ndarray]) -> Arrays:
+    """The results of these names of the whole update, from the inputs of a part and others."""
+    results = update({**inputs, **given})
+    return {name: results[name] for name in names}
 
 
 def _moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:

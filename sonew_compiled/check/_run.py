@@ -12,7 +12,7 @@ import numpy as np
 
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
-from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, UPDATE, Driver, Role
+from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, UPDATE_COMMON, Driver, Role, is_update
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
@@ -99,7 +99,7 @@ def _tried(program: Program, call: Call, *, twice: bool = False, known: Arrays |
       known: the results of an earlier call, already compared with JAX's.
     """
     function = program.manifest.functions[call.function]
-    given = call.function in (TRAIN_STEP, UPDATE)
+    given = call.function != UPDATE_COMMON and (call.function == TRAIN_STEP or is_update(call.function))
     left = [spec for spec in function.inputs if not (given and spec.name in call.results)]
     kept = {spec.name: program.upload(spec, call.inputs[spec.name]) for spec in left}
     found: list[Arrays] = []

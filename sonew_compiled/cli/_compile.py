@@ -119,6 +119,7 @@ def compile_bundle(
             precision=what["precision"] or "f32",
             params=what["params"],
             micro_batch=what["micro_batch"],
+            exchange=what["exchange"] or "f32",
             check=check,
             dump_check=dump_check,
             dump_ir=dump_ir,

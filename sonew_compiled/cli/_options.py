@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from sonew_compiled.contract import EXCHANGES
 from sonew_compiled.errors import on_one_line
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
@@ -254,6 +255,12 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         type=click.IntRange(min=1),
         help="Examples to work on at a time, for a batch that is too large or that workers share; "
         "it must divide --batch-size.  [default: the whole batch]",
+    ),
+    click.option(
+        "--exchange",
+        type=click.Choice(EXCHANGES),
+        help="Type to which the gradients of micro-batches are rounded; bf16 is for workers on a slow network.  "
+        "[default: f32]",
     ),
     click.option(
         "--precision",

@@ -53,6 +53,11 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
     multiple=True,
     help="Experiment tracker that gets the numbers of each epoch, through its own library; repeatable.",
 )
+@click.option(
+    "--shard-state",
+    is_flag=True,
+    help="Have each worker keep the optimizer's state of its own tensors only.",
+)
 @options.compile_options
 @options.json_option
 def run_command(
@@ -66,6 +71,7 @@ def run_command(
     overwrite: bool,
     workers: int | None,
     trackers: tuple[str, ...],
+    shard_state: bool,
     as_json: bool,
     **what: Any,
 ) -> None:
@@ -117,6 +123,7 @@ def run_command(
                     what,
                     connected,
                     trackers,
+                    shard_state=shard_state,
                     overwrite=overwrite,
                     as_json=as_json,
                 )
@@ -137,6 +144,7 @@ def _train(
     workers: Workers,
     trackers: tuple[str, ...],
     *,
+    shard_state: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -184,6 +192,7 @@ def _train(
             reporter=None if workers.rank else make_reporter(unit=opened.manifest.unit),
             resume_command=resume_command,
             workers=workers,
+            shard_state=shard_state,
         )
     if workers.rank:
         return

@@ -12,7 +12,7 @@ from sonew_compiled.train_settings import train_options
 _SECTIONS = {
     "Data": ("data", "data_dir"),
     "Training": (*(option.name for option in train_options()), "trackers"),
-    "Compilation": ("model", "batch_size", "micro_batch", "precision", "targets", "params"),
+    "Compilation": ("model", "batch_size", "micro_batch", "exchange", "precision", "targets", "params"),
     "Optimizer": ("optimizer", "optimizer_preset", *SETTINGS),
 }
 _WIDTH = 100

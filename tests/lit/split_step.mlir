@@ -1,4 +1,7 @@
 // RUN: %sonew-opt --pass split-step:count=4 %s | FileCheck %s
+// RUN: %sonew-opt --pass split-step:exchange=bf16 %s | FileCheck %s --check-prefix=ROUND
+// RUN: not %sonew-opt --pass split-step:exchange=f8 %s 2>&1 | FileCheck %s --check-prefix=TYPE
+// TYPE: sonew_opt: pass split-step: 'f8' is no value for exchange: give f32 or bf16
 // RUN: not %sonew-opt --pass split-step:count=0 %s 2>&1 | FileCheck %s --check-prefix=COUNT
 // COUNT: sonew_opt: split-step: the count is 0; give the micro-batches in a batch, 1 or more
 
@@ -13,6 +16,16 @@
 // CHECK-DAG:     %[[G:.*]] = stablehlo.reshape %[[C]]#1 : (tensor<2x3xf32>) -> tensor<6xf32>
 // CHECK-DAG:     %[[B:.*]] = stablehlo.convert %[[C]]#2 : (tensor<3xbf16>) -> tensor<3xf32>
 // CHECK:         stablehlo.concatenate %[[L]], %[[G]], %[[B]], dim = 0
+
+// The loss stays as it is, and the signals are rounded to nearest, ties to even.
+// ROUND-LABEL: func.func public @gradients(
+// ROUND:         %[[C:.*]]:3 = call @train_step__gradients
+// ROUND:         %[[BITS:.*]] = stablehlo.bitcast_convert %[[C]]#1 : (tensor<2x3xf32>) -> tensor<2x3xui32>
+// ROUND:         stablehlo.constant dense<4294901760> : tensor<2x3xui32>
+// ROUND:         %[[R:.*]] = stablehlo.bitcast_convert {{.*}} -> tensor<2x3xf32>
+// ROUND-DAG:     stablehlo.reshape %[[C]]#0 : (tensor<f32>) -> tensor<1xf32>
+// ROUND-DAG:     stablehlo.reshape %[[R]] : (tensor<2x3xf32>) -> tensor<6xf32>
+// ROUND-LABEL: func.func public @update(
 
 // The update takes the mean; what it gives up, it gives up still, and the batch is none of its.
 // CHECK-LABEL: func.func public @update(

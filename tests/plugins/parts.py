@@ -12,7 +12,15 @@ def parts_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_parts(tmp_path_factory.mktemp("bundles") / "parts", "f32", check=True)
 
 
-def compile_parts(path: Path, precision: str, *, size: int = 3, optimizer: str = "adam", check: bool = False) -> Path:
+def compile_parts(
+    path: Path,
+    precision: str,
+    *,
+    size: int = 3,
+    optimizer: str = "adam",
+    exchange: str = "f32",
+    check: bool = False,
+) -> Path:
     """A small autoencoder of 4 pixels for the generic CPU, in micro-batches of this many of 12 examples."""
     import jax
     import jax.numpy as jnp
@@ -37,6 +45,7 @@ def compile_parts(path: Path, precision: str, *, size: int = 3, optimizer: str =
         output=path,
         precision=precision,
         micro_batch=size,
+        exchange=exchange,
         model="parts",
         learning_rate=3e-3,
         check=check,

@@ -2,6 +2,7 @@
 
 mpirun -n 2 python worker_driver.py KIND:RANK:CALL run BUNDLE ...
 mpirun -n 4 python worker_driver.py sums
+mpirun -n 4 python worker_driver.py trains FOLDER DATA
 """
 
 import os
@@ -10,12 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sonew_compiled.cli import main
-from sonew_compiled.runtime import TrainingState, mpi
+from sonew_compiled.runtime import TrainingState, TrainSettings, load_dataset, mpi, open_bundle, open_device, train
 from sonew_compiled.runtime.connect import connect
 from sonew_compiled.runtime.mpi_environment import rank_started
 from sonew_compiled.runtime.reduce import Node, push, total
@@ -29,16 +31,47 @@ def check_sums() -> None:
             for size in (1, 1003, 20_011):
                 rng = np.random.default_rng(size)
                 values = [rng.standard_normal(size).astype(np.float32) for _ in range(parts)]
+                is_rounded = size > 20_000  # some of which are sent in halves
+                if is_rounded:
+                    for value in values:
+                        value[1:].view(np.uint32)[:] &= 0xFFFF0000
                 want = total([Node(number, 1, value.copy()) for number, value in enumerate(values)], add)
                 mine: list[Node[np.ndarray]] = []
                 for number in shared(parts, workers.rank, workers.count):
                     push(mine, Node(number, 1, values[number]), add)
-                got = workers.sum(mine, parts)
+                got = workers.sum(mine, parts, is_rounded=is_rounded)
                 assert got is mine[0].value
                 assert np.array_equal(got.view(np.uint32), want.view(np.uint32)), (parts, size)
         assert workers.gather(workers.rank) == list(range(workers.count))
         if workers.rank == 0:
             print(f"{workers.count} workers agree")
+
+
+def train_all(folder: Path, data: str) -> None:
+    """Trains from each bundle in `FOLDER/bundles` with the state whole and divided, and does a part of a shared run."""
+    device, dataset = open_device("local-sync"), load_dataset(data)
+    with connect() as workers:
+        for path in sorted((folder / "bundles").iterdir()):
+            bundle = open_bundle(path)
+            for name, is_divided, stop in (
+                ("whole", False, None),
+                ("divided", True, None),
+                ("shared", True, 5 * workers.count),
+            ):
+                output = folder / path.name / (name if name == "shared" else f"{name}-{workers.count}")
+                resume = output if list(output.glob("step-*")) else None
+                workers.meet()
+                settings = TrainSettings(epochs=3, learning_rate=3e-3, max_steps=stop)
+                train(
+                    bundle,
+                    dataset,
+                    settings,
+                    device,
+                    output=output,
+                    resume=resume,
+                    workers=workers,
+                    shard_state=is_divided,
+                )
 
 
 def fault(kind: str, call: int) -> None:
@@ -66,6 +99,8 @@ if __name__ == "__main__":
     what = sys.argv.pop(1)
     if what == "sums":
         check_sums()
+    elif what == "trains":
+        train_all(Path(sys.argv[1]), sys.argv[2])
     else:
         kind, rank, call = what.split(":")
         if rank_started() == int(rank):

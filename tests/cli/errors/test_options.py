@@ -81,6 +81,7 @@ def test_options_that_say_what_to_compile(
         ("--optimizer adam", ("--optimizer is compiled into the bundle small.bundle", "sonew compile")),
         ("--batch-size 5", ("--batch-size is compiled into the bundle small.bundle", "sonew compile")),
         ("--target cpu", ("--target is compiled into the bundle small.bundle", "sonew compile")),
+        ("--shard-state", ("--shard-state: small.bundle was not compiled for workers", "--micro-batch")),
         ("--resume missing", ("no checkpoint at missing", "step-*.safetensors")),
         ("--resume small.bundle", ("no checkpoint (step-*.safetensors) in small.bundle", "--output of an earlier run")),
     ],
