@@ -22,6 +22,7 @@ from sonew_compiled.runtime.data.dataset import (
     names_shown,
 )
 from sonew_compiled.runtime.data.mapped import fingerprint_of, mapped_files, open_mapped
+from sonew_compiled.runtime.data.stored import open_stored
 from sonew_compiled.runtime.numpy_files import read_numpy
 
 ACCEPTED = (
@@ -75,6 +76,9 @@ def _load_npy(name: str, path: Path, least: int) -> Dataset:
 
 
 def _load_npz(name: str, path: Path, least: int) -> Dataset:
+    mapped = open_stored(path)
+    if mapped is not None:
+        return _of_arrays(name, mapped, fingerprint_of({"": path}), least, source=str(path))
     arrays, digest = read_numpy(path)
     if None in arrays:
         raise UsageError(f"{path} is a .npy file under another name; rename it to end in .npy")

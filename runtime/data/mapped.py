@@ -9,6 +9,7 @@ Checks that other data pass at loading, such as for finite numbers, are made for
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -61,9 +62,10 @@ def check_whole(array: np.ndarray) -> None:
     """
     assert isinstance(array, np.memmap)
     # The map has a descriptor of its own, and so a file that was put in its place is not taken for it. It starts with
-    # the file, because a header is shorter than a page.
+    # the page of the first element.
     mapped = array._mmap  # type: ignore[attr-defined]
-    if mapped.size() < len(mapped):
+    start = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    if mapped.size() < start + len(mapped):
         raise SonewError(f"{array.filename} was cut off while it was in use; restore it, and --resume the run")
 
 

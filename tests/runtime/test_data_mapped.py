@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime import BoundData, bind, load_dataset
+from sonew_compiled.runtime.data import stored
 from sonew_compiled.runtime.data.mapped import is_mapped, write_folder
+from sonew_compiled.runtime.data.stored import open_stored
 from sonew_compiled.runtime.manifest import TensorSpec
 
 BATCH = (
@@ -105,6 +108,42 @@ def test_what_cannot_be_mapped_is_refused(tmp_path: Path) -> None:
         write_folder(tmp_path / "cut", load_dataset("mnist-10k"))
 
 
+def test_an_uncompressed_archive_is_mapped_if_it_is_large(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = load_dataset(str(archive))
+    assert not is_mapped(read.train["image"])
+    monkeypatch.setattr(stored, "MAPPED_FROM", 0)
+    mapped = load_dataset(str(archive))
+    for one, other in ((read.train, mapped.train), (read.test, mapped.test)):
+        assert one.keys() == other.keys()
+        for name, array in other.items():
+            assert is_mapped(array)
+            np.testing.assert_array_equal(array, one[name], strict=True)
+    # The end of an archive has a checksum of each array, of which the fingerprint reads samples.
+    arrays = dict(np.load(archive))
+    arrays["train_label"][7] += 1
+    np.savez(archive, **arrays)
+    assert load_dataset(str(archive)).fingerprint != mapped.fingerprint
+    for name, content in (("order", np.asfortranarray(arrays["train_image"][..., 0])), ("bytes", np.zeros(23, ">f4"))):
+        other = tmp_path / f"{name}.npz"
+        np.savez(other, image=content)
+        assert open_stored(other) is None
+    np.savez_compressed(archive, **arrays)
+    assert open_stored(archive) is None
+    assert open_stored(tmp_path / "nothing.npz") is None
+
+
+def test_an_archive_that_is_cut_off_in_use_ends_the_run(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "MAPPED_FROM", 0)
+    data = bind(load_dataset(str(archive)).train, BATCH, {"label": 10})
+    data.training_batch(0, 0)
+    with archive.open("r+b") as stream:
+        stream.truncate(200)
+    with pytest.raises(SonewError, match=r"data.npz was cut off while it was in use"):
+        data.training_batch(0, 1)
+
+
 LIMITED = """
 import resource, sys
 import numpy as np
@@ -119,22 +158,33 @@ total = sum(float(data.training_batch(0, step)["image"][:, 0].sum()) for step in
 total_again = sum(float(taken["image"][:valid, 0].sum()) for taken, valid in data.evaluation_batches())
 print(data.examples, round(total), round(total_again))
 try:
-    np.load(sys.argv[1] + "/train_image.npy")
+    np.fromfile(sys.argv[2], np.uint8)
 except MemoryError:
     print("too large to be read")
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on a process's memory")
-def test_four_times_as_much_as_memory_holds_is_trained_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_archive", [False, True], ids=["folder", "archive"])
+def test_four_times_as_much_as_memory_holds_is_trained_on(is_archive: bool, tmp_path: Path) -> None:
     """128 MiB of examples in a process that may take 32 MiB more than it has: each is 255 in front, a sparse file."""
     for part, count in (("train", 2048), ("test", 16)):
         array = np.lib.format.open_memmap(tmp_path / f"{part}_image.npy", "w+", np.uint8, (count, 65536))
         array[:, 0] = 255
         array.flush()
         del array
+    source, file = tmp_path, tmp_path / "train_image.npy"
+    if is_archive:
+        source = file = tmp_path / "data.npz"
+        with zipfile.ZipFile(file, "w") as archive:
+            for path in sorted(tmp_path.glob("*.npy")):
+                archive.write(path, path.name)
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", LIMITED, str(source), str(file)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout == "2048 2048 2048\ntoo large to be read\n", done.stderr
 
