@@ -55,12 +55,13 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str) -> None:
         if not any(_points(rows, key) for key in _keys(metric)):
             raise UsageError(f"{run} has no {metric}; give --metric {', '.join(_metrics_of(rows))}")
 
+    digits = "2f" if metric == _LOSS else "4g"
     figure, axes = figures.pyplot().subplots(figsize=(6.4, 3.6), layout="constrained")
     for path_name, rows in zip(figures.distinct_names(list(curves)), curves.values(), strict=True):
         name, color = figures.legend_text(path_name), None
         for key in _keys(metric):
             if points := _points(rows, key):
-                color = _draw(axes, points, name=name, is_test=key.startswith("test_"), color=color)
+                color = _draw(axes, points, name=name, is_test=key.startswith("test_"), digits=digits, color=color)
     units = {_unit_of(run) for run in runs} if metric == _LOSS else {""}
     unit = units.pop() if len(units) == 1 else ""
     what = metric.replace("_", " ")
@@ -96,10 +97,10 @@ def _points(rows: Rows, key: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
 
-def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: bool, color: Any) -> Any:
+def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: bool, digits: str, color: Any) -> Any:
     """Draws a curve with its last value in the legend, and returns its color."""
     style = {"linestyle": "--" if is_test else "-", "marker": "o" if len(points) == 1 else None, "color": color}
-    label = f"{name}{', test' if is_test else ''} ({points[-1][1]:.4g})"
+    label = f"{name}{', test' if is_test else ''} ({points[-1][1]:.{digits}})"
     (line,) = axes.plot(*zip(*points, strict=True), label=label, **style)
     if len(points) == 1:  # one epoch is a point: its level can be compared with other curves
         axes.axhline(points[0][1], color=line.get_color(), linestyle="--")

@@ -228,7 +228,7 @@ def test_plot_draws_every_run(sonew: Run) -> None:
     drawn = Path("figures/loss.svg").read_text()
     assert "<!-- loss -->" in drawn
     rows = [json.loads(line) for line in Path("one/metrics.jsonl").read_text().splitlines()]
-    for curve in ("one (" + f"{rows[-1]['loss']:.4g})", f"one, test ({rows[-1]['test_loss']:.4g})", "two ("):
+    for curve in ("one (" + f"{rows[-1]['loss']:.2f})", f"one, test ({rows[-1]['test_loss']:.2f})", "two ("):
         assert f"<!-- {curve}" in drawn
     assert "<!-- two, test" not in drawn
     assert sonew("plot", "two", "-o", "two.svg").code == 0
