@@ -42,7 +42,9 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=300, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="the first seed; the others follow")
     parser.add_argument("--size", type=int, default=6, help="the most instructions of a program")
-    parser.add_argument("--lines", type=int, help="the most lines that JAX prints its loss and gradient in")
+    parser.add_argument(
+        "--draws", type=int, default=1, help="how many to draw for each, of which the shortest is taken"
+    )
     parser.add_argument("--together", type=int, default=12, help="the number of programs in a module")
     parser.add_argument(
         "--devices", default="local-task,local-sync,vmvx", help="the devices to run on, joined by commas"
@@ -53,16 +55,14 @@ def main() -> int:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         from agreement.fuzz import finds, report
 
-        found = finds(options.only, size=options.size, lines=options.lines, devices=options.devices.split(","))
-        text = report(found, size=options.size, lines=options.lines)
+        found = finds(options.only, size=options.size, draws=options.draws, devices=options.devices.split(","))
+        text = report(found, size=options.size, draws=options.draws)
         print(text, end="\n" if text else "")
         return 1 if text else 0
     count, start = 0, time.monotonic()
     for first in range(options.seed, options.seed + options.programs, options.together):
         seeds = range(first, min(first + options.together, options.seed + options.programs))
-        settings = ["--devices", options.devices, "--size", str(options.size)]
-        if options.lines:
-            settings += ["--lines", str(options.lines)]
+        settings = ["--devices", options.devices, "--size", str(options.size), "--draws", str(options.draws)]
         if text := _in_process(seeds, settings):
             count += sum(line.startswith("program") for line in text.splitlines())
             print(text, flush=True)

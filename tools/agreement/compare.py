@@ -6,7 +6,10 @@ import dataclasses
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from agreement.case import Case
@@ -32,6 +35,7 @@ def disagreements(
     steps: int = 2,
     chained: int = 0,
     rate: float = 1.0,
+    evaluates: bool = True,
 ) -> list[str]:
     """The differences of the compiled case from JAX; empty if there are none.
 
@@ -44,6 +48,7 @@ def disagreements(
       steps: the number of single steps.
       chained: the number of steps in a row.
       rate: the learning rate; at a small rate gradients have little weight beside the parameters that they change.
+      evaluates: whether to compile and compare `eval_step` too, which has the loss once more for each example.
 
     Returns:
       A line for each tensor that differs: device, function, tensor, and the difference.
@@ -62,6 +67,7 @@ def disagreements(
             output=path,
             targets=tuple(dict.fromkeys(DEVICES[name] for name in devices)),
             learning_rate=rate,
+            eval_loss=None if evaluates else _unread,
             check=False,
         )
         bundle = open_bundle(path)
@@ -73,10 +79,15 @@ def disagreements(
             device = open_device("local-sync" if name == "vmvx" else name)
             try:
                 run = _Run(oracle, Program.load(chosen, device))
-                found += [f"{name}: {line}" for line in run.disagreements(steps, chained)]
+                found += [f"{name}: {line}" for line in run.disagreements(steps, chained, evaluates=evaluates)]
             except Exception as error:  # whatever it is that a run ends with, it is a find
                 found.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
     return found
+
+
+def _unread(params: Any, batch: Any) -> jax.Array:
+    """The loss in evaluation that compiles to nothing."""
+    return jnp.zeros(())
 
 
 class _Run:
@@ -85,7 +96,7 @@ class _Run:
         self._program = program
         self._rate = program.device.upload(oracle.rate)
 
-    def disagreements(self, steps: int, chained: int) -> Iterator[str]:
+    def disagreements(self, steps: int, chained: int, *, evaluates: bool) -> Iterator[str]:
         oracle = self._oracle
         state = oracle.initial(_SEED)
         try:
@@ -103,7 +114,7 @@ class _Run:
             yield from self._compared("chain", here.download() | got, state, batches)
         for number in range(steps):
             batch = oracle.batch(100 + number)
-            for function in ("eval_step", "train_step"):
+            for function in ("eval_step", "train_step") if evaluates else ("train_step",):
                 yield from self._called_twice(function, state, batch)
             state = {name: array for name, array in oracle.call("train_step", state, batch).items() if name != "loss"}
 

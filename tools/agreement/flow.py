@@ -13,12 +13,13 @@ from agreement.vocabulary import WORDS
 
 Word = Callable[[Scope], int]
 
-_DEEPEST = 2
+DEEPEST = 2
+"""The depth at which programs have no more control flow."""
 
 
 def grow(scope: Scope, count: int, *, flow: bool = True) -> None:
     """Adds about `count` instructions."""
-    words: Mapping[Word, int] = {**WORDS, **(FLOW if flow and scope.depth < _DEEPEST else {})}
+    words: Mapping[Word, int] = {**WORDS, **(FLOW if flow and scope.depth < DEEPEST else {})}
     names, weights = list(words), [float(each) for each in words.values()]
     total = sum(weights)
     for _ in range(8 * count):

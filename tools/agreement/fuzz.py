@@ -12,8 +12,8 @@ from agreement.case import Case, combine
 from agreement.compare import DEVICES, disagreements
 from agreement.programs import FIELDS, program
 
-SIZE, LINES = 2, 24
-"""Of a program in the tests: the most instructions, not counting those of its regions, and the most lines in JAX."""
+SIZE, DRAWS = 2, 3
+"""Of a program in the tests: the most instructions, not counting those of its regions, and how many are drawn."""
 
 _STEPS = 2
 # A program of sorts and integers may have no gradient, and a model that trains nothing is refused. So this one is
@@ -27,15 +27,20 @@ _TRAINED = Case(
 
 
 def finds(
-    seeds: Sequence[int], *, size: int = SIZE, lines: int | None = LINES, devices: Sequence[str] = tuple(DEVICES)
+    seeds: Sequence[int],
+    *,
+    size: int = SIZE,
+    draws: int = DRAWS,
+    devices: Sequence[str] = tuple(DEVICES),
+    evaluates: bool = True,
 ) -> dict[tuple[int, ...], list[str]]:
     """The differences from JAX of the programs of these seeds, compiled together, and in halves if no name tells whose.
 
     Returns:
       The lines by seed; differences that only several programs together show are under all of their seeds.
     """
-    cases = {f"p{seed}": program(seed, size=size, lines=lines) for seed in seeds}
-    together = _tried(cases, devices)
+    cases = {f"p{seed}": program(seed, size=size, draws=draws) for seed in seeds}
+    together = _tried(cases, devices, evaluates=evaluates)
     if not together or len(seeds) == 1:
         return {tuple(seeds): together} if together else {}
     named = {(seed,): own for seed in seeds if (own := [each for each in together if f"/p{seed}/" in each])}
@@ -44,7 +49,7 @@ def finds(
     half = len(seeds) // 2
     apart: dict[tuple[int, ...], list[str]] = {}
     for part in (seeds[:half], seeds[half:]):
-        apart |= finds(part, size=size, lines=lines, devices=devices)
+        apart |= finds(part, size=size, draws=draws, devices=devices, evaluates=evaluates)
     return apart or {tuple(seeds): together}
 
 
@@ -53,20 +58,21 @@ def modules(first: int, last: int, count: int = 50) -> list[range]:
     return [range(start, min(start + count, last)) for start in range(first, last, count)]
 
 
-def _tried(cases: Mapping[str, Case], devices: Sequence[str]) -> list[str]:
+def _tried(cases: Mapping[str, Case], devices: Sequence[str], *, evaluates: bool) -> list[str]:
     try:
-        return disagreements(combine({"trained": _TRAINED, **cases}), devices=devices, steps=_STEPS)
+        case = combine({"trained": _TRAINED, **cases})
+        return disagreements(case, devices=devices, steps=_STEPS, evaluates=evaluates)
     except Exception as error:  # a failure of the compiler is a find too
         return [f"{type(error).__name__}: {str(error)[:300]}"]
 
 
-def report(found: dict[tuple[int, ...], list[str]], *, size: int = SIZE, lines: int | None = LINES) -> str:
+def report(found: dict[tuple[int, ...], list[str]], *, size: int = SIZE, draws: int = DRAWS) -> str:
     """The finds as text: the seeds, the differences, and the jaxpr if there is a single seed."""
     text = []
     for seeds, differences in found.items():
         text += [f"programs {', '.join(map(str, seeds))}:", *(f"  {each}" for each in dict.fromkeys(differences))]
         if len(seeds) == 1:
-            case = program(seeds[0], size=size, lines=lines)
+            case = program(seeds[0], size=size, draws=draws)
             params = jax.eval_shape(case.init, jax.random.key(0))
             text.append(f"{jax.make_jaxpr(case.loss)(params, dict(case.batch))}")
     return "\n".join(text)

@@ -11,9 +11,11 @@ import numpy as np
 import optax
 
 from agreement.case import Case
-from agreement.flow import grow
+from agreement.flow import DEEPEST, FLOW, Word, grow
 from agreement.scope import Scope, Value
-from agreement.vocabulary import real
+from agreement.vocabulary import WORDS, real
+
+_THEMES: tuple[Word, ...] = (*WORDS, *FLOW)
 
 # All programs have the same batch, so that several can be compiled together.
 _EXAMPLES, _WIDTH = 4, 3
@@ -25,26 +27,34 @@ FIELDS = {
 """The batch of every program."""
 
 
-def program(seed: int, *, size: int, lines: int | None = None) -> Case:
-    """The model of a seed: its parameters, its loss and its optimizer are all random.
+def program(seed: int, *, size: int, draws: int = 1) -> Case:
+    """The model of a seed: its parameters, its loss and its optimizer are all random, but for one instruction.
+
+    The words of the vocabulary and of control flow take turns from seed to seed, so that few programs have them all.
 
     Args:
       seed: the same seed gives the same program.
       size: the most instructions, not counting those of regions and of the loss itself.
-      lines: the most lines that JAX prints the loss and its gradient in; shorter programs are compiled sooner.
+      draws: the number of programs to draw, of which the one is taken whose loss JAX prints in the fewest lines. Short
+        programs are compiled sooner. If there are several, control flow is not nested.
     """
     rng = np.random.default_rng(seed)
+    theme = _THEMES[seed % len(_THEMES)]
+    found: list[tuple[int, Case]] = []
     while True:
         try:
-            case = _drawn(rng, size)
-            length = _length(case)
-        except (LookupError, NotImplementedError):  # no parameter is read, or JAX has no gradient of it
+            case = _drawn(rng, size, theme, depth=0 if draws == 1 else DEEPEST)
+        except LookupError:  # no parameter is read
             continue
-        if lines is None or length <= lines:
-            return case
+        found.append((_length(case.loss, case), case))
+        if len(found) >= draws:
+            shortest = min(found, key=lambda each: each[0])
+            if _has_gradient(shortest[1]):
+                return shortest[1]
+            found.remove(shortest)
 
 
-def _drawn(rng: np.random.Generator, size: int) -> Case:
+def _drawn(rng: np.random.Generator, size: int, theme: Word, *, depth: int) -> Case:
     scope = Scope(rng, [])
     by_example = scope.chance(0.2)
     shapes = {name: _shape(scope) for name in "uvw"[: scope.number(1, 2)]}
@@ -56,8 +66,9 @@ def _drawn(rng: np.random.Generator, size: int) -> Case:
 
     params = [Value(*[jax.ShapeDtypeStruct(shape, jnp.float32)] * 2) for shape in shapes.values()]
     # Later values are more likely to be read, so the parameters come last.
-    scope = Scope(rng, [*map(field, FIELDS.values()), *params])
-    grow(scope, scope.number(1, size))
+    scope = Scope(rng, [*map(field, FIELDS.values()), *params], depth=depth)
+    theme(scope)
+    grow(scope, max(scope.number(1, size), len(scope.instructions)))
     results = scope.unread()[-2:]
     if not any(place >= len(FIELDS) for place in scope.read_for(results)):
         raise LookupError("no parameter is read")
@@ -80,9 +91,17 @@ def _drawn(rng: np.random.Generator, size: int) -> Case:
     )
 
 
-def _length(case: Case) -> int:
+def _length(function: Callable[..., Any], case: Case) -> int:
+    """The number of lines in which JAX prints a function of parameters and batch."""
     params = jax.eval_shape(case.init, jax.random.key(0))
-    return str(jax.make_jaxpr(jax.value_and_grad(case.loss))(params, dict(case.batch))).count("\n")
+    return str(jax.make_jaxpr(function)(params, dict(case.batch))).count("\n")
+
+
+def _has_gradient(case: Case) -> bool:
+    try:
+        return _length(jax.grad(case.loss), case) > 0
+    except NotImplementedError:
+        return False
 
 
 def _weighed(value: jax.Array) -> jax.Array:

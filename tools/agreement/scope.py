@@ -105,9 +105,9 @@ class Scope:
         Raises:
           LookupError: it does not trace, or its result is too large.
         """
-        whole, single = (
-            _traced(function, [getattr(self.values[place], size) for place in operands]) for size in ("whole", "single")
-        )
+        read = [self.values[place] for place in operands]
+        whole = _traced(function, [each.whole for each in read])
+        single = whole if all(each.steady for each in read) else _traced(function, [each.single for each in read])
         if len(whole) != len(single):
             raise LookupError("another number of results")
         made = [Value(a, b) for a, b in zip(whole, single, strict=True)]

@@ -223,7 +223,7 @@ def join(s: Scope) -> int:
 
 
 def gather(s: Scope) -> int:
-    """Elements, rows or slices at computed indices."""
+    """Elements or rows at computed indices."""
     table, places = s.pick(rank=1), s.pick("int")
     axis = s.number(0, s.values[table].rank - 1)
     mode = s.choice(["clip", "fill", "wrap", "promise_in_bounds"])
@@ -232,10 +232,17 @@ def gather(s: Scope) -> int:
         inside = i % x.shape[axis] if mode == "promise_in_bounds" else i
         return jnp.take(x, inside, axis, mode=mode, **({"fill_value": 0.3} if mode == "fill" else {}))
 
+    along = s.chance(0.3)
+    return s.add((lambda x, i: jnp.take_along_axis(x, jnp.argsort(x, axis), axis)) if along else take, table, places)
+
+
+def pick_out(s: Scope) -> int:
+    """A row or a slice at a computed index, or rows by products with ones and zeros."""
+    table, places = s.pick(rank=1), s.pick("int")
+    axis = s.number(0, s.values[table].rank - 1)
     function = s.choice([
-        take, take, lambda x, i: lax.dynamic_index_in_dim(x, i.reshape(-1)[0], axis),
+        lambda x, i: lax.dynamic_index_in_dim(x, i.reshape(-1)[0], axis),
         lambda x, i: lax.dynamic_slice_in_dim(x, i.reshape(-1)[0], max(x.shape[axis] - 1, 1), axis),
-        lambda x, i: jnp.take_along_axis(x, jnp.argsort(x, axis), axis),
         lambda x, i: jax.nn.one_hot(i, x.shape[0], dtype=x.dtype) @ x,
     ])  # fmt: skip
     return s.add(function, table, places)
@@ -288,33 +295,39 @@ def product(s: Scope) -> int:
     return tame(s, s.add(s.choice(options), place))
 
 
-def window(s: Scope) -> int:
-    """A convolution or a pool over a value seen as lines or images."""
-    place = s.pick(rank=2)
+def convolution(s: Scope) -> int:
+    """A convolution of a value seen as lines or images, by constants or by another value."""
+    place, weights = s.pick(rank=2), s.pick()
     rank = s.values[place].rank
     stride, dilation, size = s.number(1, 2), s.number(1, 2), s.number(1, 3)
-    padding = s.choice(["SAME", "VALID"])
+    padding, fixed = s.choice(["SAME", "VALID"]), s.chance(0.3)
     layout = ("NHWC", "HWIO", "NHWC") if rank == 4 else ("NWC", "WIO", "NWC")
     spatial = len(layout[0]) - 2
-    operation, start = s.choice([(lax.max, -jnp.inf), (lax.add, 0.0), (lax.min, jnp.inf)])
 
-    def shaped(x: jax.Array) -> jax.Array:
-        return x if rank >= 3 else x[None]
-
-    def convolve(x: jax.Array) -> jax.Array:
-        x = shaped(x)
-        kernel = jnp.cos(jnp.arange(size**spatial * x.shape[-1] * 2, dtype=x.dtype))
+    def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = x if rank >= 3 else x[None]
+        shape = (*(size,) * spatial, x.shape[-1], 2)
         return lax.conv_general_dilated(
-            x, kernel.reshape(*(size,) * spatial, x.shape[-1], 2), (stride,) * spatial, padding,
-            rhs_dilation=(dilation,) * spatial, dimension_numbers=layout,
+            x, jnp.resize(jnp.cos(jnp.arange(7, dtype=x.dtype)) if fixed else kernel, shape), (stride,) * spatial,
+            padding, rhs_dilation=(dilation,) * spatial, dimension_numbers=layout,
         )  # fmt: skip
 
-    def pool(x: jax.Array) -> jax.Array:
-        window = (1, *(size,) * spatial, 1)
-        strides = (1, *(stride,) * spatial, 1)
-        return lax.reduce_window(shaped(x), start, operation, window, strides, "VALID")
+    return tame(s, s.add(convolve, place, weights))
 
-    return tame(s, s.add(s.choice([convolve, pool]), place))
+
+def pool(s: Scope) -> int:
+    """A pool over a value seen as lines or images."""
+    place = s.pick(rank=2)
+    rank = s.values[place].rank
+    stride, size = s.number(1, 2), s.number(1, 3)
+    operation, start = s.choice([(lax.max, -jnp.inf), (lax.add, 0.0), (lax.min, jnp.inf)])
+
+    def pooled(x: jax.Array) -> jax.Array:
+        x = x if rank >= 3 else x[None]
+        window, strides = ((1, *(each,) * (x.ndim - 2), 1) for each in (size, stride))
+        return lax.reduce_window(x, start, operation, window, strides, "VALID")
+
+    return tame(s, s.add(pooled, place))
 
 
 def draw(s: Scope) -> int:
@@ -338,7 +351,7 @@ def draw(s: Scope) -> int:
 
 WORDS = {
     unary: 10, binary: 12, where: 4, compare: 4, logic: 2, integers: 3, convert: 5, bits: 1, reduction: 7, normalise: 3,
-    counted: 3, cumulative: 4, sort: 5, reshape: 8, cut: 5, join: 4, gather: 5, scatter: 5, product: 7, window: 3,
-    draw: 1,
+    counted: 3, cumulative: 4, sort: 5, reshape: 8, cut: 5, join: 4, gather: 5, pick_out: 3, scatter: 5, product: 7,
+    convolution: 2, pool: 2, draw: 1,
 }  # fmt: skip
 """The words, each with its weight."""
