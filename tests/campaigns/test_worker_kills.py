@@ -62,7 +62,8 @@ def test_kills_of_workers(parts_bundle: Path, tmp_path: Path) -> None:
         _, said = process.communicate(timeout=PATIENCE * 4)
         print(f"{what}: ended with {process.returncode} in {time.monotonic() - killed:.1f} s")
         assert "Traceback" not in said, f"{what} says {said[-2000:]}"
-        assert process.returncode or latest(folder), what
+        # If a worker dies before all have met, MPI's tolerant launcher returns 0, though all of them were killed.
+        assert process.returncode or latest(folder) or tolerant, what
         resume = folder if folder.exists() and latest(folder) else None
         result = train(bundle, dataset, settings, device, output=folder, resume=resume)
         assert result.checkpoint.read_bytes() == whole.read_bytes(), what
