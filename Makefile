@@ -56,7 +56,7 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,bench,cuda,docs,mpi,parquet,plot,tpu,tune,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,bench,cuda,docs,equinox,flax,haiku,mpi,parquet,plot,tpu,tune,dev]'
 	@touch $@ $(VENV)/.run
 
 clean:

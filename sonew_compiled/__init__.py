@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sonew_compiled.tpu_program import load_tpu_program as load_tpu_program
     from sonew_compiled.weight_trees import load_weights as load_weights
     from sonew_compiled.weight_trees import save_weights as save_weights
+    from sonew_compiled.weights_of_model import model_weights as model_weights
 
 _HOMES = {
     "Model": "models",
@@ -28,6 +29,7 @@ _HOMES = {
     "compile_training": "compile",
     "load_tpu_program": "tpu_program",
     "load_weights": "weight_trees",
+    "model_weights": "weights_of_model",
     "preconditioner": "optimizer",
     "save_weights": "weight_trees",
     "scale_by_sonew": "optimizer",

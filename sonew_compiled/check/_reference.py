@@ -151,7 +151,7 @@ def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
 
     def run(*arrays: np.ndarray) -> list[Any]:
         given = [
-            jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(kind))
+            jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(jnp.empty((), kind)))
             if jnp.issubdtype(kind, jax.dtypes.prng_key)
             else jnp.asarray(array)
             for array, kind in zip(arrays, kinds, strict=True)

@@ -33,6 +33,8 @@ class Model:
         is then a mean over whole batches.
       unit: of the loss, in reports: "nats an image".
       classes: of fields that are labels, the number of classes; other labels than 0 to one less are refused.
+      own: for a model of another library, what that library calls its weights, from the parameters and the state;
+        `sonew_compiled.model_weights` gives them.
     """
 
     init: Callable[[jax.Array], Any]
@@ -45,7 +47,9 @@ class Model:
     per_example: bool = True
     unit: str = ""
     classes: Mapping[str, int] = field(default_factory=dict)
+    own: Callable[[Any, Any], Any] | None = None
 
     def functions(self, **others: Any) -> dict[str, Any]:
-        """What `compile_training` takes of a model by keyword, some of it replaced: all but the batch."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "batch"} | others
+        """What `compile_training` takes of a model by keyword, some of it replaced: all but `batch` and `own`."""
+        taken = [each.name for each in fields(self) if each.name not in ("batch", "own")]
+        return {name: getattr(self, name) for name in taken} | others
