@@ -3,7 +3,8 @@
 IREE 3.13's bytecode has no instruction for the sign of a number, for tangents, cubic roots and bit counts. Its
 remainder rounds the quotient to nearest and not towards zero. It counts leading zeros and shifts 8 and 16 bits as if
 they were 32. Its kernels have no constants of 16-bit floating-point numbers. It holds a number to be equal to itself
-even if it is NaN, so that nothing is NaN, and computes x >= y as not x < y, which is true of NaN.
+even if it is NaN, so that nothing is NaN, and computes x >= y as not x < y, which is true of NaN. It turns not x > y
+into x <= y, and not x != y into what is true of NaN; the negations of <, <= and == are right.
 
     tan(x)       becomes    sin(x) / cos(x)
     sign(x)      becomes    x < 0 ? -1 : x > 0 ? 1 : x
@@ -11,6 +12,8 @@ even if it is NaN, so that nothing is NaN, and computes x >= y as not x < y, whi
     rem(x, y)    becomes    r = rem(x, y); r + sign(x) * abs(y), where r does not have the sign of x
     x != x       becomes    not abs(x) <= infinity
     x >= y       becomes    y <= x
+    x > y        becomes    y < x
+    x != y       becomes    not x == y
     is_finite(x) becomes    abs(x) < infinity
     popcnt(x)    becomes    sums of the bits in pairs, fours and eights
     c ? x : 0.5  becomes    a select in float32, where x is of 16 bits; so do sorts and paddings
@@ -31,11 +34,13 @@ from sonew_compiled.passes.record import Pass
 
 _WORD = 32
 _DIRECTION = re.compile("comparison_direction (\\w+)")
+_SWAPPED = {"GE": "LE", "GT": "LT"}
 
 
 def expand_arithmetic(module: ir.Module) -> None:
     """Expand every operation of these kinds."""
-    for op in operations_in(module.operation):
+    # Backwards, so that what a region holds comes before the operation that is erased together with its regions.
+    for op in reversed(operations_in(module.operation)):
         expand = _EXPANSIONS.get(op.name)
         if expand is None:
             continue
@@ -96,7 +101,10 @@ def _comparison(op: ir.Operation) -> ir.Value | None:
     if direction[1] in ("EQ", "GE", "LE", "NE") and _equal(left, right):
         number = _with_infinity(left, "LE")
         return build.elementwise("not", number) if direction[1] == "NE" else number
-    return build.compare("LE", right, left, "FLOAT") if direction[1] == "GE" else None
+    if direction[1] == "NE":
+        return build.elementwise("not", build.compare("EQ", left, right, "FLOAT"))
+    swapped = _SWAPPED.get(direction[1])
+    return build.compare(swapped, right, left, "FLOAT") if swapped else None
 
 
 def _equal(left: ir.Value, right: ir.Value, far: int = 4) -> bool:

@@ -70,3 +70,24 @@ func.func public @not_a_number(%x: tensor<4xf32>, %y: tensor<4xf32>, %h: tensor<
   %alike = stablehlo.compare EQ, %x, %y, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
   return %nan, %least, %finite, %same, %alike : tensor<4xi1>, tensor<4xi1>, tensor<4xi1>, tensor<4xi1>, tensor<4xi1>
 }
+
+// The comparison inside is done before the sort, which is erased together with its region.
+// CHECK-LABEL: func.func public @negated
+// CHECK-SAME:    ([[X:%.+]]: tensor<4xf32>, [[Y:%.+]]: tensor<4xf32>, {{.+}})
+// CHECK:         stablehlo.compare LT, [[Y]], [[X]], FLOAT
+// CHECK:         [[SAME:%.+]] = stablehlo.compare EQ, [[X]], [[Y]], FLOAT
+// CHECK:         stablehlo.not [[SAME]]
+// CHECK:         "stablehlo.sort"
+// CHECK:         ([[A:%.+]]: tensor<f32>, [[B:%.+]]: tensor<f32>)
+// CHECK:         stablehlo.compare LT, [[B]], [[A]], FLOAT : (tensor<f32>, tensor<f32>)
+func.func public @negated(%x: tensor<4xf32>, %y: tensor<4xf32>, %h: tensor<4xbf16>)
+    -> (tensor<4xi1>, tensor<4xi1>, tensor<4xbf16>) {
+  %more = stablehlo.compare GT, %x, %y, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  %other = stablehlo.compare NE, %x, %y, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  %sorted = "stablehlo.sort"(%h) <{dimension = 0 : i64, is_stable = true}> ({
+  ^bb0(%a: tensor<bf16>, %b: tensor<bf16>):
+    %first = stablehlo.compare GT, %a, %b, FLOAT : (tensor<bf16>, tensor<bf16>) -> tensor<i1>
+    stablehlo.return %first : tensor<i1>
+  }) : (tensor<4xbf16>) -> tensor<4xbf16>
+  return %more, %other, %sorted : tensor<4xi1>, tensor<4xi1>, tensor<4xbf16>
+}

@@ -75,13 +75,26 @@ def test_comparisons_with_what_is_no_number_are_numpys(on_iree: Callable[..., li
         pairs = [(x, y), (x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))]
         twice = jnp.sin(jnp.clip(x, -2, 2)) <= jnp.sin(jnp.clip(x, -2, 2))
         ways = [(a < b, a <= b, a > b, a >= b, a == b, a != b, a >= a, a == a) for a, b in pairs]
+        denied = [(~(a < b), ~(a <= b), ~(a > b), ~(a >= b), ~(a == b), ~(a != b), (a > 0) ^ True) for a, b in pairs]
         kinds = [(jnp.isnan(a), jnp.isfinite(a), jnp.isinf(a), jnp.nan_to_num(a, nan=3, posinf=4)) for a, _ in pairs]
-        return ways, kinds, twice, jnp.argmax(x), jnp.nanmax(x[:4]), jnp.all(jnp.isfinite(y)), jnp.nextafter(y, x)
+        return (
+            ways,
+            denied,
+            kinds,
+            twice,
+            jnp.argmax(x),
+            jnp.nanmax(x[:4]),
+            jnp.all(jnp.isfinite(y)),
+            jnp.nextafter(y, x),
+        )
 
     (got,) = on_iree(function, x, y, target="vmvx")
-    ways, kinds, twice, largest, largest_number, finite, after = got
+    ways, denied, kinds, twice, largest, largest_number, finite, after = got
     for each in ways:
         wanted = (x < y, x <= y, x > y, x >= y, x == y, x != y, ~np.isnan(x), ~np.isnan(x))
+        np.testing.assert_array_equal(each, wanted)
+    for each in denied:
+        wanted = (~(x < y), ~(x <= y), ~(x > y), ~(x >= y), x != y, x == y, ~(x > 0))
         np.testing.assert_array_equal(each, wanted)
     for nan, is_finite, infinite, number in kinds:
         np.testing.assert_array_equal((nan, is_finite, infinite), (np.isnan(x), np.isfinite(x), np.isinf(x)))
