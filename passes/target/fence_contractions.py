@@ -23,14 +23,22 @@ numbers are wrong.
 
 A slice of a tensor is copied too. IREE makes the whole slice on the stack of the kernel that computes the product. A
 contracted axis of more than some hundred elements does not fit there, and the compiler gives up.
+
+So is a number that a whole tensor is reduced to, such as the mean by which an operand is divided. IREE packs the
+operand in the kernel of the reduction, which one thread runs, and refuses what it has made: "write affecting operations
+on global resources are restricted to workgroup distributed contexts". It takes a multiplication by a broadcast tensor
+whose results are summed for a product, too.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
 
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import splat_of
 from sonew_compiled.passes.ir.elementwise import is_vectorised
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import Readers, operations_in, owner, readers_beyond
 from sonew_compiled.passes.record import Pass
 
@@ -56,19 +64,34 @@ def fence_contractions(module: ir.Module) -> None:
     A transposition of the product stays before the copy, because IREE writes the product transposed.
     """
     for product in operations_in(module.operation):
+        for factor in _factors(product):
+            for number in _numbers_before(factor):
+                _fence(number)
         if product.name != "stablehlo.dot_general":
             continue
         for value in product.operands:
             function = _function_before(value)
             if function is not None:
                 _fence(function)
-            for part in _parts_before(value):
+            for part in (*_parts_before(value), *_numbers_before(value)):
                 _fence(part)
         op = product
         while len(readers := [use.owner.operation for use in op.results[0].uses]) == 1 and readers[0].name in _MOVES:
             (op,) = readers
         if _is_combined(op) or any(_is_batched(each.owner.operation) for each in op.results[0].uses):
             _fence(op)
+
+
+def _factors(op: ir.Operation) -> list[ir.Value]:
+    """What is multiplied before it is summed along some axes, if one of the factors lacks an axis; else nothing."""
+    if op.name != "stablehlo.reduce" or len(op.results) > 1 or not shape_of(op.results[0]):
+        return []
+    source = owner(op.operands[0])
+    if source is None or source.name != "stablehlo.multiply":
+        return []
+    makers = [owner(value) for value in source.operands]
+    spread = [each for each in makers if each is not None and each.name == "stablehlo.broadcast_in_dim"]
+    return list(source.operands) if any(shape_of(each.operands[0]) for each in spread) else []
 
 
 def _is_batched(op: ir.Operation) -> bool:
@@ -79,11 +102,11 @@ def _is_batched(op: ir.Operation) -> bool:
 
 
 def _fence(op: ir.Operation) -> None:
-    """Make all readers of the result read a copy of it."""
-    (value,) = op.results
-    readers = Readers(value)
-    with ir.InsertionPoint.after(op):
-        readers.redirect(build.clone(value))
+    """Make all readers of the results read copies of them."""
+    for value in op.results:
+        readers = Readers(value)
+        with ir.InsertionPoint.after(op):
+            readers.redirect(build.clone(value))
 
 
 def _function_before(value: ir.Value) -> ir.Operation | None:
@@ -99,17 +122,29 @@ def _function_before(value: ir.Value) -> ir.Operation | None:
 
 def _parts_before(value: ir.Value) -> list[ir.Operation]:
     """The slices without a copy from which only moves and elementwise operations lead to the value."""
-    parts, seen, waiting = [], set(), [owner(value)]
+    return list(_before(value, lambda op: op.name in _PARTS, _MOVES))
+
+
+def _numbers_before(value: ir.Value) -> list[ir.Operation]:
+    """The reductions to a number from which only moves, broadcasts and elementwise operations lead to the value."""
+    passed = (*_MOVES, *_FUNCTIONS, "stablehlo.broadcast_in_dim")
+    return list(_before(value, lambda op: op.name == "stablehlo.reduce" and not shape_of(op.results[0]), passed))
+
+
+def _before(
+    value: ir.Value, is_wanted: Callable[[ir.Operation], bool], passed: Collection[str]
+) -> Iterator[ir.Operation]:
+    """The wanted operations from which only these and those of one result that are vectorised lead to the value."""
+    seen, waiting = set(), [owner(value)]
     while waiting:
         op = waiting.pop()
         if op is None or op in seen:
             continue
         seen.add(op)
-        if op.name in _PARTS:
-            parts.append(op)
-        elif op.name in _MOVES or (len(op.results) == 1 and is_vectorised(op)):
+        if is_wanted(op):
+            yield op
+        elif op.name in passed or (len(op.results) == 1 and is_vectorised(op)):
             waiting += map(owner, op.operands)
-    return parts
 
 
 def _is_combined(product: ir.Operation) -> bool:

@@ -82,3 +82,22 @@ func.func public @scores(%x: tensor<3x6x4xf32>, %k: tensor<4x4xf32>) -> tensor<3
   %2 = stablehlo.dot_general %x, %1, batching_dims = [0] x [0], contracting_dims = [2] x [1] : (tensor<3x6x4xf32>, tensor<3x4x6xf32>) -> tensor<3x6x6xf32>
   return %2 : tensor<3x6x6xf32>
 }
+
+// A number that a whole tensor is reduced to is stored before an operand is scaled by it; rows of sums are not.
+// CHECK-LABEL: func.func public @scaled
+// CHECK:         [[SUM:%.+]] = stablehlo.reduce(%arg1
+// CHECK-NEXT:    [[STORED:%.+]] = "flow.tensor.clone"([[SUM]]) : (tensor<f32>) -> tensor<f32>
+// CHECK-NEXT:    stablehlo.broadcast_in_dim [[STORED]]
+// CHECK:         [[SUMS:%.+]] = stablehlo.reduce(%arg1
+// CHECK-NEXT:    stablehlo.multiply {{.+}}, [[SUMS]]
+func.func public @scaled(%x: tensor<4x2xf32>, %y: tensor<5x4xf32>, %w: tensor<2x3xf32>, %v: tensor<4xf32>) -> (tensor<4x3xf32>, tensor<2xf32>) {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %sum = stablehlo.reduce(%y init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<5x4xf32>, tensor<f32>) -> tensor<f32>
+  %all = stablehlo.broadcast_in_dim %sum, dims = [] : (tensor<f32>) -> tensor<4x2xf32>
+  %scaled = stablehlo.multiply %x, %all : tensor<4x2xf32>
+  %0 = stablehlo.dot_general %scaled, %w, contracting_dims = [1] x [0] : (tensor<4x2xf32>, tensor<2x3xf32>) -> tensor<4x3xf32>
+  %sums = stablehlo.reduce(%y init: %zero) applies stablehlo.add across dimensions = [0] : (tensor<5x4xf32>, tensor<f32>) -> tensor<4xf32>
+  %row = stablehlo.multiply %v, %sums : tensor<4xf32>
+  %1 = stablehlo.dot_general %row, %x, contracting_dims = [0] x [0] : (tensor<4xf32>, tensor<4x2xf32>) -> tensor<2xf32>
+  return %0, %1 : tensor<4x3xf32>, tensor<2xf32>
+}
