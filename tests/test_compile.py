@@ -299,7 +299,10 @@ def refused(refusal: Callable[..., str], tmp_path: Path, **changes: Any) -> str:
         ({"batch": {**batch(16), "y": jax.ShapeDtypeStruct((), jnp.float32)}}, "needs the batch size"),
         ({"batch": {}}, "every field needs the batch size"),
         ({"batch": {"x": (16, 6)}}, "the batch holds 16; give a jax.ShapeDtypeStruct for every field"),
-        ({"init": lambda key: {"w": jnp.zeros(3, jnp.int32)}}, "params/w is of dtype int32"),
+        (
+            {"init": lambda key: {"w": jnp.zeros(3, jnp.int32)}},
+            "no parameter is left to train: all are integers or booleans",
+        ),
         ({"init": lambda key: {"w": jnp.zeros(3, jnp.complex64)}}, "params/w is of dtype complex64"),
         ({"learning_rate": -1.0}, "learning_rate is -1.0; give zero or a positive number"),
         ({"learning_rate": math.nan}, "learning_rate is nan; give zero or a positive number"),

@@ -90,7 +90,7 @@ def test_a_signal_ends_the_compiler(temporary: Path, small: Any, tmp_path: Path,
             _, said = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert said.splitlines()[-1] == "sonew: stopped"
     assert not [pid for pid in compilers if Path(f"/proc/{pid}").exists()]
     assert not (tmp_path / "bundle").exists()
