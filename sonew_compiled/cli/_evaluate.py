@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
-
-if TYPE_CHECKING:
-    from sonew_compiled.runtime import Program, Trained
 
 
 @click.command("eval", short_help="Compute the losses of a trained model.")
@@ -40,7 +37,7 @@ def eval_command(
     """
     from sonew_compiled.runtime import bind, evaluate_all
 
-    program, trained = _load(bundle, checkpoint, device, trusted_keys)
+    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys)
     dataset = options.dataset_of(data, data_dir, trained.settings)
     buffers = trained.upload(program)
     manifest = program.manifest
@@ -85,7 +82,7 @@ def reconstruct_command(
     from sonew_compiled.errors import UsageError
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
-    program, trained = _load(bundle, checkpoint, device, trusted_keys)
+    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys)
     buffers = trained.upload(program)
     examples = options.dataset_of(data, data_dir, trained.settings).test
     bound = bind(examples, program.manifest.batch, program.manifest.classes)
@@ -102,13 +99,3 @@ def reconstruct_command(
             break
     reconstruction_grid(np.concatenate(inputs)[:count], np.concatenate(outputs)[:count], output)
     options.say(f"wrote {output}")
-
-
-def _load(
-    bundle: Path, checkpoint: Path | None, device: str | None, trusted_keys: Path | None
-) -> tuple[Program, Trained]:
-    from sonew_compiled.runtime import Program, load_trained, open_device
-
-    opened = options.open_bundle(bundle, trusted_keys)
-    trained = load_trained(opened, checkpoint)
-    return Program.load(opened, open_device(device)), trained

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sonew_compiled.models import Model
-    from sonew_compiled.runtime import Bundle, Dataset
+    from sonew_compiled.runtime import Bundle, Dataset, Program, Trained
 
 Command = Callable[..., Any]
 
@@ -333,6 +333,17 @@ def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
     from sonew_compiled.runtime.signature import open_signed_bundle
 
     return open_signed_bundle(path, trusted_keys)
+
+
+def load_program(
+    bundle: Path, checkpoint: Path | None, device: str | None, trusted_keys: Path | None
+) -> tuple[Program, Trained]:
+    """The bundle's code on a device, and the trained weights that go with it."""
+    from sonew_compiled.runtime import Program, load_trained, open_device
+
+    opened = open_bundle(bundle, trusted_keys)
+    trained = load_trained(opened, checkpoint)
+    return Program.load(opened, open_device(device)), trained
 
 
 def load_model(name: str) -> Model:

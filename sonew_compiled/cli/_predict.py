@@ -53,18 +53,16 @@ def predict_command(
     """
     import numpy as np
 
-    from sonew_compiled.runtime import Program, bind, load_trained, open_device, predict, save_parameters
+    from sonew_compiled.runtime import bind, predict, save_parameters
     from sonew_compiled.runtime.evaluate import check_predicts
     from sonew_compiled.runtime.weights import NPZ
 
     if output.suffix != NPZ:
         raise UsageError(f"cannot write predictions to {output}; give a name that ends in {NPZ}")
-    opened = options.open_bundle(bundle, trusted_keys)
-    trained = load_trained(opened, checkpoint)
-    program = Program.load(opened, open_device(device))
+    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys)
     check_predicts(program, is_one_batch=split != _ALL)
     dataset = options.dataset_of(data, data_dir, trained.settings, least=1, tell=split != _ALL)
-    manifest = opened.manifest
+    manifest = program.manifest
     buffers = trained.upload(program)
     splits = [dataset.train, dataset.test] if split == _ALL else [getattr(dataset, split)]
     made = [predict(program, buffers, bind(each, manifest.fields("predict"), manifest.classes)) for each in splits]
