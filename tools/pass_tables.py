@@ -1,6 +1,6 @@
-"""Writes the tables and the reference of docs/internals/passes.md.
+"""Writes the tables of docs/internals/passes.md, from the records of passes, policies and targets.
 
-They come from the records of the passes, and from the policies and the targets that name them.
+The site adds the descriptions of the passes to that page.
 
     python tools/pass_tables.py --write docs/internals/passes.md
 """
@@ -30,7 +30,7 @@ def pass_table(room: str) -> str:
     """The passes of a room with their summaries, and their options with defaults."""
     rows = (
         (
-            f"[`{each.name}`](#{each.name})",
+            f"[`{each.name}`](../../passes/{room}/{each.name.replace('-', '_')}.py)",
             each.summary,
             ", ".join(f"`{option.name}={option.default_text}`" for option in each.options),
         )
@@ -65,20 +65,18 @@ def _names(chosen: Iterable[str]) -> str:
 
 def reference() -> str:
     """The description of each pass and the meanings of its options."""
-    return "\n\n".join(
-        part for room, each in passes.ROOMS.items() for part in (f"### Reference: {room}", *map(_section, each))
-    )
+    return "\n\n".join(_section(each) for room in passes.ROOMS.values() for each in room)
 
 
 def _section(each: passes.Pass) -> str:
     options = "\n".join(f"- `{option.name}` ({option.default_text}): {option.help}." for option in each.options)
-    return "\n\n".join(part for part in (f"#### {each.name}", each.description.strip(), options) if part)
+    return "\n\n".join(part for part in (f"### {each.name}", each.description.strip(), options) if part)
 
 
 def regions() -> Mapping[str, str]:
     """The generated texts, by the names in the document's markers."""
     tables = {room: pass_table(room) for room in passes.ROOMS}
-    return {**tables, "policies": policy_table(), "targets": target_table(), "reference": reference()}
+    return {**tables, "policies": policy_table(), "targets": target_table()}
 
 
 def insert(document: str) -> str:
@@ -99,7 +97,7 @@ def insert(document: str) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--write", type=click.Path(path_type=Path, exists=True), help="The document whose regions to replace.")
 def main(write: Path | None) -> None:
-    """Print the tables and the reference, or write them into a document."""
+    """Print the tables, or write them into a document."""
     if write is None:
         click.echo("\n\n".join(regions().values()))
     else:

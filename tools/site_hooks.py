@@ -1,7 +1,7 @@
 """Hooks of MkDocs: the package as it is installed, and pages whose sources lie outside `docs/`.
 
 GitHub and the site show the same files. So a link is written as GitHub needs it, relative to the file, and translated
-here if it leads out of `docs/`: to the page of that file, or, if the site has none, to its name alone.
+here if it leads out of `docs/`: to the page of that file, to the description of that pass, or to its name alone.
 """
 
 from __future__ import annotations
@@ -32,8 +32,12 @@ ELSEWHERE = {
 COMMANDS = "<!-- the commands -->"
 """Where a page has the reference of the command line."""
 
+PASSES = "<!-- the descriptions of the passes -->"
+"""Where a page has the description of each pass."""
+
 _FIELDS = re.compile(r"<!-- the fields of ([a-z.]+) -->")
 _EXPORT = re.compile(r"^::: sonew_compiled\.runtime\.(\w+)$", re.MULTILINE)
+_PASS = re.compile(r"passes/(?:shared|precision|target)/(\w+)\.py")
 _SOURCES = {page: source for source, page in ELSEWHERE.items()}
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
 _IMAGE = re.compile(r"(!\[[^\]]*\]\()([^)\s]+)\)")
@@ -111,10 +115,12 @@ def _kind(schema: dict[str, Any]) -> str:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Adds the reference of the command line, and translates links."""
+    """Adds the references of the command line and of the passes, and translates links."""
     uri = page.file.src_uri
     if COMMANDS in markdown:
         markdown = markdown.replace(COMMANDS, _tool("command_page").command_sections())
+    if PASSES in markdown:
+        markdown = markdown.replace(PASSES, _tool("pass_tables").reference())
     links = ", ".join(f"[{name}](schemas/{name})" for name in _tool("schemas").FILES)
     markdown = markdown.replace("<!-- the schemas -->", f"The schemas: {links}.")
     markdown = _EXPORT.sub(_of_its_module, markdown)
@@ -130,6 +136,8 @@ def translate(markdown: str, *, source: str, page: str) -> str:
         if not path or re.match(r"[a-z]+:", target):
             return target
         found = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if described := _PASS.fullmatch(found):
+            found, hash_, anchor = "docs/internals/passes.md", "#", described[1].replace("_", "-")
         to = ELSEWHERE.get(found, found.removeprefix("docs/") if found.startswith("docs/") else None)
         return None if to is None else posixpath.relpath(to, posixpath.dirname(page) or ".") + hash_ + anchor
 

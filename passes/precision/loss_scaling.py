@@ -1,17 +1,16 @@
 """Scale the loss while it is differentiated, so that small gradients do not vanish in float16.
 
-float16 has no positive number below 6e-8. Smaller gradients that flow backward through float16 products become zero.
-All gradients are proportional to the cotangent that the backward pass starts with, 1.0 in the traced step. This pass
-makes the cotangent a scale, and divides what depends on it by the scale before the update: gradients, and derivatives
-by pre-activations where an optimizer takes them. What does not depend on it, such as activations, stays as it is.
+float16 has no positive number below 6e-8. All gradients are proportional to the cotangent that the backward pass starts
+with, 1.0 in the traced step. This pass makes the cotangent a scale, and divides everything that depends on it by the
+scale before the update: gradients, and derivatives by pre-activations where an optimizer takes them.
 
-The scale is part of the state, and is found by trial:
+The scale is part of the state:
 
 - If any gradient is infinite or NaN, the step leaves the state as it was and halves the scale, down to 1. Only the
-  number of steps from which the next random key is made goes on.
-- After `interval` steps in a row in which none was, the step doubles the scale, up to 2^24.
+  count from which the next random key is made goes on.
+- After `interval` steps in a row with finite gradients, the step doubles the scale, up to 2^24.
 
-Every scale is a power of two, so that scaling alone rounds nothing. The loss that the step returns is not scaled.
+Every scale is a power of two, so that scaling rounds nothing. The loss that the step returns is not scaled.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Round the operands of matrix products and convolutions to 16 bits; products and sums stay in float32.
 
-The operands of the model's contractions are rounded, forward and backward. Those of contractions that belong to the
-optimizer's update alone are not: an optimizer's own linear algebra, such as the iterations for an inverse root, does
-not tolerate the rounding. The pass knows the update by its name, `train_step__update`. The contractions of `init`,
-which runs once, stay as they are too.
+This holds for the model's contractions, forward and backward. Contractions of the optimizer's update alone keep float32
+operands, because an optimizer's linear algebra, such as an inverse root, does not tolerate the rounding. The pass knows
+the update by its name, `train_step__update`. The contractions of `init` keep float32 operands too.
 """
 
 from __future__ import annotations

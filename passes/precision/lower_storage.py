@@ -1,8 +1,7 @@
 """Keep the training state in 16 bits, and compute with it as before.
 
-Tensors of the state, which have a `sonew.role`, enter and leave every export in the narrow type. Each is widened as it
-enters, which is exact, and rounded to nearest, ties to even, as it leaves. The computation in between keeps its types.
-So a step that computes and stores a value goes on with the unrounded number, and the next step reads the rounded one.
+Each tensor with a `sonew.role` of the state is widened as it enters an export, which is exact, and rounded to nearest,
+ties to even, as it leaves. A step that computes and stores a value goes on with the unrounded number.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Compute in 16 bits throughout: every operation on tensors rounds its result.
 
-Tensors of rank 1 and more have the narrow type in every function, with two exceptions below. Scalars stay float32, as
-they do in code that is written for the narrow type: the learning rate, bias corrections, norms, the loss. In detail:
+Tensors of rank 1 and more have the narrow type. Scalars stay float32: the learning rate, bias corrections, norms, the
+loss. In detail:
 
-- An operation takes narrow operands and gives a narrow result.
-- Reductions accumulate in float32 and round the result. So do matrix products and convolutions of narrow operands.
+- Reductions, matrix products and convolutions accumulate in float32 and round the result.
 - A constant is rounded to the nearest finite value.
 - Exports keep the types of their arguments and results. `lower-storage` changes those of the state.
 - Loops and branches hand values over in float32, after rounding.

@@ -1,11 +1,9 @@
-r"""Round tensors of the state to bfloat16 stochastically, by a rule that every target computes to the same bit.
+"""Round tensors of the state to bfloat16 stochastically, by a rule that every target computes to the same bit.
 
-With rounding to nearest, a bfloat16 weight does not move at all if the update is less than half of its last place.
-Stochastic rounding goes up with a probability equal to the part that is cut off. The weight then moves by the update in
-the mean: the rounding is unbiased.
+With rounding to nearest, a weight does not move if the update is less than half of its last place. Stochastic rounding
+goes up with a probability equal to the part that is cut off, so that the mean of the rounded number is the number.
 
-The noise is a hash of counters, in unsigned 32-bit arithmetic that wraps around. It needs no generator's state, and is
-the same on every target and after a resume. The hash `mix(x)` is
+The noise is a hash of counters, in unsigned 32-bit arithmetic that wraps around. The hash `mix(x)` is
 
     x ^= x >> 16;  x *= 0x7feb352d;  x ^= x >> 15;  x *= 0x846ca68b;  x ^= x >> 16
 

@@ -1,13 +1,11 @@
 """Let a step read the optimizer's state as it is stored.
 
-After `lower-storage`, a new statistic is rounded as it leaves. The step that made it goes on with the unrounded number,
-and only the next step finds the rounded one. This pass lets the step itself go on with the rounded number:
+After `lower-storage`, the step that makes a statistic goes on with the unrounded number. This pass lets it go on with
+the rounded one, which its readers can read back from memory in half the bytes:
 
     s = f(...);  u = g(s);  return convert(s)       becomes       s' = convert(f(...));  u = g(convert(s'));  return s'
 
-What reads the statistic can then read it back from memory, in half the bytes, and nothing computes it a second time.
-
-Calls are inlined, so that what an update computes is seen; that of the gradients stays where `split-step` is to cut.
+Calls are inlined so that the update's arithmetic shows. The call of the gradients stays where `split-step` cuts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Drop the updates that scatters would write outside their operands.
 
-StableHLO drops an update whose place is outside the operand, as JAX's modes `drop` and `fill` want. IREE 3.13 writes it
-to memory that may belong to another tensor. Such an update becomes a neutral number at a place inside, if the body has
-one, such as zero for a sum. Otherwise the operand is padded, the update goes to the padding, and the padding is cut off
-again.
+StableHLO drops an update whose place is outside the operand. IREE 3.13 writes it to memory that may belong to another
+tensor. Such an update becomes a neutral number inside if the body has one, such as zero for a sum. Otherwise the pass
+pads the operand, sends the update to the padding, and cuts the padding off.
 
     scatter(x, i, u)  becomes  scatter(x, clamp(i), select(i is outside, 0, u))
                       or       slice(scatter(pad(x), select(i is outside, size of x, i), u))

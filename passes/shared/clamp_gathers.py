@@ -1,8 +1,7 @@
 """Bring the indices of gathers into bounds.
 
 StableHLO moves a slice that would reach outside the operand to the nearest place inside. IREE 3.13 reads the memory
-outside: other tensors, or addresses that the process may not read. Indices that are known to be inside stay as they
-are.
+outside. Indices that are known to be inside stay as they are.
 
     gather(x, i)  becomes  gather(x, clamp(0, i, size of x - size of the slice))
 """

@@ -1,7 +1,7 @@
-"""Scatter the windows along indexed axes element by element, where each example has indices of its own.
+"""Scatter batched windows along indexed axes element by element.
 
-IREE 3.13 lowers a scatter with batch axes and windows along indexed axes to one of its own, which its verifier then
-refuses. `jax.vmap` makes such a scatter of `dynamic_update_slice`, as in `eval_step`, which maps over examples.
+IREE 3.13 lowers a scatter with batch axes and windows along indexed axes to code that its own verifier refuses.
+`jax.vmap` makes such a scatter of `dynamic_update_slice`, as in `eval_step`.
 
     scatter(x[B, N], i[B, 1], windows of k)  becomes  scatter(x, i[B, k, 1] = i + (0 ... k - 1), no windows)
 """

@@ -1,7 +1,6 @@
 """Keep some exported functions, and remove the others with what they alone call.
 
-A bundle for inference is compiled from the module of one that trains: it has no initial weights, no gradients and no
-optimizer, and so a fraction of the code. What is kept is left as it is.
+A bundle for inference is compiled from the module of a bundle that trains.
 """
 
 from __future__ import annotations

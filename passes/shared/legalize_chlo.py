@@ -1,8 +1,7 @@
-"""Replace the chlo operations that JAX emits by StableHLO ones, and composites by calls of their decompositions.
+"""Replace chlo operations by StableHLO ones, and composites by calls of their decompositions.
 
 JAX lowers some functions (`square`, `erf_inv`, `top_k`, ...) to the chlo dialect. StableHLO promises no compatibility
-for that dialect, so the portable artifact cannot hold it. Each operation is decomposed as StableHLO defines it. A
-composite (`jax.lax.composite`) brings its own decomposition, a function of the module.
+for that dialect, so the portable artifact cannot hold it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Merge the traced functions into one flat module.
 
-The tracer gives a container with one inner module per function. Each is a whole lowering by JAX: a public `@main` and
-private helpers (`@clip`, `@_uniform`, ...), whose names repeat from one inner module to the next. A compiler wants one
-flat module. Each `@main` takes the name of its inner module, and each helper gets that name as a prefix
-(`@init__clip`).
+The tracer gives a container with one inner module per function: a public `@main` and private helpers, whose names
+repeat between inner modules. Each `@main` takes the name of its inner module, and each helper gets that name as a
+prefix (`@init__clip`).
 """
 
 from __future__ import annotations

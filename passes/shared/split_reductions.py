@@ -1,13 +1,10 @@
 """Split large reductions into stages that each reduce a bounded number of elements.
 
-Compilers treat one reduction over a whole weight differently. Some run out of stack or of shared memory, some crash,
-and the others use a single core or workgroup. A stage of a few thousand elements has many results, except the last
-stage, so every backend compiles it and runs it in parallel. Stages of 4096 elements are small enough for every backend,
-and two stages cover 16.7 million elements.
+Some compilers run out of stack or shared memory in a reduction over a whole weight, some crash, and others use one
+core. A stage of a few thousand elements compiles everywhere and runs in parallel.
 
-StableHLO leaves the order of a reduction to the implementation, and therefore requires the initial value to be an
-identity of the body. So each stage may start from that value, and a dimension that does not divide evenly may be padded
-with it. Another order rounds differently in floating point. A sum in stages rounds less than a sum in sequence.
+StableHLO leaves the order of a reduction open, and requires the initial value to be an identity of the body. So each
+stage starts from that value, and a dimension that does not divide evenly is padded with it.
 """
 
 from __future__ import annotations

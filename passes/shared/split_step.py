@@ -1,17 +1,17 @@
 """Cut a step at the seam between the gradients and the update, for micro-batches.
 
-A batch that does not fit into memory, or that several workers share, is divided into micro-batches. Each gives a
-bucket: one float32 vector of the loss and all signals that the gradients pass to the update. The caller adds the
-buckets, and the update takes the sum:
+Each micro-batch gives a bucket: one float32 vector of the loss and all signals that the gradients pass to the update.
+The caller adds the buckets, and the update takes the sum:
 
     train_step(state, batch, rate)  gets beside it  gradients(some of the state, batch) -> bucket
                                                     update(sum of buckets, state, rate) -> state, loss
 
-Operations of the step before its call of the gradients go to the function that needs their results, or to both: those
-that widen a stored parameter, for example. All other operations go to the update. It undoes the scale of a loss, checks
-that all gradients are finite, and rounds the state, for the mean over all micro-batches. 16-bit gradients are widened
-into the bucket, which is exact, and rounded again after the mean. With `exchange=bf16` all signals but the loss are
-rounded to bfloat16 in the bucket, still as float32 numbers, so that workers on a slow network can send half of each.
+Operations before the call of the gradients go to the function that needs their results, or to both. All others go to
+the update, which works on the mean over the micro-batches: it undoes the scale of a loss, checks that all gradients are
+finite, and rounds the state. 16-bit gradients are widened into the bucket, which is exact, and rounded after the mean.
+
+With `exchange=bf16` all signals but the loss are rounded to bfloat16 in the bucket, still as float32 numbers, so that
+workers can send half of each.
 """
 
 from __future__ import annotations

@@ -1,20 +1,15 @@
 """Cut an update into parts by the tensors of the state, which workers divide among themselves.
 
-A worker with `--shard-state` keeps the optimizer's state of some tensors only, and updates those only. Each tensor of
-the state is computed from some others. Those that are computed from each other, such as a weight and its moments, make
-a part. Small tensors that are computed from such tensors alone, such as the count of steps or the scale of the loss,
-are common to all parts:
+Tensors that are computed from each other, such as a weight and its moments, make a part. Small tensors that depend on
+no part, such as the count of steps, are common to all:
 
     update(bucket, state, rate)  gets beside it  update_common(bucket, common, rate) -> common, loss, numbers
                                                  update_0(numbers, bucket, common, its state, rate) -> its state
                                                  update_1 ...
 
-The numbers are small values that the whole bucket makes and that several parts read: the norm of all gradients, or
-whether all are finite. The parts do not depend on the number of workers. Small ones are
-joined to others, and so are the smallest if there are more than `parts`.
-
-The state of an optimizer whose tensors are all computed from each other, by one matrix for all parameters for example,
-is a single part. Then nothing is added.
+The numbers are small values that the whole bucket makes and several parts read, such as the norm of all gradients. The
+parts do not depend on the number of workers. Small parts are joined to others, and so are the smallest if there are
+more than `parts`. If all tensors are computed from each other, there is one part, and nothing is added.
 """
 
 from __future__ import annotations

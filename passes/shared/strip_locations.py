@@ -1,7 +1,7 @@
 """Remove source locations.
 
-Locations name the files and lines that were traced. Without them, the same model gives the same bytes wherever its
-source lies, and a bundle reveals nothing of the machine that made it.
+Without them, the same model gives the same bytes wherever its source lies, and a bundle reveals nothing of the machine
+that made it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Remove the roles of all tensors but those of the training state.
 
-The manifest gives the role of every tensor. The artifact keeps only the roles that a target's passes read.
+The manifest has the role of every tensor. The artifact keeps only the roles that a target's passes read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Remove annotations for several devices, and calls that only annotate.
 
-JAX annotates each typed random key, and any tensor on request, with the way in which XLA may spread it over devices
-(the dialect sdy), or with the memory or layout in which to keep it. A bundle is for one device, where these annotations
-have no effect.
+JAX annotates random keys, and any tensor on request, with a sharding (the dialect sdy), a memory or a layout. A bundle
+is for one device, where these have no effect.
 """
 
 from __future__ import annotations

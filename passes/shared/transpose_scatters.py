@@ -1,8 +1,7 @@
 """Put the axes that a scatter indexes before those of its windows.
 
-IREE 3.13 inserts a unit axis into the updates for each indexed axis that comes after a window, and only then moves
-these axes to the front. Its own verifier refuses the result. `jax.vmap` makes such a scatter of the gradient of an
-integer label's score.
+IREE 3.13 lowers a scatter whose indexed axis comes after a window to code that its own verifier refuses. `jax.vmap`
+makes such a scatter of the gradient of an integer label's score.
 
     scatter(x[N, 1, C], windows of axis 1)  becomes  transpose(scatter(transpose(x)[N, C, 1], windows of axis 2))
 """

@@ -1,8 +1,7 @@
 """Trim the operand and drop the stride where a window has only one place along an axis.
 
-IREE 3.13 drops an axis of the output along which a window has one place, and takes the window's stride for a dilation:
-a strided convolution then reads beyond its input, and a pooling reads other elements. One place needs no stride. The
-elements that the window does not cover are cut off, the padding first.
+IREE 3.13 takes the stride of such a window for a dilation: a strided convolution then reads beyond its input, and a
+pooling reads other elements. The pass cuts off what the window does not cover, the padding first.
 
     convolution(x[N, 5, C], w[3, C, K]), stride 3  becomes  convolution(x[N, 0:3, C], w), stride 1
 """

@@ -1,14 +1,13 @@
 """Give results the buffers of donated arguments.
 
-`sonew.donate` on an argument means that the caller gives its buffer up. The result of the same `sonew.name` may then
-take the buffer. `tf.aliasing_output` tells this to XLA, and to IREE, which reads it as `iree.abi.output`.
+`sonew.donate` on an argument means that the caller gives its buffer up, and the result of the same `sonew.name` may
+take it. `tf.aliasing_output` tells this to XLA, and to IREE, which reads it as `iree.abi.output`.
 
 XLA copies an argument that is still needed when its buffer is overwritten. IREE 3.13 does not: it writes the result as
-soon as the result is ready, even if another dispatch, perhaps a concurrent one, still has to read the argument. The
-numbers are then wrong. So an argument is aliased only if its readers are all elementwise operations that lead to its
-own result: these read an element before they write it. The moments of an optimizer are such arguments. Weights are not,
-since the backward pass reads them. Their results get buffers of their own, and `jax.buffer_donor` leaves the choice to
-XLA.
+soon as it is ready, and a later or concurrent dispatch reads wrong numbers. So the pass aliases an argument only if all
+its readers are elementwise operations that lead to its own result; it follows calls. The moments of an optimizer are
+such arguments. Weights are not, since the backward pass reads them: their results get buffers of their own, and
+`jax.buffer_donor` leaves the choice to XLA.
 """
 
 from __future__ import annotations

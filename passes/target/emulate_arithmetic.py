@@ -1,12 +1,10 @@
-"""Do 16-bit arithmetic in float32, for a target that has none: widen the operands, round the result.
+"""Do 16-bit arithmetic in float32: widen the operands, round the result.
 
-IREE's code for processors omits some roundings of 16-bit arithmetic, and its bytecode has no such arithmetic. This pass
-rounds as the 16-bit operation does. Additions, subtractions, multiplications, divisions and square roots give the same
-bits, since float32 has at least two more than twice the significant bits of either type. StableHLO does not define
-elementary functions more exactly than that. A reduction accumulates in float32, which StableHLO allows.
+IREE's code for processors omits some roundings of 16-bit arithmetic, and its bytecode has no such arithmetic. The four
+basic operations and square roots give the same bits, since float32 has at least 2 p + 2 significant bits for the p of
+either type. Reductions accumulate in float32.
 
-Operations that only move values stay in 16 bits. So does an operation with constants in its body; the body of a
-reduction has none.
+Operations that only move values stay in 16 bits, and so do operations with constants in their bodies.
 """
 
 from __future__ import annotations

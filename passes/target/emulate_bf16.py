@@ -1,14 +1,13 @@
-"""Replace bfloat16 for a target without the type: by rounded float32 inside, by pairs in integers outside.
+"""Replace bfloat16 by rounded float32 inside functions, and by pairs in integers outside.
 
-IREE's code generators for SPIR-V fail on bfloat16. A bfloat16 is the upper half of a float32. Inside a function it
-becomes that float32, rounded by integer arithmetic wherever it was rounded to bfloat16. An argument or result of an
-export keeps its bytes, as a vector of `ui32`. Each integer holds two numbers, the first in its lower half; the upper
-half is zero if the last number has no partner. The pass runs after `emulate-contractions` and `emulate-arithmetic`,
-which leave only operations that move values and conversions from and to float32.
+IREE's code generators for SPIR-V fail on bfloat16. Inside a function a bfloat16 becomes a float32, rounded by integer
+arithmetic wherever it was rounded to bfloat16. An argument or result of an export keeps its bytes, as a vector of
+`ui32`: each holds two numbers, the first in its lower half. The upper half is zero if the last number has no partner.
+The pass runs after `emulate-contractions` and `emulate-arithmetic`, which leave only operations that move values and
+conversions from and to float32.
 
-Integers of 16 bits would not do: where a device has no storage of 16 bits, IREE 3.13 writes vectors of them as vectors
-of 32 bits, over the memory behind them. Pairs are split and joined behind barriers, so that a product does not repeat
-this for each operand.
+16-bit integers would not do: without storage of 16 bits, IREE 3.13 writes vectors of them over the memory behind them.
+Pairs are split and joined behind barriers, so that a product does not repeat this for each operand.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Do 16-bit matrix products and convolutions in float32, for a machine that has no units for them.
 
-The operands, which were rounded to 16 bits before, are widened, and the product runs in float32. That is exact: the
-product of two such numbers fits float32, since bfloat16 has 8 significant bits and float16 has 11, and the sums are
-float32 either way. It is as fast as a float32 product. Without units, native code for 16-bit operands is slower.
+The operands are widened, and the product runs in float32. That is exact: the product of two such numbers fits float32,
+and the sums are float32 either way. Without units, native code for 16-bit operands is slower.
 
-If the processor has units for a type (`native`), matrix products of two operands of that type stay as they are.
-Convolutions do not: IREE's code for them does not use the units.
+If the processor has units for a type (`native`), its matrix products stay as they are. Convolutions do not, because
+IREE's code for them does not use the units.
 """
 
 from __future__ import annotations

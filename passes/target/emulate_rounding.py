@@ -1,14 +1,12 @@
 """Round to 16 bits by integer arithmetic, for a target whose conversions cannot be relied on.
 
-A value is often rounded to 16 bits and widened again at once: the operand of an emulated contraction, the result of
-emulated arithmetic. IREE 3.13 drops such a pair on processors in some fusions, such as those with `tanh`, and its
-bytecode has no float16 at all. This pass rounds the bits of the float32, to nearest with ties to even, and no compiler
-removes that arithmetic. Subnormal numbers, infinities and the sign of zero come out as in a conversion. A value that
-was widened before needs no rounding. It is copied, since a product that IREE fuses with the widening takes twice as
-long.
+IREE 3.13 drops some pairs of a rounding and a widening on processors, such as those in a fusion with `tanh`, and its
+bytecode has no float16 at all. No compiler removes integer arithmetic on the bits of the float32. It rounds to nearest,
+ties to even, and treats subnormal numbers, infinities and the sign of zero as a conversion does. A value that was
+widened before needs no rounding. It is copied, since a product that IREE fuses with the widening takes twice as long.
 
-If an integer or a boolean is converted to float32 and then rounded to bfloat16, IREE folds both into one conversion,
-and LLVM makes that a call to a library that IREE does not link. So zero is added in between.
+IREE folds a conversion of an integer to float32 and its rounding to bfloat16 into one, and LLVM makes that a call to a
+library that IREE does not link. So zero is added in between.
 """
 
 from __future__ import annotations

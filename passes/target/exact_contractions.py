@@ -1,8 +1,7 @@
 """Ask for full precision of the operands of matrix products and convolutions.
 
-A product that names no precision lets the compiler choose how many bits of its operands it uses. XLA for TPUs then
-rounds them to bfloat16, and a float32 module would train in bfloat16. A precision policy has already rounded all that
-is to be rounded. A product of bfloat16 operands loses nothing and stays as it is.
+If a product names no precision, XLA for TPUs rounds its operands to bfloat16, and a float32 module would train in
+bfloat16. A product of bfloat16 operands loses nothing and stays as it is.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Expand arithmetic that IREE's bytecode lacks or computes wrongly.
 
-IREE 3.13's bytecode has no instruction for the sign of a number, for tangents, cubic roots and bit counts. Its
-remainder rounds the quotient to nearest and not towards zero. It counts leading zeros and shifts 8 and 16 bits as if
-they were 32. Its kernels have no constants of 16-bit floating-point numbers. It holds a number to be equal to itself
-even if it is NaN, so that nothing is NaN, and computes x >= y as not x < y, which is true of NaN. It turns not x > y
-into x <= y, and not x != y into what is true of NaN; the negations of <, <= and == are right.
+IREE 3.13's bytecode has no sign, tangent, cubic root, bit count and 16-bit constants. Its remainder rounds the quotient
+to nearest and not towards zero. It counts leading zeros and shifts 8 and 16 bits as if they were 32. Its comparisons
+are wrong for NaN: x == x is true, x >= y is computed as not x < y, not x > y as x <= y, and not x != y is true. The
+negations of <, <= and == are right.
 
     tan(x)       becomes    sin(x) / cos(x)
     sign(x)      becomes    x < 0 ? -1 : x > 0 ? 1 : x

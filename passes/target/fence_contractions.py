@@ -1,33 +1,22 @@
 """Keep matrix products apart from the tensors that elementwise operations combine them with, such as a bias.
 
-IREE 3.13 fuses elementwise operations into the product before them. That saves little or no time in a step and makes
-much more code: half of the compile time under `bf16`. Its compiler crashes if the product is transposed and the
-operation after it uses the indices of elements, as stochastic rounding does.
+IREE 3.13 fuses elementwise operations into the product before them. That saves little time and makes much more code:
+half of the compile time under `bf16`. With tiles that fill all registers (`--iree-llvmcpu-enable-inner-tiled`, for
+AVX-512) it does not compile a fusion with a tensor of fewer axes, and copies a tensor of the product's shape to the
+tiles' layout, which takes as long as the fusion saves. So the operations read a copy (`flow.tensor.clone`), and become
+a loop of their own. IREE drops the copy later. A `stablehlo.optimization_barrier` would make the step wait for
+everything that has begun.
 
-On processors with AVX-512 (AMD's excepted), products are compiled in tiles that fill all registers
-(`--iree-llvmcpu-enable-inner-tiled`). IREE has no such layout for a tensor of fewer axes, and does not compile the
-fusion at all. It first copies a tensor of the product's shape to that layout, with many thousand instructions that take
-as long as the fusion saves.
+The pass also copies
 
-So the operations after a product read a copy of the other tensor, or of the product, and become a loop of their own.
-The copy is `flow.tensor.clone`, which IREE drops later. `stablehlo.optimization_barrier` would do as well, but the step
-then waits there for everything that has begun.
-
-An activation that only one product reads is copied as well. IREE would fuse it with the packing of the operand and
-emit it for each row of a tile, which is 2,500 lines of LLVM IR for a tanh. With the copy it is stored first, by the
-kernel that a training step has anyway, where the backward pass reads the activation too.
-
-A product that a product of many matrices reads is copied too, such as the scores of an attention. IREE tiles the rows
-of all matrices as one. If a tile has rows of two of them, the second product reads another matrix's rows, and its
-numbers are wrong.
-
-A slice of a tensor is copied too. IREE makes the whole slice on the stack of the kernel that computes the product. A
-contracted axis of more than some hundred elements does not fit there, and the compiler gives up.
-
-So is a number that a whole tensor is reduced to, such as the mean by which an operand is divided. IREE packs the
-operand in the kernel of the reduction, which one thread runs, and refuses what it has made: "write affecting operations
-on global resources are restricted to workgroup distributed contexts". It takes a multiplication by a broadcast tensor
-whose results are summed for a product, too.
+- the product, if it is transposed and the operation after it uses the indices of elements: the compiler crashes;
+- an activation that only one product reads: IREE would emit it for each row of a packed tile;
+- a product that a product of many matrices reads, such as an attention's scores: IREE tiles the rows of all matrices as
+  one, and the second product reads another matrix's rows. Its numbers are wrong;
+- a slice of a tensor: IREE makes the whole slice on the kernel's stack, and gives up where it does not fit;
+- a number that a whole tensor is reduced to, such as the mean by which an operand is divided: IREE packs the operand in
+  the kernel of the reduction, and refuses the result ("write affecting operations on global resources are restricted to
+  workgroup distributed contexts"). A multiplication by a broadcast tensor whose results are summed counts as a product.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Keep the indices of elements apart from the reductions that read them.
 
-IREE 3.13 fuses the indices of elements, such as those that mark a matrix's diagonal, into the kernel of the reduction
-that depends on them. Its code for Vulkan and Metal shares them between threads in the type `index`, which a shader
-cannot store, and does not compile, for example, Shampoo's roots. Behind a barrier they are integers that the kernel
-reads from memory.
+IREE 3.13 fuses indices, such as those that mark a matrix's diagonal, into the kernel of a reduction. Its code for
+Vulkan and Metal shares them between threads in the type `index`, which a shader cannot store, and does not compile.
+Behind a barrier the kernel reads them from memory as integers.
 """
 
 from __future__ import annotations

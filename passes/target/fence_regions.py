@@ -3,18 +3,14 @@
 IREE 3.13 mistreats memory that comes out of a `case`, `if` or `while` in three ways:
 
 - A value that a region passes through from outside shares its memory with the result. IREE frees that memory after the
-  last reader of the result, even if readers of the value itself are still to come. The next computation then overwrites
-  it.
-- Several values that share one buffer are the same operand, several times, of a branch in IREE's bytecode. The branch
-  moves the operands into registers one by one. If the move that empties the source register comes first, the others
-  get nothing: "ref is null", or no wait at all if the operand is the fence of the values.
-- If the body of a loop does not read a carried value, or IREE finds that it need not, IREE removes the value from the
-  loop's operands but not from its results. The conversion that follows takes one for the other, and the compiler
-  crashes.
+  last reader of the result, even if readers of the value are still to come.
+- Values that share one buffer are one operand of a branch, several times. If the branch empties the register before it
+  has copied it, the others get nothing: "ref is null", or no wait at all if the operand is a fence.
+- If the body of a loop does not read a carried value, IREE removes the value from the loop's operands but not from its
+  results, and crashes.
 
 Behind a barrier each value is a buffer of its own, which is freed when nothing refers to it. A value that a region may
-return twice is copied (`passes/ir/copies.py`). The host waits for the device at a barrier, as it does for the condition
-anyway.
+return twice is copied (`passes/ir/copies.py`).
 
     %r = case(%i) {return %x}        becomes        %r = barrier(case(%i) {return barrier(%x)})
 """

@@ -1,7 +1,7 @@
 """Keep the updates of a scatter apart from the operations that make them.
 
 IREE 3.13 moves a widening of the updates, such as that of bfloat16, into the kernel of the scatter, and its code
-generator for GPUs then fails. It moves nothing across a barrier.
+generator for GPUs fails. It moves nothing across a barrier.
 """
 
 from __future__ import annotations

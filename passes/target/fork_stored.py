@@ -1,9 +1,8 @@
 """Fork each result that a step both stores in place and reads again: one value to store, one to read.
 
-The dispatch that computes a result may write it right into the buffer of a donated argument. IREE 3.13 does so if
-nothing else reads the result. If a later dispatch does, IREE computes the result in other memory and copies it to the
-buffer in the end, which moves each number twice more. Adding zero, in the same dispatch, makes the value that is read
-another one. It changes nothing but the sign of a zero:
+IREE 3.13 writes a result straight into the buffer of a donated argument only if nothing else reads it. Otherwise it
+computes the result in other memory and copies it in the end. Adding zero in the same dispatch makes the value that is
+read another one, and changes nothing but the sign of a zero:
 
     s = f(...);  u = g(s);  return s       becomes       s = f(...);  s' = s + 0;  u = g(s');  return s
 """

@@ -1,14 +1,14 @@
 """Compute powers for which IREE's logarithm fails: those of negative numbers, and those with exponent 0.
 
 For processors and GPUs IREE 3.13 computes `x ** y` as `exp(y * log(x))`. That is NaN for every negative `x`, for 0 or
-an infinity to the power 0, and for 1 to the power of an infinity. Yet any number has a power to an integer exponent.
+an infinity to the power 0, and for 1 to the power of an infinity.
 
     n = x < 0 or 1 / x < 0
     s = pow(n ? -x : x, y)                      the logarithm's part
     s = x is 1 or -1, or y is 0 ? 1 : s
     n ? (y odd ? -s : y even or x infinite or 0 ? s : NaN) : s
 
-Bases that are positive constants, such as the decays of a bias correction, stay as they are.
+Positive constants as bases, such as the decays of a bias correction, stay as they are.
 """
 
 from __future__ import annotations

@@ -1,18 +1,15 @@
 """Sum a product of tensors, one of which is repeated, first over the axes that both have.
 
-IREE 3.13 treats a sum of such a product over several axes as a matrix product without rows or columns. It still gives
-the sum vectors for rows and columns. Its verifier refuses the code ("invalid accumulator/result vector shape"), or the
-compiler finds the vectors too large. The sum over the axes that both tensors have is a matrix-vector product or a
-matrix product, which IREE compiles well. The rest is a sum of its results.
+IREE 3.13 treats a sum of such a product over several axes as a matrix product without rows or columns, and does not
+compile it ("invalid accumulator/result vector shape", or vectors that are too large). The sum over the common axes is a
+product that IREE compiles well.
 
     reduce(multiply(broadcast(v), m), dimensions = [0, 1])
 becomes
     reduce(reduce(multiply(broadcast(v), m), dimensions = [1]), dimensions = [0])
 
-A tensor counts as repeated if elementwise operations and reshapes lie between its broadcast and the product, since IREE
-computes these in the kernel of the sum.
-
-StableHLO leaves the order of a sum to the implementation, and requires its initial value to be zero.
+Elementwise operations and reshapes may lie between the broadcast and the product. The order of a sum is free in
+StableHLO, and its initial value is zero.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Give each operation that a compiler does in place an operand of its own.
 
-IREE 3.13 sorts, scatters and updates slices in the memory of the operand. It treats the operand as the operation's own
-if the module shows no other reader. Yet an argument belongs to the caller, and IREE keeps a constant or an iota once
-for all users of equal ones. And if IREE does see another reader, it does not always order the two. So the operand
-becomes a copy that IREE does not merge with the original.
+IREE 3.13 sorts, scatters and updates slices in the memory of the operand if the module shows no other reader. Yet an
+argument belongs to the caller, and IREE keeps equal constants and iotas once for all users. If IREE does see another
+reader, it does not always order the two. So the operand becomes a copy that IREE does not merge with the original.
 
     sort(%x, iota)        becomes        sort(copy 1 of %x, copy 2 of iota)
 

@@ -1,7 +1,7 @@
 """Pad unsigned integers before windows are reduced.
 
 IREE 3.13 pads the operand of a window reduction itself, and does not compile that for unsigned integers, such as their
-cumulative sums. So the operand is padded beforehand with the initial value of the reduction.
+cumulative sums.
 
     reduce_window(x, init), padding = [[3, 0]]      becomes      reduce_window(pad(x, init, low = [3]), init)
 """

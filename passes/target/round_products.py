@@ -1,7 +1,7 @@
 """Give matrix products and convolutions of 16-bit operands a float32 result, and round it after them.
 
 The sums are float32 either way, and are rounded once. IREE 3.13 cannot compile a product with a 16-bit result for some
-GPUs ("failed to distribute"). For processors its code is slow, even if they have units for the operands.
+GPUs ("failed to distribute"), and compiles slow code for processors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keep one exported function, as the `@main` of a module of its own.
 
-XLA compiles a module to one executable with one entry, `@main`; IREE compiles all exports of a module. The attributes
-of arguments and results are removed, since the module that calls `@main` says itself which arguments are donated.
+XLA compiles a module to an executable with one entry. The attributes of arguments and results are removed: the module
+that calls `@main` says which arguments are donated.
 """
 
 from __future__ import annotations

@@ -1,26 +1,25 @@
 """Compute elementwise operations on shifted matrices, and their reductions, in kernels that loop over rows.
 
 A shifted matrix takes elements of earlier or later rows, as SONew's statistics do along a chain of weights. IREE writes
-out each shifted matrix before it is read, and makes a separate loop for each reduction. Here one kernel computes
-everything between two reductions. It reads each matrix once, shifts by reading other rows, accumulates the reductions
-on the way, and overwrites a donated matrix with its own result. Scalars that depend on a reduction are computed by the
-kernels that read them:
+each shifted matrix out before it is read, and makes a separate loop for each reduction. Here one kernel computes
+everything between two reductions: it reads each matrix once, shifts by reading other rows, accumulates the reductions,
+and overwrites a donated matrix with its result. A kernel computes the scalars that it needs from earlier reductions:
 
     y = x + shift(x, 1)                   y, p = flow.dispatch @rows_0(x)
     s = reduce(add, y * y)     becomes    z = flow.dispatch @rows_1(y, p)
     z = y / sqrt(s)
 
-Several results of 16 bits that elementwise operations alone compute, such as the moments and the weight of Adam, become
-a kernel as well: IREE makes a separate loop for the readers of a rounded result, which reads it again.
+Several 16-bit results that elementwise operations alone compute, such as the moments and the weight of Adam, become a
+kernel as well, since IREE reads a rounded result again in a separate loop. The kernels of one matrix run one after the
+other, while the matrix is in the cache.
 
-The kernels of one matrix run one after the other while the matrix is in the cache: the first kernel of the next matrix
-depends on the last kernel of this one. IREE would otherwise go through all matrices once for each kernel.
+A kernel overwrites a donated matrix only if it is the matrix's only reader, and reads no row but the one that it
+writes: another row may belong to another workgroup. A reduction that reads other rows and keeps two or more matrices
+from being overwritten becomes a kernel of its own, which runs after they are overwritten.
 
-The kernels are loops of MLIR's `scf` and `vector` dialects in a `stream.executable`, which `iree-compile` compiles for
-a processor as it does its own. jaxlib has no bindings for the dialects `stream` and `flow`. Their few operations are
-unregistered here, `iree-compile` verifies them, and a portable artifact cannot hold them.
-
-`passes/rows/README.md` shows how a kernel is laid out.
+The kernels are loops of MLIR's `scf` and `vector` dialects in a `stream.executable`. jaxlib has no bindings for the
+dialects `stream` and `flow`: their operations are unregistered here, `iree-compile` verifies them, and a portable
+artifact cannot hold them. `passes/rows/README.md` shows how a kernel is laid out.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Store booleans as 32-bit integers, for a target whose code stores them wrongly.
 
-IREE 3.13 stores booleans as bytes. A Vulkan device may have no storage of less than 32 bits. IREE's code then writes
-several booleans at once and loses neighbours: in a concatenation, such as a shifted mask, and wherever one kernel
-writes booleans that others read. Band SONew's direction was wrong for that reason. So operations that move booleans
-move integers instead, and a boolean that is read more than once is an integer behind a barrier. Without the barrier, a
-compiler would store the boolean again.
+IREE 3.13 stores booleans as bytes. On a Vulkan device without storage of less than 32 bits, its code writes several at
+once and loses neighbours: in a concatenation, such as a shifted mask, and wherever one kernel writes booleans that
+others read. So operations that move booleans move integers instead. A boolean that is read more than once is an integer
+behind a barrier, without which IREE would store the boolean again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Widen booleans and unsigned integers in ways that IREE does not fold into products.
 
-IREE 3.13 drops a conversion that widens the operand of a product and reads the narrow operand instead, as a signed
-number: true is -1, and a byte of 200 is -56. So a boolean is widened by a select, and an unsigned integer first to 32
-bits.
+IREE 3.13 drops a conversion that widens the operand of a product and reads the narrow operand as a signed number: true
+is -1, and a byte of 200 is -56.
 
     dot_general(convert(i1), w)  becomes  dot_general(select(i1, 1, 0), w)
     dot_general(convert(u8), w)  becomes  dot_general(convert(convert(u8) : u32), w)
