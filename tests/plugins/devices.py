@@ -1,7 +1,7 @@
 """The devices that tests compute on."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -18,6 +18,15 @@ def close_vulkan() -> None:
     """
     gc.collect()
     devices._OPEN.pop("vulkan", None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Has the next test, or the next run of this one, open a Vulkan device anew after one was lost."""
+    report = yield
+    if report.failed and "VK_ERROR_DEVICE_LOST" in report.longreprtext:
+        devices._OPEN.pop("vulkan", None)
+    return report
 
 
 @pytest.fixture(scope="module", autouse=True)
