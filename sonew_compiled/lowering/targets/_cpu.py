@@ -136,6 +136,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "emulate-arithmetic",
         kernels,
         "order-sums",
+        "flatten-contractions",
         "fence-contractions",
         "emulate-rounding",
     )
