@@ -24,7 +24,7 @@ types:
 
 # A process a core, at most four, of up to 2 GB; a file's tests stay in one process, and share what it has compiled.
 unit:
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=40
 
 lit:
 	$(BIN)/lit -v tests/lit

@@ -1,6 +1,6 @@
 """Functions that run a JAX function through parts of the compiler."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,23 @@ import numpy as np
 import pytest
 
 from sonew_compiled.runtime import open_device
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _single_threaded_compiler() -> Iterator[None]:
+    """Has IREE compile in one thread, as each core has a test process; the code is the same.
+
+    Its threads cost a twelfth of the processor time in waiting for each other.
+    """
+    from sonew_compiled.lowering import iree
+
+    def run(command: Sequence[str], **options: Any) -> Any:
+        return run_to_end([*command, "--mlir-disable-threading"], **options)
+
+    run_to_end = iree.run_to_end
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iree, "run_to_end", run)
+        yield
 
 
 @pytest.fixture
