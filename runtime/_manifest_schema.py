@@ -127,7 +127,14 @@ def _manifest(tensor: Mapping[str, Check], required: Mapping[str, Check], option
 
 
 MANIFEST = _manifest(
-    _TENSOR, _LATER, {"unit": _WORD, "starts_from": mapped(text(1_000), 10_000, key=_NAME), "exchange": _WORD}
+    _TENSOR,
+    _LATER,
+    {
+        "unit": _WORD,
+        "starts_from": mapped(text(1_000), 10_000, key=_NAME),
+        "exchange": _WORD,
+        "step": mapped(SCALAR, 20),
+    },
 )
 """The check of a whole manifest; it drops fields that this runtime does not know."""
 

@@ -53,9 +53,10 @@ class Manifest:
       classes: of fields of the batch that are labels, the number of classes.
       setting_limits: of runtime settings, values from which on a decay is too slow for what the state is stored in.
       unit: of the loss, for reports; may be empty.
-      starts_from: of tensors of the optimizer's state that depend on the first parameters, the parameter that each is
-        equal to at first; empty where it is none.
+      starts_from: of averages and of tensors of the optimizer's state that depend on the first parameters, the
+        parameter that each is equal to at first; empty where it is none.
       exchange: the type to which the gradients of a micro-batch are rounded, one of `EXCHANGES`.
+      step: what is compiled into a step besides the optimizer, such as clipping: `sonew_compiled/step_settings.py`.
     """
 
     format_version: int = TRAINING_FORMAT_VERSION
@@ -72,6 +73,7 @@ class Manifest:
     unit: str = ""
     starts_from: Mapping[str, str] = field(default_factory=dict)
     exchange: str = "f32"
+    step: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         optimizer = f" with {self.optimizer.get('name', 'an optimizer')}" if self.is_trainable else " for inference"
@@ -90,14 +92,19 @@ class Manifest:
         Of a bundle for inference the parameters and the model's state, which `eval_step` reads.
         """
         if not self.is_trainable:
-            inputs = self.functions[contract.EVAL_STEP].inputs
-            return tuple(spec for spec in inputs if spec.role in EVALUATED_ROLES)
+            return self.evaluated
         return self.functions[contract.INIT].outputs
 
     @property
     def parameters(self) -> tuple[TensorSpec, ...]:
         """The tensors of the state that are the model's parameters."""
         return tuple(spec for spec in self.state if spec.role == Role.PARAMETER)
+
+    @property
+    def evaluated(self) -> tuple[TensorSpec, ...]:
+        """The tensors of the state that `eval_step` reads; of parameters that have an average it is the average."""
+        inputs = self.functions[contract.EVAL_STEP].inputs
+        return tuple(spec for spec in inputs if spec.role in EVALUATED_ROLES)
 
     @property
     def parameter_count(self) -> int:
@@ -218,7 +225,7 @@ def _inconsistency(manifest: Manifest) -> str:
     for name, source in manifest.starts_from.items():
         copy, copied = by_name.get(name), by_name.get(source)
         is_parameter = copied is not None and copied.role == Role.PARAMETER
-        if copy is None or copy.role != Role.OPTIMIZER or (source and not is_parameter):
+        if copy is None or copy.role not in (Role.OPTIMIZER, Role.AVERAGE) or (source and not is_parameter):
             return f"{shown(name)} cannot start from {shown(source)}"
         if copied is not None and copied.shape != copy.shape:
             return f"{shown(name)} has another shape than {shown(source)}, from which it starts"

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.contract import EVALUATED_ROLES, PARAMETERS_FILE
+from sonew_compiled.contract import PARAMETERS_FILE
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import find_checkpoint, is_checkpoint, load_checkpoint, read_checkpoint_metadata
 from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.shown import shown
-from sonew_compiled.runtime.weights import NPZ, load_weights
+from sonew_compiled.runtime.weights import NPZ, as_parameters, load_weights, read_weights
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -23,7 +24,8 @@ class Trained:
     """The weights of a bundle's model.
 
     Attributes:
-      arrays: the parameters and the model's state by name, as the manifest has them.
+      arrays: the parameters and the model's state by name. Of a model that is evaluated with averages of parameters,
+        what stands under a parameter's name is the average, unless the raw parameters were asked for.
       path: the file that they are from.
       step: the training steps that were done; None of a file that is no checkpoint.
       settings: of the run as strings; empty likewise.
@@ -39,17 +41,21 @@ class Trained:
 
     def upload(self, program: Program) -> dict[str, Buffer]:
         """A copy on the program's device, which `evaluate` and `predict` take."""
-        specs = {spec.name: spec for spec in program.manifest.state}
-        return {name: program.upload(specs[name], array) for name, array in self.arrays.items()}
+        evaluated = program.manifest.evaluated
+        return {
+            spec.name: program.upload(spec, self.arrays[named.name])
+            for spec, named in zip(evaluated, as_parameters(evaluated), strict=True)
+        }
 
 
-def load_trained(bundle: Bundle, path: str | Path | None = None) -> Trained:
+def load_trained(bundle: Bundle, path: str | Path | None = None, *, raw: bool = False) -> Trained:
     """The weights with which to evaluate a bundle's model.
 
     Args:
       bundle: whose model.
       path: a checkpoint, a run's folder for its latest one, or a file as `load_weights` reads it; by default the
         bundle's own weights.
+      raw: whether to take the parameters of a checkpoint that has averages of them.
 
     Raises:
       UsageError: there is no such file, the bundle has no weights of its own, or the file lacks the model's state.
@@ -63,10 +69,11 @@ def load_trained(bundle: Bundle, path: str | Path | None = None) -> Trained:
     path = Path(path)
     if path.suffix != NPZ:
         path = find_checkpoint(path)
-    evaluated = {spec.name for spec in manifest.state if spec.role in EVALUATED_ROLES}
+    evaluated = manifest.evaluated
+    named = as_parameters(evaluated)
     if path.suffix == NPZ or not is_checkpoint(path):
-        weights = load_weights(path, manifest)
-        if missing := next((name for name in sorted(evaluated) if name not in weights), ""):
+        weights = read_weights(path, named)
+        if missing := next((spec.name for spec in named if spec.name not in weights), ""):
             raise UsageError(
                 f"{path} lacks {missing}, which the model's evaluation reads: give a checkpoint, or a file of "
                 "`sonew export`"
@@ -74,7 +81,12 @@ def load_trained(bundle: Bundle, path: str | Path | None = None) -> Trained:
         return Trained(arrays=weights, path=path, step=None, settings={})
     if manifest.is_trainable:
         checkpoint = load_checkpoint(path, manifest)
-        tensors, step, settings = checkpoint.tensors, checkpoint.step, checkpoint.settings
+        step, settings = checkpoint.step, checkpoint.settings
+        tensors = checkpoint.tensors
+        arrays = {
+            each.name: tensors[each.name].astype(as_dtype(each.dtype)) if raw else tensors[spec.name]
+            for spec, each in zip(evaluated, named, strict=True)
+        }
     else:
         settings = read_checkpoint_metadata(path)
         if settings["model"] != manifest.model:
@@ -82,10 +94,5 @@ def load_trained(bundle: Bundle, path: str | Path | None = None) -> Trained:
                 f"{path} is a checkpoint of model {shown(settings['model'])}, the bundle has {manifest.model!r}: use "
                 "the bundle that it was trained with"
             )
-        tensors, step = load_weights(path, manifest), int(settings["step"])
-    return Trained(
-        arrays={name: array for name, array in tensors.items() if name in evaluated},
-        path=path,
-        step=step,
-        settings=settings,
-    )
+        arrays, step = load_weights(path, manifest, raw=raw), int(settings["step"])
+    return Trained(arrays=arrays, path=path, step=step, settings=settings)

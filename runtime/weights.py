@@ -2,6 +2,9 @@
 
 `.safetensors` and `.npz` files name a parameter as the model does, `layer0/kernel`, or as bundles and checkpoints do,
 `params/layer0/kernel`. The tensors of the model's state are named `state/...` in both.
+
+The weights of a checkpoint of a run with averages are the averages, with which the model was evaluated, unless a caller
+asks for the raw parameters.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from sonew_compiled.contract import Role, path_in_tree
+from sonew_compiled.contract import Role, average_name, parameter_name, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.checkpoint import find_checkpoint, first_difference, first_not_finite
 from sonew_compiled.runtime.dtypes import as_dtype
@@ -49,13 +52,14 @@ def save_parameters(path: str | Path, parameters: Mapping[str, np.ndarray]) -> N
     write_atomically(path, [npz_bytes(plain)])
 
 
-def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
+def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...], *, raw: bool = False) -> dict[str, np.ndarray]:
     """Reads a model's parameters from a file of `save_parameters` or of another program, or from a checkpoint.
 
     Args:
       path: a `.safetensors` or `.npz` file, a checkpoint, or a run's folder for its latest one. Tensors under other
         roots than `params/` are ignored in a file that has this root.
       specs: the parameters, `Manifest.parameters`.
+      raw: whether to take the parameters of a checkpoint that has averages of them.
 
     Returns:
       The parameters by the names of `specs`, in their dtypes: float32, float16 and bfloat16 are rounded to each other.
@@ -64,27 +68,28 @@ def load_parameters(path: str | Path, specs: tuple[TensorSpec, ...]) -> dict[str
       UsageError: there is no such file.
       SonewError: the file is truncated or corrupt, or its parameters are not those of the model.
     """
-    path, arrays = _read(path)
+    path, arrays = _read(path, raw=raw)
     return _parameters(path, arrays, specs, others=())
 
 
-def load_weights(path: str | Path, manifest: Manifest) -> dict[str, np.ndarray]:
+def load_weights(path: str | Path, manifest: Manifest, *, raw: bool = False) -> dict[str, np.ndarray]:
     """The parameters of a file, as `load_parameters` reads them, and the model's state if the file holds it.
 
     Args:
       path: as for `load_parameters`.
       manifest: of the bundle that takes them.
+      raw: likewise.
 
     Raises:
       UsageError: there is no such file.
       SonewError: as `load_parameters`, or the file holds a part of the model's state, or another model's.
     """
-    return read_weights(path, manifest.state)
+    return read_weights(path, manifest.state, raw=raw)
 
 
-def read_weights(path: str | Path, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+def read_weights(path: str | Path, specs: Sequence[TensorSpec], *, raw: bool = False) -> dict[str, np.ndarray]:
     """The same, for the parameters and the model's state among these tensors."""
-    path, arrays = _read(path)
+    path, arrays = _read(path, raw=raw)
     kept = tuple(spec for spec in specs if spec.role == Role.MODEL_STATE)
     parameters = tuple(spec for spec in specs if spec.role == Role.PARAMETER)
     weights = _parameters(path, arrays, parameters, others=[spec.name for spec in kept])
@@ -106,12 +111,22 @@ def own_names(specs: Sequence[TensorSpec]) -> dict[str, str]:
     return names if len(set(names.values())) == len(names) else {name: name for name in names}
 
 
-def _read(path: str | Path) -> tuple[Path, dict[str, np.ndarray]]:
+def as_parameters(specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """The tensors with averages as the parameters that they stand for, by name and role, in their own dtypes."""
+    return tuple(
+        replace(spec, name=parameter_name(spec.name), role=Role.PARAMETER) if spec.role == Role.AVERAGE else spec
+        for spec in specs
+    )
+
+
+def _read(path: str | Path, *, raw: bool) -> tuple[Path, dict[str, np.ndarray]]:
     path = Path(path)
     if path.suffix != NPZ:
         if path.is_dir() and path.suffix not in SUFFIXES:
             path = find_checkpoint(path)
-        return path, read_tensors(path)
+        tensors = read_tensors(path)
+        averages = {name: average for name in tensors if (average := tensors.get(average_name(name))) is not None}
+        return path, tensors if raw else {**tensors, **averages}
     if not path.exists():
         raise UsageError(f"there is no file {path}: check the name")
     arrays = read_numpy(path)[0]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sonew_compiled.optimizer import preconditioner as preconditioner
     from sonew_compiled.optimizer import scale_by_sonew as scale_by_sonew
     from sonew_compiled.optimizer import sonew as sonew
+    from sonew_compiled.step_settings import StepSettings as StepSettings
     from sonew_compiled.tpu_program import load_tpu_program as load_tpu_program
     from sonew_compiled.weight_trees import load_weights as load_weights
     from sonew_compiled.weight_trees import save_weights as save_weights
@@ -25,6 +26,7 @@ _HOMES = {
     "Preconditioner": "optimizer",
     "ScaleBySonewState": "optimizer",
     "SonewError": "errors",
+    "StepSettings": "step_settings",
     "UsageError": "errors",
     "compile_training": "compile",
     "load_tpu_program": "tpu_program",

@@ -22,12 +22,13 @@ from sonew_compiled.bundle_writer import write_bundle
 from sonew_compiled.check import Call, Reference, check_executable, no_mean, why_not_checked
 from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.held import Held
 from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.registers import ptxas_version
 from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
 from sonew_compiled.micro_batches import add_halves, micro_batches
 from sonew_compiled.model_functions import ModelFunctions
-from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype, with_step_settings
 from sonew_compiled.presets import OptimizerSettings, record_of, runtime_settings_of
 from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.limits import check_setting, check_start
@@ -36,6 +37,7 @@ from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.runtime.tensorfile import tensor_bytes
 from sonew_compiled.runtime.trial import remember_made_here
 from sonew_compiled.runtime.weights import load_weights
+from sonew_compiled.step_settings import StepSettings
 from sonew_compiled.trace import OptimizerFactory, trace_training
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 from sonew_compiled.weights_in_state import weights_in_state
@@ -60,6 +62,7 @@ def compile_training(
     schedule: str = DEFAULT_SCHEDULE,
     precision: str = "f32",
     runtime_settings: Collection[str] = (),
+    step: StepSettings | None = None,
     params: str | Path | None = None,
     micro_batch: int | None = None,
     exchange: str = "f32",
@@ -98,6 +101,8 @@ def compile_training(
         "bf16-sr". The model and the optimizer are always written and traced in float32.
       runtime_settings: the settings of the optimizer that the step takes at every call instead of having them compiled
         in; `presets.runtime_settings_of` names those that can be. Their values in `optimizer` are the defaults.
+      step: what a step does besides the optimizer: clipping, weight decay, frozen parameters, averaged weights; see
+        docs/reference/training-options.md.
       params: a file of initial parameters to put in the bundle, as `runtime.load_weights` reads it; by default `init`
         makes them on the device.
       micro_batch: the examples to work on at a time; it must divide the batch size. It adds the functions with which
@@ -158,6 +163,8 @@ def compile_training(
             raise UsageError("runtime_settings are given and the optimizer is a function; give an OptimizerSettings")
         factory = optimizer
         described = {"name": getattr(optimizer, "__name__", "custom").replace("<lambda>", "custom")}
+    step = step or StepSettings()
+    factory = with_step_settings(factory, step, described["name"])
     if learning_rate is None:
         raise UsageError("learning_rate is None and the optimizer is a function; give the default learning rate")
     if not 0 <= learning_rate < math.inf:
@@ -186,6 +193,8 @@ def compile_training(
         runtime_settings=runtime_settings,
         state_dtype=policy.state_dtype,
         arithmetic=policy.arithmetic,
+        freeze=step.freeze,
+        ema=step.ema,
     )
     with statistics_dtype(policy.state_dtype):
         traced = trace(batch=batch)
@@ -210,8 +219,9 @@ def compile_training(
         classes=_classes(classes, batch),
         setting_limits=traced.setting_limits,
         unit=unit,
-        starts_from=weights_in_state(made, factory),
+        starts_from=weights_in_state(made, factory, Held(step.freeze), averages=step.ema is not None),
         exchange=exchange,
+        step=step.to_json(),
     )
     for name in manifest.runtime_settings:
         check_setting(manifest, name, manifest.optimizer[name])

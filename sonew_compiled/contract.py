@@ -18,6 +18,8 @@ class Role(StrEnum):
     """A tensor of the optimizer's state, or of the state that passes add, such as the scale of the loss."""
     MODEL_STATE = "model_state"
     """A tensor of the model's state that no gradient changes, such as a running average."""
+    AVERAGE = "average"
+    """A tensor of the exponential average of the parameters, with which evaluation and predictions are made."""
     RANDOM = "random"
     """A source of a step's random key: the seed, and the number of steps done."""
     BATCH = "batch"
@@ -48,6 +50,7 @@ _ROOTS = {
     Role.PARAMETER: "params",
     Role.OPTIMIZER: "optimizer",
     Role.MODEL_STATE: "state",
+    Role.AVERAGE: "average",
     Role.RANDOM: "random",
     Role.BATCH: "batch",
     Role.GRADIENT: "gradients",
@@ -55,17 +58,31 @@ _ROOTS = {
     Role.PREDICTION: "prediction",
 }
 
-STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.RANDOM)
+STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.AVERAGE, Role.RANDOM)
 """The training state: what `init` gives and a step takes and gives; it stays on the device and is in checkpoints."""
 
-UNDONE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE)
+UNDONE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.AVERAGE)
 """The state that a step whose gradients are not finite leaves as it was: it draws from its key like any other."""
 
-EVALUATED_ROLES = (Role.PARAMETER, Role.MODEL_STATE)
-"""The state that `eval_step` and `predict` read."""
+EVALUATED_ROLES = (Role.PARAMETER, Role.AVERAGE, Role.MODEL_STATE)
+"""The state that `eval_step` and `predict` read. Of the trained parameters it is the average, where there is one."""
 
 STORED_ROLES = (Role.PARAMETER, Role.OPTIMIZER)
 """The state that a precision policy stores in fewer bits."""
+
+
+AVERAGED = f"{_ROOTS[Role.AVERAGE]}/weights"
+"""The root of the averages of parameters: `average/weights/layer0/kernel`."""
+
+
+def average_name(parameter: str) -> str:
+    """The name of the average of a parameter."""
+    return f"{AVERAGED}{parameter.removeprefix(_ROOTS[Role.PARAMETER])}"
+
+
+def parameter_name(average: str) -> str:
+    """The name of the parameter of which this is the average: the inverse of `average_name`."""
+    return f"{_ROOTS[Role.PARAMETER]}{average.removeprefix(AVERAGED)}"
 
 
 def role_of_root(root: str) -> Role:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from sonew_compiled.contract import Role, path_in_tree
 from sonew_compiled.errors import UsageError
 from sonew_compiled.requirements import names_of
+from sonew_compiled.step_settings import check_matches
 
 Tree = Any
 
@@ -38,9 +39,7 @@ class Held:
           UsageError: a pattern matches no parameter, or nothing is left to train.
         """
         paths = paths_of(params)
-        for pattern in self.patterns:
-            if not any(fnmatchcase(path, pattern) for path in paths):
-                raise UsageError(f"--freeze {pattern!r} matches no parameter; give a pattern of {in_words(paths)}")
+        check_matches("freeze", self.patterns, paths)
         tree: Any
         leaves, tree = jax.tree.flatten(params)
         held = [
@@ -62,8 +61,3 @@ def joined(first: Tree, second: Tree) -> Tree:
 def paths_of(params: Tree) -> list[str]:
     """The paths of parameters, without the root of their names; of a bare array the path is that root."""
     return [path_in_tree(name, Role.PARAMETER) for name in names_of({Role.PARAMETER.root: params})]
-
-
-def in_words(paths: Sequence[str], most: int = 6) -> str:
-    """Some paths, for an error."""
-    return ", ".join(paths[:most]) + (f" and {len(paths) - most} others" if len(paths) > most else "")

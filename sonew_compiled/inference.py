@@ -22,6 +22,7 @@ from sonew_compiled.runtime.manifest import FORMAT_VERSION, FileSpec, Manifest
 from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.runtime.tensorfile import tensor_bytes
 from sonew_compiled.runtime.trial import remember_made_here
+from sonew_compiled.runtime.weights import as_parameters
 
 
 def export_inference(
@@ -57,7 +58,11 @@ def export_inference(
             raise UsageError(f"target {target.name} has no bundles for inference alone; give another --target")
         if reason := why_not_compiled(target):
             raise SonewError(f"this machine lacks the compiler for target {target.name}: {reason}")
-    kept = {name: manifest.functions[name] for name in (EVAL_STEP, PREDICT) if name in manifest.functions}
+    kept = {
+        name: replace(function, inputs=as_parameters(function.inputs))
+        for name, function in manifest.functions.items()
+        if name in (EVAL_STEP, PREDICT)
+    }
     destination = writable_bundle(Path(output))
     try:
         module = passes.from_portable_artifact(bundle.read(STABLEHLO_FILE))
@@ -83,6 +88,7 @@ def export_inference(
         files={name: FileSpec.of(data) for name, data in files.items()},
         setting_limits={},
         starts_from={},
+        step={},
     )
     write_bundle(destination, files, complete.to_json())
     remember_made_here(complete)

@@ -14,8 +14,9 @@ from jax.extend.core import ClosedJaxpr
 
 from sonew_compiled import contract
 from sonew_compiled.backward import backward_pass, backward_with_state, gradient_point, own_backward
-from sonew_compiled.contract import EVALUATED_ROLES, Role, role_of_root
+from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
+from sonew_compiled.exponential_average import check_average, evaluated_params, evaluated_state, next_average
 from sonew_compiled.held import Held, joined
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.labelled import Label, inner_module, labels, trace_labelled
@@ -39,6 +40,7 @@ from sonew_compiled.training_state import first_state, first_trained, init_key, 
 _PARAMS = Role.PARAMETER.root
 _OPTIMIZER = Role.OPTIMIZER.root
 _MODEL_STATE = Role.MODEL_STATE.root
+_AVERAGE = Role.AVERAGE.root
 
 _SEED = jax.ShapeDtypeStruct((), jnp.int32)
 _SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
@@ -82,6 +84,7 @@ def trace_training(
     state_dtype: str = "float32",
     arithmetic: str = "float32",
     freeze: Sequence[str] = (),
+    ema: float | None = None,
 ) -> Traced:
     """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, whatever JAX's settings are.
 
@@ -101,6 +104,7 @@ def trace_training(
       state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
       arithmetic: what it will compute the model's state in.
       freeze: patterns of parameters that are held.
+      ema: the decay of the average of the trained parameters that is evaluated; None for none.
 
     Returns:
       The module: arguments and results carry `sonew.name` and `sonew.role`, the arguments that the runtime gives up
@@ -123,7 +127,7 @@ def trace_training(
     held = Held(freeze)
 
     def state_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-        return first_state(model, lambda: optimizer(learning_rate, **hyper), seed, held)
+        return first_state(model, lambda: optimizer(learning_rate, **hyper), seed, held, averages=ema is not None)
 
     def trained_of(seed: Any, learning_rate: Any, hyper: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
         return trained_part(state_of(seed, learning_rate, hyper), held)[0]
@@ -159,15 +163,18 @@ def trace_training(
         kept, rng = state.get(_MODEL_STATE), random_key(state)
         value, signals, kept = gradients(point, rest, kept, rng, batch, jnp.ones((), jnp.float32), hyper)
         after = {**update(signals, trained, learning_rate, hyper), **other_state(state, kept)}
+        if ema is not None:
+            after[_AVERAGE] = next_average(state[_AVERAGE], after[_PARAMS], ema)
         return {**after, _PARAMS: joined(after[_PARAMS], rest)}, value.astype(jnp.float32)
 
     def eval_step(evaluated: dict[str, Any], batch: Any) -> Any:
-        return model.evaluation(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
+        return model.evaluation(evaluated_params(evaluated, trained), evaluated.get(_MODEL_STATE), batch)
 
     def prediction(evaluated: dict[str, Any], batch: Any) -> Any:
-        return model.prediction(evaluated[_PARAMS], evaluated.get(_MODEL_STATE), batch)
+        return model.prediction(evaluated_params(evaluated, trained), evaluated.get(_MODEL_STATE), batch)
 
     check_batch(batch)
+    check_average(ema, arithmetic)
     state = jax.eval_shape(state_of, _SEED, _SCALAR)
     given = state.get(_MODEL_STATE), jax.eval_shape(random_key, state)
     check_parameters(state[_PARAMS])
@@ -179,7 +186,7 @@ def trace_training(
         (rest, *given, batch),
     )
     kept, fields = labels(state), labels({Role.BATCH.root: batch})
-    evaluated = {root: tree for root, tree in state.items() if role_of_root(root) in EVALUATED_ROLES}
+    evaluated = evaluated_state(state, rest)
     measured = {Role.METRIC.root: jax.eval_shape(eval_step, evaluated, batch)[1]}
     hyper = dict.fromkeys(sorted(runtime_settings), _SCALAR)
 

@@ -15,9 +15,11 @@ import optax
 from sonew_compiled.backward import own_backward
 from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
-from sonew_compiled.held import Held, in_words, paths_of
+from sonew_compiled.exponential_average import first_average
+from sonew_compiled.held import Held, paths_of
 from sonew_compiled.model_functions import ModelFunctions, step_key
 from sonew_compiled.requirements import checked_model_state, checked_parameters
+from sonew_compiled.step_settings import in_words
 
 State = dict[str, Any]
 
@@ -28,11 +30,26 @@ def init_key(seed: Any) -> jax.Array:
 
 
 def first_state(
-    model: ModelFunctions, optimizer: Callable[[], optax.GradientTransformation], seed: Any, held: Held
+    model: ModelFunctions,
+    optimizer: Callable[[], optax.GradientTransformation],
+    seed: Any,
+    held: Held,
+    *,
+    averages: bool = False,
 ) -> State:
-    """The state before the first step; `optimizer` makes the transformation of the parameters that are not held."""
+    """The state before the first step.
+
+    Args:
+      model: the model's functions.
+      optimizer: makes the transformation of the parameters that are not held.
+      seed: of the run.
+      held: the choice of parameters that are not trained.
+      averages: whether the state has an average of those that are.
+    """
     params, kept = model.first(init_key(seed))
     state = first_trained(params, optimizer, held)
+    if averages:
+        state[Role.AVERAGE.root] = first_average(held.split(state[Role.PARAMETER.root])[0])
     if model.has_state:
         state[Role.MODEL_STATE.root] = checked_model_state(kept)
     if model.takes_rng:

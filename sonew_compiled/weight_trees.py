@@ -33,13 +33,14 @@ def save_weights(path: str | Path, params: Any, state: Any = None) -> None:
     save_parameters(path, {names[spec.name]: np.asarray(leaf) for spec, leaf in zip(specs, leaves, strict=True)})
 
 
-def load_weights(path: str | Path, like: Any, state: Any = None) -> Any:
+def load_weights(path: str | Path, like: Any, state: Any = None, *, raw: bool = False) -> Any:
     """Reads weights into a tree: those of `sonew export`, `save_weights`, a checkpoint or another program.
 
     Args:
       path: a `.safetensors` or `.npz` file, a checkpoint, or a run's folder for its latest one.
       like: a tree of arrays, or of `jax.ShapeDtypeStruct`, with the structure, shapes and dtypes to read.
       state: likewise of the model's state, if it has one.
+      raw: whether to take the parameters of a checkpoint that has averages of them, in place of the averages.
 
     Returns:
       A tree like `like`, of JAX's arrays; if `state` is given, a pair with a tree like it.
@@ -52,7 +53,7 @@ def load_weights(path: str | Path, like: Any, state: Any = None) -> Any:
       >>> params = sonew_compiled.load_weights("sonew-run", jax.eval_shape(init, jax.random.key(0)))
     """
     specs, _ = _tensors(like, state)
-    arrays = read_weights(path, specs)
+    arrays = read_weights(path, specs, raw=raw)
     if missing := next((spec.name for spec in specs if spec.name not in arrays), ""):
         raise UsageError(f"{path} lacks {missing}: give a checkpoint, or a file of `sonew export`")
     leaves = [jnp.asarray(arrays[spec.name]) for spec in specs]

@@ -15,12 +15,13 @@ from sonew_compiled.training_state import init_key
 from sonew_compiled.weight_trees import load_weights
 
 
-def model_weights(model: Model, path: str | Path) -> Any:
+def model_weights(model: Model, path: str | Path, *, raw: bool = False) -> Any:
     """A model's weights from a run.
 
     Args:
       model: that was trained.
       path: as for `load_weights`: a run's folder, a checkpoint, or a file of `sonew export`.
+      raw: likewise.
 
     Returns:
       What `init` gives: the parameters, or `(params, state)`. Of a model from another library what that calls its
@@ -36,7 +37,7 @@ def model_weights(model: Model, path: str | Path) -> Any:
     with pinned_settings():
         params, state = jax.eval_shape(lambda: made.first(init_key(0)))
         numbers = jax.tree.map(_numbers, (params, state))
-        loaded = load_weights(path, numbers[0], numbers[1] if made.has_state else None)
+        loaded = load_weights(path, numbers[0], numbers[1] if made.has_state else None, raw=raw)
         params = jax.tree.map(_keyed, params, loaded[0] if made.has_state else loaded)
         state = jax.tree.map(_keyed, state, loaded[1]) if made.has_state else {}
     if model.own is not None:

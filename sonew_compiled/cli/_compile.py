@@ -57,6 +57,7 @@ def compile_command(
       sonew compile -o band.bundle --optimizer band-sonew --band 4 --batch-size 500
       sonew compile -o half.bundle --precision bf16
       sonew compile -o parts.bundle --batch-size 1000 --micro-batch 250
+      sonew compile -o head.bundle --clip-norm 1 --freeze 'encoder/*' --ema 0.999
       sonew compile -o tpu.bundle --target tpu:v5e
       sonew compile -o mine.bundle --model package.module:attribute
     """
@@ -96,7 +97,7 @@ def compile_bundle(
 ) -> Manifest:
     """Compiles a bundle with the compile options in `what`."""
     require("compile", "compiling")
-    optimizer = options.optimizer_of(what)
+    optimizer, step = options.optimizer_of(what), options.step_of(what)
     name = what["model"] or "autoencoder"
     # Tracing needs no accelerator, whatever the user has set for other programs. JAX would look for one, and libtpu
     # fills stderr if there is none.
@@ -117,6 +118,7 @@ def compile_bundle(
             learning_rate=what["learning_rate"],
             schedule=options.schedule_of(what),
             precision=what["precision"] or "f32",
+            step=step,
             params=what["params"],
             micro_batch=what["micro_batch"],
             exchange=what["exchange"] or "f32",

@@ -14,6 +14,7 @@ from sonew_compiled.cli._figures import figures, in_words
 @click.command("eval", short_help="Compute the losses of a trained model.")
 @options.bundle_argument
 @options.checkpoint_option
+@options.raw_option
 @options.data_options
 @options.device_option
 @options.trusted_keys_option
@@ -21,6 +22,7 @@ from sonew_compiled.cli._figures import figures, in_words
 def eval_command(
     bundle: Path,
     checkpoint: Path | None,
+    raw: bool,
     data: str | None,
     data_dir: Path | None,
     device: str | None,
@@ -37,7 +39,7 @@ def eval_command(
     """
     from sonew_compiled.runtime import bind, evaluate_all
 
-    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys)
+    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
     dataset = options.dataset_of(data, data_dir, trained.settings)
     buffers = trained.upload(program)
     manifest = program.manifest
@@ -55,6 +57,7 @@ def eval_command(
 @click.command("reconstruct")
 @options.bundle_argument
 @options.checkpoint_option
+@options.raw_option
 @options.data_options
 @options.device_option
 @options.trusted_keys_option
@@ -63,6 +66,7 @@ def eval_command(
 def reconstruct_command(
     bundle: Path,
     checkpoint: Path | None,
+    raw: bool,
     data: str | None,
     data_dir: Path | None,
     device: str | None,
@@ -82,7 +86,7 @@ def reconstruct_command(
     from sonew_compiled.errors import UsageError
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
-    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys)
+    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
     buffers = trained.upload(program)
     examples = options.dataset_of(data, data_dir, trained.settings).test
     bound = bind(examples, program.manifest.batch, program.manifest.classes)

@@ -18,6 +18,7 @@ _BUNDLES = ("", ".bundle")
 @click.command("export", short_help="Write trained weights for other programs, or a bundle for inference.")
 @options.bundle_argument
 @options.checkpoint_option
+@options.raw_option
 @options.trusted_keys_option
 @click.option(
     "-o",
@@ -34,7 +35,7 @@ _BUNDLES = ("", ".bundle")
     help="Target that the bundle is compiled for, from `sonew targets`; repeatable.  [default: those of BUNDLE]",
 )
 def export_command(
-    bundle: Path, checkpoint: Path | None, trusted_keys: Path | None, output: Path, targets: tuple[str, ...]
+    bundle: Path, checkpoint: Path | None, raw: bool, trusted_keys: Path | None, output: Path, targets: tuple[str, ...]
 ) -> None:
     """Write the weights of a trained model under the model's own names, such as layer0/kernel.
 
@@ -50,7 +51,7 @@ def export_command(
     """
     from sonew_compiled.runtime import load_trained, save_parameters
     from sonew_compiled.runtime.shown import argument
-    from sonew_compiled.runtime.weights import SUFFIXES, own_names
+    from sonew_compiled.runtime.weights import SUFFIXES, as_parameters, own_names
 
     is_file = output.suffix in SUFFIXES
     if not is_file and output.suffix not in _BUNDLES:
@@ -60,9 +61,9 @@ def export_command(
     if is_file and targets:
         raise UsageError(f"--target is of a bundle, and {output} is a file of weights: leave one of them out")
     opened = options.open_bundle(bundle, trusted_keys)
-    trained = load_trained(opened, checkpoint)
+    trained = load_trained(opened, checkpoint, raw=raw)
     if is_file:
-        names = own_names([spec for spec in opened.manifest.state if spec.name in trained.arrays])
+        names = own_names(as_parameters(opened.manifest.evaluated))
         save_parameters(output, {own: trained.arrays[name] for name, own in names.items()})
         options.say(f"wrote {output}: {options.counted(len(names), 'tensor')} of {trained.path}")
         return

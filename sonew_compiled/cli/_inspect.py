@@ -77,6 +77,8 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     console.print(f"bundle     {on_one_line(str(bundle.path))}, format {manifest.format_version}")
     console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}{parts}")
     console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
+    if manifest.step:
+        console.print(f"step       {'  '.join(f'{key} {value}' for key, value in manifest.step.items())}")
     console.print(f"precision  {manifest.precision}")
     console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
     console.print(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from sonew_compiled.cli._setting_type import type_of
 from sonew_compiled.contract import EXCHANGES
 from sonew_compiled.errors import on_one_line
 from sonew_compiled.presets import (
@@ -27,7 +28,8 @@ from sonew_compiled.presets import (
     optimizer_settings,
     record_of,
 )
-from sonew_compiled.setting import Setting
+from sonew_compiled.setting import flag_of
+from sonew_compiled.step_settings import NUMBERS, PATTERNS, StepSettings
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE, TrainOption, train_options
 
 if TYPE_CHECKING:
@@ -55,40 +57,9 @@ OPTIMIZER = _Optimizer(OPTIMIZERS)
 OPTIMIZER_NAMES = f"{', '.join(OPTIMIZERS)}, or {_SHORT_NAME} for {DEFAULT_OPTIMIZER}"
 
 
-class _Number(click.ParamType):  # type: ignore[type-arg]  # not generic in older releases
-    """A number in the range of a setting."""
-
-    name = "number"
-
-    def __init__(self, setting: Setting) -> None:
-        self._setting = setting
-
-    def __repr__(self) -> str:
-        return f"number: {self._setting.accepted}"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number; give {self._setting.accepted}", param, ctx)
-        if not self._setting.accepts(number):
-            self.fail(f"{value!r} is not accepted; give {self._setting.accepted}", param, ctx)
-        return number
-
-
-def _type_of(setting: Setting) -> click.ParamType:  # type: ignore[type-arg]  # not generic in older releases
-    """The click type of a setting's value."""
-    if setting.kind is str:
-        return click.Choice(setting.choices)
-    if setting.kind is float:
-        return _Number(setting)
-    least, most = (None if math.isinf(bound) else int(bound) for bound in (setting.least, setting.most))
-    return click.IntRange(min=least, max=most)
-
-
 _TRAIN_OPTIONS = {option.name: option for option in train_options()}
 
-RATE = _type_of(_TRAIN_OPTIONS["learning_rate"])
+RATE = type_of(_TRAIN_OPTIONS["learning_rate"])
 PATH = click.Path(path_type=Path)
 
 WEIGHTS = "a checkpoint, a run's folder for its latest one, or a .safetensors or .npz file of weights"
@@ -100,6 +71,9 @@ PARAMS = "params"
 """The compile option that says where a run starts, so that it may be given with a bundle too."""
 params_option = click.option(
     "--params", type=PATH, help=f"Initial weights: {WEIGHTS}.  [default: random ones, or those of the bundle]"
+)
+raw_option = click.option(
+    "--raw", is_flag=True, help="Of a run with --ema take the parameters themselves, in place of their averages."
 )
 
 
@@ -187,7 +161,7 @@ def how_to_train(*names: str) -> Callable[[Command], Command]:
         shown = f"{declared.help}  [default: {declared.shown_default}]"
         if declared.kind is bool:
             return click.option(declared.flag, declared.name, is_flag=True, default=None, help=shown)
-        return click.option(declared.flag, declared.name, type=_type_of(declared), help=shown)
+        return click.option(declared.flag, declared.name, type=type_of(declared), help=shown)
 
     declared = [_TRAIN_OPTIONS[name] for name in names or _TRAIN_OPTIONS]
     return lambda command: _with([option(each) for each in declared], command)
@@ -274,6 +248,11 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         shell_complete=complete_targets,
         help="Target to compile for, from `sonew targets`, or all; repeatable.  [default: cpu]",
     ),
+    *(click.option(each.flag, each.name, type=type_of(each), help=each.help) for each in NUMBERS),
+    *(
+        click.option(flag_of(name), name, multiple=True, metavar="PATTERN", help=text)
+        for name, text in PATTERNS.items()
+    ),
     params_option,
 )
 
@@ -324,6 +303,11 @@ def choose_preset(options: dict[str, Any], epochs: int) -> str | None:
     return "long" if found_for == {"model": long.model, "precision": long.precision} else None
 
 
+def step_of(options: dict[str, Any]) -> StepSettings:
+    """What the compile options say of a step besides the optimizer."""
+    return StepSettings(**{name: options[name] for name in (*(each.name for each in NUMBERS), *PATTERNS)})
+
+
 def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
     """The bundle; if there are trusted keys, one of them must have signed it."""
     if trusted_keys is None:
@@ -336,13 +320,13 @@ def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
 
 
 def load_program(
-    bundle: Path, checkpoint: Path | None, device: str | None, trusted_keys: Path | None
+    bundle: Path, checkpoint: Path | None, device: str | None, trusted_keys: Path | None, *, raw: bool
 ) -> tuple[Program, Trained]:
     """The bundle's code on a device, and the trained weights that go with it."""
     from sonew_compiled.runtime import Program, load_trained, open_device
 
     opened = open_bundle(bundle, trusted_keys)
-    trained = load_trained(opened, checkpoint)
+    trained = load_trained(opened, checkpoint, raw=raw)
     return Program.load(opened, open_device(device)), trained
 
 

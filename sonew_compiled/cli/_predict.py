@@ -15,6 +15,7 @@ _ALL = "all"
 @click.command("predict", short_help="Write a model's predictions.")
 @options.bundle_argument
 @options.checkpoint_option
+@options.raw_option
 @options.data_options
 @options.device_option
 @options.trusted_keys_option
@@ -32,6 +33,7 @@ _ALL = "all"
 def predict_command(
     bundle: Path,
     checkpoint: Path | None,
+    raw: bool,
     data: str | None,
     data_dir: Path | None,
     device: str | None,
@@ -59,7 +61,7 @@ def predict_command(
 
     if output.suffix != NPZ:
         raise UsageError(f"cannot write predictions to {output}; give a name that ends in {NPZ}")
-    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys)
+    program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
     check_predicts(program, is_one_batch=split != _ALL)
     dataset = options.dataset_of(data, data_dir, trained.settings, least=1, tell=split != _ALL)
     manifest = program.manifest

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from sonew_compiled.presets import SETTINGS
+from sonew_compiled.step_settings import NUMBERS, PATTERNS
 from sonew_compiled.train_settings import train_options
 
 _SECTIONS = {
@@ -14,6 +15,7 @@ _SECTIONS = {
     "Training": (*(option.name for option in train_options()), "trackers"),
     "Compilation": ("model", "batch_size", "micro_batch", "exchange", "precision", "targets", "params"),
     "Optimizer": ("optimizer", "optimizer_preset", *SETTINGS),
+    "Step": (*(setting.name for setting in NUMBERS), *PATTERNS),
 }
 _WIDTH = 100
 

@@ -43,4 +43,5 @@ from sonew_compiled.optimizer._soap import soap as soap
 from sonew_compiled.optimizer._sonew import ScaleBySonewState as ScaleBySonewState
 from sonew_compiled.optimizer._sonew import scale_by_sonew as scale_by_sonew
 from sonew_compiled.optimizer._sonew import sonew as sonew
+from sonew_compiled.optimizer._step_settings import with_step_settings as with_step_settings
 from sonew_compiled.optimizer._tapped import LayerSignals as LayerSignals

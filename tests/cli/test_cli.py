@@ -91,7 +91,7 @@ def test_no_line_of_help_is_longer_than_a_screen(sonew: Run, name: str, monkeypa
 
 def test_the_help_of_run_is_in_sections(sonew: Run) -> None:
     sections = dict(re.findall(r"^(\w+):\n(.*?)(?:\n\n|\Z)", sonew("run", "--help").out, re.M | re.S))
-    assert list(sections) == ["Options", "Data", "Training", "Compilation", "Optimizer"]
+    assert list(sections) == ["Options", "Data", "Training", "Compilation", "Optimizer", "Step"]
     shown = {name: set(re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.M)) for name, text in sections.items()}
     assert {"--output", "--resume", "--device", "--json"} <= shown["Options"]
     assert {"--data", "--data-dir"} == shown["Data"]

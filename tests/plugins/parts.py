@@ -20,6 +20,7 @@ def compile_parts(
     optimizer: str = "adam",
     exchange: str = "f32",
     check: bool = False,
+    step: Any = None,
 ) -> Path:
     """A small autoencoder of 4 pixels for the generic CPU, in micro-batches of this many of 12 examples."""
     import jax
@@ -49,5 +50,6 @@ def compile_parts(
         model="parts",
         learning_rate=3e-3,
         check=check,
+        step=step,
     )
     return path
