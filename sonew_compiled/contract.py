@@ -166,6 +166,12 @@ def merged_name(export: str, helper: str) -> str:
 IN_FLOAT32 = "in_float32_"
 """The start of the name of a function that computes in float32 under every precision policy."""
 
+QUANTIZE, DEQUANTIZE = f"{IN_FLOAT32}quantize_", f"{IN_FLOAT32}dequantize_"
+"""The starts of the names of two functions: from an array to codes and scales, and back."""
+
+STOCHASTICALLY = "_stochastically"
+"""The end of the name of a function that rounds so that the mean is the number."""
+
 # Attributes of arguments and results in the traced module.
 NAME_ATTRIBUTE = "sonew.name"
 ROLE_ATTRIBUTE = "sonew.role"

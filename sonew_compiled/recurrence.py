@@ -2,6 +2,9 @@
 
 Every value of the jaxpr is treated as a linear function of the tensors of the state: `nu' = 0.99 nu + 0.01 g^2` has the
 factor 0.99 of `nu`. A value that is not linear, or whose factor is not known during tracing, has no factor.
+
+Of an array of 8-bit codes in blocks, the scales are what decays: the array has the factors of its scales, and new
+scales have those of the array from which they are made.
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.interpreters import partial_eval
 
+from sonew_compiled.contract import DEQUANTIZE, QUANTIZE, STOCHASTICALLY
+
 # Operations that give a value in another shape or dtype and keep its factors.
 _MOVES = frozenset(
     {
-        *("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "expand_dims", "reshape", "rev", "squeeze"),
-        *("transpose", "optimization_barrier", "reduce_precision"),
+        *("broadcast_in_dim", "convert_element_type", "copy", "copy_p", "expand_dims", "reshape", "rev", "slice"),
+        *("squeeze", "transpose", "optimization_barrier", "reduce_precision"),
     }
 )
 # The subset that gives the same value if neither shape nor dtype changes.
@@ -61,15 +66,24 @@ class Recurrence:
     factors: Mapping[int, frozenset[float]]
 
 
-def recurrences(closed: ClosedJaxpr, numbers: Mapping[int, float] = MappingProxyType({})) -> list[Recurrence]:
-    """The recurrence of each result of the jaxpr; some of the arguments may be known numbers."""
+def recurrences(
+    closed: ClosedJaxpr, numbers: Mapping[int, float] = MappingProxyType({}), *, stochastic: bool = False
+) -> list[Recurrence]:
+    """The recurrence of each result of the jaxpr.
+
+    Args:
+      closed: the jaxpr.
+      numbers: arguments that are known numbers.
+      stochastic: whether scales of codes that are rounded stochastically have factors. The mean of such codes follows
+        the array, however coarse the scales are, but not if the array itself is computed in too few bits.
+    """
     inputs = [
         _Value(source=index, number=numbers.get(index), factors={index: frozenset({1.0})})
         for index in range(len(closed.jaxpr.invars))
     ]
     return [
         Recurrence(handed_through=value.source, factors=value.factors)
-        for value in _results(closed.jaxpr, closed.consts, inputs)
+        for value in _results(closed.jaxpr, closed.consts, inputs, stochastic)
     ]
 
 
@@ -87,7 +101,7 @@ def dependents(closed: ClosedJaxpr, arguments: Iterable[int]) -> list[bool]:
     return found
 
 
-def _results(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[_Value]) -> list[_Value]:
+def _results(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[_Value], stochastic: bool) -> list[_Value]:
     known: dict[Any, _Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     known |= {var: _constant(value) for var, value in zip(jaxpr.constvars, consts, strict=True)}
 
@@ -96,14 +110,20 @@ def _results(jaxpr: Jaxpr, consts: Sequence[Any], inputs: Sequence[_Value]) -> l
 
     for equation in jaxpr.eqns:
         given = [look(atom) for atom in equation.invars]
-        known.update(zip(equation.outvars, _applied(equation, given), strict=True))
+        known.update(zip(equation.outvars, _applied(equation, given, stochastic), strict=True))
     return [look(atom) for atom in jaxpr.outvars]
 
 
-def _applied(equation: Any, given: list[_Value]) -> list[_Value]:
+def _applied(equation: Any, given: list[_Value], stochastic: bool) -> list[_Value]:
     name = equation.primitive.name
+    called = str(equation.params.get("name", ""))
+    if called.startswith(DEQUANTIZE):
+        return [_Value(factors=given[1].factors)]
+    if called.startswith(QUANTIZE):
+        seen = stochastic or not called.endswith(STOCHASTICALLY)
+        return [_UNKNOWN, _Value(factors=given[0].factors) if seen else _UNKNOWN]
     if name == "cond":
-        branches = [_results(each.jaxpr, each.consts, given[1:]) for each in equation.params["branches"]]
+        branches = [_results(each.jaxpr, each.consts, given[1:], stochastic) for each in equation.params["branches"]]
         return [_either(choice) for choice in zip(*branches, strict=True)]
     if name == "select_n":
         return [_either(given[1:])]
@@ -111,7 +131,7 @@ def _applied(equation: Any, given: list[_Value]) -> list[_Value]:
     if inner is not None and name not in ("scan", "while"):
         jaxpr, consts = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
         if len(jaxpr.invars) == len(given) and len(jaxpr.outvars) == len(equation.outvars):
-            return _results(jaxpr, consts, given)
+            return _results(jaxpr, consts, given, stochastic)
     if name in _MOVES:
         return [
             _moved(name, value, atom, out)

@@ -206,6 +206,7 @@ def trace_training(
     first = len(jax.tree.leaves(signals))
     steps = recurrences(updating)
     check_decays(trained, steps, first=first, stored=state_dtype)
+    check_decays(trained, recurrences(updating, stochastic=True), first=first, stored=arithmetic, how="computes")
     names = names_of(trained)
     refuse_settings(trained_of, list(hyper), names, _SCALAR)
     rates = RateInState(trained_of, names, steps, first=first, scalars=(_SEED, _SCALAR))
@@ -246,22 +247,25 @@ def trace_training(
     return Traced(
         text="module {\n" + inner + "\n}\n",
         references={name: lowered for name, (_, lowered) in traces.items()},
-        setting_limits=_setting_limits(updating, trained, list(hyper), first=first, stored=state_dtype),
+        setting_limits=_setting_limits(updating, trained, list(hyper), first, state_dtype, arithmetic),
     )
 
 
 def _setting_limits(
-    updating: ClosedJaxpr, state: Any, settings: Sequence[str], *, first: int, stored: str
+    updating: ClosedJaxpr, state: Any, settings: Sequence[str], first: int, stored: str, arithmetic: str
 ) -> dict[str, float]:
     """The runtime settings that are decays of averages in few bits, each with the least value that is too slow."""
-    bound = slowest_decay(stored)
     limits = {}
     for index, name in enumerate(settings):
         at = len(updating.jaxpr.invars) - len(settings) + index
-        try:
-            check_decays(state, recurrences(updating, {at: bound}), first=first, stored=stored)
-        except UsageError:
-            limits[name] = bound
+        for dtype, stochastic in ((stored, False), (arithmetic, True)):
+            bound = slowest_decay(dtype)
+            try:
+                steps = recurrences(updating, {at: bound}, stochastic=stochastic)
+                check_decays(state, steps, first=first, stored=dtype)
+            except UsageError:
+                limits[name] = bound
+                break
     return limits
 
 

@@ -35,7 +35,7 @@ ALLOWED = {
     "backward": (),
     "rules": ("errors",),
     "jax_settings": (),
-    "recurrence": (),
+    "recurrence": ("contract",),
     "model_functions": ("errors", "contract"),
     "requirements": ("errors", "contract", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),

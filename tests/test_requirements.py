@@ -19,6 +19,7 @@ import pytest
 from sonew_compiled import UsageError, compile_training
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.passes import precision_policy
 from sonew_compiled.presets import OPTIMIZERS, optimizer_settings, runtime_settings_of
 from sonew_compiled.recurrence import recurrences
 from sonew_compiled.requirements import slowest_decay
@@ -162,6 +163,37 @@ def test_decays_that_bfloat16_rounds_away_are_refused(
     assert "0.996094" in message
     assert "--precision bf16-mixed" in message
     traced(optimizer=averages(**given), state_dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "policy", "said"),
+    [
+        ("adam-8bit", {"b2": 0.999}, "bf16", "optimizer/0/nu/w/scales decays by 0.999 a step; bfloat16"),
+        ("adam-8bit", {"b1": 0.997}, "bf16-sr", "optimizer/0/mu/w/scales decays by 0.997 a step; bfloat16"),
+        ("adam-8bit", {"b2": 0.999}, "bf16-mixed", ""),
+        # Codes that are rounded stochastically follow the average that they are made from.
+        ("tridiag-sonew", {"state": "int8", "b1": 0.997, "b2": 0.999}, "bf16", ""),
+        ("tridiag-sonew", {"state": "int8", "b2": 0.999}, "bf16-pure", "optimizer/0/bands/w/0/scales decays by 0.999"),
+    ],
+)
+def test_decays_of_averages_in_8_bits_are_seen(
+    refusal: Callable[..., str], name: str, given: dict[str, Any], policy: str, said: str
+) -> None:
+    chosen = precision_policy(policy)
+    stored = {"state_dtype": chosen.state_dtype, "arithmetic": chosen.arithmetic}
+
+    def trace(**changes: Any) -> Traced:
+        settings = optimizer_settings(name, **{**given, **changes})
+        names = {"runtime_settings": runtime_settings_of(name)} if changes else {}
+        return traced(optimizer=optimizer_factory(settings), **stored, **names)
+
+    if said:
+        message = refusal(UsageError, trace)
+        assert message.startswith(said)
+        assert "give a smaller one, such as 0.99, or --precision bf16-mixed or f32" in message
+        assert trace(b1=0.9, b2=0.9).setting_limits == {"b1": 0.99609375, "b2": 0.99609375}
+    else:
+        assert not trace().setting_limits
 
 
 @pytest.mark.parametrize(("decay", "falls"), [(1 - 2**-8 + 2**-12, False), (1 - 2**-8 - 2**-12, True)])

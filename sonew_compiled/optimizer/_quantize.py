@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from sonew_compiled.optimizer._counter_noise import uniform_noise
 from sonew_compiled.optimizer._precision import in_float32
 
+# `contract.py` has the names of the functions below that are in float32, by which `recurrence.py` sees through them.
 BLOCK = 256
 
 
@@ -53,7 +54,8 @@ def quantize(x: jax.Array, *, signed: bool, key: jax.Array | None = None) -> Qua
         probability equal to its share of the distance, so that the mean is the number. None rounds to the nearest.
     """
     if key is not None:
-        codes, scales = (_quantize_signed_by if signed else _quantize_unsigned_by)(x, key)
+        by = _quantize_signed_stochastically if signed else _quantize_unsigned_stochastically
+        codes, scales = by(x, key)
     else:
         codes, scales = (_quantize_signed if signed else _quantize_unsigned)(x)
     return Quantized(codes=codes, scales=scales.astype(x.dtype))
@@ -85,12 +87,12 @@ def _quantize_unsigned(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @in_float32
-def _quantize_signed_by(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _quantize_signed_stochastically(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _encode_stochastically(x, key, signed=True)
 
 
 @in_float32
-def _quantize_unsigned_by(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _quantize_unsigned_stochastically(x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _encode_stochastically(x, key, signed=False)
 
 

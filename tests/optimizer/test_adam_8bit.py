@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,3 +65,39 @@ def test_adam_8bit_stays_near_adam() -> None:
         update, state = ours.update(gradients, state)
         wanted, reference = adam.update(gradients, reference)
     assert np.linalg.norm(update["w"] - wanted["w"]) < 0.05 * np.linalg.norm(wanted["w"])
+
+
+@pytest.mark.parametrize(
+    ("stored", "decay", "falls"),
+    [("float32", 0.999, True), ("bfloat16", 0.99, True), ("bfloat16", 0.999, False)],
+)
+def test_a_decay_that_the_scales_can_take_is_exact(stored: str, decay: float, falls: bool) -> None:
+    """Without gradients, an average is multiplied by its decay in every step, whatever dtype holds the scales.
+
+    From 1 - 2^-8 on, bfloat16 does not hold it: tests/test_requirements.py has the refusal.
+    """
+    steps = 2000 if decay > 0.99 else 300
+    tx = optimizers.scale_by_adam_8bit(b1=0.5, b2=decay)
+    grown = _decayed(tx, stored, 1)
+    first, last = (
+        np.asarray(quantize.dequantize(state.nu["w"], (300,), signed=False), np.float64)
+        for state in (grown, _decayed(tx, stored, steps, grown))
+    )
+    # Each rounding of a scale to nearest may keep or lose half of a last place.
+    tolerance = 1e-3 if stored == "float32" else 0.5
+    assert (np.abs(last / (first * decay**steps) - 1) < tolerance).all() == falls
+    assert falls or (last == first).all()
+
+
+def _decayed(tx: optax.GradientTransformation, stored: str, steps: int, state: Any = None) -> Any:
+    """The state after steps without a gradient, or after one with gradients from 1 to 2 if there is none yet."""
+    gradient = {"w": jnp.linspace(1.0, 2.0, 300) if state is None else jnp.zeros(300)}
+
+    def step(state: Any, _: None) -> tuple[Any, None]:
+        def narrow(x: jax.Array) -> jax.Array:
+            return x.astype(stored).astype(jnp.float32) if x.dtype == jnp.float32 else x
+
+        return jax.tree.map(narrow, tx.update(gradient, state)[1]), None
+
+    state = tx.init(gradient) if state is None else state
+    return jax.lax.scan(step, state, length=steps)[0]

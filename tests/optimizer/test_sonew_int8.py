@@ -171,6 +171,26 @@ def test_a_step_is_that_of_the_state_as_it_is_read(shape: tuple[int, ...], band:
             np.testing.assert_allclose(read.reshape(shape), computed, atol=0.03 * largest)
 
 
+def test_slow_decays_are_exact_in_the_mean_though_a_scale_has_8_bits() -> None:
+    """Without gradients, momentum and diagonal are multiplied by their decays in every step.
+
+    The scales are bfloat16 numbers, which 0.999 would not change if they were rounded to nearest.
+    """
+    decay, steps, shape = 0.999, 1000, (16, 32)
+    tx = sonew_compiled.scale_by_sonew(b1=decay, b2=decay, band=0, state="int8")
+    g = jnp.linspace(1.0, 2.0, 512).reshape(shape)
+    state = tx.update(g, tx.init(g))[1]
+
+    def read(state: Any) -> list[np.ndarray]:
+        diagonal = dequantize(state.bands[0], shape, signed=False)
+        return [np.asarray(each, np.float64) for each in (dequantize(state.mu, shape, signed=True), diagonal)]
+
+    last = jax.lax.scan(lambda state, _: (tx.update(0 * g, state)[1], None), state, length=steps)[0]
+    assert (np.asarray(last.bands[0].scales).view(np.uint32) & 0xFFFF == 0).all()
+    for before, after in zip(read(state), read(last), strict=True):
+        assert after.sum() / before.sum() == pytest.approx(decay**steps, rel=0.02)
+
+
 def test_hard_gradients_leave_everything_finite() -> None:
     params = {"w": jnp.zeros((6, 5)), "s": jnp.zeros(()), "e": jnp.zeros((0, 3))}
     tx = sonew_compiled.scale_by_sonew(state="int8", rank1="sonew")
