@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-DOCUMENT = Path(__file__).parent.parent / "docs/how-to/workers.md"
+DOCUMENT = Path(__file__).parent.parent / "docs/internals/scaling.md"
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import json
 import math
 import multiprocessing
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -168,27 +168,38 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def _of_optimizers(rows: Iterable[Row]) -> str:
-    """The table with a line for each optimizer and a column for each target."""
+    """The table of the optimizers, with a column for each target; optimizers with the same results share a line."""
     cells = {(row["optimizer"], row["target"]): "run" if row["ran"] else row["result"] for row in rows}
     named = [target for target in target_names() if any(target == each for _, each in cells)]
-    lines = [f"| optimizer | {' | '.join(f'`{each}`' for each in named)} |", "|---" * (1 + len(named)) + "|"]
-    for optimizer in OPTIMIZERS:
-        results = (cells.get((optimizer, each), "not tried") for each in named)
-        lines.append(f"| `{optimizer}` | {' | '.join(results)} |")
-    return "\n".join(lines)
+    lines = {
+        f"`{optimizer}`": [cells.get((optimizer, each), "not tried") for each in named] for optimizer in OPTIMIZERS
+    }
+    return _table(["optimizers", *(f"`{each}`" for each in named)], lines)
 
 
 def _of_precisions(rows: Iterable[Row]) -> str:
-    """The table with a line for each target and a column for each precision."""
+    """The table of the targets, with a column for each precision; targets with the same results share a line."""
     by_cell: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_cell.setdefault((row["target"], row["precision"]), []).append(row)
     named = {target for target, _ in by_cell}
-    lines = [f"| target | {' | '.join(f'`{p}`' for p in PRECISIONS)} |", "|---" * (1 + len(PRECISIONS)) + "|"]
-    for target in (name for name in target_names() if name in named):
-        cells = [_cell(by_cell.get((target, precision), [])) for precision in PRECISIONS]
-        lines.append(f"| `{target}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    lines = {
+        f"`{target}`": [_cell(by_cell.get((target, precision), [])) for precision in PRECISIONS]
+        for target in target_names()
+        if target in named
+    }
+    return _table(["targets", *(f"`{each}`" for each in PRECISIONS)], lines)
+
+
+def _table(head: Sequence[str], lines: Mapping[str, Sequence[str]]) -> str:
+    """A table in which lines with the same cells are one, named `all` if they are all the same."""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, cells in lines.items():
+        names.setdefault(tuple(cells), []).append(name)
+    grouped = (
+        f"| {'all' if len(names) == 1 else ', '.join(each)} | {' | '.join(cells)} |" for cells, each in names.items()
+    )
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *grouped])
 
 
 def _cell(rows: list[Row]) -> str:
