@@ -55,6 +55,7 @@ from sonew_compiled.passes.target import (
     select_export,
     stream_rows,
     truncate_conversions,
+    unfold_convolutions,
     widen_booleans,
     widen_operands,
 )
@@ -95,6 +96,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             emulate_bf16.PASS,
             widen_operands.PASS,
             pad_windows.PASS,
+            unfold_convolutions.PASS,
             order_sums.PASS,
             truncate_conversions.PASS,
             expand_arithmetic.PASS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.types import element_type, shape_of, with_element
 from sonew_compiled.passes.ir.uses import owner
 
@@ -111,20 +111,54 @@ def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
     ).result
 
 
-def slice_of(value: ir.Value, starts: Sequence[int], limits: Sequence[int]) -> ir.Value:
-    """The elements from `starts` up to `limits`; the tensor itself if that is all of it."""
+def slice_of(
+    value: ir.Value, starts: Sequence[int], limits: Sequence[int], strides: Sequence[int] | None = None
+) -> ir.Value:
+    """Each `strides`-th element from `starts` up to `limits`; the tensor itself if that is all of it."""
     shape = shape_of(value)
-    if not any(starts) and list(limits) == shape:
+    steps = [1] * len(shape) if strides is None else list(strides)
+    sizes = [len(range(*each)) for each in zip(starts, limits, steps, strict=True)]
+    if sizes == shape:
         return value
-    kind = ir.RankedTensorType.get(
-        [end - start for start, end in zip(starts, limits, strict=True)], element_type(value)
-    )
+    kind = ir.RankedTensorType.get(sizes, element_type(value))
     attributes = {
         "start_indices": ir.DenseI64ArrayAttr.get(list(starts)),
         "limit_indices": ir.DenseI64ArrayAttr.get(list(limits)),
-        "strides": ir.DenseI64ArrayAttr.get([1] * len(shape)),
+        "strides": ir.DenseI64ArrayAttr.get(steps),
     }
     return ir.Operation.create("stablehlo.slice", results=[kind], operands=[value], attributes=attributes).result
+
+
+def pad(
+    value: ir.Value, padding: ir.Value, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None
+) -> ir.Value:
+    """The tensor with a scalar before, behind and between its elements; a negative number takes elements away."""
+    between = [0] * len(low) if interior is None else list(interior)
+    if not any((*low, *high, *between)):
+        return value
+    shape = zip(shape_of(value), low, high, between, strict=True)
+    sizes = [before + size + max(0, size - 1) * step + after for size, before, after, step in shape]
+    amounts = {"edge_padding_low": low, "edge_padding_high": high, "interior_padding": between}
+    attributes = {name: ir.DenseI64ArrayAttr.get(list(each)) for name, each in amounts.items()}
+    kind = ir.RankedTensorType.get(sizes, element_type(value))
+    return ir.Operation.create("stablehlo.pad", results=[kind], operands=[value, padding], attributes=attributes).result
+
+
+def product(left: ir.Value, right: ir.Value, contracted: tuple[int, int], element: ir.Type) -> ir.Value:
+    """The product of two matrices over one axis of each, with sums of this type."""
+    kept = [shape_of(value)[1 - axis] for value, axis in zip((left, right), contracted, strict=True)]
+    numbers = stablehlo.DotDimensionNumbers.get(
+        lhs_batching_dimensions=[],
+        rhs_batching_dimensions=[],
+        lhs_contracting_dimensions=[contracted[0]],
+        rhs_contracting_dimensions=[contracted[1]],
+    )
+    return ir.Operation.create(
+        "stablehlo.dot_general",
+        results=[ir.RankedTensorType.get(kept, element)],
+        operands=[left, right],
+        attributes={"dot_dimension_numbers": numbers},
+    ).result
 
 
 def rows(value: ir.Value, start: int, end: int) -> ir.Value:

@@ -71,11 +71,9 @@ def _split(op: ir.Operation, limit: int) -> None:
                     values = [build.reshape(value, shape) for value in values]
                 dim = dims[-1]
                 outer, inner = _factors(shape[dim], limit)
-                if outer * inner > shape[dim]:
-                    values = [
-                        _pad(value, init, dim, outer * inner - shape[dim])
-                        for value, init in zip(values, inits, strict=True)
-                    ]
+                none, missing = [0] * len(shape), [0] * len(shape)
+                missing[dim] = outer * inner - shape[dim]
+                values = [build.pad(value, init, none, missing) for value, init in zip(values, inits, strict=True)]
                 values = [build.reshape(value, [*shape[:dim], outer, inner, *shape[dim + 1 :]]) for value in values]
                 dims, stage = [*dims, dim + 1], [dim + 1]
             values = build.reduce_as(op, values, stage)
@@ -116,18 +114,6 @@ def _factors(size: int, limit: int) -> tuple[int, int]:
     candidates = range(least, min(limit, 2 * aim) + 1)
     inner = min(candidates, key=lambda each: (-size % each, abs(math.log(each / aim))))
     return -(-size // inner), inner
-
-
-def _pad(value: ir.Value, padding: ir.Value, dim: int, count: int) -> ir.Value:
-    """Append `count` elements to a dimension."""
-    shape = shape_of(value)
-    zeros = ir.DenseI64ArrayAttr.get([0] * len(shape))
-    high = ir.DenseI64ArrayAttr.get([count if each == dim else 0 for each in range(len(shape))])
-    into = ir.RankedTensorType.get(
-        [size + extra for size, extra in zip(shape, high, strict=True)], ir.ShapedType(value.type).element_type
-    )
-    attributes = {"edge_padding_low": zeros, "edge_padding_high": high, "interior_padding": zeros}
-    return ir.Operation.create("stablehlo.pad", results=[into], operands=[value, padding], attributes=attributes).result
 
 
 PASS = Pass(

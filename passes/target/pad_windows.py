@@ -26,32 +26,19 @@ def pad_windows(module: ir.Module) -> None:
             continue
         rank = len(shape_of(op.results[0]))
         low, high = paddings(op, rank).T.tolist()
-        dilations = axis_numbers(op, "base_dilations", rank)
+        between = [step - 1 for step in axis_numbers(op, "base_dilations", rank)]
         if "base_dilations" in op.attributes:
             del op.attributes["base_dilations"]
         with ir.InsertionPoint(op):
             for index in inputs:
                 init = op.operands[len(inputs) + index]
-                op.operands[index] = _padded(op.operands[index], init, low, high, dilations)
+                op.operands[index] = build.pad(op.operands[index], init, low, high, between)
         del op.attributes["padding"]
 
 
 def _is_unsigned(value: ir.Value) -> bool:
     element = element_type(value)
     return isinstance(element, ir.IntegerType) and element.is_unsigned
-
-
-def _padded(value: ir.Value, init: ir.Value, low: list[int], high: list[int], dilations: list[int]) -> ir.Value:
-    """The tensor padded with so many elements before and behind it, and dilated between its own."""
-    shape = [
-        before + max(0, (size - 1) * step + 1) + after
-        for size, before, after, step in zip(shape_of(value), low, high, dilations, strict=True)
-    ]
-    interior = [step - 1 for step in dilations]
-    amounts = {"edge_padding_low": low, "edge_padding_high": high, "interior_padding": interior}
-    attributes = {name: ir.DenseI64ArrayAttr.get(each) for name, each in amounts.items()}
-    kind = ir.RankedTensorType.get(shape, element_type(value))
-    return build.create("stablehlo.pad", [value, init], [kind], attributes).result
 
 
 PASS = Pass(

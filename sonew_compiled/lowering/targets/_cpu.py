@@ -132,6 +132,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "guard-powers",
         "widen-operands",
         "pad-windows",
+        "unfold-convolutions",
         *products,
         "emulate-arithmetic",
         kernels,

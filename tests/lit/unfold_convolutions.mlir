@@ -1,0 +1,48 @@
+// RUN: %sonew-opt --pass unfold-convolutions %s | FileCheck %s
+
+// A layer: the nine slices for the elements of the window, made along one axis after the other.
+// CHECK-LABEL: func.func public @layer
+// CHECK-COUNT-3: stablehlo.slice {{.+}} : (tensor<2x8x8x4xf32>) -> tensor<2x8x6x4xf32>
+// CHECK:         stablehlo.concatenate {{.+}}, dim = 3 : {{.+}} -> tensor<2x8x6x12xf32>
+// CHECK-COUNT-3: stablehlo.slice {{.+}} : (tensor<2x8x6x12xf32>) -> tensor<2x6x6x12xf32>
+// CHECK:         [[U:%.+]] = stablehlo.concatenate {{.+}}, dim = 3 : {{.+}} -> tensor<2x6x6x36xf32>
+// CHECK:         [[ROWS:%.+]] = stablehlo.reshape [[U]] : (tensor<2x6x6x36xf32>) -> tensor<72x36xf32>
+// CHECK:         [[W:%.+]] = stablehlo.reshape %arg1 : (tensor<3x3x4x5xf32>) -> tensor<36x5xf32>
+// CHECK:         [[P:%.+]] = stablehlo.dot_general [[ROWS]], [[W]], contracting_dims = [1] x [0] : {{.+}} -> tensor<72x5xf32>
+// CHECK:         stablehlo.reshape [[P]] : (tensor<72x5xf32>) -> tensor<2x6x6x5xf32>
+func.func public @layer(%x: tensor<2x8x8x4xf32>, %w: tensor<3x3x4x5xf32>) -> tensor<2x6x6x5xf32> {
+  %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f], window = {} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<2x8x8x4xf32>, tensor<3x3x4x5xf32>) -> tensor<2x6x6x5xf32>
+  return %0 : tensor<2x6x6x5xf32>
+}
+
+// The gradient of its window: the slices for the places, of the operand behind a barrier.
+// CHECK-LABEL: func.func public @window
+// CHECK:         [[X:%.+]] = stablehlo.optimization_barrier %arg0
+// CHECK:         stablehlo.slice [[X]]
+// CHECK:         [[ROWS:%.+]] = stablehlo.reshape {{.+}} : (tensor<2x6x6x36xf32>) -> tensor<72x36xf32>
+// CHECK:         [[G:%.+]] = stablehlo.reshape %arg1 : (tensor<2x6x6x5xf32>) -> tensor<72x5xf32>
+// CHECK:         stablehlo.dot_general [[ROWS]], [[G]], contracting_dims = [0] x [0] : {{.+}} -> tensor<36x5xf32>
+func.func public @window(%x: tensor<2x8x8x4xf32>, %g: tensor<2x6x6x5xf32>) -> tensor<3x3x4x5xf32> {
+  %0 = stablehlo.convolution(%x, %g) dim_numbers = [f, 0, 1, b]x[i, 0, 1, o]->[0, 1, b, f], window = {} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<2x8x8x4xf32>, tensor<2x6x6x5xf32>) -> tensor<3x3x4x5xf32>
+  return %0 : tensor<3x3x4x5xf32>
+}
+
+// Few features: their products with each of the two elements of the window are added.
+// CHECK-LABEL: func.func public @few_features
+// CHECK:         [[P:%.+]] = stablehlo.dot_general {{.+}} : (tensor<21x6xf32>, tensor<6x4xf32>) -> tensor<21x4xf32>
+// CHECK:         [[S:%.+]] = stablehlo.pad {{.+}}, low = [0, 1, 0], high = [0, 0, 0], interior = [0, 0, 0] : (tensor<3x7x4xf32>, tensor<f32>) -> tensor<3x8x4xf32>
+// CHECK:         [[A:%.+]] = stablehlo.slice [[S]] [0:3, 0:7, 0:2]
+// CHECK:         [[B:%.+]] = stablehlo.slice [[S]] [0:3, 1:8, 2:4]
+// CHECK:         stablehlo.add [[A]], [[B]] : tensor<3x7x2xf32>
+func.func public @few_features(%x: tensor<3x7x6xf32>, %w: tensor<2x6x2xf32>) -> tensor<3x7x2xf32> {
+  %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, f]x[0, i, o]->[b, 0, f], window = {pad = [[1, 0]]} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<3x7x6xf32>, tensor<2x6x2xf32>) -> tensor<3x7x2xf32>
+  return %0 : tensor<3x7x2xf32>
+}
+
+// Groups stay.
+// CHECK-LABEL: func.func public @groups
+// CHECK:         stablehlo.convolution
+func.func public @groups(%x: tensor<3x7x6xf32>, %w: tensor<2x1x6xf32>) -> tensor<3x6x6xf32> {
+  %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, f]x[0, i, o]->[b, 0, f], window = {} {batch_group_count = 1 : i64, feature_group_count = 6 : i64} : (tensor<3x7x6xf32>, tensor<2x1x6xf32>) -> tensor<3x6x6xf32>
+  return %0 : tensor<3x6x6xf32>
+}
