@@ -28,7 +28,7 @@ def keep_freed_memory() -> None:
 
 
 def physical_memory() -> int:
-    """Bytes of memory that this machine has; more than any has where the system does not say."""
+    """The bytes of this machine's memory; if the system does not say, more than any machine has."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -45,7 +45,7 @@ def _main(bundle: str, device: str) -> None:
         program = Program.load(replace(open_bundle(bundle), is_trusted=True), open_device(device))
         print("loaded", flush=True)
         functions = program.manifest.functions
-        # No memory is taken for the state that a manifest claims before the code itself has made one of that size.
+        # The code makes the state before memory of the size that the manifest claims is taken.
         state = _call(program, INIT, functions[INIT], {}) if INIT in functions else {}
         for name in [each for each in functions if each != INIT]:
             results = _call(program, name, functions[name], state)

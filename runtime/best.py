@@ -37,7 +37,7 @@ class Best:
         return Best(loss=self.loss, step=self.step, since=self.since + 1)
 
     def is_over(self, patience: int | None) -> bool:
-        """Whether so many evaluations in a row were not better."""
+        """Whether the last `patience` evaluations were no better."""
         return patience is not None and self.since >= patience
 
     def to_metadata(self) -> dict[str, str]:
@@ -46,7 +46,7 @@ class Best:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], *, source: Path) -> Best:
-        """What `to_metadata` wrote; of a checkpoint without it, that of a run without evaluations.
+        """The best that `to_metadata` wrote; without it, the best of a run without evaluations.
 
         Raises:
           SonewError: the strings are no such numbers.

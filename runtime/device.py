@@ -26,7 +26,7 @@ Buffer: TypeAlias = rt.HalBufferView
 """A tensor on a device: `iree.runtime.HalBufferView`."""
 
 _KINDS = {"local-task": Driver.LOCAL, "local-sync": Driver.LOCAL}
-# Never closed: a buffer does not keep its device open, and Vulkan's crashes the process if it is freed after it.
+# Never closed: a buffer does not keep its device open, and one of Vulkan crashes the process if it outlives it.
 _OPEN: dict[str, Any] = {}
 _DRIVERS: dict[str, Any] = {}
 # Devices belong to a process. A forked child has the parent's devices, but none of the threads that serve them.

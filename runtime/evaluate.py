@@ -20,7 +20,7 @@ from sonew_compiled.runtime.workers import Alone, Workers
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What a model is worth on a data set.
+    """The loss and the metrics of a model on a data set.
 
     Attributes:
       loss: the mean over all examples, or over the whole batches of a model whose loss is of whole batches.

@@ -160,7 +160,7 @@ class Manifest:
 
     @property
     def micro_batches(self) -> int:
-        """How many of them make a batch; 0 likewise."""
+        """The number of micro-batches in a batch; 0 if the bundle was not compiled for micro-batches."""
         return self.batch_size // self.micro_batch_size if self.micro_batch_size else 0
 
     def to_json(self) -> str:
@@ -271,7 +271,7 @@ def _inconsistency(manifest: Manifest) -> str:
 
 
 def _inference_inconsistency(manifest: Manifest) -> str:
-    """The same of a bundle for inference alone."""
+    """The first property that a bundle for inference alone lacks, in words; empty if there is none."""
     if contract.EVAL_STEP not in manifest.functions:
         return f"there is no function {contract.EVAL_STEP}"
     if not manifest.parameters:
@@ -291,7 +291,7 @@ def _inference_inconsistency(manifest: Manifest) -> str:
 
 
 def _seam_inconsistency(manifest: Manifest) -> str:
-    """The same of the two halves of a step, where a bundle has them."""
+    """The first property that the two halves of a step lack, in words; empty if there is none."""
     gradients, update = (manifest.functions.get(name) for name in (contract.GRADIENTS, contract.UPDATE))
     if gradients is None and update is None:
         return ""

@@ -37,7 +37,7 @@ from mpi4py import MPI  # noqa: E402
 T = TypeVar("T")
 
 _GO_ON, _STOP, _FAILED = range(3)
-# Up to so many bytes of a bucket, each worker receives all buckets and adds them itself: one message instead of two.
+# Up to this size in bytes, each worker receives all buckets and adds them itself: one message instead of two.
 _SMALL = 1 << 16
 # The seconds within which all workers must start.
 _START = 60.0
@@ -85,7 +85,7 @@ class MpiWorkers:
         except WorkerLostError as lost:
             self._end(lost)
         if self.rank:
-            # Ends silently, and not before worker 0 has reported, since no worker leaves MPI before all do.
+            # Ends silently after worker 0 has reported, since no worker leaves MPI before all do.
             sys.exit(agreed.exit_code)
         raise agreed from error
 
@@ -215,7 +215,7 @@ class MpiWorkers:
 
     @contextlib.contextmanager
     def _exchange(self) -> Iterator[None]:
-        """Around communication, in which an error cannot be agreed on, and in which the end of a worker shows.
+        """A context for communication, in which workers cannot agree on an error, and the end of a worker shows.
 
         Without `--with-ft ulfm` MPI's launcher ends all workers instead.
         """
@@ -234,7 +234,7 @@ class MpiWorkers:
         self._is_inside = False
 
     def _end(self, error: BaseException) -> NoReturn:
-        """Ends this survivor; those that are not the first of them live until that one has saved what it can."""
+        """Ends this survivor; the others live until the first of them has saved what it can."""
         assert self._survivors is not None
         if self._survivors.Get_rank() == 0:
             _say(f"sonew: {_line(error)}")
@@ -277,7 +277,7 @@ def _joined(values: list[np.ndarray]) -> np.ndarray:
 
 
 def _initialize() -> None:
-    """Starts MPI, or ends the process where the other workers do not come."""
+    """Starts MPI, or ends the process if the other workers do not come."""
     if MPI.Is_initialized():
         return
     # A process of its own: while MPI waits for the others it holds Python's lock, so that no thread would run.

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-# Of Open MPI's launcher, of those that speak PMI, and of Slurm's, which by PMIx sets none of these.
+# Set by Open MPI's launcher, by launchers that speak PMI, and by Slurm's, which sets none of them under PMIx.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
 # IREE reads any of these as a request for its own collectives, and makes no device if it does not find an MPI library

@@ -26,8 +26,8 @@ _LARGEST = 64 << 20
 _LARGEST_SIGNATURE = 1_000
 _MOUNTS = Path("/proc/self/mountinfo")
 
-# SHA-256 of files that were read before, by what changes whenever a file does: before the compiler works, when the new
-# bundle is there, and when the older one is removed, it is the same files.
+# The SHA-256 of files that were read before, by what changes whenever a file does. The same files are hashed before the
+# compiler works, when the new bundle is there, and when the older one is removed.
 _known: dict[tuple[int, ...], str] = {}
 # Seconds after which a change of a file shows in its times on every file system.
 _SETTLED = 2

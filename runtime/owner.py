@@ -82,7 +82,7 @@ def _locked(folder: Path) -> int:
         try:
             is_ours = _try_lock(descriptor)
             had = {} if is_new else _read(descriptor)
-            # A lock that is ours says all of this machine's processes, and may say nothing of another's.
+            # Our lock excludes this machine's processes, but perhaps not another machine's.
             is_settled = is_new or (is_ours and had.get("host", platform.node()) == platform.node())
             if is_ours is False or (not is_settled and _is_alive(path, descriptor, had)):
                 raise InUseError(

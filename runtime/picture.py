@@ -62,7 +62,7 @@ def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Pat
 
 
 def _squares(images: np.ndarray, what: str) -> np.ndarray:
-    """The images as uint8 (n, side, side)."""
+    """The images as uint8[n, side, side]."""
     images = np.asarray(images)
     pixels = math.prod(images.shape[1:])
     side = math.isqrt(pixels)

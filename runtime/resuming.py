@@ -1,4 +1,4 @@
-"""What a resumed run must have in common with the one that it continues."""
+"""The checks that a resumed run continues the same training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sonew_compiled.train_settings import train_options
 
 
 def header_of(bundle: Bundle, *, data: str, fingerprint: str) -> dict[str, str]:
-    """What a checkpoint says of the bundle and the data of its run."""
+    """The bundle and the data of a checkpoint's run, as its header names them."""
     return {
         "batch_size": str(bundle.manifest.batch_size),
         "data": data,
@@ -79,7 +79,7 @@ def loss_sum(path: Path, checkpoint: Checkpoint) -> float:
 
 
 def _compiled(bundle: Bundle) -> str:
-    """What is compiled in beyond the state's shapes: the optimizer's settings and the precision, in words."""
+    """The optimizer's settings and the precision in words; the state's shapes do not show them."""
     manifest = bundle.manifest
     settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
     given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]

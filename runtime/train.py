@@ -46,7 +46,7 @@ class DivergedError(SonewError):
     """The loss or the state became NaN or infinite; the last good checkpoint stays."""
 
 
-# What the first Ctrl-C says at once.
+# The message that the first Ctrl-C prints at once.
 _NOTICE = "stopping: finishing the step and saving a checkpoint; Ctrl-C again ends at once, without"
 
 
@@ -171,7 +171,7 @@ class _Run:
         self.step = 0
         self.loss_sum = 0.0  # of the epoch's batches so far
         self.best = Best()
-        self.evaluated: tuple[int, Evaluation] | None = None  # the step and the worth of the last evaluation
+        self.evaluated: tuple[int, Evaluation] | None = None  # the step and the result of the last evaluation
         self.last_good: Path | None = None
         resumed = None if resume is None else find_checkpoint(resume)
         checkpoint = None if resumed is None else load_checkpoint(resumed, manifest)
@@ -208,7 +208,7 @@ class _Run:
         self.seconds = 0.0
 
     def _check_alike(self, device: Device) -> None:
-        """All workers must do the same; where one is alone there is nothing to compare."""
+        """Checks that all workers do the same; a single worker has nothing to compare."""
         if self.workers.count == 1:
             return
         facts = {
@@ -231,7 +231,7 @@ class _Run:
         every = self.settings.checkpoint_every * self.steps_per_epoch
         start = epoch_start = time.perf_counter()
         epoch_first_step = self.step
-        paused = 0.0  # seconds in which it was evaluated
+        paused = 0.0  # seconds of evaluation
         self.reporter.begin(
             step=self.step,
             steps=stop,
@@ -284,11 +284,11 @@ class _Run:
 
     @property
     def is_over(self) -> bool:
-        """Whether the user's patience is at an end."""
+        """Whether `--patience` ends the run."""
         return self.best.is_over(self.settings.patience)
 
     def _evaluate(self) -> Evaluation | None:
-        """The model's worth on the test split at the end of an epoch, if the epoch is one to evaluate."""
+        """The evaluation on the test split at the end of an epoch, if the epoch is evaluated."""
         every = self.settings.evaluate_every
         if not every or (self.step // self.steps_per_epoch % every and self.step < self.steps):
             return None

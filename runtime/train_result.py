@@ -1,4 +1,4 @@
-"""What a run ended with."""
+"""The result of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sonew_compiled.runtime.evaluate import Evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a run ended with.
+    """The result of a run.
 
     Attributes:
       on_train: what the model is worth on the whole training split.

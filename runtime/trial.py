@@ -30,8 +30,8 @@ logger = logging.getLogger("sonew_compiled")
 _WORKER = "sonew_compiled.runtime._trial_worker"
 # Seconds for Python to start, which depends on the machine alone.
 _START = 60.0
-# Seconds for loading the code and calling each function once: so many, and more for what is large, up to a limit. A
-# software Vulkan driver takes several on an idle machine, since it compiles each dispatch when it is first called.
+# Seconds for loading the code and calling each function once: the least, more for large code and tensors, and the most.
+# A software Vulkan driver takes several on an idle machine, since it compiles each dispatch when it is first called.
 _LEAST, _BYTES_A_SECOND, _MOST = 30.0, 5e7, 60.0
 _STAGES = ("", "started", "loaded")
 _KNOWN_FILE = "known-bundles"
@@ -47,7 +47,7 @@ def remember_made_here(manifest: Manifest) -> None:
 
 
 def try_apart(bundle: Bundle, device: Device) -> None:
-    """Loads the code for a device in a process of its own and calls each function once, on zeros.
+    """Loads the code for a device in a process of its own, and calls each function once on zeros.
 
     Does nothing if this machine made the bundle, or has tried it before, or if a trusted key has signed it.
 

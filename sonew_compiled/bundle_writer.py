@@ -68,7 +68,7 @@ def _gathered(beside: Path, name: str) -> Iterator[Path]:
 
 
 def _remove_abandoned(beside: Path, name: str) -> None:
-    """Removes what killed processes have left of writing to the same place."""
+    """Removes the leftovers of killed processes that wrote to the same place."""
     for left in abandoned(beside.glob(f".{glob.escape(name)}-????????")):
         with contextlib.suppress(OSError, SonewError):
             if not (left / MANIFEST_FILE).exists():

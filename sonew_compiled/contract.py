@@ -33,7 +33,7 @@ class Role(StrEnum):
     LOSS = "loss"
     """The loss of a batch, or one for each example."""
     METRIC = "metric"
-    """What a model measures of each example, or the sum or the count that it is a quotient of."""
+    """A metric: a number for each example, or the sum or the count of a quotient."""
     PREDICTION = "prediction"
 
     @property
@@ -62,10 +62,10 @@ STATE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.AVERAGE, R
 """The training state: what `init` gives and a step takes and gives; it stays on the device and is in checkpoints."""
 
 UNDONE_ROLES = (Role.PARAMETER, Role.OPTIMIZER, Role.MODEL_STATE, Role.AVERAGE)
-"""The state that a step whose gradients are not finite leaves as it was: it draws from its key like any other."""
+"""The state that a step leaves unchanged if its gradients are not finite; the random key goes on as in any step."""
 
 EVALUATED_ROLES = (Role.PARAMETER, Role.AVERAGE, Role.MODEL_STATE)
-"""The state that `eval_step` and `predict` read. Of the trained parameters it is the average, where there is one."""
+"""The state that `eval_step` and `predict` read; in place of trained parameters their average, if there is one."""
 
 STORED_ROLES = (Role.PARAMETER, Role.OPTIMIZER)
 """The state that a precision policy stores in fewer bits."""
@@ -96,7 +96,7 @@ def path_in_tree(name: str, role: Role) -> str:
 
 
 class Driver(StrEnum):
-    """The kind of device that runs an executable: `driver` of a target, in the manifest too."""
+    """The kind of device that runs an executable, as `driver` of a target and of the manifest."""
 
     LOCAL = "local"
     """A processor."""
@@ -109,7 +109,7 @@ class Driver(StrEnum):
 
     @property
     def target(self) -> str:
-        """A target whose code such a device runs."""
+        """A target whose code this kind of device runs."""
         return {Driver.LOCAL: "cpu", Driver.HIP: "rocm"}.get(self, self.value)
 
 
@@ -132,7 +132,7 @@ SUM = "/sum"
 COUNT = "/count"
 
 BUCKET = "bucket"
-"""A vector of float32: the loss of a micro-batch, or the sum over several, and then what the gradients hand on."""
+"""A vector of float32: the loss of a micro-batch, or the sum over several, and then the signals of the gradients."""
 
 # The seam of a step: the functions that `train_step` calls, as the tracer and, after `merge-exports`, the passes name
 # them. A function is found in the merged module under the name of its export and its own. `split-step` makes exports of
@@ -149,7 +149,7 @@ UPDATE_COMMON = "update_common"
 
 
 def update_part(number: int) -> str:
-    """The name of a part of `update`: that of some tensors of the state."""
+    """The name of a part of `update`, which updates some tensors of the state."""
     return f"{UPDATE}_{number}"
 
 

@@ -54,7 +54,7 @@ class Held:
 
 
 def joined(first: Tree, second: Tree) -> Tree:
-    """The inverse of `Held.split`; one of the trees may lack what both have no leaves in."""
+    """The inverse of `Held.split`; a subtree without leaves may be missing in one of the trees."""
     return jax.tree.map(lambda one, other: other if one is None else one, first, second, is_leaf=lambda x: x is None)
 
 

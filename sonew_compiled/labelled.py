@@ -94,7 +94,7 @@ def _label_values(module: ir.Module, arguments: Sequence[Label], results: Sequen
 
 
 def inner_module(name: str, text: str) -> str:
-    """The text of a module as one of a container, under another name."""
+    """The text of a module under another name, for a container."""
     head, _, rest = text.partition("{")
     _, at, attributes = head.partition(" attributes ")
     # `module @jit_flat attributes {...} {` or `module @jit_flat {`: only the symbol changes.

@@ -186,7 +186,7 @@ class ModelFunctions:
 
 
 def _named(metrics: Any, shape: tuple[int]) -> dict[str, jax.Array]:
-    """What `metrics` gives of a batch of this shape, by names; of a single example all are scalars."""
+    """The results of `metrics` for a batch of this shape, by names; for a single example all are scalars."""
     named: dict[str, jax.Array] = {}
     for name, value in (metrics if isinstance(metrics, dict) else {"": metrics}).items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name) or name == "loss":

@@ -16,7 +16,7 @@ class Tracker(Protocol):
     """A tracker that is open for one run."""
 
     def write(self, values: Mapping[str, float], step: int) -> None:
-        """Writes numbers by name."""
+        """Writes numbers, each with its name."""
 
     def close(self) -> None:
         """Ends the run in the tracker."""

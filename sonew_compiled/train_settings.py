@@ -268,7 +268,7 @@ def default_warmup_epochs(epochs: int) -> int:
 
 
 def default_warmup_steps(schedule: str, steps: int) -> int:
-    """The steps of warm-up of a run of so many steps.
+    """The steps of warm-up of a run of `steps` steps.
 
     It is 30 % for `one-cycle`. Else it is the larger of 100 and a twentieth, but at most half of the run. The averages
     of an optimizer need about so many steps before they are worth a step at the peak.

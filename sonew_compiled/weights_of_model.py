@@ -50,7 +50,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _numbers(leaf: Any) -> Any:
-    """The shape and dtype of a tensor; of a random key those of its numbers."""
+    """The shape and dtype of a tensor, or of the numbers of a random key."""
     return jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
 
 

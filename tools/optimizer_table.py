@@ -9,19 +9,20 @@ from pathlib import Path
 
 import click
 
-from sonew_compiled.presets import RECORDS, OptimizerRecord, Value
+from sonew_compiled.presets import RECORDS, OptimizerRecord
 
 BEGIN, END = "<!-- table of tools/optimizer_table.py -->", "<!-- end of the table -->"
 
 
 def markdown() -> str:
-    """The table, with a line for each optimizer."""
+    """The table, with a line for each optimizer and its numeric settings."""
     lines = ["| name | paper | state, numbers a parameter | learning rate | settings | limits |", "|---" * 6 + "|"]
     return "\n".join([*lines, *map(_line, RECORDS.values())])
 
 
 def _line(record: OptimizerRecord) -> str:
-    settings = " ".join(f"`{setting.flag[2:]}` {_shown(setting.default)}" for setting in record.settings)
+    numbers = {each.flag[2:]: each.default for each in record.settings if isinstance(each.default, int | float)}
+    settings = " ".join(f"`{name}` {default:g}" for name, default in numbers.items())
     needs = {
         "dense layers": record.needs_layers,
         "no 16-bit state": record.needs_float32_state,
@@ -31,12 +32,6 @@ def _line(record: OptimizerRecord) -> str:
     rates = [f"{record.learning_rate:g}", *(f"{rate:g} in `{name}`" for name, rate in record.rates.items())]
     cells = (f"`{record.name}`", record.paper, record.state, ", ".join(rates), settings, limits)
     return "| " + " | ".join(cells) + " |"
-
-
-def _shown(default: Value) -> str:
-    if default is None:
-        return "unset"
-    return default if isinstance(default, str) else f"{default:g}"
 
 
 def insert(document: str, table: str) -> str:

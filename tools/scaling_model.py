@@ -30,15 +30,15 @@ ROOT = Path(__file__).parent.parent
 SPEED = ROOT / "docs/results/speed.json"
 
 PARAMETERS = 2_837_314
-"""Of the autoencoder, which `speed.json` is of."""
+"""The parameters of the autoencoder, which `speed.json` measures."""
 COPY_SECONDS = 0.73e-3
 """The time of a copy of its bucket, a third of the 2.2 ms in which two workers of one machine add theirs."""
 EXAMPLES = 65_536
-"""In a batch: 16 for each of the most workers."""
+"""The examples in a batch: 16 for each of 4096 workers."""
 ACCUMULATED = 8
 WORKERS = (1, 16, 256, 4096)
 NETWORKS = {10: 20e-6, 100: 5e-6, 400: 2e-6}
-"""For gigabits a second, the assumed latency of a message in seconds."""
+"""The assumed latency of a message in seconds, by gigabits a second."""
 GAIN = 1.5
 """A step scales as long as twice the workers make it faster by at least this factor."""
 

@@ -27,7 +27,7 @@ FILES: Mapping[str, tuple[Check, str, type | None]] = {
     "metrics.json": (metrics.LINE, "A line of metrics.jsonl, of a run", metrics.EpochMetrics),
     "row.json": (_row_format.ROW, "A line of rows.jsonl, of a benchmark", None),
 }
-"""By file: the check, a title, and the class whose docstring describes the fields."""
+"""For each file its check, a title, and the class whose docstring describes the fields."""
 
 
 def schemas() -> dict[str, str]:

@@ -9,7 +9,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import owner
 
-# A concatenation counts as a shift if the matrix has at least so many times as many rows as it is shifted by.
+# A concatenation is a shift only if the matrix has at least this many times the rows that it is shifted by.
 _ROWS_FOR_EACH_SHIFTED = 4
 
 

@@ -8,7 +8,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.rows.group import RowGroup
 from sonew_compiled.passes.rows.phase import LineBuffer, united
 
-# A value is carried to the next row that reads it if it takes at least so many operations.
+# A value is carried to the next row that reads it if it takes at least this many operations.
 _CARRIED = 4
 
 

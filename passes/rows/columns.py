@@ -145,7 +145,7 @@ class Columns:
         with ir.InsertionPoint(branch.regions[0].blocks.append()):
             rare = [self._at(op.operands[1], at) for op in selects]
             create("scf.yield", [select(where, yes, no) for yes, no in zip(rare, usual, strict=True)])
-        # Values that were made in the branch do not exist outside of it.
+        # Values of the branch do not exist outside of it.
         self._made.clear()
         self._made.update(made)
         with ir.InsertionPoint(branch.regions[1].blocks.append()):

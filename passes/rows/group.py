@@ -10,7 +10,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.shifts import shift_of
 from sonew_compiled.passes.ir.types import shape_of
 
-# So many 16-bit results are worth a kernel without a shift: IREE makes a separate loop for the readers of each.
+# From this many 16-bit results on, a kernel pays off without a shift: IREE makes a loop for the readers of each.
 SEVERAL = 2
 
 Stencil: TypeAlias = dict[ir.Value, set[int]]

@@ -13,9 +13,9 @@ from sonew_compiled.passes.rows.reductions import FullReduction, Partial
 from sonew_compiled.passes.rows.scalars import Scalars, scalars_of
 from sonew_compiled.passes.rows.vectors import Vectors
 
-# A workgroup computes about so many elements.
+# A workgroup computes about this many elements.
 _ELEMENTS = 1 << 14
-# A workgroup's rows are at least so many times the rows that only warm up line buffers.
+# A workgroup computes at least this many times the rows that only warm up line buffers.
 _WARM_UP_SHARE = 12
 # The bytes that line buffers may take of a stack; targets allow 64 KiB.
 _BUFFER_BYTES = 48 << 10
@@ -120,7 +120,7 @@ def layout_of(symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.
 
 
 def padded(count: int, unit: int) -> int:
-    """The least multiple of the unit that is no less than the count."""
+    """The count, rounded up to a multiple of the unit."""
     return math.ceil(count / unit) * unit
 
 

@@ -15,7 +15,7 @@ from sonew_compiled.passes.rows.phase import Phase
 from sonew_compiled.passes.rows.reductions import FullReduction, full_reduction
 from sonew_compiled.passes.rows.vectors import COMBINATIONS
 
-# A separate phase for reductions reads matrices once more. That pays only if it allows at least so many arguments to be
+# A separate phase for reductions reads matrices once more. That pays only if it lets at least this many arguments be
 # overwritten.
 _SPARED = 2
 

@@ -85,7 +85,7 @@ def full_reduction(op: ir.Operation) -> FullReduction | None:
 
 
 def partials_of(reduced: Mapping[ir.Value, Iterable[FullReduction]], count: int) -> dict[ir.Value, Partial]:
-    """By result, the reductions that later kernels may combine from `count` partial results each."""
+    """The reductions that later kernels may combine from `count` partial results each, by their results."""
     if count > _MOST_PARTIAL:
         return {}
     all_of_them = (each for reductions in reduced.values() for each in reductions)

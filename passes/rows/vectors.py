@@ -17,14 +17,14 @@ from sonew_compiled.passes.rows.loops import index, select
 from sonew_compiled.passes.rows.magnitude import is_magnitude
 from sonew_compiled.passes.rows.memory import lane_type, memory_type
 
-# MLIR's numbers of predicates. Floating-point comparisons are ordered, except NE, which is true of a NaN.
+# MLIR's numbers for predicates. Floating-point comparisons are ordered, except NE, which is true for NaN.
 _FLOAT_PREDICATES = {"EQ": 1, "GT": 2, "GE": 3, "LT": 4, "LE": 5, "NE": 13}
 _INTEGER_PREDICATES = {"EQ": 0, "NE": 1, "LT": 2, "LE": 3, "GT": 4, "GE": 5}
-# The number of an unsigned comparison less that of the signed one.
+# An unsigned comparison has the number of the signed one plus this.
 _UNSIGNED = 4
 
-# The locality of MLIR's prefetches that means the second-level cache. A core fetches far fewer lines at once into the
-# first level.
+# The locality by which MLIR's prefetches mean the second-level cache. Into the first level a core fetches far fewer
+# lines at once.
 _SECOND_LEVEL = 2
 
 
@@ -35,7 +35,7 @@ class Combination:
     Attributes:
       operation: combines two numbers, or two vectors lane by lane.
       kind: the kind of `vector.reduction` that combines the lanes of a vector.
-      identity: the number that changes no number when the two are combined.
+      identity: combined with any number, it gives that number.
     """
 
     operation: str

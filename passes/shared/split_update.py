@@ -33,7 +33,7 @@ from sonew_compiled.passes.ir.slices import copy_operations, slice_to
 from sonew_compiled.passes.ir.types import element_type, has_element, shape_of, width_of, with_element
 from sonew_compiled.passes.record import Option, Pass
 
-# A part of less than one in so many bits of the state is joined to another, since each part is a call.
+# A part smaller than the state divided by this is joined to another, since each part is a call.
 _LEAST = 64
 # The most elements of a tensor that every worker keeps, and of a number that is handed from part to part.
 _SMALL = 16
@@ -91,7 +91,7 @@ class _Tensor:
 
 
 class _Update:
-    """The update without calls, with what each tensor of the state is computed from."""
+    """The update without calls, and for each tensor of the state those that it is computed from."""
 
     def __init__(self, function: Function) -> None:
         self.function = function
@@ -140,7 +140,7 @@ class _Update:
         slices = [slice_to([self.state[name].new for name in part], stop=()).operations for part in parts]
         several = [op for op in self._operations() if sum(op in each for each in slices) > 1]
         numbers = {value for op in several for value in op.results if self._is_number(value)}
-        # Of those only the last ones, at which the parts begin.
+        # Only the last of these, where the parts begin.
         read = {
             leaf for part in parts for leaf in slice_to([self.state[name].new for name in part], stop=numbers).leaves
         }

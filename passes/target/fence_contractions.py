@@ -72,7 +72,7 @@ def fence_contractions(module: ir.Module) -> None:
 
 
 def _factors(op: ir.Operation) -> list[ir.Value]:
-    """What is multiplied before it is summed along some axes, if one of the factors lacks an axis; else nothing."""
+    """The factors of a product that is summed along some axes, if one of them lacks such an axis; else none."""
     if op.name != "stablehlo.reduce" or len(op.results) > 1 or not shape_of(op.results[0]):
         return []
     source = owner(op.operands[0])

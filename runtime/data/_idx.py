@@ -49,7 +49,7 @@ LONGEST_HEADER = 4 + 4 * 255
 
 
 def idx_size(start: bytes) -> int:
-    """The bytes of an IDX file whose elements are bytes, by its header; those of the start where it has none."""
+    """The bytes of an IDX file whose elements are bytes, by its header; without one, the bytes of `start`."""
     count = start[3] if len(start) > 3 else 0
     header = 4 + 4 * count
     if len(start) < header:

@@ -87,7 +87,7 @@ def _load_npz(name: str, path: Path, least: int) -> Dataset:
 
 
 def _load_idx(name: str, path: Path, least: int) -> Dataset:
-    # A few bytes can unpack to any number of them: no more is unpacked than the header asks for, and some.
+    # A few bytes can unpack to any number. Little more is unpacked than the header asks for.
     size = idx_size(unpacked(path, remedy=_REMEDY, limit=LONGEST_HEADER))
     if size > physical_memory():
         raise SonewError(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
-import ml_dtypes  # Registers bfloat16 with NumPy.
+import ml_dtypes  # This import registers bfloat16 with NumPy.
 import numpy as np
 
 from sonew_compiled.errors import UsageError
@@ -21,7 +21,7 @@ from sonew_compiled.runtime.data.mapped import check_whole, is_mapped
 from sonew_compiled.runtime.manifest import TensorSpec
 
 _FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16))
-# NumPy would turn a list with larger numbers into float64, and several seeds would have the same order.
+# With larger numbers NumPy would make a list float64, and several seeds would have one order.
 _LARGEST_SEED = 2**63 - 1
 
 _ACCEPTED = (
@@ -29,7 +29,7 @@ _ACCEPTED = (
     "any integer for int32, zeros and ones for a boolean field, and booleans for any"
 )
 
-# The names of what a model reads, and of what it is to give.
+# The names of inputs, and of targets.
 _SYNONYMS = (("image", "x", "input", "inputs", "features"), ("label", "labels", "y", "target", "targets"))
 
 _Convert = Callable[[np.ndarray], np.ndarray]

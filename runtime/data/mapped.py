@@ -20,7 +20,7 @@ from sonew_compiled.runtime.data.dataset import Dataset
 
 SUFFIX = ".npy"
 
-# The fingerprint of a file is made from so many samples of so many bytes, evenly spread.
+# The fingerprint of a file covers this many samples of this many bytes, evenly spread.
 _SAMPLES, _SAMPLE = 64, 1 << 16
 
 

@@ -1,4 +1,4 @@
-"""What `sonew bench` and `sonew tune` measure, from outside of the compiler and the runtime.
+"""The measurements of `sonew bench` and `sonew tune`, from outside of the compiler and the runtime.
 
 To read it, begin with `suites` (what a preset runs), `plan` (its runs) and `benchmark` (which carries them out):
 

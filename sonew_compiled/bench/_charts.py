@@ -14,7 +14,7 @@ from sonew_compiled.bench.rows import Row
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """What a chart shows of one line of the table.
+    """A series of a chart: one line of the table.
 
     Attributes:
       label: the line in a few words.
@@ -111,7 +111,7 @@ def _roofline(given: _Given) -> Chart:
     for index, line, colour in given:
         rows = [row for row in line.good if all(row.get(name) for name in needed)]
         for limit in (row["roofline"] for row in rows):
-            # Other programs can only lower what is measured, so that the highest is right.
+            # Other programs can only lower a measurement, so the highest is right.
             had = limits.get(line.machine, (0.0, 0.0))
             measured = limit["flops_per_second"] / 1e9, limit["copy_bytes_per_second"] / 1e9
             limits[line.machine] = max(had[0], measured[0]), max(had[1], measured[1])

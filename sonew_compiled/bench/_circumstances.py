@@ -54,7 +54,7 @@ def _system_id() -> str:
 
 
 class Watch:
-    """Looks at the machine from its making on: what else runs, and whether the processor slows down."""
+    """Watches the machine: what else runs, and whether the processor slows down."""
 
     def __init__(self, host: str | None) -> None:
         """Begins to look; `host` is the name of the machine in the row, None to leave it out."""

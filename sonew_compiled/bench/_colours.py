@@ -11,7 +11,7 @@ _FIRST_HUE = 0.7
 
 
 def colours(count: int) -> list[str]:
-    """So many different colours as `#rrggbb`, of hues all around the circle."""
+    """`count` different colours as `#rrggbb`, with hues all around the circle."""
     return [_hex(_LIGHTNESS[index % 2], _FIRST_HUE + 2 * math.pi * index / max(count, 1)) for index in range(count)]
 
 

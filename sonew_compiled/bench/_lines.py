@@ -84,7 +84,7 @@ def machine_names(rows: Sequence[Row]) -> dict[str, str]:
     for row in rows:
         described = (row.get("machine") or {}).get("cpu", "")
         name = row.get("host") or described
-        # A row of what was only compiled has no description; another row of the machine may have one.
+        # A row that was only compiled has no description; another row of the machine may have one.
         if not names.get(row["machine_id"]):
             names[row["machine_id"]] = name
     said = list(names.values())

@@ -15,7 +15,7 @@ from sonew_compiled.bench.rows import Row
 
 _HERE = Path(__file__).parent
 
-# Up to so many epochs, the axis has all of them.
+# Up to this many epochs, the axis shows each of them.
 _FEW = 12
 
 

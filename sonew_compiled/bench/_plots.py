@@ -1,4 +1,4 @@
-"""The charts of a benchmark drawn by matplotlib, for papers and for whoever opens no page."""
+"""The charts of a benchmark drawn by matplotlib, for papers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sonew_compiled.bench._charts import Chart, Series
 from sonew_compiled.figures import legend_text, pyplot
 
-# Inches: the axes, and what a legend's entry or a bar takes.
+# Inches of the axes, and of a legend's entry or a bar.
 _WIDTH, _HEIGHT = 9.0, 4.2
 _ENTRY = 0.2
 

@@ -1,4 +1,4 @@
-"""What a row holds: its check, and how rows of an earlier schema are read."""
+"""The format of a row: its check, and how rows of an earlier schema are read."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def check_row(value: object, place: str) -> Row:
 
 
 def _id_of_description(machine: dict[str, Any] | None) -> str:
-    """What stands for the id of a machine in rows of schema 1: a hash of its description."""
+    """The id of a machine in rows of schema 1, which have none: a hash of its description."""
     if machine is None:
         return UNKNOWN_MACHINE
     known = [machine[key] for key in ("cpu", "cpu_features", "threads", "platform")]

@@ -29,7 +29,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.reporter import Reporter
 
-# A run's steps are cut into so many stretches, whose medians show how steady the machine was.
+# A run's steps are cut into this many stretches, whose medians show how steady the machine was.
 _STRETCHES = 10
 
 

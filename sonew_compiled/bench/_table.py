@@ -47,7 +47,7 @@ def _share(key: str) -> Callable[[Line], str]:
 
 
 def notes(rows: Sequence[Row]) -> list[str]:
-    """What the rows do not tell, and what the numbers in brackets in the table mean."""
+    """Caveats of the rows, and the meanings of the numbers in brackets in the table."""
     caveats = dict.fromkeys(row["caveat"] for row in rows if row.get("caveat"))
     used = {reason for row in rows for reason in row.get("share_reasons", {}).values()}
     return [*caveats, *(f"({number}) {reason}" for number, reason in enumerate(REASONS, 1) if reason in used)]

@@ -27,7 +27,7 @@ def update_bytes(
       parameters: the bytes of the stored parameters.
       state: the bytes of the optimizer's state.
       gradients: the bytes of the gradients that the update takes.
-      settings: those of the optimizer that are not what ships.
+      settings: settings of the optimizer that differ from those that ship.
     """
     return gradients + 2 * parameters + (3 if record_of(optimizer).grafts(settings) else 2) * state
 

@@ -28,7 +28,7 @@ _Clock = Callable[[Callable[[], object]], Callable[[], float]]
 
 
 def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
-    """The sum against a copy, and a step of each worker against one of a worker that has the whole batch."""
+    """The sum against a copy, and a shared step of each worker against a step on the whole batch."""
     program = Program.load(open_bundle(folder / "halves"), open_device())
     spec = program.manifest.functions[GRADIENTS].outputs[0]
     vector, copy = np.ones(spec.shape, np.float32), np.empty(spec.shape, np.float32)
@@ -86,7 +86,7 @@ def _wall_time(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def main() -> None:
-    """Measures, and has worker 0 write what it has found."""
+    """Measures, and has worker 0 write the results."""
     folder, pairs = Path(sys.argv[1]), int(sys.argv[2])
     try:
         with connect() as workers:

@@ -68,7 +68,7 @@ def measure_split(settings: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def processor_time(call: Callable[[], object]) -> Callable[[], float]:
-    """The call, as one that gives the seconds that the process's threads together have worked."""
+    """The call as a function that returns the processor seconds of all threads of this process."""
 
     def timed() -> float:
         started = time.process_time()

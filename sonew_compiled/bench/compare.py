@@ -1,4 +1,4 @@
-"""`sonew bench compare`: what one machine, or one measurement, takes in proportion to another."""
+"""`sonew bench compare`: the ratios of one machine, or one measurement, to another."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
         "compile": Metric(what="compiling", key="compile_seconds", unit="s"),
     }
 )
-"""What can be compared, by the name for `--metric`."""
+"""The metrics that can be compared, by their names for `--metric`."""
 
 
 @dataclass(frozen=True, kw_only=True)

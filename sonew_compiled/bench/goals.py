@@ -1,4 +1,4 @@
-"""What the presets `speed` and `workers` have in common: ratios with bounds, and their result and its table."""
+"""Ratios with bounds, their result and its table, which the presets `speed` and `workers` share."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Plan:
       update: whether the optimizer's update alone is compiled and timed.
       versus: `jax`, `torch`: the frameworks with which the bare step is compared.
       pairs: the number of pairs of each comparison.
-      caveat: what the rows do not tell; see `Suite`.
+      caveat: a warning about what the rows do not show; see `Suite`.
     """
 
     runs: tuple[Run, ...]

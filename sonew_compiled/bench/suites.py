@@ -36,7 +36,7 @@ class Suite:
       data: the data set.
       target_losses: training losses in the model's unit, whose first steps and seconds are recorded.
       update: whether the optimizer's update alone is compiled and timed too, for its share of the step.
-      caveat: what its rows do not tell, for their report; empty if there is nothing to say.
+      caveat: a warning for the report about what its rows do not show; may be empty.
     """
 
     name: str

@@ -76,7 +76,7 @@ def _error_lines(log: str, compiler: str) -> Iterator[str]:
 
 
 def _place(log: str, error: str) -> str:
-    """The kernel of an error whose message does not name it: ` (in train_step_dispatch_3_...)`."""
+    """The kernel in which an error arose, if its message does not name it: ` (in train_step_dispatch_3_...)`."""
     tail = log[log.find(error) :]
     kernel = re.search(r"sym_name = \"(\w+_dispatch_\w+)\"|on function '@(\w+_dispatch_\w+)'", tail)
     if kernel is None or "_dispatch_" in error:

@@ -22,7 +22,7 @@ _AARCH64 = {
     "bfcvtn": (0xBFFFFC00, 0x0EA16800),
 }
 
-# Likewise for the first 32 bits of AMD's instructions, whose operations on 16-bit numbers are these.
+# The same for the first 32 bits of AMD's instructions on 16-bit numbers.
 _AMD_OPERATIONS = {
     "v_mfma": (0xFF800000, 0xD3800000, {*range(0x48, 0x4E), 0x5F, *range(0x60, 0x68)}),
     "v_wmma": (0xFF800000, 0xCC000000, {*range(0x40, 0x44)}),

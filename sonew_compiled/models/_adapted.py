@@ -1,4 +1,4 @@
-"""Models of other libraries as a `Model`: what the adapters of all libraries share."""
+"""Models of other libraries as a `Model`: the code that the adapters of all libraries share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sonew_compiled.install import require
 from sonew_compiled.models._model import Model
 from sonew_compiled.recurrence import dependents
 
-# The arguments by which modules are told whether they train.
+# Arguments that tell a module whether it trains.
 _TRAINING = ("train", "training", "is_training")
 _INFERENCE = ("deterministic", "use_running_average", "inference")
 
@@ -104,7 +104,7 @@ def concrete(batch: Any) -> Any:
 def _by_keywords(
     train: Callable[..., tuple[Any, Any]], state: Any, key: jax.Array, *, has_state: bool, draws: bool
 ) -> Callable[..., Any]:
-    """The loss with the keyword-only arguments that it needs, by which a `Model` tells what its loss takes."""
+    """The loss as a function whose keyword-only arguments tell a `Model` what it takes."""
 
     def both(params: Any, batch: Any, *, rng: Any, state: Any) -> Any:
         return train(params, state, rng, batch)
@@ -124,7 +124,7 @@ def _by_keywords(
 
 
 def mode(function: Callable[..., Any], *, training: bool) -> dict[str, bool]:
-    """The arguments by which a module's call is told whether it trains, of those that it has."""
+    """Those arguments of a module's call that tell it whether it trains."""
     names = inspect.signature(function).parameters
     given = dict.fromkeys(_TRAINING, training) | dict.fromkeys(_INFERENCE, not training)
     return {name: value for name, value in given.items() if name in names}

@@ -1,4 +1,4 @@
-"""What the compiler needs to know of a model."""
+"""A model, as the compiler takes it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,6 @@ class Model:
     own: Callable[[Any, Any], Any] | None = None
 
     def functions(self, **others: Any) -> dict[str, Any]:
-        """What `compile_training` takes of a model by keyword, some of it replaced: all but `batch` and `own`."""
+        """The keyword arguments of `compile_training`, some replaced: all fields but `batch` and `own`."""
         taken = [each.name for each in fields(self) if each.name not in ("batch", "own")]
         return {name: getattr(self, name) for name in taken} | others

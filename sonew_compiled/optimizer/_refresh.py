@@ -1,4 +1,4 @@
-"""Preconditioners that are computed again only every so many steps."""
+"""Preconditioners that are computed again only every few steps."""
 
 from __future__ import annotations
 

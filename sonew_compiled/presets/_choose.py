@@ -24,7 +24,7 @@ PRESETS = ("short", "long")
 SETTINGS = tuple(dict.fromkeys(setting.name for record in RECORDS.values() for setting in record.settings))
 """The names of all settings that some optimizer takes."""
 
-# If an optimizer does not take a setting, the error names others that do, unless these are more than so many.
+# If an optimizer does not take a setting, the error names others that do, up to this many.
 _MOST_OTHERS = 4
 
 

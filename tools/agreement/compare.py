@@ -80,7 +80,7 @@ def disagreements(
             try:
                 run = _Run(oracle, Program.load(chosen, device))
                 found += [f"{name}: {line}" for line in run.disagreements(steps, chained, evaluates=evaluates)]
-            except Exception as error:  # whatever it is that a run ends with, it is a find
+            except Exception as error:  # any exception is a find
                 found.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
     return found
 
@@ -103,7 +103,7 @@ class _Run:
             for _ in range(2):
                 made = TrainingState.initial(self._program, seed=_SEED)
                 yield from _off("init", made.download(), state, {})
-        except Exception as error:  # what else there is to find is found from JAX's state
+        except Exception as error:  # the comparison goes on from JAX's state
             yield f"init: {type(error).__name__}: {str(error)[:300]}"
         batches = [oracle.batch(number) for number in range(chained)]
         for _ in range(_CHAINS if chained else 0):

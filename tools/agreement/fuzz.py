@@ -13,7 +13,7 @@ from agreement.compare import DEVICES, disagreements
 from agreement.programs import FIELDS, program
 
 SIZE, DRAWS = 2, 3
-"""Of a program in the tests: the most instructions, not counting those of its regions, and how many are drawn."""
+"""The most instructions of a program in the tests, without those of its regions, and how many programs are drawn."""
 
 _STEPS = 2
 # A program of sorts and integers may have no gradient, and a model that trains nothing is refused. So this one is

@@ -50,7 +50,7 @@ def _vmvx(model: str) -> Target:
         "expand-arithmetic",
         rounding,
     )
-    # Its passes leave only conversions of bfloat16, which it supports.
+    # After its passes only conversions of bfloat16 are left, which it supports.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
 
 
