@@ -48,7 +48,8 @@ def magnitude(x: Pair) -> ir.Value:
     size = build.elementwise("maximum", *map(_abs, x))
     safe = _where(build.compare("GT", size, build.like(0, size), "FLOAT"), size, build.like(1, size))
     square = _add(*(_times(each, each) for each in (_over(x.real, safe), _over(x.imag, safe))))
-    return _times(size, build.elementwise("sqrt", square))
+    finite = build.compare("LT", size, build.like(float("inf"), size), "FLOAT")
+    return _where(finite, _times(size, build.elementwise("sqrt", square)), size)
 
 
 def sign(x: Pair) -> Pair:

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.constants import is_splat, splat_of
+from sonew_compiled.passes.ir.constants import splat_of
 from sonew_compiled.passes.ir.convert import compute_in_float32
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_half, shape_of, with_element
@@ -164,11 +164,6 @@ def _shift(op: ir.Operation) -> ir.Value | None:
     return _narrowed(build.select(inside, shifted, build.like(0, shifted)), op)
 
 
-def _choice(op: ir.Operation) -> None:
-    if any(is_splat(each) for each in op.operands[1:]):
-        _widen(op)
-
-
 def _widen(op: ir.Operation) -> None:
     """Make an operation that moves 16-bit numbers move float32 ones, and widen the constants of its body."""
     if not any(is_half(element_type(each)) for each in op.results):
@@ -208,7 +203,7 @@ _EXPANSIONS: Mapping[str, Callable[[ir.Operation], ir.Value | None]] = {
     "stablehlo.pad": _widen,
     "stablehlo.popcnt": _bit_count,
     "stablehlo.remainder": _remainder,
-    "stablehlo.select": _choice,
+    "stablehlo.select": _widen,
     "stablehlo.shift_right_logical": _shift,
     "stablehlo.sign": _sign,
     "stablehlo.sort": _widen,

@@ -45,6 +45,7 @@ def _vmvx(model: str) -> Target:
         *OWNERSHIP,
         "widen-operands",
         "pad-windows",
+        "saturate-conversions",
         "truncate-conversions",
         *emulation,
         "expand-arithmetic",
@@ -58,6 +59,8 @@ def _vmvx(model: str) -> Target:
 _SPIRV_PASSES = (
     *OWNERSHIP,
     "guard-powers",
+    "guard-functions",
+    "saturate-conversions",
     "widen-operands",
     "pad-windows",
     "emulate-contractions",
@@ -101,6 +104,8 @@ _SPIRV_LACKS = ("bf16",)
 _GPU_PASSES = (
     *OWNERSHIP,
     "guard-powers",
+    "guard-functions",
+    "saturate-conversions",
     "widen-operands",
     "pad-windows",
     "round-products",

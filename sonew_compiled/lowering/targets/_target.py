@@ -12,8 +12,9 @@ NO_CONST_EVAL = "--iree-opt-const-eval=false"
 weights take a megabyte of each executable, and hold 64-bit integers, which not all SPIR-V code generators have."""
 
 
-OWNERSHIP = ("own-operands", "fence-regions")
-"""The passes that every target of IREE needs, because it misjudges who owns memory that several values may share."""
+OWNERSHIP = ("stabilize-sorts", "own-operands", "fence-regions")
+"""The passes that every target of IREE needs: its sorts exchange equal elements, and it misjudges who owns memory that
+several values may share."""
 
 
 @dataclass(frozen=True, kw_only=True)
