@@ -134,6 +134,7 @@ MANIFEST = _manifest(
         "starts_from": mapped(text(1_000), 10_000, key=_NAME),
         "exchange": _WORD,
         "step": mapped(SCALAR, 20),
+        "init": _WORD,
     },
 )
 """The check of a whole manifest; it drops fields that this runtime does not know."""

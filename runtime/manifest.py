@@ -57,6 +57,8 @@ class Manifest:
         parameter that each is equal to at first; empty where it is none.
       exchange: the type to which the gradients of a micro-batch are rounded, one of `EXCHANGES`.
       step: what is compiled into a step besides the optimizer, such as clipping: `sonew_compiled/step_settings.py`.
+      init: "device" if `init` makes parameters from the seed of a run, "host" if it gives those that the model's `init`
+        gave for seed 0 when the bundle was compiled.
     """
 
     format_version: int = TRAINING_FORMAT_VERSION
@@ -74,6 +76,7 @@ class Manifest:
     starts_from: Mapping[str, str] = field(default_factory=dict)
     exchange: str = "f32"
     step: Mapping[str, Any] = field(default_factory=dict)
+    init: str = "device"
 
     def __repr__(self) -> str:
         optimizer = f" with {self.optimizer.get('name', 'an optimizer')}" if self.is_trainable else " for inference"

@@ -23,6 +23,7 @@ from sonew_compiled.check import Call, Reference, check_executable, no_mean, why
 from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.held import Held
+from sonew_compiled.host_init import DEVICE, HOST, PLACES, constant_init
 from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.registers import ptxas_version
 from sonew_compiled.lowering.targets import Target, find_ptxas, pin_host, resolve_targets, why_not_compiled
@@ -63,6 +64,7 @@ def compile_training(
     precision: str = "f32",
     runtime_settings: Collection[str] = (),
     step: StepSettings | None = None,
+    init_on: str = DEVICE,
     params: str | Path | None = None,
     micro_batch: int | None = None,
     exchange: str = "f32",
@@ -103,6 +105,8 @@ def compile_training(
         in; `presets.runtime_settings_of` names those that can be. Their values in `optimizer` are the defaults.
       step: what a step does besides the optimizer: clipping, weight decay, frozen parameters, averaged weights; see
         docs/reference/training-options.md.
+      init_on: where `init` runs: "device", for the seed of each run, or "host", once, now, for seed 0; its results
+        are then constants of the code. See `sonew_compiled/host_init.py`.
       params: a file of initial parameters to put in the bundle, as `runtime.load_weights` reads it; by default `init`
         makes them on the device.
       micro_batch: the examples to work on at a time; it must divide the batch size. It adds the functions with which
@@ -133,8 +137,10 @@ def compile_training(
       ...     autoencoder.loss, autoencoder.init, lambda lr: sonew_compiled.sonew(lr, b2=0.95, eps=1e-7),
       ...     autoencoder.batch(100), output="autoencoder.bundle", learning_rate=1e-2)
     """
+    if init_on not in PLACES:
+        raise UsageError(f"--init is {init_on!r}: give {' or '.join(PLACES)}")
     functions_of_model: dict[str, Any] = {
-        "init": init,
+        "init": constant_init(init) if init_on == HOST else init,
         "loss": loss,
         "eval_loss": eval_loss,
         "predict": predict,
@@ -222,6 +228,7 @@ def compile_training(
         starts_from=weights_in_state(made, factory, Held(step.freeze), averages=step.ema is not None),
         exchange=exchange,
         step=step.to_json(),
+        init=init_on,
     )
     for name in manifest.runtime_settings:
         check_setting(manifest, name, manifest.optimizer[name])

@@ -52,6 +52,7 @@ ALLOWED = {
     "weights_in_state": (
         *("contract", "held", "jax_settings", "model_functions", "recurrence", "requirements", "training_state"),
     ),
+    "host_init": ("errors", "jax_settings", "training_state"),
     "exponential_average": ("errors", "contract", "held", "requirements"),
     "training_state": (
         *("errors", "contract", "backward", "exponential_average", "held", "model_functions", "requirements"),

@@ -119,6 +119,7 @@ def compile_bundle(
             schedule=options.schedule_of(what),
             precision=what["precision"] or "f32",
             step=step,
+            init_on=what["init_on"] or "device",
             params=what["params"],
             micro_batch=what["micro_batch"],
             exchange=what["exchange"] or "f32",

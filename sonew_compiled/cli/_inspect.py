@@ -79,6 +79,8 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     if manifest.step:
         console.print(f"step       {'  '.join(f'{key} {value}' for key, value in manifest.step.items())}")
+    if manifest.init == "host":
+        console.print("init       host: the parameters of seed 0, whatever the seed of a run")
     console.print(f"precision  {manifest.precision}")
     console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
     console.print(

@@ -253,6 +253,13 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         click.option(flag_of(name), name, multiple=True, metavar="PATTERN", help=text)
         for name, text in PATTERNS.items()
     ),
+    click.option(
+        "--init",
+        "init_on",
+        type=click.Choice(("device", "host")),
+        help="Where init runs: on the device for each run's seed, or here once for seed 0, if it cannot be compiled.  "
+        "[default: device]",
+    ),
     params_option,
 )
 

@@ -13,7 +13,7 @@ from sonew_compiled.train_settings import train_options
 _SECTIONS = {
     "Data": ("data", "data_dir"),
     "Training": (*(option.name for option in train_options()), "trackers"),
-    "Compilation": ("model", "batch_size", "micro_batch", "exchange", "precision", "targets", "params"),
+    "Compilation": ("model", "batch_size", "micro_batch", "exchange", "precision", "targets", "init_on", "params"),
     "Optimizer": ("optimizer", "optimizer_preset", *SETTINGS),
     "Step": (*(setting.name for setting in NUMBERS), *PATTERNS),
 }
