@@ -59,6 +59,7 @@ from sonew_compiled.passes.target import (
     stream_rows,
     truncate_conversions,
     unfold_convolutions,
+    unroll_loops,
     widen_booleans,
     widen_operands,
 )
@@ -113,6 +114,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             fence_iotas.PASS,
             stabilize_sorts.PASS,
             own_operands.PASS,
+            unroll_loops.PASS,
             fence_regions.PASS,
             gather_shifts.PASS,
             fork_stored.PASS,

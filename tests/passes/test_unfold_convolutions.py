@@ -47,7 +47,7 @@ def _convolve(row: Sequence[Any], operand: jax.Array, window: jax.Array, **optio
 
 
 def _unfolded(function: Any, *arguments: np.ndarray, options: str = "") -> ir.Module:
-    module = jax.jit(function).lower(*arguments).compiler_ir("stablehlo")
+    module = passes.parse(jax.jit(function).lower(*arguments).as_text())
     passes.run_pipeline(module, [passes.parse_pass("unfold-convolutions" + options)])
     return module
 

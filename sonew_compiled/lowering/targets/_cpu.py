@@ -128,6 +128,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
     if _BYPASSING in features:
         kernels += f",bypass={_BYPASS}"
     return (
+        "unroll-loops",
         *OWNERSHIP,
         "guard-powers",
         "guard-functions",
