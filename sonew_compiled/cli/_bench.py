@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 DEFAULT_OUTPUT = Path("sonew-bench")
 _LONGEST_HOST = 100
-_PRESETS = ("quick", "paper", "devices", "precision", "speed", "workers")
-# The options that the presets `speed` and `workers` do not take. They take --pairs, --model, --batch-size and --data.
+_PRESETS = ("quick", "paper", "devices", "precision", "speed", "workers", "models")
+# The options that the presets of ratios do not take. They take --pairs, --model and --batch-size, and but for `models`
+# --data.
 _NOT_FOR_SPEED = {
     "optimizers": "--optimizer",
     "precisions": "--precision",
@@ -116,6 +117,7 @@ def bench_command(
       sonew bench --optimizer adam --optimizer tridiag-sonew --steps 20 --vs jax
       sonew bench --preset speed --json > speed.json
       sonew bench --preset workers --pairs 30         what micro-batches and a second worker bring
+      sonew bench --preset models                     the steps of several models against jax.jit's
       sonew bench compare laptop server               the rows of two machines, run by run
     """
     if context.invoked_subcommand is not None:
@@ -126,7 +128,7 @@ def bench_command(
     require("bench", "sonew bench")  # also what it draws with, before hours of training and not after
     what["host"] = (platform.node() if host is None else host)[:_LONGEST_HOST] or None
     with owned(output):
-        if preset in ("speed", "workers"):
+        if preset in ("speed", "workers", "models"):
             _speed(output, preset, what, as_json=as_json)
         else:
             _compare(output, preset, what, as_json=as_json)
@@ -218,7 +220,7 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
     for name, flag in _NOT_FOR_SPEED.items():
         if what[name] is not None and what[name] is not False and what[name] != ():
             raise UsageError(f"{flag} does not go with --preset {preset}, which measures the same for everybody")
-    from sonew_compiled.bench import speed, workers
+    from sonew_compiled.bench import models, speed, workers
     from sonew_compiled.bench.goals import Goal, markdown
     from sonew_compiled.bench.speed import SpeedSettings
 
@@ -236,7 +238,11 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
         raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
     settings = SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
     goals: Sequence[Goal]
-    if preset == "speed":
+    if preset == "models":
+        chosen = {model: what["batch_size"]} if what["model"] else models.BATCHES
+        result = models.measure_models(settings, chosen, host=what["host"], say=options.say)
+        goals = models.goals_of(chosen)
+    elif preset == "speed":
         result, goals = speed.measure_speed(settings, host=what["host"], say=options.say), speed.GOALS
     else:
         result, goals = workers.measure_workers(settings, host=what["host"], say=options.say), workers.GOALS

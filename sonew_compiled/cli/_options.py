@@ -42,7 +42,7 @@ Command = Callable[..., Any]
 
 DEFAULT_BATCH_SIZE = 1000
 DEFAULT_DATA = "mnist-10k"
-MODELS = ("autoencoder", "autoencoder-small", "classifier")
+MODELS = ("autoencoder", "autoencoder-small", "classifier", "resnet18", "gpt-small", "vit-small")
 
 
 class _Optimizer(click.Choice):  # type: ignore[type-arg]  # not generic in older releases

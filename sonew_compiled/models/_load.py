@@ -15,9 +15,18 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.models._model import Model
 from sonew_compiled.models.autoencoder import autoencoder, autoencoder_small
 from sonew_compiled.models.classifier import classifier
+from sonew_compiled.models.resnet18 import resnet18
+from sonew_compiled.models.transformers import gpt_small, vit_small
 
 _BUILT_IN: Mapping[str, Model] = MappingProxyType(
-    {"autoencoder": autoencoder, "autoencoder-small": autoencoder_small, "classifier": classifier}
+    {
+        "autoencoder": autoencoder,
+        "autoencoder-small": autoencoder_small,
+        "classifier": classifier,
+        "resnet18": resnet18,
+        "gpt-small": gpt_small,
+        "vit-small": vit_small,
+    }
 )
 
 

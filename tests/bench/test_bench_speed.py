@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sonew_compiled.bench._machine import threads
+from sonew_compiled.bench.models import BATCHES, goals_of
 from sonew_compiled.bench.speed import GOALS, SpeedSettings, _start_seconds, measure_speed
 from sonew_compiled.bench.workers import GOALS as WORKER_GOALS
 from sonew_compiled.errors import SonewError
@@ -116,3 +117,16 @@ def test_the_table_of_workers(folder: Path, sonew: Sonew) -> None:
     # One matrix, with momentum and two statistics in float32, and the count of steps, cannot be divided.
     assert of_state == {"ratio": 1.0, "held_bytes": [4 * 36 * 36 * 4 + 4] * 2, "whole_bytes": 4 * 36 * 36 * 4 + 4}
     assert Path("sonew-bench/workers.md").read_text().count("| yes |") <= len(WORKER_GOALS)
+
+
+def test_the_table_of_models(folder: Path, sonew: Sonew) -> None:
+    (folder / "one_matrix.py").write_text(ONE_MATRIX)
+    words = ("bench", "--preset", "models", "--model", "one_matrix:model", "--data", "data.npz", "--pairs", 2)
+    ended = sonew(*words, "--batch-size", 20, "--json")
+    assert ended.code == 0, ended.err
+    assert tuple(ended.json["ratios"]) == ("one_matrix:model", "one_matrix:model_compile_seconds")
+    assert all(math.isfinite(value) and value > 0 for value in ended.json["ratios"].values())
+    assert len(ended.json["measurements"]["one_matrix:model"]["per_pair"]) == 2
+    table = Path("sonew-bench/models.md").read_text()
+    assert "| step of one_matrix:model, 20 examples, Adam, f32, IREE ÷ XLA |" in table
+    assert {goal.key for goal in goals_of(BATCHES)} == {*BATCHES, *(f"{name}_compile_seconds" for name in BATCHES)}
