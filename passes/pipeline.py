@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +14,8 @@ from sonew_compiled.passes.ir.mlir import first_diagnostic, ir, to_text
 from sonew_compiled.passes.precision.policies import POLICIES, Policy
 from sonew_compiled.passes.record import Pass
 from sonew_compiled.passes.registry import parse_pass
+
+_LOG = logging.getLogger(__name__)
 
 PRECISION = "(precision)"
 """In `ORDER`: where the passes of the precision policy go."""
@@ -80,11 +84,13 @@ def run_pipeline(
             raise UsageError(f"no pass {name!r} to print after; the passes are: {', '.join([*names, 'all'])}")
     _dump(module, dump_dir, "00-input")
     for number, each in enumerate(passes, 1):
+        started = time.perf_counter()
         try:
             each(module)
             module.operation.verify()
         except ir.MLIRError as error:
             raise AssertionError(f"pass {each.name} made an invalid module: {first_diagnostic(error)}") from error
+        _LOG.debug("pass %s: %.2f s", each.name, time.perf_counter() - started)
         _dump(module, dump_dir, f"{number:02}-{each.name}")
         if "all" in print_ir_after or each.name in print_ir_after:
             (stream or sys.stderr).write(f"// ----- after {each.name} -----\n{to_text(module)}")

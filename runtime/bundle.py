@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 import re
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from sonew_compiled.runtime.json_files import read_content
 from sonew_compiled.runtime.manifest import Manifest, Needs, TargetSpec
 from sonew_compiled.runtime.schema import Unfit
 from sonew_compiled.runtime.shown import argument
+
+_LOG = logging.getLogger(__name__)
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -126,6 +129,7 @@ def open_bundle(path: str | Path) -> Bundle:
         raise SonewError(f"{manifest} cannot be read ({error}): {_REMEDY}") from None
     except UnicodeDecodeError:
         raise SonewError(f"{manifest} is not text, so it is corrupt: {_REMEDY}") from None
+    _LOG.debug("bundle %s", path)
     return Bundle(path=path, manifest=Manifest.from_json(text, source=str(manifest)), manifest_bytes=content)
 
 

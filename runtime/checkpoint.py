@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,8 @@ from sonew_compiled.runtime.shown import shown
 from sonew_compiled.runtime.tensorfile import read_metadata, read_tensors, write_tensors
 
 CHECKPOINT_FORMAT_VERSION = 1
+
+_LOG = logging.getLogger(__name__)
 
 _WHOLE = re.compile(r"[0-9]{1,15}")
 
@@ -69,7 +73,9 @@ def save_checkpoint(directory: str | Path, checkpoint: Checkpoint, manifest: Man
         "signature": signature(manifest),
         **checkpoint.settings,
     }
+    started = time.perf_counter()
     write_tensors(path, checkpoint.tensors, metadata)
+    _LOG.debug("wrote %s in %.2f s", path, time.perf_counter() - started)
     return path
 
 

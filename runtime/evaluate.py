@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sonew_compiled.contract import COUNT, EVAL_STEP, PREDICT, PREDICTION, SUM, Role, path_in_tree
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.runtime.data import BoundData, bind
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
@@ -108,8 +108,8 @@ def check_evaluated(manifest: Manifest, data: BoundData) -> None:
     """
     if manifest.whole_batches and data.examples < data.batch_size:
         raise UsageError(
-            f"the data has a split of {data.examples} examples, and the loss of this model is one of whole batches of "
-            f"{data.batch_size}; give more, or compile with --batch-size {data.examples} or smaller"
+            f"the data has a split of {counted(data.examples, 'example')}, and the loss of this model is one "
+            f"of whole batches of {data.batch_size}; give more, or compile with --batch-size {data.examples} or smaller"
         )
 
 
@@ -175,7 +175,7 @@ def check_predicts(program: Program, *, is_one_batch: bool = True) -> None:
         if spec.shape[:1] != (size,) and not is_one_batch:
             raise UsageError(
                 f"{spec.name} of {path} is {spec.dtype}{list(spec.shape)}, not one for each example: give exactly one "
-                f"batch of {size} examples"
+                f"batch of {counted(size, 'example')}"
             )
 
 

@@ -73,6 +73,14 @@ class RunFolder:
           SonewError: the replacement of that run was interrupted, and cannot be finished.
         """
         replacement.finish(self.path)
+        self.refuse_other_run(resumed, overwrite=overwrite)
+
+    def refuse_other_run(self, resumed: Path | None, *, overwrite: bool) -> None:
+        """Checks the same as `check_free`, and changes no file: a replacement that was interrupted stays unfinished.
+
+        Raises:
+          UsageError: the folder holds the checkpoints of another run.
+        """
         found = list_checkpoints(self.path)
         if found and not overwrite and not self._holds(resumed):
             raise UsageError(

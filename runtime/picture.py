@@ -5,18 +5,25 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.tensorfile import write_atomically
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 _COLUMNS = 10
 _GAP = 3  # pixels
 _SMALLEST = 84  # pixels of an image's side in the picture
+_TEXT = 16  # pixels of the height of a line
 
 
-def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Path, *, columns: int = _COLUMNS) -> Path:
+def reconstruction_grid(
+    inputs: np.ndarray, outputs: np.ndarray, path: str | Path, *, columns: int = _COLUMNS, title: str = ""
+) -> Path:
     """Writes a PNG of rows of inputs, each over the row of their reconstructions.
 
     Args:
@@ -25,6 +32,8 @@ def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Pat
       outputs: as many, of the same size.
       path: the picture; its directory is made.
       columns: the images in a row.
+      title: a line above the images, and words beside each row that tell inputs from outputs; without it there are
+        the images alone.
 
     Returns:
       The path of the picture.
@@ -56,9 +65,30 @@ def reconstruction_grid(inputs: np.ndarray, outputs: np.ndarray, path: str | Pat
         canvas[y : y + side, x : x + side] = np.kron(top, np.ones((scale, scale), np.uint8))
         canvas[y + side + _GAP : y + 2 * side + _GAP, x : x + side] = np.kron(bottom, np.ones((scale, scale), np.uint8))
     content = io.BytesIO()
-    Image.fromarray(canvas).save(content, format="PNG", optimize=True)
+    picture = _labelled(canvas, title, rows, side) if title else Image.fromarray(canvas)
+    picture.save(content, format="PNG", optimize=True)
     write_atomically(path, [content.getvalue()])
     return path
+
+
+def _labelled(canvas: np.ndarray, title: str, rows: int, side: int) -> Image.Image:
+    """The images of a grid with a title above, and what each row shows on its left."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_TEXT)
+    words = ("input", "output")
+    left = 2 * _GAP + math.ceil(max(font.getlength(word) for word in words))
+    top = 2 * _GAP + 2 * _TEXT
+    width = max(canvas.shape[1], math.ceil(font.getlength(title)) + _GAP) + left
+    picture = Image.new("L", (width, canvas.shape[0] + top), 255)
+    picture.paste(Image.fromarray(canvas), (left, top))
+    draw = ImageDraw.Draw(picture)
+    draw.text((left + _GAP, top / 2), title, fill=0, font=font, anchor="lm")
+    for row in range(rows):
+        for place, word in enumerate(words):
+            y = top + row * (2 * side + 3 * _GAP) + _GAP + place * (side + _GAP) + side / 2
+            draw.text((left - _GAP, y), word, fill=0, font=font, anchor="rm")
+    return picture
 
 
 def _squares(images: np.ndarray, what: str) -> np.ndarray:

@@ -6,6 +6,8 @@ the device or of the bundle.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +23,8 @@ from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from sonew_compiled.runtime.trial import try_apart
 from sonew_compiled.runtime.versions import check_versions
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class Program:
           SonewError: the bundle has no code for the device, was made by a newer compiler than this runtime, its
             executable is damaged, or the device does not take it.
         """
+        started = time.perf_counter()
         check_versions(bundle)
         try_apart(bundle, device)
         target = choose_target(bundle, device.name, device.driver, device.description)
@@ -88,6 +93,8 @@ class Program:
                 f"{path} cannot be loaded on device {device.name}: {first_error(error)}; compile the bundle again with "
                 "`sonew compile` or choose another --device"
             ) from None
+        seconds = time.perf_counter() - started
+        _LOG.debug("loaded %s on %s (%s) in %.2f s", path, device.name, device.description, seconds)
         return cls(bundle, device, target, context, module)
 
     def call(self, name: str, buffers: Mapping[str, Buffer]) -> dict[str, Buffer]:

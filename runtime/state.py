@@ -20,7 +20,7 @@ from sonew_compiled.contract import (
     UPDATE_COMMON,
     Role,
 )
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.runtime.checkpoint import first_difference
 from sonew_compiled.runtime.data import bind
 from sonew_compiled.runtime.device import Buffer
@@ -172,8 +172,8 @@ class TrainingState:
         bound = bind(batch, self.program.manifest.batch, self.program.manifest.classes)
         if bound.examples != bound.batch_size:
             raise UsageError(
-                f"the batch has {bound.examples} examples where the bundle takes {bound.batch_size}: give as many, or "
-                "compile with another --batch-size"
+                f"the batch has {counted(bound.examples, 'example')} where the bundle takes {bound.batch_size}: give "
+                "as many, or compile with another --batch-size"
             )
         ((fields, _),) = bound.evaluation_batches()
         return self.program.upload_batch(fields)

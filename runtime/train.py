@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import (
@@ -181,10 +181,8 @@ class _Run:
             self.loss_sum = loss_sum(resumed, checkpoint)
             self.step = checkpoint.step
             if self.step > self.steps:
-                raise UsageError(
-                    f"{resumed} is at step {self.step}, beyond the {self.steps} steps of {settings.epochs} epochs: "
-                    "choose more --epochs"
-                )
+                all_steps = f"{counted(self.steps, 'step')} of {counted(settings.epochs, 'epoch')}"
+                raise UsageError(f"{resumed} is at step {self.step}, beyond the {all_steps}: choose more --epochs")
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)

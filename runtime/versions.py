@@ -7,6 +7,7 @@ import logging
 import re
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.pages import page
 from sonew_compiled.runtime.bundle import Bundle
 
 logger = logging.getLogger("sonew_compiled")
@@ -60,7 +61,7 @@ def runtime_weakness() -> str:
     return (
         f"iree-base-runtime {installed} does not check register numbers in bytecode, so that a damaged .vmfb "
         f"may pass its verifier: upgrade to {'.'.join(map(str, fixed))} when it is released, "
-        "see docs/concepts/security.md"
+        f"see {page('concepts/security.md')}"
     )
 
 

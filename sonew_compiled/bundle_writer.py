@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import errno
 import glob
+import logging
 import os
 import shutil
 import sys
@@ -17,6 +18,8 @@ from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import SonewError
 from sonew_compiled.folder_lock import abandoned, locked_folder
 from sonew_compiled.runtime.older_bundle import foreign_in, remove_bundle
+
+_LOG = logging.getLogger(__name__)
 
 # Constants of Linux's fcntl.h and stdio.h.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -42,6 +45,7 @@ def write_bundle(destination: Path, files: Mapping[str, bytes], manifest: str) -
         with _gathered(beside, name) as scratch:
             for each, data in files.items():
                 (scratch / each).write_bytes(data)
+                _LOG.debug("%s of %s: %s bytes", each, destination, f"{len(data):,}")
             (scratch / MANIFEST_FILE).write_text(manifest, encoding="utf-8")
             scratch.chmod(0o777 & ~_umask())
             if filled:

@@ -1,4 +1,4 @@
-"""Errors for the user: one line with the value, what is accepted and the remedy."""
+"""Errors for the user: one line with the value, what is accepted and the remedy; and words for such lines."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ class UsageError(SonewError, ValueError):
 def on_one_line(text: str) -> str:
     """A text with what cannot be printed escaped, line breaks among it."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun: `1 step`, `1,200 steps`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

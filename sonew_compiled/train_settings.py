@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.pages import page
 from sonew_compiled.setting import Setting
 
 SCHEDULES = ("constant", "cosine", "linear", "step", "exponential", "one-cycle", "paper")
@@ -88,7 +89,7 @@ class TrainSettings:
     )
     schedule: str = _option(
         DEFAULT_SCHEDULE,
-        help="Schedule of the learning rate; docs/reference/optimizers.md has the formulas.",
+        help=f"Schedule of the learning rate; {page('reference/optimizers.md')} has the formulas.",
         kind=str,
         choices=SCHEDULES,
         accepted=f"one of {', '.join(SCHEDULES)}",

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 from plugins.documents import COMMANDS, LANGUAGES, PAGES, ROOT, blocks_of, check_line, lines_of, mention, parse
 
+from sonew_compiled.pages import TITLES
+
 DOCUMENTS = PAGES
 SOURCES = [
     path for folder in ("sonew_compiled", "passes", "runtime", "tools") for path in (ROOT / folder).rglob("*.py")
 ]
 FILES = ("LICENSE", "CITATION.cff", "Makefile", "constraints.txt", ".ci/run")
+
+# The nodes of Python that have a docstring.
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 each_document = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -93,7 +98,7 @@ def test_make_runs_commands_that_there_are() -> None:
     recipes = re.findall(r"^\t\$\(BIN\)/(sonew .*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert recipes
     for line in recipes:
-        parse(line.replace("$(OUT)", "out"))
+        parse(line.replace("$(OUT)", "out").replace("$(EPOCHS)", "2"))
 
 
 def test_messages_mention_commands_that_there_are() -> None:
@@ -107,6 +112,24 @@ def test_documents_that_code_mentions_are_there() -> None:
     for path in (*SOURCES, *(ROOT / "tests").rglob("*.py")):
         for name in re.findall(r"\bdocs/[\w./-]+\.(?:md|py|jsonl?)\b", path.read_text(encoding="utf-8")):
             assert (ROOT / name).exists(), f"{path.relative_to(ROOT)} mentions {name}"
+
+
+def strings_of(path: Path) -> list[str]:
+    """The strings of a Python file that are no docstrings."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    documented = {ast.get_docstring(node, clean=False) for node in nodes if isinstance(node, DOCUMENTED)}
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [text for text in texts if text not in documented]
+
+
+def test_messages_name_pages_by_their_titles() -> None:
+    for name, title in TITLES.items():
+        assert (ROOT / "docs" / name).read_text(encoding="utf-8").startswith(f"# {title}\n")
+    said = [text for path in SOURCES if path.parts[len(ROOT.parts)] != "tools" for text in strings_of(path)]
+    shown = said + [command.help or "" for command in COMMANDS.values()]
+    assert not [text for text in shown if "docs/" in text], "who has a wheel has no folder docs"
+    named = {title for text in shown for title in re.findall(r'the page "([^"]+)" of the documentation', text, re.I)}
+    assert named <= set(TITLES.values())
 
 
 def test_the_readme_begins_with_what_a_user_does_first() -> None:

@@ -25,9 +25,10 @@ PLACES = {"sonew_compiled": ROOT / "sonew_compiled"} | {
 ALLOWED = {
     "errors": (),
     "contract": (),
+    "pages": (),
     "setting": ("errors",),
     "presets": ("errors", "setting"),
-    "train_settings": ("errors", "setting"),
+    "train_settings": ("errors", "pages", "setting"),
     "install": ("errors",),
     "models": ("errors", "install", "presets", "recurrence"),
     "step_settings": ("errors", "setting"),
@@ -65,7 +66,7 @@ ALLOWED = {
     "weights_of_model": ("jax_settings", "model_functions", "models", "training_state", "weight_trees"),
     "micro_batches": ("errors", "contract", "backward", "passes", "trace"),
     "passes": ("errors", "contract"),
-    "runtime": ("errors", "contract", "install", "train_settings"),
+    "runtime": ("errors", "contract", "install", "pages", "train_settings"),
     "lowering": ("errors", "contract", "folder_lock", "install", "passes", "runtime.manifest", "xla"),
     "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
@@ -86,7 +87,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 FREE = ("", "compile", "cli", "bench")
 
 # The modules that the command line and the device import at once.
-LIGHT = ("contract", "errors", "install", "setting", "presets", "step_settings", "train_settings")
+LIGHT = ("contract", "errors", "install", "pages", "setting", "presets", "step_settings", "train_settings")
 
 # Modules, beside the commands, that import others of the project only within functions: to start sooner, to measure a
 # process that has loaded nothing else, or to do without a package that not everybody has.

@@ -49,9 +49,10 @@ class Follower:
                 self.output = self._in_shell(block.text) if block.language == "sh" else self._here(block.text)
 
     def _in_shell(self, text: str) -> str:
-        ended = subprocess.run(["sh", "-ec", text], capture_output=True, text=True, check=False, timeout=300)
-        assert ended.returncode == 0, f"{text}\n{ended.stdout}{ended.stderr}"
-        return ended.stdout + ended.stderr
+        shown = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        ended = subprocess.run(["sh", "-ec", text], **shown, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, f"{text}\n{ended.stdout}"
+        return ended.stdout
 
     def _here(self, text: str) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as printed:

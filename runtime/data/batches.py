@@ -16,7 +16,7 @@ from typing import TypeVar
 import ml_dtypes  # This import registers bfloat16 with NumPy.
 import numpy as np
 
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.runtime.data.mapped import check_whole, is_mapped
 from sonew_compiled.runtime.manifest import TensorSpec
 
@@ -83,7 +83,7 @@ class BoundData:
 
     def __repr__(self) -> str:
         fields = ", ".join(field.name for field in self._fields)
-        return f"BoundData({self.examples} examples of {fields}, in batches of {self.batch_size})"
+        return f"BoundData({counted(self.examples, 'example')} of {fields}, in batches of {self.batch_size})"
 
     @property
     def steps_per_epoch(self) -> int:

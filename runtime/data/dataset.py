@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.runtime.shown import shown
 
 # The elements that a check with a temporary array takes at once: 4 MiB of booleans.
@@ -73,7 +73,7 @@ class Dataset:
     def __repr__(self) -> str:
         fields = ", ".join(f"{name} {array.dtype}{list(array.shape[1:])}" for name, array in self.train.items())
         counts = [len(next(iter(split.values()), ())) for split in (self.train, self.test)]
-        return f"Dataset({self.name}: {fields}; {counts[0]} examples to train on, {counts[1]} to test on)"
+        return f"Dataset({self.name}: {fields}; {counted(counts[0], 'example')} to train on, {counts[1]} to test on)"
 
 
 def fingerprint(digests: Iterable[str]) -> str:
@@ -150,7 +150,8 @@ def held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, *, source
     check_lengths(fields, least=least, source=source)
     train, test = hold_out(fields)
     count, total = (len(next(iter(split.values()))) for split in (test, fields))
-    note = f"{source} has no test examples of its own: the last {count:,} of its {total:,} examples are held out"
+    held = f"the last {count:,} of its {counted(total, 'example')} {'is' if count == 1 else 'are'} held out"
+    note = f"{source} has no test examples of its own: {held}"
     return Dataset(name=name, train=train, test=test, fingerprint=digest, note=note)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.data import arrays, mapped, mnist
 from sonew_compiled.runtime.data.dataset import Dataset
 from sonew_compiled.runtime.shown import argument
+
+_LOG = logging.getLogger(__name__)
 
 _ACCEPTED = f"accepted are {mnist.EMBEDDED} (comes with the package), {mnist.FULL} (the full set) or {arrays.ACCEPTED}"
 
@@ -32,6 +38,16 @@ def load_dataset(name_or_path: str, *, data_dir: Path | None = None, least: int 
       UsageError: there is no such data set or file, or its contents are of a kind that cannot be trained on.
       SonewError: a file is missing, cannot be read, or is truncated or corrupt.
     """
+    dataset = _load(name_or_path, data_dir, least)
+    _LOG.debug("data set %s: %s to train on, %s to test", dataset.name, *map(_examples, (dataset.train, dataset.test)))
+    return dataset
+
+
+def _examples(split: Mapping[str, np.ndarray]) -> str:
+    return f"{len(next(iter(split.values()), ())):,}"
+
+
+def _load(name_or_path: str, data_dir: Path | None, least: int) -> Dataset:
     if name_or_path == mnist.EMBEDDED:
         return mnist.load_embedded()
     if name_or_path == mnist.FULL:

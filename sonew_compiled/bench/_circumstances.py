@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from sonew_compiled.bench._machine import cpu_model, threads
+from sonew_compiled.errors import counted
 
 # From these shares on, a row has a warning.
 _OTHERS = 0.05
@@ -86,19 +87,27 @@ class Watch:
         now = psutil.cpu_times()
         stolen = (getattr(now, "steal", 0.0) - getattr(self._times, "steal", 0.0)) / elapsed
         others = (_busy(now) - _busy(self._times) - (_own_seconds() - self._own)) / elapsed
-        battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
         swapped = _swapped_bytes() - self._swapped
         found = {
             # Only POSIX counts the processor time of children, which do the work.
             f"other programs took {others:.0%} of the processors": os.name == "posix" and others >= _OTHERS,
             f"other virtual machines took {stolen:.0%} of the processors": stolen >= _STOLEN,
-            f"the processor throttled itself {_throttle_count() - self._throttled} times": (
+            f"the processor throttled itself {counted(_throttle_count() - self._throttled, 'time')}": (
                 _throttle_count() > self._throttled
             ),
             f"{swapped / 1e6:,.0f} MB were swapped": swapped >= _SWAPPED_BYTES,
-            "the machine runs on its battery": battery is not None and not battery.power_plugged,
+            "the machine runs on its battery": _is_on_battery(),
         }
         return [warning for warning, holds in found.items() if holds]
+
+
+def _is_on_battery() -> bool:
+    """Whether there is a battery in use; False where the system does not tell, as without /sys."""
+    try:
+        battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    except OSError:
+        return False
+    return battery is not None and not battery.power_plugged
 
 
 def unsteadiness(stretches: Sequence[float]) -> list[str]:

@@ -105,7 +105,7 @@ def train_bundle(run: dict[str, Any], data_dir: str | None, bundle: str, target_
     settings = TrainSettings(
         epochs=asked.epochs,
         learning_rate=asked.optimizer.learning_rate,
-        schedule="paper",
+        schedule=asked.schedule,
         seed=asked.seed,
         keep=1,
         checkpoint_every=asked.epochs,

@@ -24,6 +24,8 @@ from sonew_compiled.runtime import (
     open_device,
 )
 
+TRIAL_BUNDLE = "trial.bundle"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialEpoch:
@@ -72,13 +74,13 @@ class Trainer:
             compile_training(
                 optimizer=optimizer,
                 batch=loaded.batch(batch_size),
-                output=folder / "trial.bundle",
+                output=folder / TRIAL_BUNDLE,
                 model=model,
                 precision=precision,
                 runtime_settings=self.names,
                 **loaded.functions(predict=None, metrics=None),
             )
-        bundle = open_bundle(folder / "trial.bundle")
+        bundle = open_bundle(folder / TRIAL_BUNDLE)
         self._program = Program.load(bundle, open_device("local-task"))
         manifest = bundle.manifest
         self.limits = manifest.setting_limits

@@ -55,6 +55,23 @@ def run_plan(
     ]
 
 
+def left_of(
+    plan: Plan, folder: Path, *, resume: bool = False, say: Say = lambda line: None
+) -> list[tuple[Run, list[str]]]:
+    """The runs of a plan that are still to be done, each with the kinds of its rows.
+
+    Args:
+      plan, folder, resume, say: as for `run_plan`.
+
+    Raises:
+      UsageError: the folder holds rows and `resume` is not given.
+      SonewError: the rows cannot be read.
+    """
+    bench = _Bench(plan, folder, _rows.latest(_rows.check_new(folder, resume=resume)), None, say)
+    found = [(run, bench.missing(run)) for run in plan.runs]
+    return [(run, kinds) for run, kinds in found if kinds]
+
+
 class _Bench:
     def __init__(self, plan: Plan, folder: Path, had: list[Row], host: str | None, say: Say) -> None:
         self._plan = plan
@@ -69,8 +86,7 @@ class _Bench:
 
     def run(self, run: Run, label: str) -> None:
         """The rows of one run."""
-        kinds = [run.kind, *(self._compared(run) if run.device else [])]
-        missing = [kind for kind in kinds if not self._is_done(kind, run)]
+        missing = self.missing(run)
         if not missing:
             self._say(f"{label}: done before")
             return
@@ -86,6 +102,11 @@ class _Bench:
             for warning in row["warnings"]:
                 self._say(f"{label}: {warning}")
             _rows.append_row(self._folder, row)
+
+    def missing(self, run: Run) -> list[str]:
+        """The kinds of the rows of a run that are not done."""
+        kinds = [run.kind, *(self._compared(run) if run.device else [])]
+        return [kind for kind in kinds if not self._is_done(kind, run)]
 
     def _compared(self, run: Run) -> list[str]:
         kinds = ["jax"] if "jax" in self._versus else []

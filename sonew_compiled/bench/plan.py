@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sonew_compiled.bench.suites import HERE
+from sonew_compiled.bench.suites import HERE, PAPER
 from sonew_compiled.errors import UsageError
 from sonew_compiled.lowering.targets import pin_host, resolve_targets
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings
@@ -35,6 +35,7 @@ class Run:
       steps: the steps that a run of kind `time` times, else None.
       data: the name of the data set.
       data_dir: the folder of its files; None for the usual places.
+      schedule: the schedule of the learning rate in a run of kind `train`.
     """
 
     kind: str
@@ -49,11 +50,14 @@ class Run:
     steps: int | None
     data: str
     data_dir: str | None = None
+    schedule: str = PAPER
 
     def settings(self) -> dict[str, Any]:
         """The settings that identify a row, as JSON values."""
         settings = {field.name: getattr(self, field.name) for field in fields(self)}
         del settings["data_dir"]  # the place of the data is no property of the run
+        if self.schedule == PAPER:
+            del settings["schedule"]  # rows that were written before there was a choice do not say it
         return settings | {"optimizer": self.optimizer.to_json()}
 
     @classmethod
@@ -110,6 +114,7 @@ def make_runs(
     steps: int | None,
     data: str,
     data_dir: Path | None,
+    schedule: str = PAPER,
     learning_rate: float | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Run, ...]:
@@ -121,6 +126,7 @@ def make_runs(
       precisions: the policies.
       places: the targets, each with the device that runs it; `""` if none does.
       seeds: the seeds; runs that are only compiled have the first.
+      schedule: the schedule of the learning rate in runs that train.
       learning_rate: replaces the optimizers' own.
       settings: replace the optimizers' own unless they are None, as in `optimizer_settings`.
 
@@ -150,6 +156,7 @@ def make_runs(
                 steps=steps if device else None,
                 data=data,
                 data_dir=None if data_dir is None else str(data_dir),
+                schedule=schedule if device and epochs is not None else PAPER,
             )
         )
     return tuple(runs)

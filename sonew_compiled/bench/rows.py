@@ -10,7 +10,7 @@ from typing import Any
 
 from sonew_compiled.bench._row_format import Row as Row
 from sonew_compiled.bench._row_format import check_row
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.runtime.json_files import end_last_line, read_lines
 from sonew_compiled.runtime.tensorfile import write_atomically
 
@@ -100,7 +100,8 @@ def check_new(folder: Path, *, resume: bool) -> list[Row]:
     rows = read_rows(folder)
     if rows and not resume:
         raise UsageError(
-            f"{folder} holds {len(rows)} rows of a benchmark: go on with it by --resume, or give another -o/--output"
+            f"{folder} holds {counted(len(rows), 'row')} of a benchmark: go on with it by --resume, or "
+            "give another -o/--output"
         )
     return rows
 

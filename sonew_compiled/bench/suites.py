@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sonew_compiled.presets import OPTIMIZERS, PRECISIONS
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE
+
+PAPER = "paper"
+"""The schedule of the paper's runs, which rows have unless they say another."""
 
 HERE = "here"
 """Stands for all targets: those that this machine runs, and the static figures of those that it can only compile."""
@@ -33,6 +37,7 @@ class Suite:
       seeds: the seeds, with a run each.
       epochs: the length of training; None for runs that are only timed.
       steps: the steps of runs that are only timed; None for training.
+      schedule: the schedule of the learning rate of runs that train.
       data: the data set.
       target_losses: training losses in the model's unit, whose first steps and seconds are recorded.
       update: whether the optimizer's update alone is compiled and timed too, for its share of the step.
@@ -48,6 +53,7 @@ class Suite:
     seeds: tuple[int, ...] = (0,)
     epochs: int | None = None
     steps: int | None = None
+    schedule: str = PAPER
     data: str = "mnist-10k"
     target_losses: tuple[float, ...] = ()
     update: bool = True
@@ -78,6 +84,7 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
                 optimizers=("adam", "diag-sonew", "tridiag-sonew", "band-sonew"),
                 precisions=("f32", "bf16-pure"),
                 epochs=3,
+                schedule=DEFAULT_SCHEDULE,  # `paper` would train the first of three epochs at rate 0
                 target_losses=(300.0, 250.0),
                 update=False,
                 caveat="no ranking of optimizers: one seed and three epochs, of a model that no rate was tuned for",

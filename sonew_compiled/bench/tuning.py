@@ -16,6 +16,7 @@ from typing import Any
 
 from sonew_compiled.bench._study import STUDY_FILE as STUDY_FILE
 from sonew_compiled.bench._study import open_study
+from sonew_compiled.bench._trial import TRIAL_BUNDLE as TRIAL_BUNDLE
 from sonew_compiled.bench._trial import Trainer
 from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings, record_of
@@ -119,18 +120,27 @@ def tune(
       UsageError: neither `trials` nor `minutes` is given, or the study in the folder has other settings.
       SonewError: the study's file is damaged, or another process works in the folder.
     """
-    if trials is None and minutes is None:
-        raise UsageError("no budget: give --trials or --minutes")
-    if settings.learning_rate == 0:
-        raise UsageError("--learning-rate is 0; give a positive one, around which to search")
+    check_budget(settings, trials=trials, minutes=minutes)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").propagate = False
-    preset = _preset(settings)
+    preset = preset_of(settings)
     axes = _axes(settings, preset)
     with owned(folder):
         return _tune(optuna, settings, preset, axes, folder, trials=trials, minutes=minutes, data_dir=data_dir, say=say)
+
+
+def check_budget(settings: TuneSettings, *, trials: int | None, minutes: float | None) -> None:
+    """Checks that a search ends, and that there is something to search around.
+
+    Raises:
+      UsageError: neither `trials` nor `minutes` is given, or the learning rate is 0.
+    """
+    if trials is None and minutes is None:
+        raise UsageError("no budget: give --trials or --minutes")
+    if settings.learning_rate == 0:
+        raise UsageError("--learning-rate is 0; give a positive one, around which to search")
 
 
 def _tune(
@@ -206,9 +216,14 @@ class _Axis:
         """The parameter of a trial that has the center's value."""
         return 1 - self.center if self.from_one else self.center
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest parameter of a trial."""
+        return self.shipped / self.factor, min(self.shipped * self.factor, self.most)
+
     def suggest(self, trial: Any, limit: float) -> float:
         """A trial's parameter; `limit` is the largest decay with which stored statistics still fall."""
-        least, most = self.shipped / self.factor, min(self.shipped * self.factor, self.most)
+        least, most = self.bounds
         if self.from_one and math.isfinite(limit):
             least = max(least, 1.001 * (1 - limit))  # a little less, since settings are rounded
         return float(trial.suggest_float(self.name, least, most, log=True))
@@ -218,7 +233,8 @@ class _Axis:
         return float(f"{1 - parameter if self.from_one else parameter:.6g}")
 
 
-def _preset(settings: TuneSettings) -> OptimizerSettings:
+def preset_of(settings: TuneSettings) -> OptimizerSettings:
+    """The optimizer with its settings at the center of the search, and those that are fixed."""
     given: dict[str, Any] = dict(settings.settings)
     return optimizer_settings(settings.optimizer, precision=settings.precision, **given)
 
@@ -240,6 +256,16 @@ def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...
                 )
             )
     return tuple(axes)
+
+
+def searched(settings: TuneSettings) -> dict[str, tuple[float, float]]:
+    """The range of each number that is searched.
+
+    Raises:
+      UsageError: no number can be searched around a value that is given.
+    """
+    ends = {axis.name: [axis.value(end) for end in axis.bounds] for axis in _axes(settings, preset_of(settings))}
+    return {name: (min(each), max(each)) for name, each in ends.items()}
 
 
 def _values_of(axes: Sequence[_Axis], parameters: Mapping[str, float]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from sonew_compiled.contract import (
     is_update,
     path_in_tree,
 )
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TensorSpec
@@ -139,8 +139,8 @@ def _refuse_nan(manifest: Manifest, start: Call) -> None:
         value = start.results[spec.name]
         if spec.role is Role.PARAMETER and (count := int(np.isnan(value.astype(np.float32)).sum())):
             raise UsageError(
-                f"init gives NaN in {count} of {value.size} numbers of {spec.name} for seed {start.inputs[SEED]}; "
-                "mend init, or compile with --no-check"
+                f"init gives NaN in {count} of {counted(value.size, 'number')} of {spec.name} for seed "
+                f"{start.inputs[SEED]}; mend init, or compile with --no-check"
             )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
 from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, UPDATE_COMMON, Driver, Role, is_update
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, counted
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
 from sonew_compiled.runtime.bundle import why_not_here
@@ -128,9 +128,8 @@ def _not_jax(call: Call, specs: Sequence[TensorSpec], results: Mapping[str, np.n
             results[spec.name], call.results[spec.name], partial(_movement, call, spec.name), choices=choices
         )
         if wrong is not None:
-            return (
-                f"{spec.name} differs from JAX's in {wrong.count} of {wrong.size} numbers, by up to {wrong.largest:.3g}"
-            )
+            numbers = counted(wrong.size, "number")
+            return f"{spec.name} differs from JAX's in {wrong.count} of {numbers}, by up to {wrong.largest:.3g}"
     return ""
 
 

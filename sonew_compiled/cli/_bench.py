@@ -14,18 +14,24 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._bench_rows import compare_command, export_command, merge_command
+from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
+from sonew_compiled.cli._say import note, output_options
 from sonew_compiled.cli._sections import SectionedGroup
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import PRECISIONS, SETTINGS
 from sonew_compiled.setting import flag_of
 
 if TYPE_CHECKING:
+    from sonew_compiled.bench.plan import Plan
+    from sonew_compiled.bench.speed import SpeedSettings
     from sonew_compiled.bench.suites import Suite
 
 DEFAULT_OUTPUT = Path("sonew-bench")
 _LONGEST_HOST = 100
-_PRESETS = ("quick", "paper", "devices", "precision", "speed", "workers", "models")
+# The presets of ratios, which measure the same for everybody.
+_SPEED_PRESETS = ("speed", "workers", "models")
+_PRESETS = ("quick", "paper", "devices", "precision", *_SPEED_PRESETS)
 # The options that the presets of ratios do not take. They take --pairs, --model and --batch-size, and but for `models`
 # --data.
 _NOT_FOR_SPEED = {
@@ -100,15 +106,16 @@ _NOT_FOR_SPEED = {
     "--host",
     help="The name of this machine in the rows and the report; '' leaves it out.  [default: its host name]",
 )
-@options.json_option
+@dry_run_option
+@output_options
 @click.pass_context
 def bench_command(
-    context: click.Context, /, output: Path, preset: str, host: str | None, as_json: bool, **what: Any
+    context: click.Context, /, output: Path, preset: str, host: str | None, dry_run: bool, as_json: bool, **what: Any
 ) -> None:
     """Compare optimizers, precisions and devices by training with each.
 
     Writes a line to rows.jsonl when a run ends, then table.md, plots and report.html. The row of a run that fails holds
-    its error. docs/reference/benchmarks.md says what each column means.
+    its error. The page "Benchmarks" of the documentation says what each column means.
 
     \b
     Examples:
@@ -127,8 +134,11 @@ def bench_command(
 
     require("bench", "sonew bench")  # also what it draws with, before hours of training and not after
     what["host"] = (platform.node() if host is None else host)[:_LONGEST_HOST] or None
+    if dry_run:
+        _show_plan(output, preset, what, as_json=as_json)
+        return
     with owned(output):
-        if preset in ("speed", "workers", "models"):
+        if preset in _SPEED_PRESETS:
             _speed(output, preset, what, as_json=as_json)
         else:
             _compare(output, preset, what, as_json=as_json)
@@ -149,18 +159,43 @@ def _refuse_options(context: click.Context) -> None:
             )
 
 
-def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
-    from sonew_compiled.bench.benchmark import run_plan
-    from sonew_compiled.bench.plan import Plan, make_runs, places_of
-    from sonew_compiled.bench.report import write_report
+def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
+    """What the benchmark would run."""
+    of_preset = f"preset {name}"
+    if name in _SPEED_PRESETS:
+        settings = _speed_settings(name, what)
+        found = {key: chosen(key, getattr(settings, key)) for key in ("model", "data")}
+        if name == "models" and not what["model"]:
+            from sonew_compiled.bench.models import BATCHES
+
+            found |= {"model": chosen("model", tuple(BATCHES), of_preset)}
+            found |= {"batch_size": chosen("batch_size", tuple(BATCHES.values()), of_preset)}
+        writes = [output / f"{name}.json", output / f"{name}.md"]
+        show_plan(found, writes=writes, as_json=as_json)
+        return
+    from sonew_compiled.bench.benchmark import BUNDLES, left_of
+    from sonew_compiled.bench.report import REPORT_FILE, TABLE_FILE
+    from sonew_compiled.bench.rows import ROWS_FILE
     from sonew_compiled.bench.suites import SUITES
-    from sonew_compiled.runtime import load_dataset
-    from sonew_compiled.runtime.shown import quoted
 
     suite = _replaced(SUITES[name], what)
+    names = ("model", "optimizers", "precisions", "targets", "seeds", "epochs", "steps", "data", "target_losses")
+    found = {key: chosen(key, getattr(suite, key), of_preset) for key in names}
+    runs = left_of(_plan(suite, what), output, resume=what["resume"], say=note)
+    rows = [f"{run.label}, learning rate {run.optimizer.learning_rate:g}: {', '.join(kinds)}" for run, kinds in runs]
+    files = (ROWS_FILE, TABLE_FILE, REPORT_FILE, "*.png", "*.svg", BUNDLES)
+    about = {"schedule": suite.schedule} if suite.epochs else {}
+    show_plan(found, writes=[output / each for each in files], as_json=as_json, **about, runs=rows)
+
+
+def _plan(suite: Suite, what: dict[str, Any]) -> Plan:
+    """The runs of a suite."""
+    from sonew_compiled.bench.plan import Plan, make_runs, places_of
+    from sonew_compiled.runtime import load_dataset
+
     options.load_model(suite.model)
     load_dataset(suite.data, data_dir=what["data_dir"])
-    plan = Plan(
+    return Plan(
         runs=make_runs(
             model=suite.model,
             optimizers=suite.optimizers,
@@ -170,6 +205,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
             seeds=suite.seeds,
             epochs=suite.epochs,
             steps=suite.steps,
+            schedule=suite.schedule,
             data=suite.data,
             data_dir=what["data_dir"],
             learning_rate=what["learning_rate"],
@@ -181,8 +217,18 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         pairs=what["pairs"],
         caveat=suite.caveat,
     )
+
+
+def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
+    from sonew_compiled.bench.benchmark import run_plan
+    from sonew_compiled.bench.report import write_report
+    from sonew_compiled.bench.suites import SUITES
+    from sonew_compiled.runtime.shown import quoted
+
+    suite = _replaced(SUITES[name], what)
+    plan = _plan(suite, what)
     try:
-        rows = run_plan(plan, output, resume=what["resume"], host=what["host"], say=options.say)
+        rows = run_plan(plan, output, resume=what["resume"], host=what["host"], say=note)
     except KeyboardInterrupt:
         words = [*sys.argv[1:], *([] if what["resume"] else ["--resume"])]
         from sonew_compiled.runtime import Interrupted
@@ -198,11 +244,9 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
     else:
         click.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
     if suite.caveat:
-        options.say(f"note: {suite.caveat}")
+        note(f"note: {suite.caveat}")
     failed = sum(row["error"] is not None for row in rows)
-    options.say(
-        f"wrote {output}/report.html: {options.counted(len(rows), 'row')}" + (f", {failed} failed" if failed else "")
-    )
+    note(f"wrote {output}/report.html: {counted(len(rows), 'row')}" + (f", {failed} failed" if failed else ""))
 
 
 def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
@@ -216,12 +260,11 @@ def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
     return dataclasses.replace(suite, **given)
 
 
-def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) -> None:
+def _speed_settings(preset: str, what: dict[str, Any]) -> SpeedSettings:
+    """The settings of the presets that measure the same for everybody."""
     for name, flag in _NOT_FOR_SPEED.items():
         if what[name] is not None and what[name] is not False and what[name] != ():
             raise UsageError(f"{flag} does not go with --preset {preset}, which measures the same for everybody")
-    from sonew_compiled.bench import models, speed, workers
-    from sonew_compiled.bench.goals import Goal, markdown
     from sonew_compiled.bench.speed import SpeedSettings
 
     model = what["model"] or "autoencoder"
@@ -230,24 +273,32 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
     examples = len(next(iter(dataset.train.values())))
     if what["batch_size"] > examples:
         raise UsageError(
-            f"--batch-size is {what['batch_size']}; {dataset.name} has {examples:,} examples to train on: give no more"
+            f"--batch-size is {what['batch_size']}; {dataset.name} has {counted(examples, 'example')} to train on: "
+            "give no more"
         )
+    return SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
+
+
+def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) -> None:
+    from sonew_compiled.bench import models, speed, workers
+    from sonew_compiled.bench.goals import Goal, markdown
+
+    settings = _speed_settings(preset, what)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
-    settings = SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
     goals: Sequence[Goal]
     if preset == "models":
-        chosen = {model: what["batch_size"]} if what["model"] else models.BATCHES
-        result = models.measure_models(settings, chosen, host=what["host"], say=options.say)
-        goals = models.goals_of(chosen)
+        measured = {settings.model: what["batch_size"]} if what["model"] else models.BATCHES
+        result = models.measure_models(settings, measured, host=what["host"], say=note)
+        goals = models.goals_of(measured)
     elif preset == "speed":
-        result, goals = speed.measure_speed(settings, host=what["host"], say=options.say), speed.GOALS
+        result, goals = speed.measure_speed(settings, host=what["host"], say=note), speed.GOALS
     else:
-        result, goals = workers.measure_workers(settings, host=what["host"], say=options.say), workers.GOALS
+        result, goals = workers.measure_workers(settings, host=what["host"], say=note), workers.GOALS
     table = markdown(result, goals)
     (output / f"{preset}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (output / f"{preset}.md").write_text(table, encoding="utf-8")
     click.echo(json.dumps(result, indent=1) if as_json else table, nl=as_json)
-    options.say(f"wrote {output}/{preset}.json and {output}/{preset}.md")
+    note(f"wrote {output}/{preset}.json and {output}/{preset}.md")

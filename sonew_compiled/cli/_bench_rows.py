@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from sonew_compiled.cli import _options as options
-from sonew_compiled.errors import UsageError
+from sonew_compiled.cli._say import note, output_options, print_json
+from sonew_compiled.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.rows import Row
@@ -22,7 +23,8 @@ _sources = click.argument("sources", type=options.PATH, nargs=-1, required=True,
 @click.command("merge")
 @_sources
 @click.option("-o", "--output", type=options.PATH, required=True, help="The folder of the merged benchmark.")
-def merge_command(sources: tuple[Path, ...], output: Path) -> None:
+@output_options
+def merge_command(sources: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Put the rows of several benchmarks into one.
 
     This is for the rows of several machines; the folder receives their report. FOLDER is a benchmark's folder, or its
@@ -46,15 +48,15 @@ def merge_command(sources: tuple[Path, ...], output: Path) -> None:
         write_rows(output, rows)
         write_report(latest(rows), output)
     machines = len({row["machine_id"] for row in rows})
-    options.say(
-        f"wrote {output}/report.html: {options.counted(len(rows), 'row')} of {options.counted(machines, 'machine')}"
-    )
+    if as_json:
+        print_json({"output": output, "rows": len(rows), "machines": machines})
+    note(f"wrote {output}/report.html: {counted(len(rows), 'row')} of {counted(machines, 'machine')}")
 
 
 @click.command("compare")
 @_sources
 @click.option("--metric", type=click.Choice(_METRICS), default=_METRICS[0], show_default=True, help="What to compare.")
-@options.json_option
+@output_options
 def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> None:
     """Compare benchmarks, by machine and run by run.
 
@@ -82,13 +84,13 @@ def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> No
     if as_json:
         geometric = [{"baseline": a, "other": b, "ratio": ratio} for (a, b), ratio in means(found).items()]
         result = {"metric": metric, "runs": [each.to_json() for each in found], "means": geometric}
-        options.print_json(finite(result))
+        print_json(finite(result))
     else:
         click.echo(markdown(found, METRICS[metric]), nl=False)
     if lonely:
-        options.say(f"{options.counted(lonely, 'run')} not compared: {sides[0].name} has no such run")
+        note(f"{counted(lonely, 'run')} not compared: {sides[0].name} has no such run")
     for name, versions in differing_versions(sides).items():
-        options.say(f"{name} differs: {', '.join(versions)}")
+        note(f"{name} differs: {', '.join(versions)}")
 
 
 @click.command("export")
@@ -96,7 +98,8 @@ def compare_command(sources: tuple[Path, ...], metric: str, as_json: bool) -> No
 @click.option(
     "-o", "--output", type=options.PATH, required=True, help="File to write; .csv or .parquet names its format."
 )
-def export_command(sources: tuple[Path, ...], output: Path) -> None:
+@output_options
+def export_command(sources: tuple[Path, ...], output: Path, as_json: bool) -> None:
     """Write the rows as CSV or Parquet.
 
     FOLDER is a benchmark's folder, or its rows.jsonl. There is a line for each row, also for those that a later row has
@@ -111,7 +114,9 @@ def export_command(sources: tuple[Path, ...], output: Path) -> None:
 
     rows = merged([rows for _, rows in _read(sources)])
     export(rows, output)
-    options.say(f"wrote {output}: {options.counted(len(rows), 'row')}")
+    if as_json:
+        print_json({"output": output, "rows": len(rows)})
+    note(f"wrote {output}: {counted(len(rows), 'row')}")
 
 
 def _read(sources: Sequence[Path]) -> list[tuple[str, list[Row]]]:

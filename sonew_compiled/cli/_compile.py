@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._dry_run import chosen_in_compilation, compiled_files, dry_run_option, show_plan
 from sonew_compiled.cli._progress import Stages
+from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.install import require
 
@@ -38,13 +40,15 @@ if TYPE_CHECKING:
     help="Before writing the bundle, compare the code that this machine can run with JAX.",
 )
 @click.option("--dump-check", type=options.PATH, help="If the check fails, write inputs and results to this directory.")
-@options.json_option
+@dry_run_option
+@output_options
 def compile_command(
     output: Path,
     check: bool,
     dump_check: Path | None,
     dump_ir: Path | None,
     print_ir_after: tuple[str, ...],
+    dry_run: bool,
     as_json: bool,
     **what: Any,
 ) -> None:
@@ -63,13 +67,23 @@ def compile_command(
     """
     from sonew_compiled.runtime.shown import argument
 
+    if dry_run:
+        from sonew_compiled.runtime.older_bundle import writable_bundle
+
+        require("compile", "compiling")
+        found = chosen_in_compilation(what)
+        options.load_model(found["model"].value)
+        names = compiled_files(found["targets"].value, has_params=what["params"] is not None)
+        place = writable_bundle(output)
+        show_plan(found, writes=[place / name for name in names], as_json=as_json)
+        return
     started = time.perf_counter()
     manifest = compile_bundle(
         output, what, check=check, dump_check=dump_check, dump_ir=dump_ir, print_ir_after=print_ir_after
     )
     seconds = time.perf_counter() - started
     if as_json:
-        options.print_json(
+        print_json(
             {
                 "bundle": str(output),
                 "seconds": round(seconds, 3),
@@ -83,7 +97,7 @@ def compile_command(
         if any(target.driver != "tpu" for target in manifest.targets)
         else "load it on a TPU with sonew_compiled.load_tpu_program"
     )
-    options.say(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; {how}")
+    note(f"wrote {output} ({size / 1e6:.1f} MB) in {seconds:.1f} s; {how}")
 
 
 def compile_bundle(

@@ -10,6 +10,8 @@ import click
 
 from sonew_compiled.errors import UsageError
 
+_FILE = "sonew_compiled.config"
+
 
 def use_config(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Makes the file's values the defaults of the commands; options and `SONEW_*` variables replace them.
@@ -26,8 +28,19 @@ def use_config(context: click.Context, option: click.Parameter, path: Path | Non
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is no TOML: {error}") from None
     assert isinstance(context.command, click.Group)
+    context.meta[_FILE] = str(path)
     context.default_map = _values(described, context.command, str(path), "")
     return path
+
+
+def file_of_values(context: click.Context) -> str:
+    """The path given to `--config`; empty if none was."""
+    return str(context.meta.get(_FILE, ""))
+
+
+def name_in_file(option: click.Option) -> str:
+    """The name of an option in the file: as it is typed, without dashes."""
+    return _words(option)[0]
 
 
 def name_variables(group: click.Group, prefix: str = "SONEW") -> None:
@@ -40,7 +53,7 @@ def name_variables(group: click.Group, prefix: str = "SONEW") -> None:
                 continue
         for parameter in command.params:
             if isinstance(parameter, click.Option) and parameter.envvar is None:
-                parameter.envvar = f"{begin}_{_words(parameter)[0].replace('-', '_').upper()}"
+                parameter.envvar = f"{begin}_{name_in_file(parameter).replace('-', '_').upper()}"
 
 
 def _values(described: dict[str, Any], group: click.Group, path: str, place: str) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
+from sonew_compiled.cli._say import note, output_options, print_json, show_result
+from sonew_compiled.errors import counted
 
 
 @click.command("eval", short_help="Compute the losses of a trained model.")
@@ -18,7 +20,7 @@ from sonew_compiled.cli._figures import figures, in_words
 @options.data_options
 @options.device_option
 @options.trusted_keys_option
-@options.json_option
+@output_options
 def eval_command(
     bundle: Path,
     checkpoint: Path | None,
@@ -49,9 +51,10 @@ def eval_command(
     )
     if as_json:
         result = {"steps": trained.step, "bundle": bundle, "checkpoint": trained.path, "data": dataset.name}
-        options.print_json(figures(on_train, on_test) | result)
-    after = "" if trained.step is None else f" after {options.counted(trained.step, 'step')}"
-    options.say(f"{in_words(on_train, on_test, manifest.unit)} on {dataset.name}{after}; {trained.path}")
+        print_json(figures(on_train, on_test) | result)
+    after = "" if trained.step is None else f" after {counted(trained.step, 'step')}"
+    worth = in_words(on_train, on_test, manifest.unit)
+    show_result(f"{worth} on {dataset.name}{after}; {trained.path}", as_json=as_json)
 
 
 @click.command("reconstruct")
@@ -63,6 +66,7 @@ def eval_command(
 @options.trusted_keys_option
 @click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
 @click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of images.")
+@output_options
 def reconstruct_command(
     bundle: Path,
     checkpoint: Path | None,
@@ -73,6 +77,7 @@ def reconstruct_command(
     trusted_keys: Path | None,
     output: Path,
     count: int,
+    as_json: bool,
 ) -> None:
     """Draw test images over the model's reconstructions of them.
 
@@ -83,7 +88,7 @@ def reconstruct_command(
     """
     import numpy as np
 
-    from sonew_compiled.errors import UsageError
+    from sonew_compiled.errors import UsageError, counted
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
     program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
@@ -101,5 +106,10 @@ def reconstruct_command(
         outputs.append(np.asarray(made, np.float32)[:valid])
         if sum(map(len, inputs)) >= count:
             break
-    reconstruction_grid(np.concatenate(inputs)[:count], np.concatenate(outputs)[:count], output)
-    options.say(f"wrote {output}")
+    images = np.concatenate(inputs)[:count]
+    after = "" if trained.step is None else f", after {counted(trained.step, 'step')}"
+    title = f"{program.manifest.model[:60]}: examples of the test split over their reconstructions{after}"
+    reconstruction_grid(images, np.concatenate(outputs)[:count], output, title=title)
+    if as_json:
+        print_json({"output": output, "images": len(images)})
+    note(f"wrote {output}")

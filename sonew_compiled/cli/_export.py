@@ -8,7 +8,8 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._progress import Stages
-from sonew_compiled.errors import UsageError
+from sonew_compiled.cli._say import note, output_options, print_json
+from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.install import require
 
 # The ends of the names of bundles; others are taken for files of a kind that is not written.
@@ -34,8 +35,15 @@ _BUNDLES = ("", ".bundle")
     multiple=True,
     help="Target that the bundle is compiled for, from `sonew targets`; repeatable.  [default: those of BUNDLE]",
 )
+@output_options
 def export_command(
-    bundle: Path, checkpoint: Path | None, raw: bool, trusted_keys: Path | None, output: Path, targets: tuple[str, ...]
+    bundle: Path,
+    checkpoint: Path | None,
+    raw: bool,
+    trusted_keys: Path | None,
+    output: Path,
+    targets: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Write the weights of a trained model under the model's own names, such as layer0/kernel.
 
@@ -65,7 +73,10 @@ def export_command(
     if is_file:
         names = own_names(as_parameters(opened.manifest.evaluated))
         save_parameters(output, {own: trained.arrays[name] for name, own in names.items()})
-        options.say(f"wrote {output}: {options.counted(len(names), 'tensor')} of {trained.path}")
+        if as_json:
+            shapes = {own: list(trained.arrays[name].shape) for name, own in names.items()}
+            print_json({"output": output, "weights": trained.path, "tensors": shapes})
+        note(f"wrote {output}: {counted(len(names), 'tensor')} of {trained.path}")
         return
     require("compile", "a bundle for inference")
     from sonew_compiled.inference import export_inference
@@ -73,5 +84,8 @@ def export_command(
     with Stages() as stages:
         manifest = export_inference(opened, trained.arrays, output, targets=targets, progress=stages)
     size = sum(file.size for file in manifest.files.values())
+    if as_json:
+        made_for = [target.name for target in manifest.targets]
+        print_json({"output": output, "weights": trained.path, "targets": made_for, "bytes": size})
     how = f"predict with: sonew predict {argument(output)} --data DATA"
-    options.say(f"wrote {output} ({size / 1e6:.1f} MB) with the weights of {trained.path}; {how}")
+    note(f"wrote {output} ({size / 1e6:.1f} MB) with the weights of {trained.path}; {how}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sonew_compiled.cli._options import counted
+from sonew_compiled.errors import counted
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Evaluation

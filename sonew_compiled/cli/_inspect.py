@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._say import console, output_options, print_json
 from sonew_compiled.contract import TRAIN_STEP
-from sonew_compiled.errors import on_one_line
+from sonew_compiled.errors import counted, on_one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,7 +30,7 @@ _MOST_TENSORS = 4
 @options.bundle_argument
 @click.option("--kernels", is_flag=True, help="Show the figures of every kernel (CUDA, ROCm) and function (TPU).")
 @options.trusted_keys_option
-@options.json_option
+@output_options
 def inspect_command(bundle: Path, kernels: bool, trusted_keys: Path | None, as_json: bool) -> None:
     """Show the contents of a bundle, and check the hash of every file.
 
@@ -42,7 +43,7 @@ def inspect_command(bundle: Path, kernels: bool, trusted_keys: Path | None, as_j
     opened = options.open_bundle(bundle, trusted_keys)
     opened.verify()
     if as_json:
-        options.print_json(_described(opened))
+        print_json(_described(opened))
     else:
         _print_table(opened, kernels=kernels)
 
@@ -70,26 +71,26 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     from sonew_compiled.runtime.versions import runtime_weakness
 
     manifest = bundle.manifest
-    console = options.console()
+    out = console()
     settings = "  ".join(f"{key} {value}" for key, value in manifest.optimizer.items() if key != "name")
     parameters = manifest.parameter_count
     parts = f", in micro-batches of {manifest.micro_batch_size}" if manifest.micro_batch_size else ""
-    console.print(f"bundle     {on_one_line(str(bundle.path))}, format {manifest.format_version}")
-    console.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}{parts}")
-    console.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
+    out.print(f"bundle     {on_one_line(str(bundle.path))}, format {manifest.format_version}")
+    out.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}{parts}")
+    out.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     if manifest.step:
-        console.print(f"step       {'  '.join(f'{key} {value}' for key, value in manifest.step.items())}")
+        out.print(f"step       {'  '.join(f'{key} {value}' for key, value in manifest.step.items())}")
     if manifest.init == "host":
-        console.print("init       host: the parameters of seed 0, whatever the seed of a run")
-    console.print(f"precision  {manifest.precision}")
-    console.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
-    console.print(
+        out.print("init       host: the parameters of seed 0, whatever the seed of a run")
+    out.print(f"precision  {manifest.precision}")
+    out.print(f"defaults   {'  '.join(f'{key} {value}' for key, value in manifest.defaults.items())}")
+    out.print(
         f"state      {manifest.state_bytes / 1e6:.1f} MB, "
         f"{manifest.state_bytes / max(parameters, 1):.1f} bytes a parameter"
     )
-    console.print(f"made by    {'  '.join(f'{package} {version}' for package, version in manifest.versions.items())}")
+    out.print(f"made by    {'  '.join(f'{package} {version}' for package, version in manifest.versions.items())}")
     if weakness := runtime_weakness():
-        console.print(f"warning    {weakness}")
+        out.print(f"warning    {weakness}")
     functions = Table("function", "inputs", "outputs", box=None, header_style="bold", pad_edge=False)
     for name, function in manifest.functions.items():
         functions.add_row(name, _signature(function, inputs=True), _signature(function, inputs=False))
@@ -99,14 +100,14 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
         target = targets.get(name)
         place = f"{target.driver} {target.cpu or target.machine}".strip() if target else ""
         files.add_row(name, f"{file.size:,}", target.name if target else "", place, file.sha256[:12])
-    console.print(functions, "", files)
+    out.print(functions, "", files)
     lines = [f"{target.name}: {figures}" for target in manifest.targets for figures in _figures(bundle, target)]
     if lines:
-        console.print("", *lines, sep="\n")
+        out.print("", *lines, sep="\n")
     if kernels:
         for table in (_kernel_table(manifest), _function_table(manifest)):
             if table.row_count:
-                console.print("", table)
+                out.print("", table)
 
 
 def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:
@@ -138,10 +139,12 @@ def _kernel_figures(target: TargetSpec) -> str:
     """The compiler's figures of a GPU's kernels, on one line."""
     most = max(target.kernels, key=lambda kernel: kernel.registers)
     spilling = [kernel for kernel in target.kernels if kernel.spilled_bytes]
-    parts = [f"{len(target.kernels)} kernels, at most {most.registers} registers a thread ({most.name})"]
+    kernels, registers = counted(len(target.kernels), "kernel"), counted(most.registers, "register")
+    parts = [f"{kernels}, at most {registers} a thread ({most.name})"]
     if spilling:
         worst = max(spilling, key=lambda kernel: kernel.spilled_bytes)
-        parts.append(f"{len(spilling)} spill, at most {worst.spilled_bytes} bytes a thread ({worst.name})")
+        spilled = counted(worst.spilled_bytes, "byte")
+        parts.append(f"{len(spilling)} of them with spills, at most {spilled} a thread ({worst.name})")
     else:
         parts.append("none spills")
     return ", ".join(parts)
@@ -196,7 +199,7 @@ def _signature(function: FunctionSpec, *, inputs: bool) -> str:
 
 
 @click.command("targets")
-@options.json_option
+@output_options
 def targets_command(as_json: bool) -> None:
     """Show the targets that this machine can compile, and the --device that runs each here.
 
@@ -207,7 +210,7 @@ def targets_command(as_json: bool) -> None:
     """
     rows = _target_rows()
     if as_json:
-        options.print_json(rows)
+        print_json(rows)
         return
     from rich.table import Table
 
@@ -217,10 +220,10 @@ def targets_command(as_json: bool) -> None:
     for (compiles, runs, why), names in _alike(rows).items():
         can = ("yes" if able else "no" for able in (compiles, runs))
         table.add_row(_folded(", ".join(names), 36), *can, _folded(why, 46))
-    options.console().print(table)
+    console().print(table)
     processors = ", ".join(name.partition(":")[2] for name in processor_names())
     about = f"and cpu:NAME for a model of processor: {processors}; features are added by a +, as in cpu:aarch64+bf16"
-    options.console().print(f"\n{_folded(about, 98)}")
+    console().print(f"\n{_folded(about, 98)}")
 
 
 def _alike(rows: list[dict[str, Any]]) -> dict[tuple[bool, bool, str], list[str]]:

@@ -25,10 +25,10 @@ from sonew_compiled.cli._config import name_variables, use_config
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
 from sonew_compiled.cli._export import export_command
 from sonew_compiled.cli._inspect import inspect_command, targets_command
-from sonew_compiled.cli._options import say
 from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._predict import predict_command
 from sonew_compiled.cli._run import run_command
+from sonew_compiled.cli._say import complain
 from sonew_compiled.cli._sign import sign_command
 from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
@@ -132,16 +132,16 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except SonewError as error:
         _leave_it_to_the_first_worker()
-        say(f"sonew: {on_one_line(str(error))}")
+        complain(f"sonew: {on_one_line(str(error))}")
         _end(error.exit_code)
     except ModuleNotFoundError as error:
         extra = extra_of(error.name or "")
         if extra is None:
             _end_by_fault(error)
-        say(f"sonew: this needs {error.name}, which is not installed: {install_command(extra)}")
+        complain(f"sonew: this needs {error.name}, which is not installed: {install_command(extra)}")
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        say("sonew: stopped")
+        complain("sonew: stopped")
         _end(130)
     except BrokenPipeError:
         from sonew_compiled.runtime.reporter import silence
@@ -157,7 +157,9 @@ def main() -> NoReturn:
             silence(sys.stdout)
         what = "the output" if error.filename is None else error.filename
         reason = error.strerror or error
-        say(f"sonew: cannot read or write {on_one_line(str(what))} ({reason}); check that it may be, and free space")
+        complain(
+            f"sonew: cannot read or write {on_one_line(str(what))} ({reason}); check that it may be, and free space"
+        )
         sys.exit(1)
     except Exception as error:
         _end_by_fault(error)
@@ -222,7 +224,7 @@ def _end_by_fault(error: Exception) -> NoReturn:
         where = f"please report it with {file.name}"
     except OSError:
         where = "please report it with the command line"
-    say(f"sonew: unforeseen {what}; {where}")
+    complain(f"sonew: unforeseen {what}; {where}")
     sys.exit(1)
 
 
@@ -234,4 +236,4 @@ def _show(error: click.ClickException) -> None:
     message = " ".join(error.format_message().split())
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "sonew"
-    say(f"{command}: {on_one_line(message.rstrip('.'))}; see `{command} --help`")
+    complain(f"{command}: {on_one_line(message.rstrip('.'))}; see `{command} --help`")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from sonew_compiled.cli._say import note
 from sonew_compiled.cli._setting_type import type_of
 from sonew_compiled.contract import EXCHANGES
-from sonew_compiled.errors import on_one_line
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -33,8 +30,6 @@ from sonew_compiled.step_settings import NUMBERS, PATTERNS, StepSettings
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE, TrainOption, train_options
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sonew_compiled.models import Model
     from sonew_compiled.runtime import Bundle, Dataset, Program, Trained
 
@@ -110,9 +105,6 @@ trusted_keys_option = click.option(
     show_envvar=True,
     help="File of Ed25519 public keys in PEM; accept only bundles that one of them has signed.",
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON value on stdout, the rest on stderr."
-)
 batch_size_option = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -150,14 +142,29 @@ def dataset_of(
 
     dataset = load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir, least=least)
     if dataset.note and tell:
-        say(dataset.note)
+        note(dataset.note)
     return dataset
 
 
-def how_to_train(*names: str) -> Callable[[Command], Command]:
-    """The options of `TrainSettings` with these names, or all of them."""
+def how_to_train(*names: str, **defaults: Any) -> Callable[[Command], Command]:
+    """The options of `TrainSettings` with these names, or all of them.
+
+    Args:
+      names: of the options.
+      defaults: values, by name, for a command that knows them. Others are None if they are not given, and come from a
+        bundle or a checkpoint.
+    """
 
     def option(declared: TrainOption) -> Callable[[Command], Command]:
+        if declared.name in defaults:
+            default = defaults[declared.name]
+            return click.option(
+                declared.flag,
+                declared.name,
+                type=type_of(declared),
+                default=default,
+                help=f"{declared.help}  [default: {default}]",
+            )
         shown = f"{declared.help}  [default: {declared.shown_default}]"
         if declared.kind is bool:
             return click.option(declared.flag, declared.name, is_flag=True, default=None, help=shown)
@@ -349,33 +356,3 @@ def user_code(name: str) -> AbstractContextManager[None]:
     from sonew_compiled.models import user_code
 
     return user_code(name)
-
-
-def print_json(value: Any) -> None:
-    """Prints one JSON value on stdout. NaN and infinities become null, since JSON has no such numbers."""
-    if isinstance(value, dict):
-        value = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in value.items()}
-    click.echo(json.dumps(value, indent=1, default=str, allow_nan=False))
-
-
-def say(line: str) -> None:
-    """Prints a line for people on stderr; a closed stderr is no error."""
-    try:
-        click.echo(on_one_line(line), err=True)
-    except OSError:
-        from sonew_compiled.runtime.reporter import silence
-
-        silence(sys.stderr)
-
-
-def counted(count: int, noun: str) -> str:
-    """A count with its noun: `1 step`, `1,200 steps`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def console() -> Console:
-    """Stdout for tables: as wide as the terminal, and of unlimited width elsewhere, so that no line is broken."""
-    from rich.console import Console
-
-    is_terminal = sys.stdout.isatty()
-    return Console(highlight=False, markup=False, soft_wrap=True, width=None if is_terminal else 10_000)

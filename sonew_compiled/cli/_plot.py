@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import require
+
+if TYPE_CHECKING:
+    from sonew_compiled.runtime.manifest import Manifest
 
 _LOSS = "loss"
 Rows = Sequence[Mapping[str, float]]
@@ -27,7 +31,8 @@ Rows = Sequence[Mapping[str, float]]
     show_default=True,
     help="Number to draw: loss, a metric of the model such as accuracy, learning_rate or images_per_second.",
 )
-def plot_command(runs: tuple[Path, ...], output: Path, metric: str) -> None:
+@output_options
+def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: bool) -> None:
     """Draw the loss of one or more runs, or another number, against the epoch.
 
     The training loss is drawn as a line, and what was measured on the test split as a dashed one of the same color.
@@ -62,12 +67,18 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str) -> None:
         for key in _keys(metric):
             if points := _points(rows, key):
                 color = _draw(axes, points, name=name, is_test=key.startswith("test_"), digits=digits, color=color)
-    units = {_unit_of(run) for run in runs} if metric == _LOSS else {""}
+    manifests = [_manifest_of(run) for run in runs]
+    units = {each.unit if each else "" for each in manifests} if metric == _LOSS else {""}
     unit = units.pop() if len(units) == 1 else ""
     what = metric.replace("_", " ")
     has_test = any(_points(rows, f"test_{metric}") for rows in curves.values())
     label = what if has_test or metric != _LOSS else f"training {what}"
-    axes.set(xlabel="epoch", ylabel=figures.legend_text(f"{label} ({unit})" if unit else label))
+    title = _title(runs, what)
+    axes.set(
+        title=figures.legend_text(title),
+        xlabel="epoch",
+        ylabel=figures.legend_text(f"{label} ({unit})" if unit else label),
+    )
     axes.xaxis.get_major_locator().set_params(integer=True)
     drawn = [value for rows in curves.values() for key in _keys(metric) for _, value in _points(rows, key)]
     if metric == _LOSS and min(drawn) > 0:
@@ -78,7 +89,9 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figures.save(figure, output)
-    options.say(f"wrote {output}")
+    if as_json:
+        print_json({"output": output, "metric": metric, "runs": [str(run) for run in runs]})
+    note(f"wrote {output}")
 
 
 def _keys(metric: str) -> tuple[str, str]:
@@ -107,12 +120,20 @@ def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: b
     return line.get_color()
 
 
-def _unit_of(run: Path) -> str:
-    """The unit of a run's loss, where the run has a bundle of its own that says it."""
+def _manifest_of(run: Path) -> Manifest | None:
+    """The manifest of a run's own bundle, if it has one."""
     from sonew_compiled.runtime import open_bundle
     from sonew_compiled.runtime.folder import RunFolder
 
     try:
-        return open_bundle(RunFolder(run).bundle).manifest.unit
+        return open_bundle(RunFolder(run).bundle).manifest
     except SonewError:
-        return ""
+        return None
+
+
+def _title(runs: Sequence[Path], what: str) -> str:
+    """The number that is drawn, and of a single run the model and the optimizer."""
+    manifest = _manifest_of(runs[0]) if len(runs) == 1 else None
+    if manifest is None:
+        return f"{what} by epoch"
+    return f"{what} of {manifest.model} by {manifest.optimizer.get('name', 'an optimizer')}, {manifest.precision}"

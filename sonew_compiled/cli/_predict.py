@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.errors import UsageError
 
 _ALL = "all"
@@ -29,7 +30,7 @@ _ALL = "all"
     show_default=True,
     help="The examples: of one split, or all in the order of the file, the training examples first.",
 )
-@options.json_option
+@output_options
 def predict_command(
     bundle: Path,
     checkpoint: Path | None,
@@ -73,6 +74,6 @@ def predict_command(
     save_parameters(output, arrays)
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     if as_json:
-        options.print_json({"output": output, "data": dataset.name, "split": split, "arrays": shapes})
+        print_json({"output": output, "data": dataset.name, "split": split, "arrays": shapes})
     listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-    options.say(f"wrote {output}: {listed}, predicted with {trained.path}")
+    note(f"wrote {output}: {listed}, predicted with {trained.path}")

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._dry_run import (
+    DEFAULT,
+    chosen,
+    chosen_in_compilation,
+    compiled_files,
+    dry_run_option,
+    show_plan,
+)
 from sonew_compiled.cli._figures import figures, in_words
+from sonew_compiled.cli._say import is_quiet, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._workers import device_of, start_workers
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.install import install_command, require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, long_preset_of
 from sonew_compiled.setting import flag_of
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Bundle, Device, RunFolder, Workers
+    from sonew_compiled.runtime import Device, RunFolder, Workers
 
 DEFAULT_OUTPUT = Path("sonew-run")
 # The names of `sonew_compiled.trackers`, which is imported only when one is asked for.
@@ -59,7 +69,8 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
     help="Have each worker keep the optimizer's state of its own tensors only.",
 )
 @options.compile_options
-@options.json_option
+@dry_run_option
+@output_options
 def run_command(
     bundle: Path | None,
     output: Path | None,
@@ -72,6 +83,7 @@ def run_command(
     workers: int | None,
     trackers: tuple[str, ...],
     shard_state: bool,
+    dry_run: bool,
     as_json: bool,
     **what: Any,
 ) -> None:
@@ -100,6 +112,12 @@ def run_command(
         require(kind, f"sonew run --log {kind}")
     if resume and what["params"]:
         raise UsageError("--params starts a run from given weights and --resume continues one; leave one of them out")
+    if dry_run:
+        found = None if resume is None else find_checkpoint(resume)
+        folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
+        folder.refuse_other_run(found, overwrite=overwrite)
+        _show_plan(folder, bundle, found, data, data_dir, open_device(device), trusted_keys, what, as_json=as_json)
+        return
     if workers is not None and workers > 1 and not _is_worker_by_config():
         _check_bundle_for_workers(bundle, resume)
         start_workers(workers)
@@ -165,7 +183,7 @@ def _train(
     else:
         opened = options.open_bundle(path, trusted_keys)
     check_trainable(opened.manifest, opened.path)
-    settings = _settings(opened, checkpoint, what)
+    settings = _settings(opened.manifest.defaults, checkpoint, what)
     # Weights that are compiled in are those to start from.
     parameters = load_weights(what["params"], opened.manifest) if what["params"] and path is not None else None
     resume_command = folder.resume_command(
@@ -177,7 +195,7 @@ def _train(
         if trackers and not workers.rank:
             from sonew_compiled.trackers import Trackers
 
-            tracked = Trackers(trackers, folder=folder.path, settings=settings.named(), say=options.say)
+            tracked = Trackers(trackers, folder=folder.path, settings=settings.named(), say=note)
             closing.callback(tracked.close)
         result = train(
             opened,
@@ -189,7 +207,7 @@ def _train(
             parameters=parameters,
             overwrite=overwrite,
             on_epoch=tracked.epoch if tracked else None,
-            reporter=None if workers.rank else make_reporter(unit=opened.manifest.unit),
+            reporter=None if workers.rank or is_quiet() else make_reporter(unit=opened.manifest.unit),
             resume_command=resume_command,
             workers=workers,
             shard_state=shard_state,
@@ -199,22 +217,90 @@ def _train(
     if as_json:
         fields = {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
         on_train, on_test = fields.pop("on_train"), fields.pop("on_test")
-        options.print_json(figures(on_train, on_test) | fields | {"output": folder.path})
+        print_json(figures(on_train, on_test) | fields | {"output": folder.path})
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
     if settings.max_steps == result.steps < all_steps:
-        options.say(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
+        note(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
     if result.stopped_early:
-        options.say(
+        note(
             f"stopped early: the test loss was not below {result.best_test_loss:.4f} in "
-            f"{options.counted(settings.patience or 0, 'evaluation')}"
+            f"{counted(settings.patience or 0, 'evaluation')}"
         )
     if result.best_checkpoint:
-        options.say(f"the least test loss was {result.best_test_loss:.4f}: {result.best_checkpoint}")
+        show_result(f"the least test loss was {result.best_test_loss:.4f}: {result.best_checkpoint}", as_json=as_json)
     worth = in_words(result.on_train, result.on_test, opened.manifest.unit)
-    options.say(
-        f"{worth} after {options.counted(result.steps, 'step')}; "
+    show_result(
+        f"{worth} after {counted(result.steps, 'step')}; "
         f"{result.seconds:.1f} s, {result.images_per_second:,.0f} examples/s on {result.device}{_of(workers)}; "
-        f"{result.checkpoint}"
+        f"{result.checkpoint}",
+        as_json=as_json,
+    )
+
+
+def _show_plan(
+    folder: RunFolder,
+    bundle: Path | None,
+    checkpoint: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    device: Device,
+    trusted_keys: Path | None,
+    what: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """What the run would do."""
+    from sonew_compiled.runtime import bind, load_weights
+    from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
+    from sonew_compiled.runtime.limits import check_trainable
+    from sonew_compiled.runtime.metrics import METRICS_FILE
+
+    path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
+    metadata = read_checkpoint_metadata(checkpoint) if checkpoint else {}
+    dataset = options.dataset_of(data, data_dir, metadata)
+    writes: list[Path] = []
+    if path is None:
+        _require_compiler()
+        preset = options.choose_preset(what, what["epochs"] or DEFAULT_EPOCHS)
+        because = "the number of epochs" if preset != what["optimizer_preset"] else ""
+        found = chosen_in_compilation(what | {"optimizer_preset": preset}, because)
+        options.load_model(found["model"].value)
+        names = compiled_files(found["targets"].value, has_params=what["params"] is not None)
+        writes = [folder.bundle / name for name in names]
+        batch_size, targets = found["batch_size"].value, list(found["targets"].value)
+        defaults: Mapping[str, Any] = {name: found[name].value for name in ("learning_rate", "schedule")}
+        sources = {name: found[name].source for name in defaults}
+        examples = len(next(iter(dataset.train.values())))
+    else:
+        _check_nothing_compiled_in(path, what)
+        opened = options.open_bundle(path, trusted_keys)
+        check_trainable(opened.manifest, opened.path)
+        if what["params"]:
+            load_weights(what["params"], opened.manifest)
+        manifest = opened.manifest
+        found = {}
+        batch_size, targets = manifest.batch_size, [target.name for target in manifest.targets]
+        defaults, sources = manifest.defaults, dict.fromkeys(manifest.defaults, f"bundle {path}")
+        bind(dataset.train, manifest.batch, manifest.classes)
+        examples = len(next(iter(dataset.train.values())))
+    of_checkpoint = metadata.keys() if checkpoint else ()
+    steps_per_epoch = examples // batch_size
+    settings = _settings(defaults, checkpoint, what).with_warmup(steps_per_epoch)
+    for name, value in dataclasses.asdict(settings).items():
+        otherwise = f"checkpoint {checkpoint}" if name in of_checkpoint else sources.get(name, DEFAULT)
+        found[name] = chosen(name, value, otherwise)
+    found["data"] = chosen("data", dataset.name, f"checkpoint {checkpoint}" if "data" in metadata else DEFAULT)
+    found["device"] = chosen("device", device.name)
+    found["output"] = chosen("output", folder.path, f"--resume {checkpoint}" if checkpoint else DEFAULT)
+    show_plan(
+        found,
+        writes=[*writes, folder.path / METRICS_FILE, folder.path / "step-*.safetensors"],
+        as_json=as_json,
+        bundle=str(path or folder.bundle),
+        targets=targets,
+        device=f"{device.name} ({device.description})",
+        examples=examples,
+        steps=settings.epochs * steps_per_epoch,
     )
 
 
@@ -260,8 +346,7 @@ def _bundle_beside(checkpoint: Path) -> Path:
     return path
 
 
-def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -> Path:
-    from sonew_compiled.cli._compile import compile_bundle
+def _require_compiler() -> None:
     from sonew_compiled.lowering.targets import has_compiler
 
     if not has_compiler():
@@ -269,11 +354,17 @@ def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -
             "no bundle given, and the compiler is not installed here: give one that `sonew compile` made elsewhere, or "
             f"{install_command('compile')}"
         )
+
+
+def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -> Path:
+    from sonew_compiled.cli._compile import compile_bundle
+
+    _require_compiler()
     path = folder.place_for_bundle(overwrite=overwrite)
-    options.say(f"no bundle given: compiling one into {folder.bundle}")
+    note(f"no bundle given: compiling one into {folder.bundle}")
     preset = options.choose_preset(what, what["epochs"] or DEFAULT_EPOCHS)
     if preset == "long" != what["optimizer_preset"]:
-        options.say(f"{what['epochs']} epochs: {_long_preset_in_words(what)}; --preset short has those of 20 epochs")
+        note(f"{what['epochs']} epochs: {_long_preset_in_words(what)}; --preset short has those of 20 epochs")
     compile_bundle(path, what | {"optimizer_preset": preset})
     return path
 
@@ -287,11 +378,10 @@ def _long_preset_in_words(what: dict[str, Any]) -> str:
     return f"the long preset of {name}, {shown}"
 
 
-def _settings(bundle: Bundle, checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:
+def _settings(defaults: Mapping[str, Any], checkpoint: Path | None, what: dict[str, Any]) -> TrainSettings:
     """The settings of the command line, else those of the resumed run, else the bundle's defaults."""
     from sonew_compiled.runtime import resumed_settings
 
-    defaults = bundle.manifest.defaults
     if checkpoint is None:
         base = TrainSettings(
             epochs=DEFAULT_EPOCHS, learning_rate=defaults["learning_rate"], schedule=defaults["schedule"]

@@ -7,12 +7,14 @@ from pathlib import Path
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._say import note, output_options, print_json
 
 
 @click.command("sign")
 @options.bundle_argument
 @click.option("--key", type=options.PATH, required=True, help="File of an Ed25519 private key in PEM.")
-def sign_command(bundle: Path, key: Path) -> None:
+@output_options
+def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
     """Sign a bundle, for machines that run only what a trusted key has signed.
 
     The signature is manifest.sig in the bundle. `openssl genpkey -algorithm ed25519 -out key.pem` makes a key, and
@@ -25,4 +27,7 @@ def sign_command(bundle: Path, key: Path) -> None:
     """
     from sonew_compiled.runtime.signature import sign_bundle
 
-    options.say(f"wrote {sign_bundle(bundle, key)}")
+    signature = sign_bundle(bundle, key)
+    if as_json:
+        print_json({"bundle": bundle, "signature": signature})
+    note(f"wrote {signature}")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
+from sonew_compiled.cli._say import console, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, SETTINGS
-from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE
+
+if TYPE_CHECKING:
+    from sonew_compiled.bench.tuning import TuneSettings
 
 
 @click.command("tune", cls=SectionedCommand)
@@ -40,13 +45,7 @@ from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 @click.option("--model", default="autoencoder", show_default=True, help="The model, as for `sonew compile`.")
 @options.batch_size_option
 @click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Epochs of every trial.")
-@click.option(
-    "--schedule",
-    type=click.Choice(SCHEDULES),
-    default=DEFAULT_SCHEDULE,
-    show_default=True,
-    help="Schedule of the learning rate in every trial.",
-)
+@options.how_to_train("schedule", schedule=DEFAULT_SCHEDULE)
 @click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="The data set, as for `sonew run`.")
 @click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every trial.")
@@ -61,9 +60,16 @@ from sonew_compiled.train_settings import DEFAULT_SCHEDULE, SCHEDULES
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes after which no further trial starts."
 )
-@options.json_option
+@dry_run_option
+@output_options
 def tune_command(
-    output: Path, trials: int | None, minutes: float | None, data_dir: Path | None, as_json: bool, **what: Any
+    output: Path,
+    trials: int | None,
+    minutes: float | None,
+    data_dir: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **what: Any,
 ) -> None:
     """Search an optimizer's learning rate, b1, b2 and eps by training with many values.
 
@@ -82,19 +88,52 @@ def tune_command(
 
     given = {name: value for name in SETTINGS if (value := what.pop(name)) is not None}
     settings = TuneSettings(**what, settings=given)
+    if dry_run:
+        _show_plan(settings, output, trials, minutes, data_dir, as_json=as_json)
+        return
     try:
-        result = tune(settings, output, trials=trials, minutes=minutes, data_dir=data_dir, say=options.say)
+        result = tune(settings, output, trials=trials, minutes=minutes, data_dir=data_dir, say=note)
     except KeyboardInterrupt:
         from sonew_compiled.runtime import Interrupted
 
         raise Interrupted(f"stopped; the finished trials are in {output}: the same command goes on") from None
     if as_json:
-        options.print_json(settings.to_json() | dataclasses.asdict(result))
+        print_json(settings.to_json() | dataclasses.asdict(result))
     if result.best is None:
-        raise SonewError(f"none of {result.trials} trials trained to the end: every loss became NaN or infinite")
+        raise SonewError(
+            f"none of {counted(result.trials, 'trial')} trained to the end: every loss became NaN or infinite"
+        )
     if not as_json:
         _print_best(result.best, result.train_loss, result.test_loss)
-    options.say(f"best of {result.trials} trials: {result.command}")
+    show_result(f"best of {counted(result.trials, 'trial')}: {result.command}", as_json=as_json)
+
+
+def _show_plan(
+    settings: TuneSettings,
+    output: Path,
+    trials: int | None,
+    minutes: float | None,
+    data_dir: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    from sonew_compiled.bench.tuning import BEST_FILE, STUDY_FILE, TRIAL_BUNDLE, check_budget, preset_of, searched
+
+    check_budget(settings, trials=trials, minutes=minutes)
+    ranges = [f"{name} from {least:.6g} to {most:.6g}" for name, (least, most) in searched(settings).items()]
+    examples = len(next(iter(options.dataset_of(settings.data, data_dir, {}).train.values())))
+    preset = preset_of(settings)
+    rate = preset.learning_rate if settings.learning_rate is None else settings.learning_rate
+    of_preset = f"preset of {preset.name}"
+    found = {name: chosen(name, value, of_preset) for name, value in preset.values.items()}
+    found["learning_rate"] = chosen("learning_rate", rate, of_preset)
+    show_plan(
+        found,
+        writes=[output / name for name in (STUDY_FILE, BEST_FILE, TRIAL_BUNDLE)],
+        as_json=as_json,
+        search=ranges,
+        steps_per_trial=settings.epochs * (examples // settings.batch_size),
+    )
 
 
 def _print_best(best: dict[str, float], train_loss: float | None, test_loss: float | None) -> None:
@@ -106,4 +145,4 @@ def _print_best(best: dict[str, float], train_loss: float | None, test_loss: flo
     for name, loss in (("train loss", train_loss), ("test loss", test_loss)):
         if loss is not None:
             table.add_row(name, f"{loss:.4f}")
-    options.console().print(table)
+    console().print(table)

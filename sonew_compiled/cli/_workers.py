@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from sonew_compiled.cli import _options as options
+from sonew_compiled.cli._say import complain
 from sonew_compiled.errors import UsageError
 
 # Open MPI puts such lines around its own messages.
@@ -65,10 +65,10 @@ def start_workers(count: int) -> NoReturn:
             framed.append(line.strip())
         else:
             said = True
-            options.say(line.rstrip("\n"))
+            complain(line.rstrip("\n"))
     code = process.wait()
     if code and not said:
-        options.say(f"sonew: mpirun has failed: {' '.join(filter(None, framed))[:300]}")
+        complain(f"sonew: mpirun has failed: {' '.join(filter(None, framed))[:300]}")
     sys.exit(code if 0 <= code < 128 or code == Interrupted.exit_code else 1)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sonew_compiled.cli._options import json_option, print_json, say
+from sonew_compiled.cli._say import is_quiet, note, output_options, print_json, show_result
 from sonew_compiled.errors import SonewError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def data() -> None:
 @click.option(
     "--data-dir", type=_DIRECTORY, help="Folder for the files.  [default: $SONEW_DATA, else the user's cache]"
 )
-@json_option
+@output_options
 def fetch(data_dir: Path | None, as_json: bool) -> None:
     """Fetch the full MNIST (about 12 MB) from public mirrors.
 
@@ -70,7 +70,7 @@ def fetch(data_dir: Path | None, as_json: bool) -> None:
 @click.option(
     "--data-dir", type=_DIRECTORY, help="Folder to look for mnist in before $SONEW_DATA and the user's cache."
 )
-@json_option
+@output_options
 def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
     """Check the files of a data set against their SHA-256.
 
@@ -103,7 +103,8 @@ def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
 @click.argument("source")
 @click.argument("folder", type=_DIRECTORY)
 @click.option("--data-dir", type=_DIRECTORY, help="Where the files of `mnist` are.")
-def pack(source: str, folder: Path, data_dir: Path | None) -> None:
+@output_options
+def pack(source: str, folder: Path, data_dir: Path | None, as_json: bool) -> None:
     """Write what --data reads as a folder of .npy files, which runs map and do not read into memory.
 
     \b
@@ -117,8 +118,10 @@ def pack(source: str, folder: Path, data_dir: Path | None) -> None:
 
     dataset = load_dataset(source, data_dir=data_dir)
     size = write_folder(folder, dataset)
+    if as_json:
+        print_json({"output": folder, "bytes": size, "fields": list(dataset.train)})
     fields = ", ".join(dataset.train)
-    say(f"wrote {folder} ({size / 1e6:.1f} MB): {fields}; use it as --data {argument(folder)}")
+    note(f"wrote {folder} ({size / 1e6:.1f} MB): {fields}; use it as --data {argument(folder)}")
 
 
 def _print_files(name: str, directory: Path, rows: list[FileRow], as_json: bool) -> None:
@@ -128,7 +131,7 @@ def _print_files(name: str, directory: Path, rows: list[FileRow], as_json: bool)
         print_json({"data": name, "directory": str(directory), "usable": usable, "files": files})
         return
     for row in rows:
-        say(f"{row.status:<8} {row.file}: {row.detail}")
+        show_result(f"{row.status:<8} {row.file}: {row.detail}", as_json=False)
 
 
 @contextmanager
@@ -140,7 +143,7 @@ def _progress() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console, disable=not console.is_terminal or is_quiet()) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(name: str, done: int, total: int | None) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_to_end(
@@ -31,6 +36,7 @@ def run_to_end(
       OSError: it cannot be started.
     """
     stream = subprocess.PIPE if output is None else output
+    started = time.perf_counter()
     with subprocess.Popen(
         command, stdout=stream, stderr=stream, cwd=folder, env=environment, start_new_session=True
     ) as process:
@@ -43,4 +49,5 @@ def run_to_end(
                 process.kill()
             process.wait()
             raise
+    _LOG.debug("%s: %.1f s", shlex.join(command), time.perf_counter() - started)
     return subprocess.CompletedProcess(command, process.returncode, said, complained)

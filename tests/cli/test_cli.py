@@ -297,7 +297,7 @@ def test_output_that_cannot_be_written_is_one_line(small: Any) -> None:
 
 
 def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[str]) -> None:
-    from sonew_compiled.cli._options import print_json
+    from sonew_compiled.cli._say import print_json
 
     print_json({"loss": float("nan"), "path": Path("x")})
     assert json.loads(capsys.readouterr().out) == {"loss": None, "path": "x"}

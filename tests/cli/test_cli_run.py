@@ -206,8 +206,8 @@ def test_eval_gives_the_losses_of_the_run(sonew: Run) -> None:
             "data": "data.npz",
         }
     lines = sonew("eval", "small.bundle", "--checkpoint", "sonew-run")
-    assert (lines.code, lines.out) == (0, "")
-    assert lines.err.startswith(f"train loss {trained['train_loss']:.4f}, ")
+    assert (lines.code, lines.err) == (0, "")
+    assert lines.out.startswith(f"train loss {trained['train_loss']:.4f}, ")
 
 
 def test_reconstruct_draws_inputs_over_outputs(sonew: Run) -> None:

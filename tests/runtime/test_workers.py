@@ -147,8 +147,8 @@ def test_four_workers_go_on_to_the_bits_of_one(
     assert losses[0] == losses[1]
     assert len(losses[0]) == 3
     said = f"train loss {whole.train_loss:.4f}, test loss {whole.test_loss:.4f} after 18 steps"
-    assert said in done.stderr
-    assert "local-task of 4 workers" in done.stderr
+    assert said in done.stdout
+    assert "local-task of 4 workers" in done.stdout
     assert done.stderr.count("epoch 1/3") == 1
 
 
