@@ -62,6 +62,6 @@ class Best:
                 raise ValueError(texts)
         except (KeyError, ValueError):
             raise SonewError(
-                f"{source} has a best test loss of {shown(metadata[_LOSS])}, which is none: it is corrupt"
+                f"{source} has a best test loss of {shown(metadata[_LOSS])}, which is not a loss: it is corrupt"
             ) from None
         return cls(loss=loss, step=step, since=since)

@@ -63,7 +63,7 @@ def save_checkpoint(directory: str | Path, checkpoint: Checkpoint, manifest: Man
     """
     name = first_not_finite(checkpoint.tensors)
     if name:
-        raise SonewError(f"{name!r} holds NaN or infinity at step {checkpoint.step}, which cannot be gone on from")
+        raise SonewError(f"{name!r} holds NaN or infinity at step {checkpoint.step}, from which training cannot go on")
     path = checkpoint_path(Path(directory), checkpoint.step)
     metadata = {
         "format_version": str(CHECKPOINT_FORMAT_VERSION),

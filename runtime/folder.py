@@ -84,8 +84,8 @@ class RunFolder:
         found = list_checkpoints(self.path)
         if found and not overwrite and not self._holds(resumed):
             raise UsageError(
-                f"{self.path} holds another run up to {found[-1][1].name}: go on with it by --resume "
-                f"{argument(self.path)}, replace it by --overwrite, or choose another --output"
+                f"{self.path} holds another run up to {found[-1][1].name}: continue it with --resume "
+                f"{argument(self.path)}, replace it with --overwrite, or choose another --output"
             )
 
     def place_for_bundle(self, *, overwrite: bool) -> Path:

@@ -100,7 +100,9 @@ def writable_bundle(path: Path) -> Path:
             )
         fixed = "a mount point" if _is_mount(place) else "the current folder" if place == Path.cwd() else ""
         if fixed:
-            raise UsageError(f"{path} holds a bundle and is {fixed}, which none can replace; empty it, or give another")
+            raise UsageError(
+                f"{path} holds a bundle and is {fixed}, which cannot be replaced; empty it or give another"
+            )
     # This is checked before minutes of compiling.
     folder = place if filled else next(parent for parent in place.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):

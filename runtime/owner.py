@@ -86,7 +86,7 @@ def _locked(folder: Path) -> int:
             is_settled = is_new or (is_ours and had.get("host", platform.node()) == platform.node())
             if is_ours is False or (not is_settled and _is_alive(path, descriptor, had)):
                 raise InUseError(
-                    f"{folder} is in use by {_described(had)}: wait for its end, or choose another --output"
+                    f"{folder} is in use by {_described(had)}: wait until it ends, or choose another --output"
                 )
             if is_ours is None and not is_new:
                 # The process that makes the file again owns the folder.

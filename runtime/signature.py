@@ -89,7 +89,7 @@ def _check(opened: Bundle, keys: Path) -> None:
             continue
         return
     raise SonewError(
-        f"{path} is no signature of this {MANIFEST_FILE} by a key of {keys}: the bundle was changed, or signed by "
+        f"{path} is not a signature of this {MANIFEST_FILE} by any key in {keys}: the bundle was changed, or signed by "
         "somebody else"
     )
 

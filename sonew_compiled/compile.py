@@ -149,7 +149,7 @@ def compile_training(
         "per_example": per_example,
     }
     if micro_batch is None and exchange != "f32":
-        raise UsageError(f"--exchange {exchange} is of micro-batches: give --micro-batch too, or leave it out")
+        raise UsageError(f"--exchange {exchange} applies to micro-batches only: give --micro-batch too or leave it out")
     made = ModelFunctions(**functions_of_model)
     more = "state" if made.has_state else "rng" if made.takes_rng else ""
     if micro_batch is not None and (more or not per_example):
@@ -324,9 +324,7 @@ def _check_batch(batch: Any) -> None:
             raise UsageError(f"the batch holds {leaf!r}; give a jax.ShapeDtypeStruct for every field")
         # Tracing is done without JAX's 64 bits: such a field would silently become one of float32.
         if leaf.dtype in (np.float64, np.complex128):
-            raise UsageError(
-                f"the batch has a field of {leaf.dtype}: it cannot compute in float64; no target can; give float32"
-            )
+            raise UsageError(f"the batch has a field of {leaf.dtype}: no target computes in float64; give float32")
 
 
 def _versions(targets: Sequence[Target]) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Trackers:
             except Exception as error:  # a server that does not answer is no reason to stop training
                 self._kinds = tuple(each for each in self._kinds if each != kind)
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                self._say(f"{kind} gets nothing more of this run ({lines[0][:200]}); training goes on")
+                self._say(f"{kind} receives nothing more of this run ({lines[0][:200]}); training goes on")
 
     def close(self) -> None:
         """Ends the run in the trackers."""

@@ -97,13 +97,13 @@ class TrainSettings:
     )
     warmup_steps: int | None = _option(
         None,
-        help="Steps of warm-up, in which the learning rate rises.",
+        help="Steps of warm-up, during which the learning rate rises.",
         shown_default="the larger of 100 and a twentieth of the steps, at most half of them; for one-cycle 30 %",
         **_whole(0),
     )
     warmup_epochs: int | None = _option(
         None,
-        help="Epochs of warm-up, in place of --warmup-steps.",
+        help="Length of the warm-up in epochs, instead of --warmup-steps.",
         shown_default="for paper the larger of 2 and a twentieth of the epochs",
         **_whole(0),
     )
@@ -114,12 +114,12 @@ class TrainSettings:
         least=0.0,
         most=_LARGEST_FLOAT32,
         accepted="zero or a positive number, such as 1e-4",
-        shown_default="of step a hundredth, of exponential a thousandth of the peak, else 0",
+        shown_default="a hundredth of the peak for step, a thousandth for exponential, else 0",
     )
     seed: int = _option(
         0, help="Seed of the initial weights and of the order of the data.", is_fixed=True, **_whole(0, 2**31 - 1)
     )
-    keep: int = _option(3, help="Checkpoints to keep.", kept=Kept.COMMAND, **_whole(1))
+    keep: int = _option(3, help="Number of checkpoints to keep.", kept=Kept.COMMAND, **_whole(1))
     checkpoint_every: int = _option(
         1,
         help="Epochs between checkpoints; the end of the run always has one.",
@@ -128,13 +128,13 @@ class TrainSettings:
     )
     evaluate_every: int = _option(
         1,
-        help="Epochs between evaluations of the test split; the last epoch has one too. With 0 the end alone has one.",
+        help="Epochs between evaluations of the test split; the last epoch always has one. 0: at the end only.",
         kept=Kept.COMMAND,
         **_whole(0),
     )
     keep_best: bool = _option(
         False,
-        help="Keep the checkpoint of the epoch with the least test loss, beside the last ones.",
+        help="Also keep the checkpoint of the epoch with the smallest test loss.",
         shown_default="no",
         kind=bool,
         accepted="True or False",
@@ -149,7 +149,7 @@ class TrainSettings:
     )
     max_steps: int | None = _option(
         None,
-        help="Stop after this many steps of the whole run; it can be resumed later.",
+        help="Stop when the whole run has this many steps; it can be resumed later.",
         shown_default="all",
         kept=Kept.NOWHERE,
         **_whole(1),
@@ -170,7 +170,9 @@ class TrainSettings:
         if self.warmup_steps is not None and self.warmup_epochs is not None:
             raise UsageError("--warmup-steps and --warmup-epochs are two units of one length; leave one of them out")
         if self.warmup_steps is not None and self.schedule == "paper":
-            raise UsageError("--schedule paper changes the rate by epochs; give --warmup-epochs, no --warmup-steps")
+            raise UsageError(
+                "--schedule paper changes the rate by epoch; give --warmup-epochs instead of --warmup-steps"
+            )
         if self.final_rate is None:
             return
         if self.schedule not in _WITH_FINAL_RATE:

@@ -232,7 +232,7 @@ def test_what_cannot_be_worked_on_in_parts_is_refused(tmp_path: Path) -> None:
     adam = optimizer_settings("adam")
     with pytest.raises(UsageError, match="--micro-batch is 5: give a number of examples of which the batch size, 12"):
         compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "a", micro_batch=5)
-    with pytest.raises(UsageError, match="--exchange bf16 is of micro-batches: give --micro-batch too"):
+    with pytest.raises(UsageError, match="--exchange bf16 applies to micro-batches only: give --micro-batch too"):
         compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "c", exchange="bf16")
     for name in ("kfac", "kbfgs", "locoprop", "natural-gradient"):
         with pytest.raises(UsageError, match=f"{name} needs numbers of each example"):

@@ -97,7 +97,7 @@ def test_a_tracker_that_fails_is_left_out(calls: Calls, monkeypatch: pytest.Monk
     trackers.epoch(epoch(1))
     trackers.epoch(epoch(2))
     trackers.close()
-    assert lines == ["mlflow gets nothing more of this run (no answer); training goes on"]
+    assert lines == ["mlflow receives nothing more of this run (no answer); training goes on"]
     assert [name for name, *_ in calls] == ["start_run", "log_params", "init", "log", "log", "end_run", "finish"]
 
 

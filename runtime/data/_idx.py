@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.errors import SonewError
+from sonew_compiled.errors import SonewError, counted
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UNSIGNED_BYTE = 0x08
@@ -79,7 +79,7 @@ def parse_idx(content: bytes, *, ndim: int, source: str, remedy: str) -> np.ndar
     if code != _UNSIGNED_BYTE:
         raise SonewError(f"{source} has IDX dtype 0x{code:02x}; only unsigned bytes (0x08) are read; {remedy}")
     if found_ndim != ndim:
-        raise SonewError(f"{source} has {found_ndim} dimension(s) where {ndim} are expected; {remedy}")
+        raise SonewError(f"{source} has {counted(found_ndim, 'dimension')} where {ndim} are expected; {remedy}")
     header = 4 + 4 * ndim
     if len(content) < header:
         raise SonewError(f"{source} is truncated: {len(content)} bytes, {header} in the header alone; {remedy}")

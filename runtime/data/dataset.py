@@ -120,7 +120,7 @@ def check_lengths(fields: Mapping[str, np.ndarray], *, least: int, source: str) 
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise UsageError(f"{source} has fields of different lengths ({listed}); each needs one entry per example")
     if min(counts.values()) < least:
-        raise UsageError(f"{source} has {min(counts.values())} example(s); it needs at least {least}")
+        raise UsageError(f"{source} has {counted(min(counts.values()), 'example')}; it needs at least {least}")
 
 
 def split(fields: Mapping[str, np.ndarray], train: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -48,8 +48,8 @@ def open_mapped(path: Path) -> np.ndarray:
         array = None
     if not isinstance(array, np.memmap) or not array.flags.c_contiguous or not array.dtype.isnative:
         raise SonewError(
-            f"{path} cannot be mapped: it is no array of native byte order in C order, or is truncated; save it again "
-            "with numpy.save"
+            f"{path} cannot be mapped: it is not an array in C order and native byte order, or is truncated; save it "
+            "again with numpy.save"
         )
     return array
 

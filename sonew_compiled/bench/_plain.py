@@ -21,8 +21,8 @@ def check_plain(model: Model) -> None:
     )
     if made.takes_rng or made.has_state or model.eval_loss is not None or not model.per_example:
         raise UsageError(
-            "sonew bench compares losses of parameters and a batch alone, and this model's takes more or is evaluated "
-            "by another; measure it with sonew run and sonew tune"
+            "sonew bench compares losses of parameters and a batch alone, and this model's takes more, or another "
+            "function evaluates it; measure it with sonew run and sonew tune"
         )
     params = jax.eval_shape(model.init, jax.random.key(0))
     if any(not jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(params)):

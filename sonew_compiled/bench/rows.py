@@ -100,7 +100,7 @@ def check_new(folder: Path, *, resume: bool) -> list[Row]:
     rows = read_rows(folder)
     if rows and not resume:
         raise UsageError(
-            f"{folder} holds {counted(len(rows), 'row')} of a benchmark: go on with it by --resume, or "
+            f"{folder} holds {counted(len(rows), 'row')} of a benchmark: continue it with --resume, or "
             "give another -o/--output"
         )
     return rows

@@ -73,15 +73,21 @@ _NOT_FOR_SPEED = {
     multiple=True,
     help=f"{options.OPTIMIZER_NAMES}; repeatable.",
 )
-@click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, help="Repeatable.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    help="Precision policy of the runs; repeatable.",
+)
 @click.option("--target", "targets", multiple=True, help="Target to compile for, or `here` for all; repeatable.")
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
-@click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Repeatable.")
+@click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Seed of the runs; repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
 @options.setting_options
 @options.batch_size_option
-@click.option("--epochs", type=click.IntRange(min=1), help="Train for so many epochs.")
-@click.option("--steps", type=click.IntRange(min=1), help="Time so many steps, without training.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Train each run for this many epochs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Time this many steps instead of training.")
 @click.option("--data", help="The data set, as for `sonew run`.")
 @click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
 @click.option(
@@ -89,19 +95,19 @@ _NOT_FOR_SPEED = {
     "target_losses",
     type=float,
     multiple=True,
-    help="Record when training first reaches this loss; repeatable.",
+    help="Loss for which to record when training first reaches it; repeatable.",
 )
 @click.option(
     "--vs",
     "versus",
     type=click.Choice(["jax", "torch"]),
     multiple=True,
-    help="Time the step of jax.jit, or of PyTorch, in turns with the compiled one; repeatable.",
+    help="Also time the step of jax.jit or of PyTorch, alternating with the compiled one; repeatable.",
 )
 @click.option(
     "--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs of interleaved measurements."
 )
-@click.option("--resume", is_flag=True, help="Resume the benchmark in the folder; finished runs are not repeated.")
+@click.option("--resume", is_flag=True, help="Resume the benchmark in the folder, without repeating finished runs.")
 @click.option(
     "--host",
     help="The name of this machine in the rows and the report; '' leaves it out.  [default: its host name]",

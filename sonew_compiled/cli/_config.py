@@ -26,7 +26,7 @@ def use_config(context: click.Context, option: click.Parameter, path: Path | Non
     except OSError as error:
         raise UsageError(f"--config {path} cannot be read ({error.strerror}); give a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is no TOML: {error}") from None
+        raise UsageError(f"--config {path} is not TOML: {error}") from None
     assert isinstance(context.command, click.Group)
     context.meta[_FILE] = str(path)
     context.default_map = _values(described, context.command, str(path), "")

@@ -67,7 +67,7 @@ def export_command(
             f"cannot export to {output}; give a name that ends in {' or '.join(SUFFIXES)} for weights, or in .bundle"
         )
     if is_file and targets:
-        raise UsageError(f"--target is of a bundle, and {output} is a file of weights: leave one of them out")
+        raise UsageError(f"--target applies to a bundle, and {output} is a file of weights: leave one of them out")
     opened = options.open_bundle(bundle, trusted_keys)
     trained = load_trained(opened, checkpoint, raw=raw)
     if is_file:

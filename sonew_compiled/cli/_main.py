@@ -158,7 +158,7 @@ def main() -> NoReturn:
         what = "the output" if error.filename is None else error.filename
         reason = error.strerror or error
         complain(
-            f"sonew: cannot read or write {on_one_line(str(what))} ({reason}); check that it may be, and free space"
+            f"sonew: cannot read or write {on_one_line(str(what))} ({reason}); check its permissions and the free space"
         )
         sys.exit(1)
     except Exception as error:
@@ -224,7 +224,7 @@ def _end_by_fault(error: Exception) -> NoReturn:
         where = f"please report it with {file.name}"
     except OSError:
         where = "please report it with the command line"
-    complain(f"sonew: unforeseen {what}; {where}")
+    complain(f"sonew: unexpected {what}; {where}")
     sys.exit(1)
 
 

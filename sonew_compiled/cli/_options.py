@@ -221,7 +221,7 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         "--preset",
         "optimizer_preset",
         type=click.Choice(PRESETS),
-        help="The optimizer's settings for some 20 epochs or for some 100, where these differ "
+        help="The optimizer's settings for about 20 epochs or for about 100, where these differ "
         f"({', '.join(record.name for record in RECORDS.values() if record.long)}).  "
         "[default: short; `sonew run` chooses by --epochs]",
     ),

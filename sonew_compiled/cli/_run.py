@@ -54,19 +54,20 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Processes that train together on this machine, from a bundle with --micro-batch; by MPI.  [default: 1]",
+    help="Number of processes that train together on this machine, connected by MPI; the bundle must be "
+    "compiled with --micro-batch.  [default: 1]",
 )
 @click.option(
     "--log",
     "trackers",
     type=click.Choice(TRACKERS),
     multiple=True,
-    help="Experiment tracker that gets the numbers of each epoch, through its own library; repeatable.",
+    help="Experiment tracker to send the numbers of each epoch to, through its own library; repeatable.",
 )
 @click.option(
     "--shard-state",
     is_flag=True,
-    help="Have each worker keep the optimizer's state of its own tensors only.",
+    help="Let each worker keep only the optimizer's state of its own tensors.",
 )
 @options.compile_options
 @dry_run_option
@@ -227,7 +228,8 @@ def _train(
             f"{counted(settings.patience or 0, 'evaluation')}"
         )
     if result.best_checkpoint:
-        show_result(f"the least test loss was {result.best_test_loss:.4f}: {result.best_checkpoint}", as_json=as_json)
+        best = f"the smallest test loss was {result.best_test_loss:.4f}"
+        show_result(f"{best}: {result.best_checkpoint}", as_json=as_json)
     worth = in_words(result.on_train, result.on_test, opened.manifest.unit)
     show_result(
         f"{worth} after {counted(result.steps, 'step')}; "
@@ -319,7 +321,7 @@ def _of(workers: Workers) -> str:
 def _check_bundle_for_workers(bundle: Path | None, resume: Path | None) -> None:
     if bundle is None and resume is None:
         raise UsageError(
-            "several workers train from a bundle that is there: give one that `sonew compile --micro-batch` has made"
+            "several workers need a bundle that exists already: give one made by `sonew compile --micro-batch`"
         )
 
 
@@ -364,7 +366,7 @@ def _compile_into(folder: RunFolder, what: dict[str, Any], *, overwrite: bool) -
     note(f"no bundle given: compiling one into {folder.bundle}")
     preset = options.choose_preset(what, what["epochs"] or DEFAULT_EPOCHS)
     if preset == "long" != what["optimizer_preset"]:
-        note(f"{what['epochs']} epochs: {_long_preset_in_words(what)}; --preset short has those of 20 epochs")
+        note(f"{what['epochs']} epochs: {_long_preset_in_words(what)}; --preset short has the settings for 20 epochs")
     compile_bundle(path, what | {"optimizer_preset": preset})
     return path
 

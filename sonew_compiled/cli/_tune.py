@@ -96,7 +96,7 @@ def tune_command(
     except KeyboardInterrupt:
         from sonew_compiled.runtime import Interrupted
 
-        raise Interrupted(f"stopped; the finished trials are in {output}: the same command goes on") from None
+        raise Interrupted(f"stopped; the finished trials are in {output}: the same command resumes the study") from None
     if as_json:
         print_json(settings.to_json() | dataclasses.asdict(result))
     if result.best is None:

@@ -30,7 +30,7 @@ def check_end(code: int, err: str, what: str) -> None:
     lines = [line for line in err.splitlines() if line.startswith("sonew")]
     assert code in (0, 1, 2, 130), f"{what} ended with {code}: {err[-2000:]}"
     assert len(lines) == (code != 0), f"{what} says {err[-2000:]}"
-    assert "unforeseen" not in err, f"{what} says {err[-2000:]}"
+    assert "unexpected" not in err, f"{what} says {err[-2000:]}"
     assert "Traceback" not in err, f"{what} says {err[-2000:]}"
     assert all(line.isprintable() and len(line) <= _LONGEST_LINE for line in err.splitlines()), f"{what} says {err!r}"
 

@@ -121,7 +121,7 @@ def test_values_of_options_come_from_the_line_then_variables_then_a_file(
         ("[train]\nepochs = 3", "has train; give a table for run, compile"),
         ("run = 3", "has run; give a table for run, compile"),
         ("[data.get]\ndata = 3", "has data.get; give a table for fetch, verify"),
-        ("[run", "is no TOML: "),
+        ("[run", "is not TOML: "),
         (None, "cannot be read (No such file or directory); give a TOML file"),
     ],
 )
@@ -292,7 +292,7 @@ def test_output_that_cannot_be_written_is_one_line(small: Any) -> None:
         )
     assert process.returncode == 1
     assert process.stderr == (
-        "sonew: cannot read or write the output (No space left on device); check that it may be, and free space\n"
+        "sonew: cannot read or write the output (No space left on device); check its permissions and the free space\n"
     )
 
 

@@ -275,4 +275,4 @@ def test_the_best_is_kept_and_named_and_patience_ends_a_run(sonew: Run) -> None:
     best = f"{result.json['best_test_loss']:.4f}"
     *_, early, kept, _ = result.err.splitlines()
     assert early == f"stopped early: the test loss was not below {best} in 2 evaluations"
-    assert kept == f"the least test loss was {best}: sonew-run/step-00000009.safetensors"
+    assert kept == f"the smallest test loss was {best}: sonew-run/step-00000009.safetensors"

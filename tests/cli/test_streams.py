@@ -22,7 +22,7 @@ RUN = "run small.bundle --data data.npz --epochs 2"
 # and its last line on stderr. `sonew-run` is there already.
 LINES: dict[str, tuple[str, str, str]] = {
     f"{RUN} -o run": ("train loss ", "epoch 1/2  ", "epoch 2/2  "),
-    f"{RUN} -o best --keep-best --patience 3": ("the least test loss was ", "epoch 1/2  ", "epoch 2/2  "),
+    f"{RUN} -o best --keep-best --patience 3": ("the smallest test loss was ", "epoch 1/2  ", "epoch 2/2  "),
     f"{RUN} -o part --max-steps 9": (
         "train loss ",
         "epoch 1/2  ",

@@ -222,7 +222,7 @@ def test_double_precision_is_refused(tmp_path: Path, refusal: Refusal) -> None:
     with jax.enable_x64(True):
         arguments = model(dtype=jnp.float64)
         message = refusal(UsageError, lambda: compile_training(**arguments, output=tmp_path / "out"))
-    assert "it cannot compute in float64; no target can" in message
+    assert "no target computes in float64; give float32" in message
 
 
 # --- Errors of the compiler

@@ -79,7 +79,8 @@ def test_a_run_takes_the_preset_of_its_length(
     if preset == "long" and "--preset" not in words:
         (line,) = said
         assert line.startswith("100 epochs: the long preset of tridiag-sonew, --b1 0.954923 ")
-        assert line.endswith(f"--learning-rate 2.2602e-05 --schedule {schedule}; --preset short has those of 20 epochs")
+        given = f"--learning-rate 2.2602e-05 --schedule {schedule}"
+        assert line.endswith(f"{given}; --preset short has the settings for 20 epochs")
         assert all(f"{flag_of(key)} {settings.values[key]} " in line for key in ("eps", "grafting", "rank1"))
     else:
         assert not said

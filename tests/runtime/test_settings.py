@@ -30,7 +30,7 @@ GOOD = TrainSettings(epochs=1, learning_rate=0.05)
         ({"warmup_steps": -1}, "--warmup-steps is -1;"),
         ({"final_rate": -1e-3}, "--final-rate is -0.001;"),
         ({"warmup_steps": 1, "warmup_epochs": 1}, "--warmup-steps and --warmup-epochs are two units"),
-        ({"warmup_steps": 1, "schedule": "paper"}, "give --warmup-epochs, no --warmup-steps"),
+        ({"warmup_steps": 1, "schedule": "paper"}, "give --warmup-epochs instead of --warmup-steps"),
         ({"final_rate": 0.01, "schedule": "paper"}, "--schedule paper has no --final-rate; leave it out, or choose"),
         ({"final_rate": 0.01, "schedule": "constant"}, "--schedule constant has no --final-rate"),
         ({"final_rate": 0.06}, "--final-rate is 0.06, above the peak 0.05"),

@@ -21,7 +21,7 @@ Refused = Callable[..., str]
         ({"image": np.full((99, 6, 6), "x")}, ("dtype <U1", "an integer or floating-point dtype")),
         ({"image": np.full((99, 6, 6), np.nan, np.float32)}, ("nan", "every value must be finite")),
         ({"image": np.zeros((12, 6, 6), np.uint8)}, ("training examples, less than one batch of 20", "--batch-size")),
-        ({"image": np.zeros((0, 6, 6), np.uint8)}, ("0 example(s)", "at least 2")),
+        ({"image": np.zeros((0, 6, 6), np.uint8)}, ("0 examples", "at least 2")),
         ({"image": np.zeros((99, 6, 6), np.uint8), "label": np.zeros(3, np.int32)}, ("different lengths", "label 3")),
         (
             {"train_image": np.zeros((99, 6, 6), np.uint8), "test_label": np.zeros(9, np.uint8)},

@@ -113,5 +113,5 @@ def test_what_nobody_foresaw_is_one_line(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     message = refused(1, "run", "small.bundle", "--data", "data.npz", "--epochs", 1)
     (log,) = tmp_path.glob("sonew-fault-*.log")
-    assert message == f"sonew: unforeseen IndexError: first line; please report it with {log}"
+    assert message == f"sonew: unexpected IndexError: first line; please report it with {log}"
     assert "in fails" in log.read_text()
