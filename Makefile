@@ -3,13 +3,25 @@ PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out
 BIN := $(VENV)/bin
+# How long `make run` trains; `make run EPOCHS=2` is a first look.
+EPOCHS ?= 60
+PIP_SAYS ?= --quiet
+# Written by tools/first_run.py.
+RUN_TAKES := 
 
-.PHONY: run test vulkan chromium aarch64 lint types unit lit site clean
+.PHONY: run about-run test vulkan chromium aarch64 lint types unit lit site clean
 
-run: $(VENV)/.run
-	$(BIN)/sonew run --epochs 60 -o $(OUT) --overwrite
+run: about-run $(VENV)/.run
+	$(BIN)/sonew run --epochs $(EPOCHS) -o $(OUT) --overwrite
 	$(BIN)/sonew reconstruct $(OUT)/bundle --checkpoint $(OUT) -o $(OUT)/reconstruction.png
 	$(BIN)/sonew plot $(OUT) -o $(OUT)/loss.png
+	@echo 'The losses are nats an image, summed over its 784 pixels: less is better. The test loss is that of 1,000 digits'
+	@echo 'that the training has not seen. If it rises while the train loss falls, the model learns by heart.'
+	@echo '$(OUT)/reconstruction.png shows test digits over what the model makes of them, each from 30 numbers.'
+	@echo '$(OUT)/loss.png shows both losses by epoch; $(OUT)/metrics.jsonl has the numbers.'
+
+about-run:
+	@echo 'make run installs the compiler, compiles the autoencoder and trains it for $(EPOCHS) epochs. $(RUN_TAKES)'
 
 # `make -k`: every check runs and reports, also after one has failed.
 test: $(VENV)/.test vulkan chromium aarch64
@@ -52,7 +64,7 @@ $(VENV)/.venv:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[compile,plot]'
+	$(BIN)/python -m pip install $(PIP_SAYS) -c constraints.txt -e '.[compile,plot]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.venv pyproject.toml constraints.txt

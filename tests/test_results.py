@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import first_run
 import pytest
 
 from sonew_compiled.bench.speed import GOALS
@@ -54,6 +55,21 @@ def test_runs_of_the_compiled_step(options: str, name: str) -> None:
     assert quoted
     for row in quoted:
         assert tuple(cell for cell in row if re.fullmatch(r"\d+\.\d\d", cell)) == expected
+
+
+@pytest.mark.parametrize("path", first_run.PLACES, ids=lambda path: path.name)
+def test_what_make_run_takes_is_measured(path: Path) -> None:
+    row = json.loads(first_run.ROW.read_text(encoding="utf-8"))
+    assert path.read_text(encoding="utf-8") == first_run.written(path, row)
+
+
+def test_what_pip_takes_is_added_up() -> None:
+    said = """Collecting jax
+  Using cached jax-0.10.2-py3-none-any.whl.metadata (13 kB)
+Downloading jax-0.10.2-py3-none-any.whl (3.1 MB)
+Using cached click-8.2.1-py3-none-any.whl (500 kB)
+"""
+    assert first_run.downloaded(said) == pytest.approx(3.6)
 
 
 def test_every_rate_of_adam_is_quoted() -> None:
