@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 EPOCHS ?= 60
 PIP_SAYS ?= --quiet
 # Written by tools/first_run.py.
-RUN_TAKES := 
+RUN_TAKES :=
 
 .PHONY: run about-run test vulkan chromium aarch64 lint types unit lit site clean
 
@@ -21,7 +21,7 @@ run: about-run $(VENV)/.run
 	@echo '$(OUT)/loss.png shows both losses by epoch; $(OUT)/metrics.jsonl has the numbers.'
 
 about-run:
-	@echo 'make run installs the compiler, compiles the autoencoder and trains it for $(EPOCHS) epochs. $(RUN_TAKES)'
+	@echo 'make run installs the compiler, compiles the autoencoder and trains it for $(EPOCHS) epochs.$(if $(RUN_TAKES), $(RUN_TAKES))'
 
 # `make -k`: every check runs and reports, also after one has failed.
 test: $(VENV)/.test vulkan chromium aarch64

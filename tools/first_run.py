@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 # Where the sentences stand, between what is before and after them.
 PLACES = {
-    ROOT / "Makefile": (r"(?m)^(RUN_TAKES := ).*$", "makefile"),
+    ROOT / "Makefile": (r"(?m)^(RUN_TAKES :=).*$", "makefile"),
     ROOT / "README.md": (r"(?s)(<!-- make run -->\n).*?(?=\n<!-- by tools/first_run.py -->)", "readme"),
 }
 
@@ -87,8 +87,10 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def sentences(row: Row) -> dict[str, str]:
-    """The sentence of each place for a row."""
+def sentences(row: Row | None) -> dict[str, str]:
+    """The sentence of each place for a row; empty where nothing has been measured."""
+    if row is None:
+        return dict.fromkeys(("makefile", "readme"), "")
     an_epoch = row["train_seconds"] / row["epochs"]
     rest = row["run_seconds"] - row["train_seconds"]
     machine = f"{row['threads']} threads of {row['processor']}"
@@ -96,7 +98,7 @@ def sentences(row: Row) -> dict[str, str]:
     takes = f"{parts}, and {an_epoch:.1f} s an epoch, measured on {machine}"
     asked = "make run" if row["epochs"] == 60 else f"make run EPOCHS={row['epochs']}"
     return {
-        "makefile": f"It downloads {row['download_mb']} MB the first time. It takes {takes}.",
+        "makefile": f" It downloads {row['download_mb']} MB the first time. It takes {takes}.",
         "readme": (
             f"The first `make run` downloads {row['download_mb']} MB. It takes {takes}. `{asked}` ends at "
             f"{row['train_loss']:.2f} nats an image on the 9,000 digits it trains on, and at {row['test_loss']:.2f} on "
@@ -105,7 +107,12 @@ def sentences(row: Row) -> dict[str, str]:
     }
 
 
-def written(path: Path, row: Row) -> str:
+def last_row() -> Row | None:
+    """The row of the last measurement, if there is one."""
+    return json.loads(ROW.read_text(encoding="utf-8")) if ROW.exists() else None
+
+
+def written(path: Path, row: Row | None) -> str:
     """The text of a file with its sentence for a row."""
     pattern, name = PLACES[path]
     text, count = re.subn(pattern, lambda found: found[1] + sentences(row)[name], path.read_text(encoding="utf-8"))

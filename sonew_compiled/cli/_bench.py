@@ -17,6 +17,7 @@ from sonew_compiled.cli._bench_rows import compare_command, export_command, merg
 from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
 from sonew_compiled.cli._say import note, output_options
 from sonew_compiled.cli._sections import SectionedGroup
+from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import PRECISIONS, SETTINGS
@@ -82,12 +83,12 @@ _NOT_FOR_SPEED = {
 )
 @click.option("--target", "targets", multiple=True, help="Target to compile for, or `here` for all; repeatable.")
 @click.option("--device", help="Device to run on.  [default: the first that runs the target]")
-@click.option("--seed", "seeds", type=click.IntRange(0, 2**31 - 1), multiple=True, help="Seed of the runs; repeatable.")
+@click.option("--seed", "seeds", type=Whole(0, 2**31 - 1), multiple=True, help="Seed of the runs; repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
 @options.setting_options
 @options.batch_size_option
-@click.option("--epochs", type=click.IntRange(min=1), help="Train each run for this many epochs.")
-@click.option("--steps", type=click.IntRange(min=1), help="Time this many steps instead of training.")
+@click.option("--epochs", type=Whole(min=1), help="Train each run for this many epochs.")
+@click.option("--steps", type=Whole(min=1), help="Time this many steps instead of training.")
 @click.option("--data", help="The data set, as for `sonew run`.")
 @click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
 @click.option(
@@ -104,9 +105,7 @@ _NOT_FOR_SPEED = {
     multiple=True,
     help="Also time the step of jax.jit or of PyTorch, alternating with the compiled one; repeatable.",
 )
-@click.option(
-    "--pairs", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs of interleaved measurements."
-)
+@click.option("--pairs", type=Whole(min=1), default=20, show_default=True, help="Pairs of interleaved measurements.")
 @click.option("--resume", is_flag=True, help="Resume the benchmark in the folder, without repeating finished runs.")
 @click.option(
     "--host",

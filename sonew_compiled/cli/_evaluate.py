@@ -10,6 +10,7 @@ import click
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._say import note, output_options, print_json, show_result
+from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.errors import counted
 
 
@@ -65,7 +66,7 @@ def eval_command(
 @options.device_option
 @options.trusted_keys_option
 @click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
-@click.option("--count", type=click.IntRange(1, 1000), default=20, show_default=True, help="Number of images.")
+@click.option("--count", type=Whole(1, 1000), default=20, show_default=True, help="Number of images.")
 @output_options
 def reconstruct_command(
     bundle: Path,

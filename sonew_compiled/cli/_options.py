@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sonew_compiled.cli._say import note
-from sonew_compiled.cli._setting_type import type_of
+from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.contract import EXCHANGES
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
@@ -107,7 +107,7 @@ trusted_keys_option = click.option(
 )
 batch_size_option = click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=DEFAULT_BATCH_SIZE,
     show_default=True,
     help="Examples in a step.",
@@ -228,12 +228,12 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
     *_SETTING_OPTIONS,
     click.option(
         "--batch-size",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         help=f"Examples in a training step.  [default: {DEFAULT_BATCH_SIZE}]",
     ),
     click.option(
         "--micro-batch",
-        type=click.IntRange(min=1),
+        type=Whole(min=1),
         help="Examples to work on at a time, for a batch that is too large or that workers share; "
         "it must divide --batch-size.  [default: the whole batch]",
     ),

@@ -22,6 +22,7 @@ from sonew_compiled.cli._dry_run import (
 from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._say import is_quiet, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
+from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.cli._workers import device_of, start_workers
 from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.install import install_command, require
@@ -53,7 +54,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="Number of processes that train together on this machine, connected by MPI; the bundle must be "
     "compiled with --micro-batch.  [default: 1]",
 )

@@ -31,6 +31,12 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # not generic in olde
         return number
 
 
+class Whole(click.IntRange):
+    """A whole number in a range."""
+
+    name = "integer"
+
+
 def type_of(setting: Setting) -> click.ParamType:  # type: ignore[type-arg]  # not generic in older releases
     """The click type of a setting's value."""
     if setting.kind is str:
@@ -38,4 +44,4 @@ def type_of(setting: Setting) -> click.ParamType:  # type: ignore[type-arg]  # n
     if setting.kind is float:
         return _Number(setting)
     least, most = (None if math.isinf(bound) else int(bound) for bound in (setting.least, setting.most))
-    return click.IntRange(min=least, max=most)
+    return Whole(min=least, max=most)

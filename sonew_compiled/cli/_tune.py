@@ -12,6 +12,7 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
 from sonew_compiled.cli._say import console, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
+from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.errors import SonewError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, SETTINGS
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
 )
 @click.option("--model", default="autoencoder", show_default=True, help="The model, as for `sonew compile`.")
 @options.batch_size_option
-@click.option("--epochs", type=click.IntRange(min=1), default=20, show_default=True, help="Epochs of every trial.")
+@click.option("--epochs", type=Whole(min=1), default=20, show_default=True, help="Epochs of every trial.")
 @options.how_to_train("schedule", schedule=DEFAULT_SCHEDULE)
 @click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="The data set, as for `sonew run`.")
 @click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Seed of every trial.")
+@click.option("--seed", type=Whole(0, 2**31 - 1), default=0, show_default=True, help="Seed of every trial.")
 @click.option(
     "--sampler",
     type=click.Choice(["tpe", "random"]),
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Search by TPE or at random.",
 )
-@click.option("--trials", type=click.IntRange(min=1), help="Trials of the whole study, including those already done.")
+@click.option("--trials", type=Whole(min=1), help="Trials of the whole study, including those already done.")
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes after which no further trial starts."
 )

@@ -166,7 +166,7 @@ def test_completion(sonew_apart: Run, tmp_path: Path) -> None:
         ("data bogus", "sonew data: No such command 'bogus'; see `sonew data --help`"),
         (
             "run --epochs x",
-            "sonew run: Invalid value for '--epochs': 'x' is not a valid integer range; see `sonew run --help`",
+            "sonew run: Invalid value for '--epochs': 'x' is not a valid integer; see `sonew run --help`",
         ),
     ],
 )
