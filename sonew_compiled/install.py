@@ -19,9 +19,9 @@ _COMPILER = ("jax", "optax", "iree.compiler")
 # The modules that each extra of pyproject.toml brings. A module's own extra comes before those that have it too.
 MODULES = {
     "compile": _COMPILER,
-    "flax": ("flax",),
-    "equinox": ("equinox",),
-    "haiku": ("haiku",),
+    "flax": (*_COMPILER, "flax"),
+    "equinox": (*_COMPILER, "equinox"),
+    "haiku": (*_COMPILER, "haiku"),
     "plot": ("matplotlib",),
     "sign": ("cryptography",),
     "mpi": ("mpi4py",),
