@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
 import jax
+
+_PINNED: ContextVar[bool] = ContextVar("_PINNED", default=False)
 
 # Settings for which JAX has no context manager; not every release has all of them.
 _OTHERS: Mapping[str, Any] = MappingProxyType(
@@ -37,6 +40,8 @@ def pinned_settings() -> Iterator[None]:
     no other device.
     """
     with contextlib.ExitStack() as stack:
+        token = _PINNED.set(True)
+        stack.callback(_PINNED.reset, token)
         for name, value in _OTHERS.items():
             if hasattr(jax.config, name) and (had := getattr(jax.config, name)) != value:
                 jax.config.update(name, value)
@@ -59,6 +64,19 @@ def pinned_settings() -> Iterator[None]:
         ):
             stack.enter_context(manager)
         yield
+
+
+def are_pinned() -> bool:
+    """Whether what is traced becomes a module of ours, and not a function that JAX compiles."""
+    return _PINNED.get()
+
+
+def platform() -> str:
+    """The platform for which JAX compiles what it is not told to put elsewhere, such as "cpu" or "gpu"."""
+    device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]  # JAX makes it at run time
+    if device is None:
+        return jax.default_backend()
+    return device if isinstance(device, str) else str(device.platform)
 
 
 @contextlib.contextmanager

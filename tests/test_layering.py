@@ -32,7 +32,7 @@ ALLOWED = {
     "install": ("errors",),
     "models": ("errors", "install", "presets", "recurrence"),
     "step_settings": ("errors", "setting"),
-    "optimizer": ("errors", "contract", "presets", "step_settings"),
+    "optimizer": ("errors", "contract", "jax_settings", "presets", "step_settings"),
     "backward": (),
     "rules": ("errors",),
     "jax_settings": (),

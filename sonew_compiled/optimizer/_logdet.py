@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from sonew_compiled.optimizer._chain import Chain
+from sonew_compiled.optimizer._chain import Chain, Window
 from sonew_compiled.optimizer._precision import statistics_epsilon
 
 Bands = Sequence[jax.Array]
@@ -86,11 +86,13 @@ class Factors(NamedTuple):
     D: jax.Array
 
 
-def factorize(chain: Chain, bands: Bands, *, tolerance: float | None, is_damped: bool = False) -> Factors:
+def factorize(
+    chain: Chain | Window, bands: Bands, *, tolerance: jax.Array | float | None, is_damped: bool = False
+) -> Factors:
     """`preconditioner` on bands in the chain's own layout, which are zero outside the chain.
 
     Args:
-      chain: the chain.
+      chain: the chain; of a window, the factors lack entries at the end, two or three times its reach.
       bands: `H`.
       tolerance: `gamma`.
       is_damped: whether the diagonal is known to be positive or NaN.
@@ -100,36 +102,57 @@ def factorize(chain: Chain, bands: Bands, *, tolerance: float | None, is_damped:
     if not off:
         return Factors(solution=(), D=1 / diagonal)
     solution, s, defined = _solve(chain, diagonal, off, is_damped=is_damped)
-    removed = _removed_edges(chain, _bad(diagonal, s, defined, gamma), len(off))
+    removed = _removed_edges(chain, _bad(chain.fit(diagonal, s), s, defined, gamma), len(off))
     if len(off) == 1:  # the system of a kept edge has no other edge, so it need not be solved again
-        bare = removed[0]
-    else:
-        kept = [jnp.where(remove, 0, band) for remove, band in zip(removed, off, strict=True)]
-        again, s_again, defined_again = _solve(chain, diagonal, kept, is_damped=is_damped)
+        return _factors(chain, solution, diagonal, s, removed[0])
+
+    def solve_again() -> Factors:
+        kept = [jnp.where(remove, 0, chain.fit(band, remove)) for remove, band in zip(removed, off, strict=True)]
+        again, s_again, defined_again = _solve(chain, chain.fit(diagonal, kept[0]), kept, is_damped=is_damped)
         # The longest edge spans the whole system of an entry. If it stays, all edges stay, and the system is the same.
         # A compiler may then skip the second elimination, which few entries need.
-        touched = removed[-1]
-        solution = [jnp.where(touched, new, old) for new, old in zip(again, solution, strict=True)]
-        s, defined = jnp.where(touched, s_again, s), jnp.where(touched, defined_again, True)
+        touched = chain.fit(removed[-1], s_again)
+        mixed = [jnp.where(touched, new, chain.fit(old, new)) for new, old in zip(again, solution, strict=True)]
+        s_mixed = jnp.where(touched, s_again, chain.fit(s, s_again))
+        defined_mixed = jnp.where(touched, defined_again, True)
         # Conditioning on fewer entries only makes s larger, so this second guard only catches rounding.
-        bare = _bad(diagonal, s, defined, gamma)
-    return Factors(solution=tuple(jnp.where(bare, 0, x) for x in solution), D=1 / jnp.where(bare, diagonal, s))
+        bare = _bad(chain.fit(diagonal, s_mixed), s_mixed, defined_mixed, gamma)
+        return _factors(chain, mixed, diagonal, s_mixed, bare)
+
+    if isinstance(chain, Chain):
+        return solve_again()
+    none = jnp.zeros_like(chain.shift(removed[-1], 0))
+    found: Factors = jax.lax.cond(
+        jnp.any(removed[-1]), solve_again, lambda: _factors(chain, solution, diagonal, s, none)
+    )
+    return found
 
 
-def apply(chain: Chain, factors: Factors, m: jax.Array) -> jax.Array:
-    """`u = X m = L D L^T m`, all of shape (rows, cols), in `b` shifted sweeps up and `b` down."""
-    y = m
+def apply(chain: Chain | Window, factors: Factors, m: jax.Array) -> jax.Array:
+    """`u = X m = L D L^T m`, all of shape (rows, cols), in `b` shifted sweeps up and `b` down.
+
+    Of a window, `u` lacks `b` entries at either end of the factors, and `m` is at least as long as the factors.
+    """
+    y = chain.fit(m, factors.D)
     for p, x in enumerate(factors.solution, start=1):
-        y = y - x * chain.shift(m, p)
+        y = y - x * chain.fit(chain.shift(m, p), x)
     y = factors.D * y
-    u = y
+    u = chain.behind(y, 0)
     for p, x in enumerate(factors.solution, start=1):
-        u = u - chain.shift(x * y, -p)
+        u = u - chain.behind(x * y, p)
     return u
 
 
+def _factors(
+    chain: Chain | Window, solution: Sequence[jax.Array], diagonal: jax.Array, s: jax.Array, bare: jax.Array
+) -> Factors:
+    """The factors for the entries of `bare`, without edges where that is true."""
+    kept = tuple(jnp.where(bare, 0, chain.fit(x, bare)) for x in solution)
+    return Factors(solution=kept, D=1 / jnp.where(bare, chain.fit(diagonal, bare), chain.fit(s, bare)))
+
+
 def _solve(
-    chain: Chain, diagonal: jax.Array, off: Bands, *, is_damped: bool
+    chain: Chain | Window, diagonal: jax.Array, off: Bands, *, is_damped: bool
 ) -> tuple[list[jax.Array], jax.Array, jax.Array]:
     """For every `j` the solution of its system, the Schur complement `s`, and whether it is defined (pivots positive).
 
@@ -144,7 +167,7 @@ def _solve(
         [chain.shift(off[p - q - 1], q) if p > q else chain.shift(diagonal, q, fill=1.0) for q in range(p + 1)]
         for p in range(b + 1)
     ]
-    defined = jnp.ones(diagonal.shape, bool)
+    defined = jnp.ones(matrix[0][0].shape, bool)
     factors: list[list[jax.Array]] = [[] for _ in range(b + 1)]
     for k in range(b, 0, -1):
         pivot = matrix[k][k]
@@ -168,15 +191,15 @@ def _solve(
     return solution, matrix[0][0], defined
 
 
-def _bad(diagonal: jax.Array, s: jax.Array, defined: jax.Array, gamma: float) -> jax.Array:
+def _bad(diagonal: jax.Array, s: jax.Array, defined: jax.Array, gamma: jax.Array | float) -> jax.Array:
     """`K`: the entries whose `s` is undefined or at most `gamma * H[j, j]`; a NaN compares false and is bad."""
     return ~(defined & (s > jnp.asarray(gamma, s.dtype) * diagonal))
 
 
-def _removed_edges(chain: Chain, bad: jax.Array, b: int) -> list[jax.Array]:
+def _removed_edges(chain: Chain | Window, bad: jax.Array, b: int) -> list[jax.Array]:
     """For each offset `d`, whether the edge `(j, j + d)` touches or spans a bad entry: any of `bad[j .. j+d]`."""
     removed = []
-    covered = bad
+    covered = chain.shift(bad, 0)
     for d in range(1, b + 1):
         covered = covered | chain.shift(bad, d, fill=False)
         removed.append(covered)

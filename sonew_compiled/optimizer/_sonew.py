@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sonew_compiled.optimizer._average import unbias
-from sonew_compiled.optimizer._chain import Chain
-from sonew_compiled.optimizer._eight_bits import GAMMA, empty_state, read_state, write_state
-from sonew_compiled.optimizer._graft import GRAFTS, graft, graft_direction, saturate
-from sonew_compiled.optimizer._logdet import apply, factorize
+from sonew_compiled.optimizer._sonew_options import SonewOptions, is_known
+from sonew_compiled.optimizer._sonew_step import updated
 from sonew_compiled.optimizer._static import static
-
-_SMALLEST_DAMPING = 1e-16
 
 
 class ScaleBySonewState(NamedTuple):
@@ -37,73 +30,6 @@ class ScaleBySonewState(NamedTuple):
     count: jax.Array  # type: ignore[assignment]  # hides tuple.count, as in every optax state
     mu: Any
     bands: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """The checked options of `scale_by_sonew`, under the names of its arguments.
-
-    A number may be a traced scalar, as under `optax.inject_hyperparams`. Only known numbers are checked.
-    """
-
-    band: int | jax.Array
-    b1: float
-    b2: float
-    eps: float
-    eps_mode: str
-    grafting: str
-    graft_eps: float
-    rank1: str
-    flatten: str
-    tolerance: float | None
-    state: str
-
-    def __post_init__(self) -> None:
-        _accept("eps_mode", self.eps_mode, ("relative", "absolute"))
-        _accept("grafting", self.grafting, GRAFTS)
-        _accept("rank1", self.rank1, ("adam", "sonew"))
-        _accept("flatten", self.flatten, ("column", "row"))
-        _accept("state", self.state, ("float", "int8"))
-        if _is_known(self.band) and not _is_whole(self.band):
-            raise ValueError(f"band is {self.band!r}; give a whole number from 0 (diagonal) on, 1 is tridiagonal")
-        if self.state == "int8" and _is_known(self.band) and self.band > 1:
-            raise ValueError(
-                f"band is {self.band} and state is 'int8', but rounded correlations of three neighbours need not be "
-                "those of any statistics; give band 0 or 1, or state 'float'"
-            )
-        for name in ("b1", "b2"):
-            if _is_known(value := getattr(self, name)) and not 0 <= value < 1:
-                raise ValueError(f"{name} is {value!r}; give a decay in [0, 1), such as 0.9")
-        for name in ("eps", "graft_eps"):
-            if _is_known(value := getattr(self, name)) and not (0 < value < math.inf):
-                raise ValueError(f"{name} is {value!r}; give a positive number, such as 1e-6")
-        if self.tolerance is not None and _is_known(self.tolerance) and not 0 <= self.tolerance < 1:
-            raise ValueError(f"tolerance is {self.tolerance!r}; give None (the dtype's epsilon) or a number in [0, 1)")
-
-    def bands_of(self, leaf: jax.Array) -> int:
-        """The number of off-diagonals that are kept for `leaf`."""
-        if leaf.ndim <= 1 and self.rank1 == "adam":
-            return 0
-        if not _is_known(self.band):
-            raise ValueError("band is traced, and the shapes of the state depend on it; call init outside of jax.jit")
-        return int(self.band)
-
-    @property
-    def gamma(self) -> float | None:
-        """The tolerance of edge removal; None leaves it to the dtype of the statistics."""
-        return GAMMA if self.tolerance is None and self.state == "int8" else self.tolerance
-
-    def empty(self, leaf: jax.Array) -> tuple[Any, tuple[Any, ...]]:
-        """The momentum and the bands of a leaf before the first step."""
-        count = self.bands_of(leaf)
-        if self.state == "int8":
-            return empty_state(leaf, count)
-        return jnp.zeros_like(leaf), tuple(jnp.zeros_like(leaf) for _ in range(count + 1))
-
-    def check_bands(self, leaf: jax.Array, bands: tuple[Any, ...]) -> None:
-        """Refuses a state of another band. A traced band is not known, and the state's own is used."""
-        if _is_known(self.band) and len(bands) - 1 != self.bands_of(leaf):
-            raise ValueError(f"band is {self.band} and the state has {len(bands) - 1}; make a new state by init")
 
 
 @static("band", "graft_eps")
@@ -161,7 +87,7 @@ def scale_by_sonew(
     References:
       A Computationally Efficient Sparsified Online Newton Method, NeurIPS 2023, arXiv 2311.10085, algorithms 1 to 3.
     """
-    options = _Options(
+    options = SonewOptions(
         band=band,
         b1=b1,
         b2=b2,
@@ -189,12 +115,9 @@ def scale_by_sonew(
         count = optax.safe_increment(state.count)
         tree: Any
         leaves, tree = jax.tree.flatten(updates)
-        moved = [
-            _update_leaf(options, count, g, m, bands, leaf=leaf, step=state.count)
-            for leaf, (g, m, bands) in enumerate(
-                zip(leaves, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.bands), strict=True)
-            )
-        ]
+        moved = updated(
+            options, count, state.count, leaves, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.bands)
+        )
         u, mu, bands = (tree.unflatten(column) for column in zip(*moved, strict=True)) if moved else (updates,) * 3
         return u, ScaleBySonewState(count=count, mu=mu, bands=bands)
 
@@ -255,7 +178,7 @@ def sonew(
     References:
       A Computationally Efficient Sparsified Online Newton Method, NeurIPS 2023, arXiv 2311.10085.
     """
-    if _is_known(weight_decay) and not 0 <= weight_decay < math.inf:
+    if is_known(weight_decay) and not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay is {weight_decay!r}; give zero or a positive number")
     scale = scale_by_sonew(
         band=band,
@@ -274,69 +197,3 @@ def sonew(
     decays = isinstance(weight_decay, jax.Array) or weight_decay
     decay = (optax.add_decayed_weights(weight_decay),) if decays else ()
     return optax.chain(scale, *decay, optax.scale_by_learning_rate(learning_rate))
-
-
-def _update_leaf(
-    options: _Options, count: jax.Array, g: jax.Array, m: Any, bands: tuple[Any, ...], *, leaf: int, step: jax.Array
-) -> tuple[jax.Array, Any, tuple[Any, ...]]:
-    """The direction, the new momentum and the new bands of one tensor."""
-    options.check_bands(g, bands)
-    if g.size == 0:
-        return g, m, bands
-    dtype = g.dtype
-    b1, b2 = (each.astype(dtype) if isinstance(each, jax.Array) else each for each in (options.b1, options.b2))
-    chain = Chain.of(g.shape, options.flatten)
-    g2 = saturate(chain.view(g))
-    if options.state == "int8":
-        m2, before = read_state(chain, g.shape, m, bands)
-    else:
-        m2, before = chain.view(m), [chain.view(h) for h in bands]
-    m2 = b1 * m2 + (1 - b1) * g2
-    gained = (1 - b2) * g2
-    H = [b2 * h + gained * chain.shift(g2, d) for d, h in enumerate(before)]
-    # The bias correction of a whole tensor is one number, and `X(c H) = X(H) / c`. Grafting ignores the scale of `u`.
-    # So the entries of `m` and `H` are not corrected. Only lengths are, and numbers that are compared with the entries.
-    of_m, of_H = unbias(options.b1, count, dtype), unbias(options.b2, count, dtype)
-    root = jnp.sqrt(of_H)
-    graft_eps = options.graft_eps / root
-    if g.ndim <= 1 and options.rank1 == "adam":
-        u = graft_direction("adam", g2, m2, H[0], graft_eps) * (of_m / root).astype(dtype)
-    else:
-        damped = [H[0] + _damping(options, chain, H, of_H), *H[1:]]
-        u = apply(chain, factorize(chain, damped, tolerance=options.gamma, is_damped=True), m2)
-        if options.grafting == "none":
-            u = u * (of_m / of_H).astype(dtype)
-        else:
-            onto = graft_direction(options.grafting, g2, m2, H[0], graft_eps)
-            corrections = {"adam": of_m / root, "rmsprop": 1 / root, "momentum": of_m, "sgd": jnp.ones_like(of_m)}
-            u = graft(u, onto, times=corrections[options.grafting])
-    if options.state == "int8":
-        return u.reshape(g.shape), *write_state(chain, g.shape, m2, H, step=step, leaf=leaf)
-    return u.reshape(g.shape), m2.reshape(g.shape), tuple(h.reshape(g.shape) for h in H)
-
-
-def _damping(options: _Options, chain: Chain, H: list[jax.Array], unbias: jax.Array) -> jax.Array:
-    """The damping of the diagonal, for statistics that are still to be multiplied by `unbias`."""
-    dtype = H[0].dtype
-    if options.eps_mode == "absolute":
-        return (options.eps / unbias).astype(dtype)
-    # The diagonal is not negative anyway. With `abs`, kernels know that and find the largest by comparing bits.
-    diagonal, *edges = [jnp.abs(band) for band in H]
-    around = [jnp.maximum(off, chain.shift(off, -d)) for d, off in enumerate(edges, start=1)]
-    row = diagonal + functools.reduce(jnp.maximum, around) if around else diagonal
-    return jnp.maximum(jnp.asarray(options.eps, dtype) * jnp.max(row), (_SMALLEST_DAMPING / unbias).astype(dtype))
-
-
-def _is_known(value: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer)
-
-
-def _is_whole(band: Any) -> bool:
-    if isinstance(band, jax.Array):
-        return band.ndim == 0 and jnp.issubdtype(band.dtype, jnp.integer) and bool(band >= 0)
-    return isinstance(band, int) and not isinstance(band, bool) and band >= 0
-
-
-def _accept(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name} is {value!r}; give one of {', '.join(accepted)}")

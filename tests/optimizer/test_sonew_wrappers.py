@@ -161,8 +161,9 @@ def test_schedule_free_takes_its_first_step() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
-def test_models_side_by_side_under_vmap_are_models_alone() -> None:
-    tx = sonew(RATE, eps=EPS)
+@pytest.mark.parametrize("band", [1, 2])
+def test_models_side_by_side_under_vmap_are_models_alone(band: int) -> None:
+    tx = sonew(RATE, eps=EPS, band=band)
     both = jax.tree.map(lambda each: jnp.stack([each, 2 * each]), PARAMS)
     gradients = jax.tree.map(lambda *each: jnp.stack(each), _gradients(0), _gradients(1))
     state = jax.vmap(tx.init)(both)
@@ -173,8 +174,9 @@ def test_models_side_by_side_under_vmap_are_models_alone() -> None:
         _agree(jax.tree.map(lambda each, index=index: each[index], updates), alone)
 
 
-def test_it_runs_under_shard_map_and_pmap() -> None:
-    tx = sonew(RATE, eps=EPS)
+@pytest.mark.parametrize("band", [1, 2])
+def test_it_runs_under_shard_map_and_pmap(band: int) -> None:
+    tx = sonew(RATE, eps=EPS, band=band)
     alone, _ = tx.update(_gradients(0), tx.init(PARAMS), PARAMS)
     mesh = Mesh(np.array(jax.devices()[:1]), ("i",))
     none = PartitionSpec()
