@@ -55,10 +55,20 @@ def row(
 class Table:
     """Rows that are compiled together, or in halves if that fails without the name of a row."""
 
-    def __init__(self, rows: Mapping[str, Case], *, group: int = 30, rate: float = 1.0, trained: bool = True) -> None:
+    def __init__(
+        self,
+        rows: Mapping[str, Case],
+        *,
+        group: int = 30,
+        rate: float = 1.0,
+        trained: bool = True,
+        chained: int = STEPS,
+        evaluates: bool = True,
+    ) -> None:
         self.rows = rows
+        self._evaluates = evaluates
         self._rate = rate
-        self._steps, self._chained = (1, STEPS) if trained else (0, 0)
+        self._steps, self._chained = (1, chained) if trained else (0, 0)
         alike: list[list[str]] = []
         for name, case in rows.items():  # rows that are compiled together share a batch
             fitting = [names for names in alike if rows[names[0]].batch == case.batch and len(names) < group]
@@ -88,6 +98,8 @@ class Table:
 
     def _tried(self, case: Case) -> list[str]:
         try:
-            return disagreements(case, steps=self._steps, chained=self._chained, rate=self._rate)
+            return disagreements(
+                case, steps=self._steps, chained=self._chained, rate=self._rate, evaluates=self._evaluates
+            )
         except Exception as error:  # a failure of the compiler is a find too
             return [f"{type(error).__name__}: {str(error)[:300]}"]
