@@ -330,7 +330,49 @@ LAYERS: dict[str, Case] = {
     ),
 }
 
-TABLES = {"numbers": Table(NUMBERS), "layers": Table(LAYERS)}
+L = optax.losses
+
+
+def one_hot(b):
+    return jax.nn.one_hot(b["i"] % 4, 4)
+
+
+LOSSES: dict[str, Case] = {
+    **{
+        f.__name__: number(f)
+        for f in (
+            jax.nn.hard_sigmoid,
+            jax.nn.hard_silu,
+            jax.nn.leaky_relu,
+            jax.nn.log_sigmoid,
+            jax.nn.soft_sign,
+            jax.nn.sparse_plus,
+            jax.nn.sparse_sigmoid,
+        )
+    },
+    "log1mexp": positive(jax.nn.log1mexp),
+    "logmeanexp": row(lambda p, b: jax.nn.logmeanexp(p["v"], axis=0), {"v": (6, 5)}),
+    **{
+        f.__name__: row(lambda p, b, f=f: f(hidden(p, b), one_hot(b)), W)
+        for f in (L.dice_loss, L.poly_loss_cross_entropy, L.ranking_softmax_loss, L.safe_softmax_cross_entropy)
+    },
+    **{
+        f.__name__: row(lambda p, b, f=f: f(hidden(p, b), b["i"] % 4), W)
+        for f in (L.multiclass_hinge_loss, L.multiclass_perceptron_loss, L.multiclass_sparsemax_loss)
+    },
+    "generalized_kl_divergence": row(
+        lambda p, b: L.generalized_kl_divergence(jax.nn.log_softmax(hidden(p, b)), jax.nn.softmax(p["b"])), W
+    ),
+    "cosine_distance": row(lambda p, b: L.cosine_distance(hidden(p, b), one_hot(b), epsilon=1e-3), W),
+    "fenchel_young": row(
+        lambda p, b: jax.vmap(L.make_fenchel_young_loss(jax.nn.logsumexp))(hidden(p, b), one_hot(b)), W
+    ),
+    "projections": row(
+        lambda p, b: optax.projections.projection_simplex(p["b"]) + optax.projections.projection_l1_ball(p["b"], 1.0), W
+    ),
+}
+
+TABLES = {"numbers": Table(NUMBERS), "layers": Table(LAYERS), "losses": Table(LOSSES)}
 
 
 @pytest.mark.parametrize(("table", "name"), [(key, name) for key, table in TABLES.items() for name in table.rows])

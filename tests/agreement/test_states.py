@@ -183,6 +183,65 @@ OPTIMIZERS: dict[str, Case] = {
     "contrib.dog": trained(lambda lr: contrib.dog(1.0)),
     "contrib.acprop": trained(lambda lr: contrib.acprop(lr)),
     "scale_by_factored_rms": trained(lambda lr: optax.chain(optax.scale_by_factored_rms(), optax.scale(-0.01))),
+    **{
+        name: trained(lambda lr, name=name: optax.chain(getattr(optax, name)(), optax.scale(-0.01)))
+        for name in (
+            "normalize_by_update_norm",
+            "scale_by_adadelta",
+            "scale_by_adamax",
+            "scale_by_amsgrad",
+            "scale_by_belief",
+            "scale_by_lion",
+            "scale_by_novograd",
+            "scale_by_optimistic_gradient",
+            "scale_by_param_block_norm",
+            "scale_by_radam",
+            "scale_by_rms",
+            "scale_by_rss",
+            "scale_by_sign",
+            "scale_by_stddev",
+            "scale_by_trust_ratio",
+            "scale_by_yogi",
+        )
+    },
+    "rprop": trained(lambda lr: optax.rprop(0.1)),
+    "flatten": trained(lambda lr: optax.flatten(optax.adam(lr))),
+    "named_chain": trained(lambda lr: optax.named_chain(("a", optax.scale_by_adam()), ("b", optax.scale(-0.1)))),
+    "clip_by_block_rms": trained(lambda lr: optax.chain(optax.clip_by_block_rms(0.1), optax.adam(lr))),
+    "add_decayed_weights": trained(lambda lr: optax.chain(optax.add_decayed_weights(0.1), optax.adam(lr))),
+    "add_noise": trained(lambda lr: optax.chain(optax.add_noise(0.1, 0.5, key=3), optax.sgd(lr))),
+    "skip_large_updates": trained(
+        lambda lr: optax.MultiSteps(
+            optax.adam(lr),
+            1,
+            should_skip_update_fn=lambda u, s, p: optax.skip_large_updates(u, s, p, max_squared_norm=0.5),
+        ).gradient_transformation()
+    ),
+    **{
+        f"adam, {name}": trained(lambda lr, schedule=schedule: optax.adam(schedule))
+        for name, schedule in {
+            "one cycle": optax.cosine_onecycle_schedule(10, 0.1),
+            "a linear cycle": optax.linear_onecycle_schedule(10, 0.1),
+            "restarts": optax.sgdr_schedule(
+                [{"init_value": 0.0, "peak_value": 0.1, "decay_steps": 4, "warmup_steps": 2, "end_value": 0.01}] * 3
+            ),
+            "pieces": optax.piecewise_interpolate_schedule("cosine", 0.1, {3: 0.5, 6: 0.1}),
+            "constant pieces": optax.piecewise_constant_schedule(0.1, {3: 0.5, 6: 0.1}),
+            "a polynomial": optax.polynomial_schedule(0.1, 0.01, 2, 8),
+            "stairs": optax.warmup_exponential_decay_schedule(0.0, 0.1, 2, 3, 0.9, staircase=True),
+            "two schedules": optax.join_schedules(
+                [optax.constant_schedule(0.1), optax.linear_schedule(0.1, 0, 5)], [4]
+            ),
+        }.items()
+    },
+    **{
+        f"contrib.{name}": trained(lambda lr, name=name: getattr(contrib, name)(0.1))
+        for name in ("dowg", "madgrad", "simplified_ademamix", "schedule_free_adamw", "schedule_free_sgd")
+    },
+    "contrib.normalize": trained(lambda lr: optax.chain(contrib.normalize(), optax.sgd(lr))),
+    "contrib.sam": trained(
+        lambda lr: contrib.sam(optax.sgd(0.1), optax.chain(contrib.normalize(), optax.sgd(0.05)), sync_period=2)
+    ),
 }
 
 TABLES = {
