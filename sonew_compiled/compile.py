@@ -19,7 +19,7 @@ import numpy as np
 from sonew_compiled import passes
 from sonew_compiled.background import in_background
 from sonew_compiled.bundle_writer import write_bundle
-from sonew_compiled.check import Call, Reference, check_executable, no_mean, why_not_checked
+from sonew_compiled.check import Call, Reference, check_executables, no_mean, why_not_checked
 from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.held import Held
@@ -33,7 +33,7 @@ from sonew_compiled.optimizer import optimizer_factory, statistics_dtype, with_s
 from sonew_compiled.presets import OptimizerSettings, record_of, runtime_settings_of
 from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.limits import check_setting, check_start
-from sonew_compiled.runtime.manifest import FileSpec, Manifest, TargetSpec
+from sonew_compiled.runtime.manifest import FileSpec, Manifest
 from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.runtime.tensorfile import tensor_bytes
 from sonew_compiled.runtime.trial import remember_made_here
@@ -242,7 +242,7 @@ def compile_training(
     # JAX computes the expected results while IREE's compiler runs in a process of its own.
     reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
     tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
-    expected = in_background(reference.calls) if tried else None
+    expected: Future[list[Call]] | None = in_background(reference.calls) if tried else None
     try:
         for target, source in zip(resolved, adapted, strict=True):
             progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
@@ -252,50 +252,20 @@ def compile_training(
         # An error waits for the background call to end; Ctrl-C does not.
         wait([expected] if expected else [])
         raise
-    if check:
-        by_example = per_example and eval_loss is None and not made.takes_rng
-        _check(compiled, files, manifest, expected, dump=dump_check, by_example=by_example, progress=progress)
     specs = {name: FileSpec.of(data) for name, data in files.items()}
     complete = replace(manifest, targets=tuple(compiled), files=specs)
+    if check:
+        program = check_executables(files, complete, expected, dump=dump_check, progress=progress)
+        by_example = per_example and eval_loss is None and not made.takes_rng
+        if program and expected and by_example and (found := no_mean(program, expected.result())):
+            progress(
+                f"note: the loss of a batch, {found[0]:.4g}, is not the mean of those of its examples, {found[1]:.4g}, "
+                "which evaluation reports; give the model an eval_loss, or per_example=False for a loss of whole "
+                "batches"
+            )
     write_bundle(destination, files, complete.to_json())
     remember_made_here(complete)
     return complete
-
-
-def _check(
-    compiled: Sequence[TargetSpec],
-    files: Mapping[str, bytes],
-    manifest: Manifest,
-    expected: Future[list[Call]] | None,
-    *,
-    dump: Path | None,
-    by_example: bool,
-    progress: Callable[[str], None],
-) -> None:
-    """Checks the executables that this machine can run, and says which it cannot.
-
-    `by_example` is whether evaluation calls the loss itself, with one example at a time.
-    """
-    try:
-        calls = expected.result() if expected else []
-    except Exception as error:
-        # XLA has no code for an operation, or the memory does not suffice for both.
-        line = next(iter(str(error).strip().splitlines()), "")
-        progress(f"not checked: JAX does not run it here ({type(error).__name__}: {line[:200]})")
-        return
-    if calls and by_example and (found := no_mean(calls, manifest.precision)):
-        progress(
-            f"note: the loss of a batch, {found[0]:.4g}, is not the mean of those of its examples, {found[1]:.4g}, "
-            "which evaluation reports; give the model an eval_loss, or per_example=False for a loss of whole batches"
-        )
-    first = True
-    for target in compiled:
-        if reason := why_not_checked(target, manifest, first=first):
-            progress(f"not checked for {target.name}: {reason}")
-            continue
-        progress(f"check {target.name} against JAX")
-        check_executable(files[target.file], target, manifest, calls if first else calls[:2], dump=dump)
-        first = False
 
 
 def _check_runtime_settings(names: Collection[str], optimizer: OptimizerSettings) -> None:

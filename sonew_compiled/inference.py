@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from sonew_compiled import passes
+from sonew_compiled.background import in_background
 from sonew_compiled.bundle_writer import write_bundle
+from sonew_compiled.check import Reference, check_executables, why_not_checked
 from sonew_compiled.contract import EVAL_STEP, PARAMETERS_FILE, PREDICT, STABLEHLO_FILE, Driver
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering.lower import adapt, lower
@@ -31,6 +34,8 @@ def export_inference(
     output: str | Path,
     *,
     targets: Sequence[str] = (),
+    check: bool = True,
+    dump_check: Path | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Manifest:
     """Compiles `eval_step` and, where there is one, `predict` of a bundle, and writes them with weights.
@@ -40,6 +45,9 @@ def export_inference(
       weights: the parameters and the model's state, as `load_trained` gives them.
       output: the new bundle, a directory. An older bundle there is replaced once the new one is complete.
       targets: as `compile_training` takes them; by default those of the bundle. TPUs have none.
+      check: whether to compare the code that this machine can run with what XLA computes of the same StableHLO, before
+        the bundle is written; see docs/concepts/check.md.
+      dump_check: a directory for the inputs and the results if they differ.
       progress: called with a line for each step of the work.
 
     Returns:
@@ -47,8 +55,8 @@ def export_inference(
 
     Raises:
       UsageError: a target is not accepted.
-      SonewError: the bundle is damaged, a target's compiler is not installed or refused the module, or the new bundle
-        cannot be written.
+      SonewError: the bundle is damaged, a target's compiler is not installed or refused the module, the code computes
+        something else, or the new bundle cannot be written.
     """
     manifest = bundle.manifest
     names = list(targets) or [each.name for each in manifest.targets if each.driver != Driver.TPU]
@@ -90,6 +98,11 @@ def export_inference(
         starts_from={},
         step={},
     )
+    if check:
+        reference = Reference(manifest=complete, stablehlo=stablehlo, traced={})
+        tried = any(not why_not_checked(target, complete, first=True) for target in compiled)
+        expected = in_background(partial(reference.evaluations, weights)) if tried else None
+        check_executables(files, complete, expected, dump=dump_check, progress=progress)
     write_bundle(destination, files, complete.to_json())
     remember_made_here(complete)
     return complete

@@ -47,7 +47,7 @@ ALLOWED = {
     "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "held": ("errors", "contract", "requirements", "step_settings"),
     "labelled": ("contract", "requirements", "rules"),
-    "inference": ("errors", "contract", "bundle_writer", "lowering", "passes", "runtime"),
+    "inference": ("errors", "contract", "background", "bundle_writer", "check", "lowering", "passes", "runtime"),
     "trackers": ("runtime",),
     "weight_trees": ("errors", "contract", "requirements", "runtime"),
     "weights_in_state": (

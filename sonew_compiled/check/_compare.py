@@ -22,8 +22,12 @@ _PLACES = 4.0
 _BFLOAT16 = 2.0**-7
 # The share of a large tensor that may be anything, because a sign or a choice depends on a rounding.
 _CHAOTIC, _LARGE = 1e-3, 1000
+# So many elements in one place, or in one line along an axis, are no chance.
+_TOGETHER = 32
 # The share of 8-bit codes that may be the next code.
 _NEXT_CODES = 0.02
+# Elements that are compared at a time, so that what they are compared by stays in the processor's cache.
+_BLOCK = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +64,17 @@ def difference(
     floating = is_floating(want.dtype)
     wide = np.float32 if floating and want.dtype.itemsize < 8 else np.float64
     here, there = got.astype(wide, copy=False), want.astype(wide, copy=False)
+    epsilon = _epsilon(here, there, want.dtype)
     with np.errstate(invalid="ignore"):
+        # Most tensors end here.
+        if _all_near(here, there, epsilon) if floating else np.array_equal(here, there):
+            return None
         far: np.ndarray = np.abs(np.subtract(here, there))
         size = np.abs(there)
-        epsilon = _epsilon(here, there, want.dtype)
         accepted = size * _relative(epsilon) + _absolute(size, epsilon) if floating else np.zeros(want.shape)
-        near = far <= accepted
-        # Most tensors end here. Where a result is infinite or NaN, no distance says whether the other is the same.
-        if np.isfinite(far.max()) and near.all():
-            return None
-        # The difference of two infinities is NaN, for which no comparison holds.
-        bad = ~(near & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
+        # Where a result is infinite or NaN, no distance says whether the other is the same. The difference of two
+        # infinities is NaN, for which no comparison holds.
+        bad = ~((far <= accepted) & np.isfinite(there)) & (here != there) & ~(np.isnan(here) & np.isnan(there))
     if _few(bad, far, want.dtype) or bad.sum() <= chosen:
         return None
     moved = movement()
@@ -82,12 +86,40 @@ def difference(
     return Difference(largest=float(np.nan_to_num(far[bad], nan=np.inf).max()), count=int(bad.sum()), size=want.size)
 
 
+def _all_near(here: np.ndarray, there: np.ndarray, epsilon: float) -> bool:
+    """Whether all numbers are finite and as near as rounding allows."""
+    one, other = here.reshape(-1), there.reshape(-1)
+    largest = max(abs(float(other.max())), abs(float(other.min())))
+    if not math.isfinite(largest):
+        return False
+    relative, absolute = _relative(epsilon), _absolute(np.array([largest]), epsilon)
+    for start in range(0, one.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        if not (np.abs(one[part] - other[part]) <= np.abs(other[part]) * relative + absolute).all():
+            return False
+    return True
+
+
 def _few(bad: np.ndarray, far: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether so few elements are too far that chance explains them."""
-    allowed = int(_CHAOTIC * bad.size) if is_floating(dtype) and bad.size >= _LARGE else 0
+    """Whether the elements that are too far are so few, and so scattered, that chance explains them."""
+    count = int(bad.sum())
     if dtype.kind in "iu" and dtype.itemsize == 1 and not (far[bad] > 1).any():
-        allowed = int(_NEXT_CODES * bad.size)
-    return int(bad.sum()) <= allowed
+        return count <= int(_NEXT_CODES * bad.size)
+    allowed = int(_CHAOTIC * bad.size) if is_floating(dtype) and bad.size >= _LARGE else 0
+    return count <= allowed and not _together(bad, count)
+
+
+def _together(bad: np.ndarray, count: int) -> bool:
+    """Whether most of a line along an axis, or of the block that holds all of them, is bad: a loop that ends too early.
+
+    Args:
+      bad: which elements are, of any shape.
+      count: how many of them.
+    """
+    if count < _TOGETHER:
+        return False
+    lines = (2 * int(bad.sum(axis).max()) > length >= _TOGETHER for axis, length in enumerate(bad.shape))
+    return any(lines) or 2 * count > math.prod(int(np.ptp(index)) + 1 for index in np.nonzero(bad))
 
 
 def _relative(epsilon: float) -> float:

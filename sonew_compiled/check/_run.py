@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from sonew_compiled.check._compare import difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
-from sonew_compiled.contract import MANIFEST_FILE, TRAIN_STEP, UPDATE_COMMON, Driver, Role, is_update
+from sonew_compiled.contract import MANIFEST_FILE, PARAMETERS_FILE, TRAIN_STEP, UPDATE_COMMON, Driver, Role, is_update
 from sonew_compiled.errors import SonewError, counted
 from sonew_compiled.lowering.scratch import scratch_folder
 from sonew_compiled.runtime import Device, Program, open_bundle, open_device
@@ -42,9 +43,56 @@ def why_not_checked(target: Needs, manifest: Manifest, *, first: bool) -> str:
     return ""
 
 
+def check_executables(
+    files: Mapping[str, bytes],
+    manifest: Manifest,
+    expected: Future[list[Call]] | None,
+    *,
+    dump: Path | None = None,
+    progress: Callable[[str], None],
+) -> Program | None:
+    """Checks the executables that this machine can run, and says which it cannot.
+
+    The first is tried with all calls, each other one with the first call of each function.
+
+    Args:
+      files: the bundle's files by name, those of its targets among them.
+      manifest: the bundle's manifest.
+      expected: the calls, None if this machine runs no executable; where JAX fails in one of them, nothing is checked.
+      dump: as `check_executable` takes it.
+      progress: called with a line for each executable.
+
+    Returns:
+      The first of them, loaded; None if there is none.
+
+    Raises:
+      SonewError: an executable computes something else, or what JAX computes is refused.
+    """
+    try:
+        calls = expected.result() if expected else []
+    except SonewError:
+        raise
+    except Exception as error:
+        # XLA has no code for an operation, or the memory does not suffice for both.
+        line = next(iter(str(error).strip().splitlines()), "")
+        progress(f"not checked: JAX does not run it here ({type(error).__name__}: {line[:200]})")
+        return None
+    checked = None
+    for target in manifest.targets:
+        if reason := why_not_checked(target, manifest, first=checked is None):
+            progress(f"not checked for {target.name}: {reason}")
+            continue
+        progress(f"check {target.name} against JAX")
+        program = check_executable(files[target.file], target, manifest, calls, dump=dump)
+        if checked is None:
+            checked = program
+            calls = list({call.function: call for call in reversed(calls)}.values())[::-1]
+    return checked
+
+
 def check_executable(
     executable: bytes, target: TargetSpec, manifest: Manifest, calls: Sequence[Call], *, dump: Path | None = None
-) -> None:
+) -> Program:
     """Makes each call on all cores, and compares the results with JAX's.
 
     The last call of each function is made twice, and once more after all others.
@@ -56,6 +104,9 @@ def check_executable(
       calls: the calls with their inputs and JAX's results.
       dump: a directory for the inputs, the results and the code if they differ.
 
+    Returns:
+      The loaded executable.
+
     Raises:
       SonewError: a result differs from JAX's or between two calls with the same inputs, or a call fails or changes an
         input that is not donated.
@@ -63,7 +114,8 @@ def check_executable(
     with scratch_folder() as path:
         spec = FileSpec.of(executable)
         (path / target.file).write_bytes(executable)
-        described = replace(manifest, targets=(target,), files={target.file: spec})
+        weights = {name: each for name, each in manifest.files.items() if name == PARAMETERS_FILE}
+        described = replace(manifest, targets=(target,), files={target.file: spec, **weights})
         (path / MANIFEST_FILE).write_text(described.to_json(), encoding="utf-8")
         device: Device = open_device()
         try:
@@ -79,6 +131,7 @@ def check_executable(
             # The same bits agree with JAX as they did before.
             problem, results = _tried(program, call, known=first[call.function])
             _end(problem, call, results, executable, target, dump)
+    return program
 
 
 def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: TargetSpec, dump: Path | None) -> None:
@@ -125,16 +178,12 @@ def _not_jax(call: Call, specs: Sequence[TensorSpec], results: Mapping[str, np.n
     for spec in specs:
         choices = _CHOICES if spec.role == Role.METRIC else 0.0
         wrong = difference(
-            results[spec.name], call.results[spec.name], partial(_movement, call, spec.name), choices=choices
+            results[spec.name], call.results[spec.name], partial(call.movement, spec.name), choices=choices
         )
         if wrong is not None:
             numbers = counted(wrong.size, "number")
             return f"{spec.name} differs from JAX's in {wrong.count} of {numbers}, by up to {wrong.largest:.3g}"
     return ""
-
-
-def _movement(call: Call, name: str) -> np.ndarray:
-    return call.moved[name]
 
 
 def _reason(error: SonewError) -> str:

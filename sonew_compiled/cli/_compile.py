@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 @options.how_to_train("learning_rate", "schedule")
 @click.option("--dump-ir", type=options.PATH, help="Write the module after each pass into this directory.")
 @click.option("--print-ir-after", multiple=True, metavar="PASS", help="Print the module after this pass, or all.")
-@click.option(
-    "--check/--no-check",
-    default=True,
-    show_default=True,
-    help="Before writing the bundle, compare the code that this machine can run with JAX.",
-)
-@click.option("--dump-check", type=options.PATH, help="If the check fails, write inputs and results to this directory.")
+@options.check_options
 @dry_run_option
 @output_options
 def compile_command(

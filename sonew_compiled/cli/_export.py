@@ -35,6 +35,7 @@ _BUNDLES = ("", ".bundle")
     multiple=True,
     help="Target that the bundle is compiled for, from `sonew targets`; repeatable.  [default: those of BUNDLE]",
 )
+@options.check_options
 @output_options
 def export_command(
     bundle: Path,
@@ -44,6 +45,8 @@ def export_command(
     output: Path,
     targets: tuple[str, ...],
     as_json: bool,
+    check: bool,
+    dump_check: Path | None,
 ) -> None:
     """Write the weights of a trained model under the model's own names, such as layer0/kernel.
 
@@ -82,7 +85,9 @@ def export_command(
     from sonew_compiled.inference import export_inference
 
     with Stages() as stages:
-        manifest = export_inference(opened, trained.arrays, output, targets=targets, progress=stages)
+        manifest = export_inference(
+            opened, trained.arrays, output, targets=targets, check=check, dump_check=dump_check, progress=stages
+        )
     size = sum(file.size for file in manifest.files.values())
     if as_json:
         made_for = [target.name for target in manifest.targets]

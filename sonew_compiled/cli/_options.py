@@ -199,6 +199,17 @@ def setting_options(command: Command) -> Command:
     return _with(_SETTING_OPTIONS, command)
 
 
+_CHECK_OPTIONS = (
+    click.option(
+        "--check/--no-check",
+        default=True,
+        show_default=True,
+        help="Before writing the bundle, compare the code that this machine can run with JAX.",
+    ),
+    click.option("--dump-check", type=PATH, help="If the check fails, write inputs and results to this directory."),
+)
+
+
 def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
     """The command with these options in order."""
     for option in reversed(options):
@@ -269,6 +280,11 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
     ),
     params_option,
 )
+
+
+def check_options(command: Command) -> Command:
+    """The options of the check before a bundle is written."""
+    return _with(_CHECK_OPTIONS, command)
 
 
 def compile_options(command: Command) -> Command:
