@@ -191,7 +191,7 @@ def test_a_changed_bundle_or_version_is_run_again(folder: Path, monkeypatch: pyt
         return {"step_flops": 1.0, "step_p50_seconds": 1.0, "flops_per_second": 1.0, "copy_bytes_per_second": 1.0}
 
     monkeypatch.setattr(benchmark, "call_apart", answer)
-    plan = Plan(runs=runs_of(epochs=2, steps=None), update=False)
+    plan = Plan(runs=runs_of(epochs=2, steps=None, schedule="cosine"), update=False)
     benchmark.run_plan(plan, folder / "out", resume=True)
     assert calls == []
     monkeypatch.setattr(benchmark, "versions", lambda: {"jax": "0"})
