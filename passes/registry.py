@@ -49,6 +49,7 @@ from sonew_compiled.passes.target import (
     gather_shifts,
     guard_functions,
     guard_powers,
+    move_unsigned,
     order_sums,
     own_operands,
     pad_windows,
@@ -61,6 +62,7 @@ from sonew_compiled.passes.target import (
     unfold_convolutions,
     unroll_loops,
     widen_booleans,
+    widen_integers,
     widen_operands,
 )
 
@@ -100,10 +102,12 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             emulate_bf16.PASS,
             widen_operands.PASS,
             pad_windows.PASS,
+            move_unsigned.PASS,
             unfold_convolutions.PASS,
             order_sums.PASS,
             saturate_conversions.PASS,
             truncate_conversions.PASS,
+            widen_integers.PASS,
             expand_arithmetic.PASS,
             guard_powers.PASS,
             guard_functions.PASS,

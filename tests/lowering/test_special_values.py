@@ -54,3 +54,36 @@ def test_special_values_are_numpys(target: str, on_iree: Callable[..., list[Any]
     np.testing.assert_array_equal(falling, order)
     np.testing.assert_array_equal(where, order[:7])
     np.testing.assert_array_equal(largest, TIES[order[:7]])
+
+
+@pytest.mark.parametrize("target", ["cpu", "vmvx"])
+def test_narrow_integers_wrap_as_numpys_do(target: str, on_iree: Callable[..., list[Any]]) -> None:
+    def function(*arrays: Any) -> Any:
+        found = []
+        for x, y in zip(arrays[::2], arrays[1::2], strict=True):
+            total, product = x + y, x * y
+            found += [total // 3, product // y, lax.rem(total, y), lax.div(x, y), total < y, total > x, abs(-total)]
+            found += [jnp.maximum(product, y), (x << 1) < y, (x - y).astype(jnp.float32), total[::-1]]
+        narrow = arrays[-2].reshape(2, -1)
+        return found, lax.dot(narrow, narrow.T, preferred_element_type=jnp.uint32)
+
+    rng = np.random.default_rng(0)
+    arrays = []
+    for kind in ("int8", "int16", "uint8", "uint16"):
+        limits = np.iinfo(kind)
+        for low in (limits.min, 1):
+            drawn = rng.integers(low, limits.max, 64, endpoint=True)
+            arrays.append(np.concatenate([[limits.max, limits.min or 2, 7, 100], drawn]).astype(kind))
+    (got,) = on_iree(function, *arrays, target=target)
+    found, widened = got
+    expected = []
+    with np.errstate(over="ignore"):
+        for x, y in zip(arrays[::2], arrays[1::2], strict=True):
+            total, product = x + y, x * y
+            toward_zero = np.trunc(x.astype(np.float64) / y).astype(np.int64).astype(x.dtype)
+            expected += [total // 3, product // y, np.fmod(total, y), toward_zero, total < y, total > x, abs(-total)]
+            expected += [np.maximum(product, y), (x << 1) < y, (x - y).astype(np.float32), total[::-1]]
+    for number, (here, there) in enumerate(zip(found, expected, strict=True)):
+        np.testing.assert_array_equal(here, there, err_msg=f"result {number}")
+    wide = arrays[-2].reshape(2, -1).astype(np.uint64)
+    np.testing.assert_array_equal(widened, (wide @ wide.T).astype(np.uint32))

@@ -134,6 +134,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "guard-functions",
         "widen-operands",
         "pad-windows",
+        "move-unsigned",
         "unfold-convolutions",
         *products,
         "emulate-arithmetic",
