@@ -315,7 +315,7 @@ def test_studies(place: Path, restored: Restored, log: Log) -> None:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     settings = tuning.TuneSettings(optimizer="adam", epochs=4)
-    axes = tuning._axes(settings, tuning._preset(settings))
+    axes = tuning._axes(settings, tuning.preset_of(settings))
 
     def objective(trial: Any) -> float:
         for axis in axes:

@@ -315,10 +315,9 @@ def test_command_fetch(tmp_path: Path, server: Server, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("SONEW_DATA", str(tmp_path / "elsewhere"))
     result = CliRunner().invoke(data_command, ["fetch"], catch_exceptions=False)
-    assert result.stdout == ""
-    assert f"fetched  {FILES[0]}: {tmp_path / 'elsewhere'}" in result.stderr
+    assert f"fetched  {FILES[0]}: {tmp_path / 'elsewhere'}" in result.stdout
     result = CliRunner().invoke(data_command, ["fetch", "--data-dir", str(tmp_path / "elsewhere")])
-    assert result.stderr.count("valid ") == 4
+    assert result.stdout.count("valid ") == 4
 
 
 def test_command_verify(tmp_path: Path) -> None:
