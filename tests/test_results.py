@@ -12,6 +12,7 @@ from typing import Any
 import first_run
 import pytest
 
+from sonew_compiled.bench.models import BATCHES
 from sonew_compiled.bench.speed import GOALS
 from sonew_compiled.presets import PRECISIONS, optimizer_settings
 
@@ -227,6 +228,16 @@ def test_the_table_of_speed_is_that_of_its_files() -> None:
         values = [each[goal.key] for each in measured]
         missed = ["" if goal.is_met(value) in (True, None) else ", missed" for value in values]
         assert table[goal.what] == [f"{v:.3g}{goal.unit}{m}" for v, m in zip(values, missed, strict=True)]
+
+
+def test_the_steps_of_models_are_those_of_their_file() -> None:
+    measured = json.loads((RESULTS / "models.json").read_text(encoding="utf-8"))
+    table = {cells[0].strip("`"): cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 6}
+    for model, examples in BATCHES.items():
+        step = measured["measurements"][model]
+        seconds = [f"{1e3 * step[side]:.1f}" for side in ("a_seconds", "b_seconds")]
+        compiled = f"{measured['ratios'][f'{model}_compile_seconds']:.1f}"
+        assert table[model] == [str(examples), *seconds, f"{step['ratio']:.2f}", compiled]
 
 
 def test_the_steps_of_pytorch_are_those_of_their_rows() -> None:
