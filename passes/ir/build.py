@@ -60,6 +60,13 @@ def compare(direction: str, left: ir.Value, right: ir.Value, kind: str) -> ir.Va
     ).result
 
 
+def has_sign(value: ir.Value) -> ir.Value:
+    """Whether a floating-point number is negative, or the negative zero, whose inverse is."""
+    zero, one = like(0, value), like(1, value)
+    below = (compare("LT", each, zero, "FLOAT") for each in (value, elementwise("divide", one, value)))
+    return elementwise("or", *below)
+
+
 def select(condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
     """`yes` where the condition, a tensor of the same shape or a scalar, holds, else `no`."""
     return ir.Operation.create("stablehlo.select", results=[yes.type], operands=[condition, yes, no]).result

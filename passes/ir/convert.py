@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_half, with_element
-from sonew_compiled.passes.ir.uses import Readers, owner
+from sonew_compiled.passes.ir.uses import Readers, operations_in, owner
 
 
 def convert(value: ir.Value, into: ir.Type) -> ir.Value:
     """Convert a tensor to another element type at the insertion point."""
     kind = with_element(value, into)
     return ir.Operation.create("stablehlo.convert", results=[kind], operands=[value]).result
+
+
+def conversions_to_integers(module: ir.Module) -> Iterator[ir.Operation]:
+    """Every conversion from floating-point numbers to integers, but for booleans; it may be erased meanwhile."""
+    for op in operations_in(module.operation):
+        if op.name == "stablehlo.convert":
+            source, target = element_type(op.operands[0]), element_type(op.results[0])
+            if isinstance(source, ir.FloatType) and isinstance(target, ir.IntegerType) and target.width > 1:
+                yield op
 
 
 def narrowed(value: ir.Value, into: ir.Type) -> ir.Value:

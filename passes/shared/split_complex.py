@@ -16,10 +16,11 @@ import numpy as np
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build, pairs
+from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.pairs import Pair
-from sonew_compiled.passes.ir.types import element_type, width_of, with_element
+from sonew_compiled.passes.ir.types import element_type, width_of
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
@@ -254,9 +255,7 @@ def _converted(op: ir.Operation, operands: list[Pair | ir.Value]) -> Pair:
 
 
 def _real_convert(value: ir.Value, kind: ir.Type) -> ir.Value:
-    if element_type(value) == kind:
-        return value
-    return ir.Operation.create("stablehlo.convert", results=[with_element(value, kind)], operands=[value]).result
+    return value if element_type(value) == kind else convert(value, kind)
 
 
 def _iota(op: ir.Operation, _: object) -> Pair:

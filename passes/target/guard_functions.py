@@ -40,16 +40,8 @@ def _angle(y: ir.Value, x: ir.Value) -> ir.Value:
     rise = build.select(infinite, one, rise)
     run = build.select(build.elementwise("or", infinite, nothing), one, run)
     angle = build.elementwise("atan2", rise, run)
-    turned = build.select(_has_sign(x), build.elementwise("subtract", build.like(math.pi, y), angle), angle)
-    return build.select(_has_sign(y), build.elementwise("negate", turned), turned)
-
-
-def _has_sign(value: ir.Value) -> ir.Value:
-    """Whether a number is negative, or the negative zero, whose inverse is."""
-    zero = build.like(0, value)
-    inverse = build.elementwise("divide", build.like(1, value), value)
-    below = (build.compare("LT", each, zero, "FLOAT") for each in (value, inverse))
-    return build.elementwise("or", *below)
+    turned = build.select(build.has_sign(x), build.elementwise("subtract", build.like(math.pi, y), angle), angle)
+    return build.select(build.has_sign(y), build.elementwise("negate", turned), turned)
 
 
 def _cubic_root(value: ir.Value) -> ir.Value:

@@ -39,9 +39,7 @@ def guard_powers(module: ir.Module) -> None:
 
 def _guarded(base: ir.Value, exponent: ir.Value) -> ir.Value:
     zero, one = build.like(0, base), build.like(1, base)
-    # The inverse of a zero has the zero's sign.
-    below, under = (build.compare("LT", each, zero, "FLOAT") for each in (base, build.elementwise("divide", one, base)))
-    negative = build.elementwise("or", below, under)
+    negative = build.has_sign(base)
     size = build.select(negative, build.elementwise("negate", base), base)
     power = build.elementwise("power", size, exponent)
     for is_one in (build.compare("EQ", size, one, "FLOAT"), build.compare("EQ", exponent, zero, "FLOAT")):

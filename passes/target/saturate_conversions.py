@@ -13,10 +13,9 @@ The bounds are powers of two, since the largest integers of 32 bits are no float
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import conversions_to_integers, convert
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_half, shape_of
-from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
 _WORD = 32
@@ -24,15 +23,11 @@ _WORD = 32
 
 def saturate_conversions(module: ir.Module) -> None:
     """Guard every conversion from floating-point numbers to integers."""
-    for op in operations_in(module.operation):
-        if op.name != "stablehlo.convert":
-            continue
-        source, target = element_type(op.operands[0]), element_type(op.results[0])
-        if isinstance(source, ir.FloatType) and isinstance(target, ir.IntegerType) and target.width > 1:
-            with ir.InsertionPoint(op):
-                result = _saturated(op.operands[0], target)
-            op.results[0].replace_all_uses_with(result)
-            op.erase()
+    for op in conversions_to_integers(module):
+        with ir.InsertionPoint(op):
+            result = _saturated(op.operands[0], ir.IntegerType(element_type(op.results[0])))
+        op.results[0].replace_all_uses_with(result)
+        op.erase()
 
 
 def _saturated(value: ir.Value, kind: ir.IntegerType) -> ir.Value:

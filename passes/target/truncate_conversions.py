@@ -8,23 +8,18 @@ IREE 3.13's bytecode rounds to the nearest integer, so that 2.9 becomes 3. Stabl
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import conversions_to_integers
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type
-from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
 
 def truncate_conversions(module: ir.Module) -> None:
     """Truncate the operand of every conversion from floating-point numbers to integers."""
-    for op in operations_in(module.operation):
-        if op.name != "stablehlo.convert":
-            continue
-        source, target = element_type(op.operands[0]), element_type(op.results[0])
-        if isinstance(source, ir.FloatType) and isinstance(target, ir.IntegerType) and target.width > 1:
-            with ir.InsertionPoint(op):
-                value = op.operands[0]
-                whole = build.elementwise("floor", build.elementwise("abs", value))
-                op.operands[0] = build.elementwise("multiply", build.elementwise("sign", value), whole)
+    for op in conversions_to_integers(module):
+        with ir.InsertionPoint(op):
+            value = op.operands[0]
+            whole = build.elementwise("floor", build.elementwise("abs", value))
+            op.operands[0] = build.elementwise("multiply", build.elementwise("sign", value), whole)
 
 
 PASS = Pass(

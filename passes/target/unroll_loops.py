@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.calls import inline_all_calls
@@ -33,21 +32,6 @@ from sonew_compiled.passes.record import Option, Pass
 
 _LOOP = "stablehlo.while"
 _UPDATE = "stablehlo.dynamic_update_slice"
-
-
-@dataclass(frozen=True)
-class _Count:
-    """The iterations of a loop: its counter is the carried value `index`, and counts up by ones.
-
-    Attributes:
-      index: the number of the carried value.
-      start: its first value.
-      trips: the number of iterations.
-    """
-
-    index: int
-    start: int
-    trips: int
 
 
 def unroll_loops(module: ir.Module, *, operations: int, moved: int) -> None:
@@ -65,12 +49,12 @@ def unroll_loops(module: ir.Module, *, operations: int, moved: int) -> None:
     inline_all_calls(module)
     for function in functions(module):
         for op in [each.operation for each in function.block.operations]:
-            if op.name == _LOOP and (count := _count(op)) is not None:
+            if op.name == _LOOP and (trips := _trips(op)) is not None:
                 stacked, unchanged = _stacked(op), _unchanged(op)
-                if sum(_bytes(op.operands[index]) for index in stacked + unchanged) * count.trips >= moved:
+                if sum(_bytes(op.operands[index]) for index in stacked + unchanged) * trips >= moved:
                     kept = [index for index in range(len(op.operands)) if index not in unchanged]
                     _read_from_outside(op, unchanged)
-                    _unroll(op, kept, count.trips, operations if stacked and not _has_loop(op) else 0)
+                    _unroll(op, kept, trips, operations if stacked and not _has_loop(op) else 0)
 
 
 def _returned(op: ir.Operation, region: int = 1) -> list[ir.Value]:
@@ -114,8 +98,8 @@ def _made_again(op: ir.Operation, kept: Sequence[int], times: int) -> None:
     op.erase()
 
 
-def _count(op: ir.Operation) -> _Count | None:
-    """The counter of a loop that ends when it reaches a constant; None if there is no such counter."""
+def _trips(op: ir.Operation) -> int | None:
+    """The iterations of a loop that counts up by ones from a constant to a constant; None of another loop."""
     (condition,) = _returned(op, 0)
     test = owner(condition)
     if test is None or test.name != "stablehlo.compare" or "LT" not in str(test.attributes["comparison_direction"]):
@@ -132,7 +116,7 @@ def _count(op: ir.Operation) -> _Count | None:
     addends = [each for each in step.operands if each != counter]
     if len(addends) != 1 or _integer(addends[0]) != 1:
         return None
-    return _Count(index, start, end - start)
+    return end - start
 
 
 def _integer(value: ir.Value) -> int | None:

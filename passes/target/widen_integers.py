@@ -11,6 +11,7 @@ were signed. A conversion to 32 bits that wraps the number itself is right in an
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, with_element
 from sonew_compiled.passes.ir.uses import operations_in
@@ -48,7 +49,7 @@ def widen_integers(module: ir.Module) -> None:
         narrow = ir.IntegerType(element_type(op.operands[0]))
         wide = build.u32() if narrow.is_unsigned else ir.IntegerType.get_signless(_WORD)
         with ir.InsertionPoint(op):
-            operands = [_converted(operand, wide) for operand in op.operands]
+            operands = [convert(operand, wide) for operand in op.operands]
             copy = op.clone()
             for index, operand in enumerate(operands):
                 copy.operands[index] = operand
@@ -56,17 +57,13 @@ def widen_integers(module: ir.Module) -> None:
                 result = copy.results[0]
             else:
                 copy.results[0].set_type(with_element(op.results[0], wide))
-                result = _converted(_wrapped(copy.results[0], narrow), narrow)
+                result = convert(_wrapped(copy.results[0], narrow), narrow)
         op.results[0].replace_all_uses_with(result)
         op.erase()
 
 
 def _is_narrow(element: ir.Type) -> bool:
     return isinstance(element, ir.IntegerType) and element.width in (8, 16)
-
-
-def _converted(value: ir.Value, element: ir.Type) -> ir.Value:
-    return ir.Operation.create("stablehlo.convert", results=[with_element(value, element)], operands=[value]).result
 
 
 def _wrapped(value: ir.Value, narrow: ir.IntegerType) -> ir.Value:

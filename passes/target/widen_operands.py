@@ -11,9 +11,10 @@ is -1, and a byte of 200 is -56.
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
-from sonew_compiled.passes.ir.types import element_type, with_element
+from sonew_compiled.passes.ir.types import element_type
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
@@ -30,7 +31,7 @@ def widen_operands(module: ir.Module) -> None:
             if element != element_type(op.operands[0]):
                 with ir.InsertionPoint(op):
                     for index, operand in enumerate(op.operands):
-                        op.operands[index] = build.clone(_converted(operand, element))
+                        op.operands[index] = build.clone(convert(operand, element))
         if op.name != "stablehlo.convert":
             continue
         source = element_type(op.operands[0])
@@ -42,15 +43,11 @@ def widen_operands(module: ir.Module) -> None:
                 op.results[0].replace_all_uses_with(build.select(op.operands[0], one, zero))
                 op.erase()
             elif _is_narrow(source):
-                op.operands[0] = _converted(op.operands[0], build.u32())
+                op.operands[0] = convert(op.operands[0], build.u32())
 
 
 def _is_narrow(element: ir.Type) -> bool:
     return isinstance(element, ir.IntegerType) and element.is_unsigned and element.width < 32
-
-
-def _converted(value: ir.Value, element: ir.Type) -> ir.Value:
-    return build.create("stablehlo.convert", [value], [with_element(value, element)]).result
 
 
 PASS = Pass(
