@@ -12,19 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sonew_compiled.bench._distance import core_round_trip_ns
 from sonew_compiled.bench._elsewhere import Elsewhere
-from sonew_compiled.bench._pairs import Pairs, measure_pairs, timed
+from sonew_compiled.bench._pairs import Pairs, timed
 from sonew_compiled.bench._roofline import Copy
 from sonew_compiled.bench._speed_settings import SpeedSettings
+from sonew_compiled.bench._steps import compare_steps, compile_step, jax_step
 from sonew_compiled.bench._update import CompiledUpdate, JaxUpdate, load_step
-from sonew_compiled.bench._versus import JaxStep
-from sonew_compiled.compile import compile_training
-from sonew_compiled.models import load_model, user_code
+from sonew_compiled.models import load_model
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings
 from sonew_compiled.runtime import (
     Dataset,
@@ -58,22 +55,8 @@ def compile_bundle(settings: dict[str, Any], folder: str, name: str) -> dict[str
     asked = SpeedSettings(**settings)
     optimizer, precision = _BUNDLES[name]
     shutil.rmtree(Path(folder, name), ignore_errors=True)
-    model = load_model(asked.model)
-    jax.devices()
-    started = time.perf_counter()
-    with user_code(asked.model):
-        compile_training(
-            model.loss,
-            model.init,
-            optimizer_settings(optimizer),
-            model.batch(asked.batch_size),
-            output=Path(folder, name),
-            predict=model.predict,
-            model=asked.model,
-            precision=precision,
-            check=False,  # the check is no part of the compilation
-        )
-    return {"seconds": time.perf_counter() - started}
+    predict = load_model(asked.model).predict
+    return {"seconds": compile_step(asked, optimizer, Path(folder, name), predict=predict, precision=precision)}
 
 
 def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:
@@ -81,11 +64,11 @@ def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[
     asked = SpeedSettings(**settings)
     device = open_device()
     step = load_step(Program.load(open_bundle(Path(folder, precision)), device))
-    with Elsewhere(functools.partial(_jax_step, asked.model, asked.batch_size, precision)) as other:
-        measured = {f"step_{precision}": _compared(step, other, asked.pairs)}
+    with Elsewhere(functools.partial(jax_step, asked.model, "tridiag-sonew", asked.batch_size, precision)) as other:
+        measured = {f"step_{precision}": compare_steps(step, other, asked.pairs)}
     if precision != "f32":
         full = load_step(Program.load(open_bundle(Path(folder, "f32")), device))
-        measured[f"step_{precision}_over_f32"] = _compared(step, full, asked.pairs)
+        measured[f"step_{precision}_over_f32"] = compare_steps(step, full, asked.pairs)
     return measured
 
 
@@ -107,8 +90,8 @@ def measure_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
 
     blocks = max(asked.pairs // _BLOCK, 1)
     return {
-        "step_over_adam": _compared(tridiagonal, adam, asked.pairs),
-        "shampoo_step_over_adam": _compared(block(shampoo), block(adam), blocks, warm_up=1),
+        "step_over_adam": compare_steps(tridiagonal, adam, asked.pairs),
+        "shampoo_step_over_adam": compare_steps(block(shampoo), block(adam), blocks, warm_up=1),
     }
 
 
@@ -124,7 +107,7 @@ def measure_updates(settings: dict[str, Any]) -> dict[str, Any]:
     def against(make: Callable[[], Callable[[], object]], *, other_first: bool = False) -> dict[str, Any]:
         other = make()
         first, second = (other, tridiagonal) if other_first else (tridiagonal, other)
-        return _compared(first, second, pairs)
+        return compare_steps(first, second, pairs)
 
     def compiled(name: str, **more: Any) -> Callable[[], Callable[[], object]]:
         return lambda: CompiledUpdate(init, optimizer_settings(name), device, **more)
@@ -137,7 +120,7 @@ def measure_updates(settings: dict[str, Any]) -> dict[str, Any]:
         "copy_bytes_per_second": copied,
     }
     with Elsewhere(functools.partial(_jax_update, asked.model)) as other:
-        over_jax = _compared(tridiagonal, other, pairs)
+        over_jax = compare_steps(tridiagonal, other, pairs)
     return {
         "update_f32": over_jax,
         "update_bandwidth_share": bandwidth,
@@ -145,10 +128,6 @@ def measure_updates(settings: dict[str, Any]) -> dict[str, Any]:
         "band4_over_tridiag": against(compiled("band-sonew"), other_first=True),
         "tridiag_over_adam": against(compiled("adam")),
     }
-
-
-def _jax_step(model: str, batch_size: int, precision: str) -> JaxStep:
-    return JaxStep(load_model(model), optimizer_settings("tridiag-sonew"), batch_size, precision)
 
 
 def _jax_update(model: str) -> JaxUpdate:
@@ -168,7 +147,7 @@ def measure_growth(settings: dict[str, Any]) -> dict[str, Any]:
     small, large = update(small_side), update(large_side)
     # The two are timed in turns, so that neither finds its state in a cache. In a real step no update does, because the
     # matrix products come before it.
-    described = _compared(large, small, asked.pairs)
+    described = compare_steps(large, small, asked.pairs)
     per_parameter = (large_side / small_side) ** 2
     described |= {
         "ratio": described["ratio"] / per_parameter,
@@ -241,10 +220,3 @@ def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:
         for spec in fields
     }
     return Dataset(name="random", train=arrays, test={k: v[:1] for k, v in arrays.items()}, fingerprint="")
-
-
-def _compared(a: Callable[[], object], b: Callable[[], object], pairs: int, **more: int) -> dict[str, Any]:
-    """Times both in turns, and notes the distance of the processors before and after."""
-    before = core_round_trip_ns()
-    described = measure_pairs(a, b, pairs, **more).described()
-    return described | {"core_round_trip_ns": [before, core_round_trip_ns()]}

@@ -11,11 +11,9 @@ import numpy as np
 
 from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._speed_settings import SpeedSettings
+from sonew_compiled.bench._steps import compile_step
 from sonew_compiled.bench._update import load_step, random_batch
-from sonew_compiled.compile import compile_training
 from sonew_compiled.contract import GRADIENTS
-from sonew_compiled.models import load_model, user_code
-from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import Alone, Program, TrainingState, open_bundle, open_device
 from sonew_compiled.runtime.stepper import stepper_of
 
@@ -23,19 +21,8 @@ from sonew_compiled.runtime.stepper import stepper_of
 def compile_parts(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     """The bundles of one micro-batch in a batch, `whole`, and of two, `halves`, without the check."""
     asked = SpeedSettings(**settings)
-    model = load_model(asked.model)
     for name, parts in (("whole", 1), ("halves", 2)):
-        with user_code(asked.model):
-            compile_training(
-                model.loss,
-                model.init,
-                optimizer_settings("tridiag-sonew"),
-                model.batch(asked.batch_size),
-                output=Path(folder, name),
-                model=asked.model,
-                micro_batch=asked.batch_size // parts,
-                check=False,
-            )
+        compile_step(asked, "tridiag-sonew", Path(folder, name), micro_batch=asked.batch_size // parts)
     return {}
 
 
