@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,22 +47,6 @@ def logits(params: Params, image: jax.Array) -> jax.Array:
     return x.reshape(x.shape[0], -1) @ dense["kernel"] + dense["bias"]
 
 
-def loss(params: Params, batch: Batch) -> jax.Array:
-    """The softmax cross-entropy against the labels, in nats; a mean over examples."""
-    scores = logits(params, batch["image"])
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
-
-
-def predict(params: Params, batch: Batch) -> jax.Array:
-    """The probability of each class, (batch, 10)."""
-    return jax.nn.softmax(logits(params, batch["image"]))
-
-
-def metrics(params: Params, batch: Batch) -> dict[str, jax.Array]:
-    """Whether the largest score is that of the label, (batch,)."""
-    return {"accuracy": jnp.argmax(logits(params, batch["image"]), axis=-1) == batch["label"]}
-
-
 def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Images of 28 by 28 pixels in [0, 1], float32, and their classes, int32."""
     return {
@@ -69,12 +55,36 @@ def batch(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-classifier = Model(
-    init=init,
-    loss=loss,
-    predict=predict,
-    metrics=metrics,
-    batch=batch,
-    unit="nats an image",
-    classes={"label": CLASSES},
-)
+def image_classifier(init: Callable[[jax.Array], Any], logits: Callable[[Any, jax.Array], jax.Array]) -> Model:
+    """The classifier of images in ten classes by scores.
+
+    Args:
+      init: `init(key) -> params`.
+      logits: `logits(params, image)`, the scores before the softmax, (batch, 10).
+    """
+
+    def loss(params: Any, batch: Batch) -> jax.Array:
+        """The softmax cross-entropy against the labels, in nats; a mean over examples."""
+        scores = logits(params, batch["image"])
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
+
+    def predict(params: Any, batch: Batch) -> jax.Array:
+        """The probability of each class, (batch, 10)."""
+        return jax.nn.softmax(logits(params, batch["image"]))
+
+    def metrics(params: Any, batch: Batch) -> dict[str, jax.Array]:
+        """Whether the largest score is that of the label, (batch,)."""
+        return {"accuracy": jnp.argmax(logits(params, batch["image"]), axis=-1) == batch["label"]}
+
+    return Model(
+        init=init,
+        loss=loss,
+        predict=predict,
+        metrics=metrics,
+        batch=batch,
+        unit="nats an image",
+        classes={"label": CLASSES},
+    )
+
+
+classifier = image_classifier(init, logits)

@@ -11,10 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from sonew_compiled.models._model import Model
-from sonew_compiled.models.classifier import CLASSES, batch
+from sonew_compiled.models.classifier import CLASSES, image_classifier
 
 CHANNELS = (16, 32, 64, 128)
 BLOCKS = 2
@@ -22,7 +20,6 @@ GROUPS = 8
 
 Params = dict[str, Any]
 Layer = dict[str, jax.Array]
-Batch = dict[str, jax.Array]
 
 
 def _strides() -> dict[str, tuple[int, int, int]]:
@@ -80,27 +77,4 @@ def logits(params: Params, image: jax.Array) -> jax.Array:
     return x.mean(axis=(1, 2)) @ dense["kernel"] + dense["bias"]
 
 
-def loss(params: Params, batch: Batch) -> jax.Array:
-    """The softmax cross-entropy against the labels, in nats; a mean over examples."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, batch["image"]), batch["label"]))
-
-
-def predict(params: Params, batch: Batch) -> jax.Array:
-    """The probability of each class, (batch, 10)."""
-    return jax.nn.softmax(logits(params, batch["image"]))
-
-
-def metrics(params: Params, batch: Batch) -> dict[str, jax.Array]:
-    """Whether the largest score is that of the label, (batch,)."""
-    return {"accuracy": jnp.argmax(logits(params, batch["image"]), axis=-1) == batch["label"]}
-
-
-resnet18 = Model(
-    init=init,
-    loss=loss,
-    predict=predict,
-    metrics=metrics,
-    batch=batch,
-    unit="nats an image",
-    classes={"label": CLASSES},
-)
+resnet18 = image_classifier(init, logits)

@@ -6,6 +6,7 @@ and https://arxiv.org/abs/2010.11929, and no dropout.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -13,8 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from sonew_compiled.models._model import Model
-from sonew_compiled.models.classifier import CLASSES, SIDE
-from sonew_compiled.models.classifier import batch as images
+from sonew_compiled.models.classifier import CLASSES, SIDE, image_classifier
 
 WIDTH, HEADS, BLOCKS = 128, 4, 4
 BYTES, LENGTH = 256, 64
@@ -124,18 +124,5 @@ def vit_logits(params: Params, image: jax.Array) -> jax.Array:
     return _dense(x.mean(axis=1), params["head"])
 
 
-def _vit_loss(params: Params, batch: Batch) -> jax.Array:
-    """The softmax cross-entropy against the labels, in nats; a mean over examples."""
-    scores = vit_logits(params, batch["image"])
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, batch["label"]))
-
-
-def _vit_metrics(params: Params, batch: Batch) -> dict[str, jax.Array]:
-    """Whether the largest score is that of the label, (batch,)."""
-    return {"accuracy": jnp.argmax(vit_logits(params, batch["image"]), axis=-1) == batch["label"]}
-
-
 gpt_small = Model(init=_gpt_init, loss=_gpt_loss, batch=_texts, unit="nats a byte", classes={"tokens": BYTES})
-vit_small = Model(
-    init=_vit_init, loss=_vit_loss, metrics=_vit_metrics, batch=images, unit="nats an image", classes={"label": CLASSES}
-)
+vit_small = dataclasses.replace(image_classifier(_vit_init, vit_logits), predict=None)
