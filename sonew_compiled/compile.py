@@ -237,13 +237,13 @@ def compile_training(
         check_start(manifest, given=str(params))
         files[PARAMETERS_FILE] = tensor_bytes(load_weights(params, manifest))
     what = f"{model} with {described['name']}"
-    adapted = [adapt(stablehlo, target, what=what) for target in resolved]
     compiled = []
-    # JAX computes the expected results while IREE's compiler runs in a process of its own.
+    # JAX computes the expected results while the passes run here and IREE's compiler runs in a process of its own.
     reference = Reference(manifest=manifest, stablehlo=stablehlo, traced=traced.references)
     tried = check and any(not why_not_checked(target, manifest, first=True) for target in resolved)
     expected: Future[list[Call]] | None = in_background(reference.calls) if tried else None
     try:
+        adapted = [adapt(stablehlo, target, what=what) for target in resolved]
         for target, source in zip(resolved, adapted, strict=True):
             progress(f"compile for {target.name}" + (f" ({target.cpu})" if target.cpu else ""))
             files[target.file], spec = lower(source, target, shared=stablehlo, what=what)
