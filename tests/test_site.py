@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import generated
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -114,3 +115,13 @@ def test_the_reference_has_every_command_and_option(site: Path) -> None:
         assert f'id="{command.replace(" ", "-")}"' in text
     for option in ("--checkpoint-every INTEGER", "--resume RUN", "--band INTEGER"):
         assert f"{option}" in text
+
+
+def test_each_generated_part_has_its_place_in_one_document(site: Path) -> None:
+    marks = [
+        mark
+        for path in (ROOT / "docs").rglob("*.md")
+        for mark in re.findall(r"<!-- generated: (.+) -->", path.read_text(encoding="utf-8"))
+    ]
+    assert sorted(marks) == sorted(generated.PARTS)
+    assert not [path.name for path in site.rglob("*.html") if "generated: " in path.read_text(encoding="utf-8")]

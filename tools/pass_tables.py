@@ -1,17 +1,8 @@
-"""Writes the tables of docs/internals/passes.md, from the records of passes, policies and targets.
-
-The site adds the descriptions of the passes to that page.
-
-    python tools/pass_tables.py --write docs/internals/passes.md
-"""
+"""The tables and descriptions of docs/internals/passes.md, from the records of passes, policies and targets."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-
-import click
+from collections.abc import Iterable
 
 from sonew_compiled import passes
 from sonew_compiled.lowering.targets import resolve_target, target_names
@@ -71,38 +62,3 @@ def reference() -> str:
 def _section(each: passes.Pass) -> str:
     options = "\n".join(f"- `{option.name}` ({option.default_text}): {option.help}." for option in each.options)
     return "\n\n".join(part for part in (f"### {each.name}", each.description.strip(), options) if part)
-
-
-def regions() -> Mapping[str, str]:
-    """The generated texts, by the names in the document's markers."""
-    tables = {room: pass_table(room) for room in passes.ROOMS}
-    return {**tables, "policies": policy_table(), "targets": target_table()}
-
-
-def insert(document: str) -> str:
-    """The document with all of its regions up to date.
-
-    Raises:
-      ValueError: the document lacks a region.
-    """
-    for name, text in regions().items():
-        begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        if len(pattern.findall(document)) != 1:
-            raise ValueError(f"the document must have {begin} and {end} once")
-        document = pattern.sub(lambda _, text=f"{begin}\n\n{text}\n\n{end}": text, document)
-    return document
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--write", type=click.Path(path_type=Path, exists=True), help="The document whose regions to replace.")
-def main(write: Path | None) -> None:
-    """Print the tables, or write them into a document."""
-    if write is None:
-        click.echo("\n\n".join(regions().values()))
-    else:
-        write.write_text(insert(write.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,4 @@
-"""Models the time of a step for 1 to 4096 workers, and writes its table in docs/internals/scaling.md.
-
-    python tools/scaling_model.py --write docs/internals/scaling.md
+"""Models the time of a step for 1 to 4096 workers, for the table of docs/internals/scaling.md.
 
 A step of W workers on a batch of fixed size takes
 
@@ -24,8 +22,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import click
-
 ROOT = Path(__file__).parent.parent
 SPEED = ROOT / "docs/results/speed.json"
 
@@ -41,8 +37,6 @@ NETWORKS = {10: 20e-6, 100: 5e-6, 400: 2e-6}
 """The assumed latency of a message in seconds, by gigabits a second."""
 GAIN = 1.5
 """A step scales as long as twice the workers make it faster by at least this factor."""
-
-_BEGIN, _END = "<!-- generated: scaling -->", "<!-- end: scaling -->"
 
 
 class Costs(NamedTuple):
@@ -125,25 +119,4 @@ def table(costs: Costs) -> str:
             times = [1e3 * costs.step(workers, gigabits, **way) for way in WAYS.values()]
             lines.append(f"| {workers} | {' | '.join(f'{time:,.1f}' for time in times)} |")
         lines.append(f"| scales to | {' | '.join(str(limit(costs, gigabits, way)) for way in WAYS)} |")
-    return "\n".join(lines).strip() + "\n"
-
-
-def filled(document: str) -> str:
-    """A document with the table in its place."""
-    before, rest = document.split(_BEGIN)
-    _, after = rest.split(_END)
-    return f"{before}{_BEGIN}\n\n{table(measured())}\n{_END}{after}"
-
-
-@click.command(help=__doc__)
-@click.option("--write", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The document.")
-def main(write: Path | None) -> None:
-    """Prints the table, or writes it."""
-    if write is None:
-        click.echo(table(measured()))
-    else:
-        write.write_text(filled(write.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    return "\n".join(lines).strip()

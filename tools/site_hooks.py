@@ -7,7 +7,6 @@ here if it leads out of `docs/`: to the page of that file, to the description of
 from __future__ import annotations
 
 import importlib
-import json
 import posixpath
 import re
 import sys
@@ -29,14 +28,6 @@ ELSEWHERE = {
 }
 """The page of each file outside `docs/`."""
 
-COMMANDS = "<!-- the commands -->"
-"""Where a page has the reference of the command line."""
-
-PASSES = "<!-- the descriptions of the passes -->"
-"""Where a page has the description of each pass."""
-
-_FIELDS = re.compile(r"<!-- the fields of ([a-z.]+) -->")
-_EXPORT = re.compile(r"^::: sonew_compiled\.runtime\.(\w+)$", re.MULTILINE)
 _PASS = re.compile(r"passes/(?:shared|precision|target)/(\w+)\.py")
 _SOURCES = {page: source for source, page in ELSEWHERE.items()}
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -84,12 +75,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def _of_its_module(match: re.Match[str]) -> str:
-    """The function `train` of the module `train`, where the name alone would document the module."""
-    name = match[1]
-    return f"{match[0]}.{name}" if (ROOT / "runtime" / f"{name}.py").is_file() else match[0]
-
-
 def _tool(name: str) -> ModuleType:
     """A module of `tools/`."""
     if str(ROOT / "tools") not in sys.path:
@@ -97,34 +82,10 @@ def _tool(name: str) -> ModuleType:
     return importlib.import_module(name)
 
 
-def _fields(file: str) -> str:
-    """The table of a schema's fields."""
-    schema = json.loads(_tool("schemas").schemas()[file])
-    rows = []
-    for name, each in schema["properties"].items():
-        needed = "" if name in schema["required"] else "optional"
-        rows.append(f"| `{name}` | {_kind(each)} | {needed} | {each.get('description', '')} |")
-    return "\n".join(["| field | type | | meaning |", "|---|---|---|---|", *rows])
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(_kind(each) for each in schema["anyOf"])
-    kind = schema.get("type", "anything")
-    return str(kind) if isinstance(kind, str) else " or ".join(kind)
-
-
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Adds the references of the command line and of the passes, and translates links."""
+    """Adds what is made from records, and translates links."""
     uri = page.file.src_uri
-    if COMMANDS in markdown:
-        markdown = markdown.replace(COMMANDS, _tool("command_page").command_sections())
-    if PASSES in markdown:
-        markdown = markdown.replace(PASSES, _tool("pass_tables").reference())
-    links = ", ".join(f"[{name}](schemas/{name})" for name in _tool("schemas").FILES)
-    markdown = markdown.replace("<!-- the schemas -->", f"The schemas: {links}.")
-    markdown = _EXPORT.sub(_of_its_module, markdown)
-    markdown = _FIELDS.sub(lambda match: _fields(match[1]), markdown)
+    markdown = _tool("generated").filled(markdown)
     return translate(markdown, source=_SOURCES.get(uri, f"docs/{uri}"), page=uri)
 
 

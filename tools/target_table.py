@@ -1,9 +1,9 @@
-"""Compiles models, optimizers, precisions and targets, and writes the tables of docs/reference/targets.md.
+"""Compiles models, optimizers, precisions and targets, for the tables of docs/reference/targets.md.
 
 Two steps are trained on each target that this machine runs. The two built-in models are compiled with SONew under every
 policy. A small dense network is compiled with every optimizer in float32; some optimizers' full matrices fit only that.
 
-    python tools/target_table.py --output docs/results/targets.jsonl --write docs/reference/targets.md
+    python tools/target_table.py --output docs/results/targets.jsonl
     python tools/target_table.py --target cpu --target vulkan --model classifier --output part.jsonl
 
 Combinations of the same compiler that are already in the output file are skipped, so an interrupted run goes on. Only
@@ -56,7 +56,6 @@ def combinations(
     ]
 
 
-BEGIN, END = "<!-- table of tools/target_table.py -->", "<!-- end of the table -->"
 KEYS = ("model", "optimizer", "precision", "target")
 
 Row = dict[str, Any]
@@ -218,26 +217,18 @@ def read_rows(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def insert(document: str, table: str) -> str:
-    """The document with the table between its markers."""
-    head, rest = document.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{table}\n\n{END}{rest.partition(END)[2]}"
-
-
 @click.command()
 @click.option("--target", "targets", multiple=True, help="Default: all that can be compiled here.")
 @click.option("--model", "model_names", type=click.Choice(list(MODELS)), multiple=True, default=tuple(MODELS))
 @click.option("--optimizer", "optimizers", type=click.Choice(OPTIMIZERS), multiple=True, default=OPTIMIZERS)
 @click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True, default=PRECISIONS)
 @click.option("--output", type=click.Path(path_type=Path), required=True)
-@click.option("--write", type=click.Path(path_type=Path, exists=True), help="Document to put the table into.")
 def main(
     targets: tuple[str, ...],
     model_names: tuple[str, ...],
     optimizers: tuple[str, ...],
     precisions: tuple[str, ...],
     output: Path,
-    write: Path | None,
 ) -> None:
     """Compile every combination of the repeatable options, and write a row for each."""
     names = [target.name for target in resolve_targets(targets or ("all",))]
@@ -251,8 +242,6 @@ def main(
             stream.writelines(json.dumps(row) + "\n" for row in rows)
         for row in rows:
             click.echo(" ".join(row[key] for key in KEYS) + f": {row['result']}{' and ran' * row['ran']} {row['why']}")
-    if write is not None:
-        write.write_text(insert(write.read_text(encoding="utf-8"), markdown(read_rows(output))), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import generated
 import pytest
 
 from sonew_compiled.lowering.targets import target_names
@@ -24,8 +25,9 @@ def tool(load_tool: Callable[[str], ModuleType]) -> ModuleType:
 
 
 def test_the_document_has_the_table_of_the_rows(tool: ModuleType) -> None:
-    document = DOCUMENT.read_text(encoding="utf-8")
-    assert tool.insert(document, tool.markdown(tool.read_rows(ROWS))) == document
+    table = tool.markdown(tool.read_rows(ROWS))
+    assert table in generated.filled(DOCUMENT.read_text(encoding="utf-8"))
+    assert "| `cpu` | 6 compiled, 6 run | 6 compiled, 6 run |" in table
 
 
 def test_the_rows_are_of_the_tested_compiler(tool: ModuleType) -> None:
