@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from sonew_compiled.runtime.cores import available_cores
+
 # By default XLA drops a rounding that is widened again at once, and so computes other numbers than the module.
 _EXACT: dict[str, str | bool] = {"xla_allow_excess_precision": False}
 # For code that runs only a few times: LLVM does not optimize it, and XLA's older loop emitter makes less of it. In one
@@ -18,6 +20,8 @@ _QUICK: dict[str, str | bool] = {
     "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": "1",
 }
+# Of two cores, IREE's compiler has one.
+_FEW_CORES = 2
 
 
 def compile_lowered(lowered: jax.stages.Lowered, *, quickly: bool = False) -> jax.stages.Compiled:
@@ -25,11 +29,13 @@ def compile_lowered(lowered: jax.stages.Lowered, *, quickly: bool = False) -> ja
 
     Args:
       lowered: the lowered function.
-      quickly: for the processor, compiles in about a tenth of the time; all code but products is then slower.
+      quickly: for the processor, compiles in about a tenth of the time, while IREE compiles; all code but products is
+        then slower.
     """
     if quickly:
         try:
-            return lowered.compile(compiler_options=_EXACT | _QUICK)
+            many = len(available_cores()) > _FEW_CORES
+            return lowered.compile(compiler_options=_EXACT | _QUICK | {"xla_cpu_multi_thread_eigen": many})
         except Exception as error:
             # XLA's options of this kind come and go with its releases.
             if "compile option" not in str(error):

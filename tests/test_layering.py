@@ -40,7 +40,7 @@ ALLOWED = {
     "model_functions": ("errors", "contract"),
     "requirements": ("errors", "contract", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),
-    "xla": (),
+    "xla": ("runtime.cores",),
     "background": (),
     "folder_lock": (),
     "bundle_writer": ("errors", "contract", "folder_lock", "runtime"),
