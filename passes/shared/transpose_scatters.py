@@ -28,7 +28,7 @@ def _transpose(op: ir.Operation) -> None:
     leading = [*batching, *indexed]
     windows = [dim for dim in range(len(shape_of(op.results[0]))) if dim not in leading]
     order = [*leading, *windows]
-    # IREE compiles scatters without windows, and those with windows along their indexed axes, as they are.
+    # IREE compiles scatters without windows as they are. `flatten-scatters` leaves no window along an indexed axis.
     if order == sorted(order) or not windows or sorted(dimensions.inserted_window_dims) != sorted(indexed):
         return
     back = sorted(range(len(order)), key=order.__getitem__)
