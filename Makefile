@@ -9,6 +9,9 @@ PIP_SAYS ?= --quiet
 # Written by tools/first_run.py.
 RUN_TAKES := It downloads 112 MB the first time. It takes 47 s to install, 20 s to compile, check and draw, and 1.3 s an epoch, measured on 2 threads of AMD EPYC.
 
+# Tests start this code some hundred times, and compiling it to bytecode again each time takes half a second.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run about-run test vulkan chromium aarch64 lint types unit lit site clean
 
 run: about-run $(VENV)/.run

@@ -13,7 +13,7 @@ from pathlib import Path
 from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError
 from sonew_compiled.lowering.targets._processors import TRIPLES, find_processor
-from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
+from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target, only
 from sonew_compiled.lowering.targets._tools import iree_compile
 
 # LLVM's names of the features that /proc/cpuinfo spells differently, punctuation aside.
@@ -38,6 +38,7 @@ _CPUINFO_NAMES = {
 }
 
 _FLAGS = (
+    *only("hal_target_local", "hal_target_llvm_cpu"),
     "--iree-hal-target-device=local",
     "--iree-hal-local-target-device-backends=llvm-cpu",
     # These three flags pack matrix products, and fuse elementwise work into few large dispatches but not into the

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from sonew_compiled.contract import Driver
 from sonew_compiled.errors import UsageError
 from sonew_compiled.lowering.targets import _cpu, _processors
-from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target
+from sonew_compiled.lowering.targets._target import NO_CONST_EVAL, OWNERSHIP, Target, only
 from sonew_compiled.lowering.targets._tools import has_libtpu
 
 ALL = "all"
@@ -38,7 +38,12 @@ class _Family:
 def _vmvx(model: str) -> Target:
     """IREE's portable bytecode, which runs slowly on any processor."""
     assert not model
-    flags = ("--iree-hal-target-device=local", "--iree-hal-local-target-device-backends=vmvx", NO_CONST_EVAL)
+    flags = (
+        *only("hal_target_local", "hal_target_vmvx"),
+        "--iree-hal-target-device=local",
+        "--iree-hal-local-target-device-backends=vmvx",
+        NO_CONST_EVAL,
+    )
     *emulation, rounding = _cpu.EMULATION
     # `expand-arithmetic` must come after 16-bit arithmetic has become float32.
     passes = (
@@ -56,6 +61,9 @@ def _vmvx(model: str) -> Target:
     # After its passes only conversions of bfloat16 are left, which it supports.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
 
+
+# Where constant expressions are computed at compile time, code for this machine computes them.
+_FOLDING = ("hal_target_local", "hal_target_llvm_cpu")
 
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
 _SPIRV_PASSES = (
@@ -88,7 +96,11 @@ _VULKAN_DEVICES = {
 def _vulkan(model: str) -> Target:
     # With indirect command buffers, IREE 3.13 records copies from undeclared bindings if an initial state has several
     # constants, such as that of rfdson.
-    flags: tuple[str, ...] = ("--iree-hal-target-device=vulkan", "--iree-hal-indirect-command-buffers=false")
+    flags = (
+        *only("hal_target_vulkan_spirv", *_FOLDING),
+        "--iree-hal-target-device=vulkan",
+        "--iree-hal-indirect-command-buffers=false",
+    )
     if not model:  # code for every Vulkan 1.1 driver of a phone or a computer
         return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, lacks=_SPIRV_LACKS, driver=Driver.VULKAN)
     return Target(
@@ -137,7 +149,12 @@ _CUDA_MODELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def _cuda(model: str) -> Target:
-    flags = ("--iree-hal-target-device=cuda", f"--iree-cuda-target={model}", NO_CONST_EVAL)
+    flags = (
+        *only("hal_target_cuda"),
+        "--iree-hal-target-device=cuda",
+        f"--iree-cuda-target={model}",
+        NO_CONST_EVAL,
+    )
     return Target(
         name=f"cuda:{model}",
         assembler="ptxas",
@@ -159,7 +176,12 @@ _ROCM_MODELS = {"gfx942": 0x4C, "gfx1100": 0x41}
 
 
 def _rocm(model: str) -> Target:
-    flags = ("--iree-hal-target-device=hip", f"--iree-rocm-target={model}", NO_CONST_EVAL)
+    flags = (
+        *only("hal_target_rocm"),
+        "--iree-hal-target-device=hip",
+        f"--iree-rocm-target={model}",
+        NO_CONST_EVAL,
+    )
     return Target(
         name=f"rocm:{model}",
         flags=flags,
@@ -176,7 +198,7 @@ def _metal(model: str) -> Target:
     assert not model
     return Target(
         name="metal",
-        flags=("--iree-hal-target-device=metal",),
+        flags=(*only("hal_target_metal_spirv", *_FOLDING), "--iree-hal-target-device=metal"),
         passes=_SPIRV_PASSES,
         lacks=_SPIRV_LACKS,
         driver=Driver.METAL,
