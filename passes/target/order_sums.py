@@ -8,8 +8,9 @@ product that IREE compiles well.
 becomes
     reduce(reduce(multiply(broadcast(v), m), dimensions = [1]), dimensions = [0])
 
-Elementwise operations and reshapes may lie between the broadcast and the product. The order of a sum is free in
-StableHLO, and its initial value is zero.
+Elementwise operations, reshapes, slices and the like may lie between the broadcast and the product. A gather from an
+axis that has one place for its slice repeats that slice, and a selection between a tensor and itself is that tensor.
+The order of a sum is free in StableHLO, and its initial value is zero.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import is_splat
-from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Pass
@@ -34,21 +35,20 @@ _ELEMENTWISE = {
         *("remainder", "compare", "select", "clamp", "and", "or", "xor", "not"),
     )
 }
+_PARTS = ("stablehlo.slice", "stablehlo.dynamic_slice", "stablehlo.reverse")
+_MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.transpose", "stablehlo.reshape", *_PARTS)
 # Looking further costs time, and recursion has an end; IREE's kernels are no longer than this.
 _FAR = 40
 
 
 def order_sums(module: ir.Module) -> None:
     """Cut in two each sum of a product over axes if the tensors share some of these axes, but not all."""
-    known: dict[ir.Value, set[int]] = {}
+    known = _Axes()
     for op in operations_in(module.operation):
         if op.name != "stablehlo.reduce" or not _is_sum(op):
             continue
         (product, _), dims = op.operands, list(ir.DenseI64ArrayAttr(op.attributes["dimensions"]))
-        maker = owner(product)
-        if maker is None or maker.name != "stablehlo.multiply":
-            continue
-        left, right = (_axes(each, known) for each in maker.operands)
+        left, right = known.of_factors(product)
         # An axis of one element can go first, since nothing is summed over it.
         later = [dim for dim in dims if dim in left ^ right]
         if not later or not (left & right).intersection(dims):
@@ -66,32 +66,89 @@ def _is_sum(op: ir.Operation) -> bool:
     return len(op.results) == 1 and body == ["stablehlo.add", "stablehlo.return"]
 
 
-def _axes(value: ir.Value, known: dict[ir.Value, set[int]], far: int = 0) -> set[int]:
-    """The axes of more than one element along which the tensor is not repeated."""
-    if value not in known:
-        known[value] = _found(value, known, far + 1) if far < _FAR else _long(value)
-    return known[value]
+class _Axes:
+    """The axes of more than one element along which a tensor is not repeated, of every tensor that was asked for."""
+
+    def __init__(self) -> None:
+        self._known: dict[ir.Value, set[int]] = {}
+        self._simple: dict[ir.Value, ir.Value] = {}
+
+    def of_factors(self, value: ir.Value) -> tuple[set[int], set[int]]:
+        """Those of both factors of a product, as axes of the value that the product became by moves; else none."""
+        moves = []
+        while (op := owner(value)) is not None and op.name in _MOVES:
+            moves.append(op)
+            value = _source(op)
+        if op is None or op.name != "stablehlo.multiply":
+            return set(), set()
+        left, right = map(self.of, op.operands)
+        for move in reversed(moves):
+            left, right = _moved(move, left), _moved(move, right)
+        return left, right
+
+    def of(self, value: ir.Value, far: int = 0) -> set[int]:
+        if value not in self._known:
+            self._known[value] = self._found(value, far + 1) if far < _FAR else _long(value)
+        return self._known[value]
+
+    def _found(self, value: ir.Value, far: int) -> set[int]:
+        value = self._simplified(value, far)
+        op = owner(value)
+        if op is None:
+            return _long(value)
+        if op.name in _MOVES:
+            return _moved(op, self.of(_source(op), far))
+        if op.name == "stablehlo.gather":
+            return _gathered(op, self.of(op.operands[0], far))
+        if op.name in _ELEMENTWISE:
+            return set().union(*(self.of(each, far) for each in op.operands))
+        return set() if is_splat(value) else _long(value)
+
+    def _simplified(self, value: ir.Value, far: int) -> ir.Value:
+        """The value itself, or what conversions to the same type and selections between equal tensors have made it."""
+        if value not in self._simple:
+            op, simple = owner(value), value
+            if op is not None and far < _FAR:
+                if op.name == "stablehlo.convert" and op.operands[0].type == value.type:
+                    simple = self._simplified(op.operands[0], far + 1)
+                elif op.name == "stablehlo.select":
+                    yes, no = (self._simplified(each, far + 1) for each in list(op.operands)[1:])
+                    simple = yes if yes == no else value
+            self._simple[value] = simple
+        return self._simple[value]
 
 
-def _found(value: ir.Value, known: dict[ir.Value, set[int]], far: int) -> set[int]:
-    op = owner(value)
-    if op is None:
-        return _long(value)
-    if op.name == "stablehlo.broadcast_in_dim":
-        dims = list(ir.DenseI64ArrayAttr(op.attributes["broadcast_dimensions"]))
-        return {dims[axis] for axis in _axes(op.operands[0], known, far)}
-    if op.name == "stablehlo.transpose":
-        order = list(ir.DenseI64ArrayAttr(op.attributes["permutation"]))
-        return {order.index(axis) for axis in _axes(op.operands[0], known, far)}
-    if op.name == "stablehlo.reshape":
-        # IREE makes several reshapes one, such as those of `jnp.tile`.
-        source = op.operands[0]
-        while (before := owner(source)) is not None and before.name == "stablehlo.reshape":
-            source = before.operands[0]
-        return _reshaped(_axes(source, known, far), shape_of(source), shape_of(value))
-    if op.name in _ELEMENTWISE:
-        return set().union(*(_axes(each, known, far) for each in op.operands))
-    return set() if is_splat(value) else _long(value)
+def _source(move: ir.Operation) -> ir.Value:
+    """The tensor that is moved. IREE makes several reshapes one, such as those of `jnp.tile`."""
+    value = move.operands[0]
+    while move.name == "stablehlo.reshape" and (op := owner(value)) is not None and op.name == "stablehlo.reshape":
+        value = op.operands[0]
+    return value
+
+
+def _moved(move: ir.Operation, own: set[int]) -> set[int]:
+    """The axes of a move's result that hold something of these axes of its source."""
+    shape = shape_of(move.results[0])
+    if move.name == "stablehlo.broadcast_in_dim":
+        dims = list(ir.DenseI64ArrayAttr(move.attributes["broadcast_dimensions"]))
+        return {dims[axis] for axis in own}
+    if move.name == "stablehlo.transpose":
+        order = list(ir.DenseI64ArrayAttr(move.attributes["permutation"]))
+        return {order.index(axis) for axis in own}
+    if move.name == "stablehlo.reshape":
+        return _reshaped(own, shape_of(_source(move)), shape)
+    return {axis for axis in own if shape[axis] != 1}
+
+
+def _gathered(op: ir.Operation, own: set[int]) -> set[int]:
+    """The axes of a gather's result along which it is not repeated, of those of its operand."""
+    dimensions = stablehlo.GatherDimensionNumbers(op.attributes["dimension_numbers"])
+    sizes, slices = shape_of(op.operands[0]), list(ir.DenseI64ArrayAttr(op.attributes["slice_sizes"]))
+    places = (sizes[axis] - slices[axis] for axis in dimensions.start_index_map)
+    if any(places) or list(dimensions.operand_batching_dims):
+        return _long(op.results[0])
+    left = [axis for axis in range(len(sizes)) if axis not in list(dimensions.collapsed_slice_dims)]
+    return {place for axis, place in zip(left, dimensions.offset_dims, strict=True) if axis in own and slices[axis] > 1}
 
 
 def _long(value: ir.Value) -> set[int]:

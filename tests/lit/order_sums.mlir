@@ -80,3 +80,49 @@ func.func public @flattened(%v: tensor<5xf32>, %m: tensor<3x10xf32>) -> tensor<f
   %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x10xf32>, tensor<f32>) -> tensor<f32>
   return %sum : tensor<f32>
 }
+
+// A gather from a single row, a selection between a tensor and itself, a slice, and a product that is transposed.
+// CHECK-LABEL: func.func public @gathered_row
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<3xf32>
+func.func public @gathered_row(%v: tensor<1x5xf32>, %index: tensor<3x1xi32>, %m: tensor<3x5xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %rows = "stablehlo.gather"(%v, %index) <{dimension_numbers = #stablehlo.gather<offset_dims = [1], collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>, slice_sizes = array<i64: 1, 5>}> : (tensor<1x5xf32>, tensor<3x1xi32>) -> tensor<3x5xf32>
+  %product = stablehlo.multiply %rows, %m : tensor<3x5xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}
+
+// CHECK-LABEL: func.func public @selected
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<3xf32>
+func.func public @selected(%v: tensor<5xf32>, %one: tensor<3x5xi1>, %m: tensor<3x5xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %rows = stablehlo.broadcast_in_dim %v, dims = [1] : (tensor<5xf32>) -> tensor<3x5xf32>
+  %same = stablehlo.convert %rows : tensor<3x5xf32>
+  %either = stablehlo.select %one, %rows, %same : tensor<3x5xi1>, tensor<3x5xf32>
+  %product = stablehlo.multiply %either, %m : tensor<3x5xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}
+
+// CHECK-LABEL: func.func public @moved
+// CHECK:         stablehlo.reduce({{.+}}) applies stablehlo.add across dimensions = [0] : (tensor<5x3xf32>, tensor<f32>) -> tensor<3xf32>
+func.func public @moved(%v: tensor<5xf32>, %m: tensor<3x5xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %rows = stablehlo.broadcast_in_dim %v, dims = [1] : (tensor<5xf32>) -> tensor<4x5xf32>
+  %some = stablehlo.slice %rows [1:4, 0:5] : (tensor<4x5xf32>) -> tensor<3x5xf32>
+  %product = stablehlo.multiply %some, %m : tensor<3x5xf32>
+  %moved = stablehlo.transpose %product, dims = [1, 0] : (tensor<3x5xf32>) -> tensor<5x3xf32>
+  %sum = stablehlo.reduce(%moved init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<5x3xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}
+
+// Two rows to gather from: nothing is known to be repeated.
+// CHECK-LABEL: func.func public @gathered_rows
+// CHECK:         across dimensions = [0, 1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
+func.func public @gathered_rows(%v: tensor<2x5xf32>, %index: tensor<3x1xi32>, %m: tensor<3x5xf32>) -> tensor<f32> {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %rows = "stablehlo.gather"(%v, %index) <{dimension_numbers = #stablehlo.gather<offset_dims = [1], collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>, slice_sizes = array<i64: 1, 5>}> : (tensor<2x5xf32>, tensor<3x1xi32>) -> tensor<3x5xf32>
+  %product = stablehlo.multiply %rows, %m : tensor<3x5xf32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}

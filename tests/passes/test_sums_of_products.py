@@ -5,6 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 
 def test_sums_of_products_of_repeated_tensors(on_iree: Callable[..., list[Any]]) -> None:
@@ -45,3 +46,22 @@ def test_sums_of_products_of_repeated_tensors(on_iree: Callable[..., list[Any]])
     )
     for number, want in zip(got, wanted, strict=True):
         np.testing.assert_allclose(number, want, rtol=1e-4, atol=1e-5)
+
+
+def test_sums_of_products_of_tensors_that_turn_out_to_be_repeated(on_iree: Callable[..., list[Any]]) -> None:
+    rng = np.random.default_rng(0)
+    v, m = (rng.normal(size=shape).astype(np.float32) for shape in ((4,), (4, 4)))
+    places = np.array([1, 0, 2, 3], np.int32)
+
+    def sums(v: Any, m: Any, places: Any) -> Any:
+        rows = jnp.broadcast_to(v, (6, 4))
+        return (
+            jnp.sum(rows[1:5] * m),
+            jnp.sum(lax.dynamic_slice(rows, (places[0], 0), (4, 4)) * m),
+            jnp.sum(jnp.take(v[None], places, axis=0, mode="clip") * m),
+            jnp.sum(jnp.where((places > 1)[:, None], rows[:4], rows[:4]) * m),
+            jnp.sum((v * m).T),
+        )
+
+    (got,) = on_iree(sums, v, m, places)
+    np.testing.assert_allclose(got, [m.sum(0).astype(np.float64) @ v] * 5, rtol=1e-4, atol=1e-5)
