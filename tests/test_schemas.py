@@ -47,6 +47,13 @@ def test_the_schema_is_one(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
 
 
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_field_says_what_it_is(name: str) -> None:
+    fields = SCHEMAS[name]["properties"]
+    assert [field for field, schema in fields.items() if not schema.get("description")] == []
+    assert len({schema["description"] for schema in fields.values()}) == len(fields)
+
+
 def test_what_is_written_fits(manifest: Any) -> None:
     jsonschema.validate(manifest, SCHEMAS["manifest.json"])
     for name in ("metrics.json", "row.json"):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ import click
 import command_page
 import optimizer_table
 import pass_tables
+import result_tables
 import scaling_model
 import schemas
 import target_table
 
 from sonew_compiled import passes
+from sonew_compiled.bench import speed, workers
+from sonew_compiled.bench.goals import Goal
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,6 +62,16 @@ def _runtime() -> str:
     return "\n".join(f"::: sonew_compiled.runtime.{path}" for path in paths)
 
 
+def _goals(goals: Sequence[Goal]) -> str:
+    """The keys of a suite's ratios, with their bounds."""
+    rows = []
+    for goal in goals:
+        sign = "≥" if goal.at_least else "≤"
+        bounds = ("" if bound is None else f"{sign} {bound:g}{goal.unit}" for bound in (goal.must, goal.aim))
+        rows.append(f"| `{goal.key}` | {goal.what} | {' | '.join(bounds)} |")
+    return "\n".join(["| key | what | must | aim |", "|---|---|---|---|", *rows])
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "commands": command_page.command_sections,
     "runtime": _runtime,
@@ -69,6 +82,12 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "policies": pass_tables.policy_table,
     "targets": pass_tables.target_table,
     "passes": pass_tables.reference,
+    "speed": partial(_goals, speed.GOALS),
+    "workers": partial(_goals, workers.GOALS),
+    "studies": partial(result_tables.studies, "tuned-20"),
+    "studies-bf16": partial(result_tables.studies, "tuned-20-bf16"),
+    "small-studies": result_tables.small_studies,
+    "precisions": result_tables.policies,
     "schemas": lambda: "The schemas: " + ", ".join(f"[{name}](schemas/{name})" for name in schemas.FILES) + ".",
     **{file: partial(_fields, file) for file in schemas.FILES},
 }

@@ -2,8 +2,8 @@
 
     python tools/schemas.py --output schemas
 
-The fields' descriptions are those of the docstrings. A schema says less than its check: that names of tensors are
-distinct, for one. The site has the same files.
+The fields' descriptions are those of the docstrings, and of the format of rows. A schema says less than its check:
+that names of tensors are distinct, for one. The site has the same files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,20 @@ from sonew_compiled.runtime.schema import Check, schema_of
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
-FILES: Mapping[str, tuple[Check, str, type | None]] = {
-    "manifest.json": (_manifest_schema.MANIFEST, "The manifest of a bundle", manifest.Manifest),
-    "metrics.json": (metrics.LINE, "A line of metrics.jsonl, of a run", metrics.EpochMetrics),
-    "row.json": (_row_format.ROW, "A line of rows.jsonl, of a benchmark", None),
+
+def attributes(described: type) -> dict[str, str]:
+    """The meanings of a class's attributes, from its docstring."""
+    listed = inspect.getdoc(described).partition("Attributes:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
+    pairs = re.findall(r"^  (\w+): (.*(?:\n {3,}.*)*)", listed, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text) for name, text in pairs}
+
+
+FILES: Mapping[str, tuple[Check, str, Mapping[str, str]]] = {
+    "manifest.json": (_manifest_schema.MANIFEST, "The manifest of a bundle", attributes(manifest.Manifest)),
+    "metrics.json": (metrics.LINE, "A line of metrics.jsonl, of a run", attributes(metrics.EpochMetrics)),
+    "row.json": (_row_format.ROW, "A line of rows.jsonl, of a benchmark", _row_format.MEANINGS),
 }
-"""For each file its check, a title, and the class whose docstring describes the fields."""
+"""For each file its check, a title, and the meanings of its fields."""
 
 
 def schemas() -> dict[str, str]:
@@ -35,21 +43,13 @@ def schemas() -> dict[str, str]:
     return {name: json.dumps(_document(*each), indent=2) + "\n" for name, each in FILES.items()}
 
 
-def _document(check: Check, title: str, described: type | None) -> dict[str, Any]:
+def _document(check: Check, title: str, meanings: Mapping[str, str]) -> dict[str, Any]:
     schema = schema_of(check)
-    meanings = attributes(described) if described else {}
     properties = {
         name: {**each, **({"description": meanings[name]} if name in meanings else {})}
         for name, each in schema["properties"].items()
     }
     return {"$schema": _DRAFT, "title": title, **schema, "properties": properties}
-
-
-def attributes(described: type) -> dict[str, str]:
-    """The meanings of a class's attributes, from its docstring."""
-    listed = inspect.getdoc(described).partition("Attributes:\n")[2].partition("\n\n")[0]  # type: ignore[union-attr]
-    pairs = re.findall(r"^  (\w+): (.*(?:\n {3,}.*)*)", listed, re.MULTILINE)
-    return {name: re.sub(r"\s+", " ", text) for name, text in pairs}
 
 
 def main() -> None:

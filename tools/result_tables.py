@@ -1,0 +1,67 @@
+"""The tables of results that are long: studies of settings, and runs under the policies of precision.
+
+Their rows lie in docs/results/.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "docs/results"
+
+
+def studies(file: str) -> str:
+    """The best trial of each study of a file, those with the least training loss first."""
+    settings = {"learning_rate": "learning rate", "b1": "β1", "b2": "β2", "eps": "ε"}
+    return _table(
+        ["optimizer", "trials", *settings.values(), "train loss", "test loss"],
+        ([row["optimizer"], str(row["trials"]), *_best(row, settings), *_losses(row)] for row in _rows(file)),
+    )
+
+
+def small_studies() -> str:
+    """The best trial of each study of the small model."""
+    return _table(
+        ["optimizer", "precision", "trials", "learning rate", "ε", "train loss", "test loss"],
+        (
+            [
+                *(row["optimizer"], f"`{row['precision']}`", str(row["trials"])),
+                *(*_best(row, ("learning_rate", "eps")), *_losses(row, 4)),
+            ]
+            for row in _rows("tuned-small-20")
+        ),
+    )
+
+
+def policies() -> str:
+    """The losses under each policy of precision."""
+    return _table(
+        ["optimizer", "policy", "learning rate", "train loss", "test loss"],
+        (
+            [row["optimizer"], f"`{row['precision']}`", f"{row['learning_rate']:g}", *_losses(row)]
+            for row in sorted(_rows("precision-20"), key=lambda row: str(row["optimizer"]))
+        ),
+    )
+
+
+def _rows(file: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (RESULTS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return sorted(rows, key=lambda row: row["train_loss"])
+
+
+def _best(study: dict[str, Any], settings: Iterable[str]) -> list[str]:
+    """The settings of a study's best trial; empty where the optimizer has none."""
+    values = [study["best"].get(name) for name in settings]
+    return ["" if value is None else f"{value:.3g}" for value in values]
+
+
+def _losses(row: dict[str, Any], digits: int = 2) -> list[str]:
+    return [f"{row[name]:.{digits}f}" for name in ("train_loss", "test_loss")]
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    rows = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
