@@ -206,6 +206,24 @@ def test_every_run_of_the_precision_policies_is_quoted() -> None:
         assert row["steps"] == 1200
 
 
+def test_figures_in_sentences_are_those_of_the_rows() -> None:
+    found = {
+        (row["optimizer"], row["precision"], row["learning_rate"]): losses(row) for row in rows("precision-20.jsonl")
+    }
+    said = (ROOT / "docs/reference/precision.md").read_text(encoding="utf-8").replace("\n", " ")
+    rounded, plain = (found["tridiag-sonew", precision, 7e-3][0] for precision in ("bf16-sr", "f32"))
+    assert f"tridiagonal SONew ends at {rounded}, in float32 at {plain}." in said
+    assert (
+        f"Adam loses more: {found['adam', 'bf16', 1e-3][0]} where float32 has {found['adam', 'f32', 1e-3][0]}." in said
+    )
+    studies = {row["optimizer"]: losses(row) for row in rows("tuned-20.jsonl")}
+    said = (ROOT / "docs/results.md").read_text(encoding="utf-8").replace("\n", " ")
+    assert "Muon ends lowest ({}; {} on the test set)".format(*studies["muon"]) in said
+    assert "K-FAC best on the test set ({}; {})".format(*studies["kfac"]) in said
+    assert min(studies, key=lambda name: float(studies[name][0])) == "muon"
+    assert min(studies, key=lambda name: float(studies[name][1])) == "kfac"
+
+
 def test_every_policy_was_run_with_every_optimizer() -> None:
     run = {(row["optimizer"], row["precision"]) for row in rows("precision-20.jsonl")}
     assert run == set(itertools.product(("adam", "tridiag-sonew", "band-sonew"), PRECISIONS))

@@ -120,7 +120,7 @@ def bench_command(
     """Compare optimizers, precisions and devices by training with each.
 
     Writes a line to rows.jsonl when a run ends, then table.md, plots and report.html. The row of a run that fails holds
-    its error. The page "Benchmarks" of the documentation says what each column means.
+    its error. The page "Benchmarks" of the documentation says how the figures are measured.
 
     \b
     Examples:

@@ -3,7 +3,24 @@ r"""SONew's state of one tensor in 8 bits a number: momentum, diagonal, and a co
 An edge is stored as `r_j = H[j+1, j] / sqrt(H[j, j] H[j+1, j+1])`, rounded to `c / 127`. It is read back as
 `c / 127 * sqrt(h_j h_{j+1})`, where `h` is the diagonal as it is read back. Since `|c| <= 127`, no two by two minor
 `h_j h_{j+1} (1 - (c / 127)^2)` is negative, whatever the roundings of the diagonal and the edge are.
-docs/reference/optimizers.md proves that `X` is positive definite for that reason, and derives `GAMMA`.
+
+The noise of the rounding is `mix(mix(index) ^ mix(mix(step + 0x9e3779b9) ^ tensor)) >> 8`, over 2^24. Of leaf `k` of
+the parameters, the momentum is tensor `3 k`, the diagonal `3 k + 1`, and the edges are `3 k + 2`.
+
+**X is positive definite before any edge is removed.** Let `G` be the statistics as they are read back. Those of the
+step are `H = b2 G + (1 - b2) P(g g^T) + d I`, with a damping `d > 0`. The window of two neighbours in `G` has no
+negative minor and no negative diagonal entry, so it is positive semidefinite. So is the window of `g g^T`, and with `d
+I` the sum is positive definite. Its Schur complement `s_j` is at least `d`, and a chain has no other windows.
+
+**GAMMA is 2 / 127.** Let `r` be an edge's correlation before it was rounded, and `r' = c / 127`; they differ by less
+than `D = 1 / 127`. With `r` in place of `r'`, the edge of `H` changes by less than `b2 D sqrt(h_j h_{j+1})`, which is
+at most `D sqrt(H[j, j] H[j+1, j+1])`. So the correlations `p` and `p'` that `H` has with `r` and with `r'` differ by
+less than `D`. Both are in [-1, 1], and `s_j = H[j, j] (1 - p^2)` changes by `H[j, j] |p' - p| |p' + p| < 2 D H[j, j]`.
+A Schur complement of at most `2 D H[j, j]` may thus be the rounding's alone, and its edges are removed. Where edges are
+kept, `1 / s_j` is below `1 / (GAMMA H[j, j])`.
+
+**Wider bands are refused.** Three neighbours with the correlations r, r and 2 r^2 - 1 are singular, and a smaller last
+one makes them indefinite. Nothing like `|c| <= 127` bounds the sum of the roundings of many steps.
 """
 
 from __future__ import annotations
