@@ -28,6 +28,17 @@ ARITHMETIC = {
 # Operations that take more than one operation of `arith`, or whose types differ.
 _OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
 
+FUSED = frozenset(
+    f"stablehlo.{name}"
+    for name in (
+        *("abs", "cbrt", "ceil", "convert", "cosine", "exponential", "exponential_minus_one", "floor", "log"),
+        *("log_plus_one", "logistic", "negate", "round_nearest_afz", "round_nearest_even", "rsqrt", "sign", "sine"),
+        *("sqrt", "tan", "tanh", "add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "atan2"),
+        *("remainder", "compare", "select", "clamp", "and", "or", "xor", "not"),
+    )
+)
+"""The elementwise operations that IREE computes in the kernel that reads their results."""
+
 
 def is_vectorised(op: ir.Operation) -> bool:
     """Whether a kernel's vectors can compute the operation on its element types."""

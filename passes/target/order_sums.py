@@ -20,21 +20,12 @@ from collections.abc import Sequence
 
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import is_splat
+from sonew_compiled.passes.ir.elementwise import FUSED
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Pass
 
-# IREE computes these in the kernel of the sum, and so sees what is repeated below them.
-_ELEMENTWISE = {
-    f"stablehlo.{name}"
-    for name in (
-        *("abs", "cbrt", "ceil", "convert", "cosine", "exponential", "exponential_minus_one", "floor", "log"),
-        *("log_plus_one", "logistic", "negate", "round_nearest_afz", "round_nearest_even", "rsqrt", "sign", "sine"),
-        *("sqrt", "tan", "tanh", "add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "atan2"),
-        *("remainder", "compare", "select", "clamp", "and", "or", "xor", "not"),
-    )
-}
 _PARTS = ("stablehlo.slice", "stablehlo.dynamic_slice", "stablehlo.reverse")
 _MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.transpose", "stablehlo.reshape", *_PARTS)
 # Looking further costs time, and recursion has an end; IREE's kernels are no longer than this.
@@ -100,7 +91,7 @@ class _Axes:
             return _moved(op, self.of(_source(op), far))
         if op.name == "stablehlo.gather":
             return _gathered(op, self.of(op.operands[0], far))
-        if op.name in _ELEMENTWISE:
+        if op.name in FUSED:
             return set().union(*(self.of(each, far) for each in op.operands))
         return set() if is_splat(value) else _long(value)
 

@@ -144,6 +144,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "order-sums",
         "flatten-contractions",
         "fence-contractions",
+        "fence-elements",
         "emulate-rounding",
     )
 

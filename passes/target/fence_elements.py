@@ -1,0 +1,59 @@
+"""Keep a single element of a tensor that is gathered or reversed apart from the operations that read it.
+
+IREE 3.13 fuses a number that is computed from such an element and from a sum, a maximum or the like into the kernel of
+the sum. Its code for processors then adds a scalar to a vector of one element, which is not compiled ("op requires the
+same type for all operands and results"), or crashes the compiler. So its readers read a copy (`flow.tensor.clone`).
+
+    gather(x, i)[0] + sum(x)  becomes  flow.tensor.clone(gather(x, i)[0]) + sum(x)
+"""
+
+from __future__ import annotations
+
+import math
+
+from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.elementwise import FUSED
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.types import shape_of
+from sonew_compiled.passes.ir.uses import Readers, operations_in, readers_beyond
+from sonew_compiled.passes.record import Pass
+
+# IREE computes these, and elementwise operations on their results, element by element where they are read. A cumulative
+# operation from the end is the reverse of one from the start.
+_READING = ("stablehlo.gather", "stablehlo.reverse", "stablehlo.reduce_window")
+_MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.slice", "stablehlo.transpose")
+
+
+def fence_elements(module: ir.Module) -> None:
+    """Put a `flow.tensor.clone` after each operation that leaves a single element of a gather or a reversed tensor."""
+    single: dict[ir.Operation, None] = {}
+    for op in operations_in(module.operation):
+        if op.name in _READING and len(op.results) == 1:
+            if _is_single(op):
+                single[op] = None
+            else:
+                single |= dict.fromkeys(each for each in readers_beyond(op, _goes_on) if _is_moved_single(each))
+    for op in single:
+        readers = Readers(op.results[0])
+        with ir.InsertionPoint.after(op):
+            readers.redirect(build.clone(op.results[0]))
+
+
+def _is_single(op: ir.Operation) -> bool:
+    return math.prod(shape_of(op.results[0])) == 1
+
+
+def _is_moved_single(op: ir.Operation) -> bool:
+    return op.name in _MOVES and _is_single(op)
+
+
+def _goes_on(user: ir.Operation) -> bool:
+    return (user.name in _MOVES or user.name in FUSED) and not _is_single(user)
+
+
+PASS = Pass(
+    name="fence-elements",
+    summary="keep single elements of gathers and reversed tensors apart from what reads them",
+    description=__doc__,
+    run=fence_elements,
+)
