@@ -2,6 +2,8 @@
 
 import os
 
+from plugins.compile_once import share_what_is_compiled
+
 # JAX must look for no accelerator, because libtpu fills stderr if there is none.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests run XLA's code a few times: nearly all of its time goes into making code fast, and its idle threads spin.
@@ -15,6 +17,7 @@ _XLA = {
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in _XLA.items()))
 # The software Vulkan driver computes in the calling thread: each test process has about one core.
 os.environ.setdefault("LP_NUM_THREADS", "0")
+share_what_is_compiled()
 
 pytest_plugins = [
     "plugins.command_line",

@@ -19,8 +19,6 @@ from sonew_compiled.presets import optimizer_settings, record_of
 
 Sonew = Callable[..., Any]
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture
 def folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:

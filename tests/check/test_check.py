@@ -29,8 +29,6 @@ from sonew_compiled.runtime import Bundle, Program, open_bundle
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from sonew_compiled.trace import trace_training
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 BATCH = {
     "x": jax.ShapeDtypeStruct((8, 5), jnp.float32),
     "label": jax.ShapeDtypeStruct((8,), jnp.int32),

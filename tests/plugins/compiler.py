@@ -1,6 +1,6 @@
 """Functions that run a JAX function through parts of the compiler."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +8,6 @@ import numpy as np
 import pytest
 
 from sonew_compiled.runtime import open_device
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _single_threaded_compiler() -> Iterator[None]:
-    """Has IREE compile in one thread, as each core has a test process; the code is the same.
-
-    Its threads cost a twelfth of the processor time in waiting for each other.
-    """
-    from sonew_compiled.lowering import iree
-
-    def run(command: Sequence[str], **options: Any) -> Any:
-        return run_to_end([*command, "--mlir-disable-threading"], **options)
-
-    run_to_end = iree.run_to_end
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(iree, "run_to_end", run)
-        yield
 
 
 @pytest.fixture
@@ -89,25 +72,6 @@ def on_iree() -> Callable[..., list[Any]]:
         return gotten
 
     return run
-
-
-@pytest.fixture(scope="module")
-def compiled_once() -> Iterator[None]:
-    """Keeps what the compiler has made of a module, for tests that compile the same ones again and again."""
-    from sonew_compiled.lowering import lower
-    from sonew_compiled.lowering.iree import lower_iree
-
-    kept: dict[tuple[bytes, object], bytes] = {}
-
-    def kept_or_made(stablehlo: bytes, target: Any, *, what: str) -> bytes:
-        key = stablehlo, target
-        if key not in kept:
-            kept[key] = lower_iree(stablehlo, target, what=what)
-        return kept[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lower, "lower_iree", kept_or_made)
-        yield
 
 
 @pytest.fixture(scope="session")
