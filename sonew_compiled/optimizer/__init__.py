@@ -3,6 +3,7 @@
 from sonew_compiled.optimizer._adam8bit import ScaleByAdam8bitState as ScaleByAdam8bitState
 from sonew_compiled.optimizer._adam8bit import adam_8bit as adam_8bit
 from sonew_compiled.optimizer._adam8bit import scale_by_adam_8bit as scale_by_adam_8bit
+from sonew_compiled.optimizer._caspr import caspr as caspr
 from sonew_compiled.optimizer._factory import optimizer_factory as optimizer_factory
 from sonew_compiled.optimizer._full_adagrad import ScaleByFullAdagradState as ScaleByFullAdagradState
 from sonew_compiled.optimizer._full_adagrad import full_adagrad as full_adagrad

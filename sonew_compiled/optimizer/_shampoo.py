@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,11 @@ from sonew_compiled.optimizer._inverse_root import refreshed_root
 from sonew_compiled.optimizer._refresh import refreshed
 
 Sides = tuple[jax.Array, jax.Array]
+
+
+def of_both_sides(block: jax.Array, left: jax.Array, right: jax.Array) -> jax.Array:
+    """Shampoo's direction of a block, `L^{-1/4} G R^{-1/4}`."""
+    return left @ block @ right
 
 
 class ScaleByShampooState(NamedTuple):
@@ -44,6 +49,7 @@ def scale_by_shampoo(
     eps: float = 1e-6,
     precond_interval: int = 20,
     block_size: int = 2048,
+    precondition: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = of_both_sides,
 ) -> optax.GradientTransformation:
     r"""Precondition updates by Shampoo, with the step lengths of RMSProp on normalised gradients.
 
@@ -65,6 +71,7 @@ def scale_by_shampoo(
         they are stored.
       precond_interval: steps from one computation of the roots to the next; the first step computes them.
       block_size: the largest side of a block.
+      precondition: the direction `P` of a block, from the block and both roots.
 
     References:
       Gupta, Koren, Singer, Shampoo: Preconditioned Stochastic Tensor Optimization, 2018, arXiv 1802.09568, algorithm 1;
@@ -112,7 +119,7 @@ def scale_by_shampoo(
         count = optax.safe_increment(state.count)
         correction = unbias(b2, count, jnp.float32)
         moved = [
-            _move(g, m, d, pairs, b1=b1, b2=b2, correction=correction, block_size=block_size)
+            _move(g, m, d, pairs, precondition, b1=b1, b2=b2, correction=correction, block_size=block_size)
             for g, m, d, pairs in zip(
                 gradients, tree.flatten_up_to(state.mu), tree.flatten_up_to(state.diagonal), roots, strict=True
             )
@@ -148,6 +155,7 @@ def _move(
     m: jax.Array,
     d: jax.Array,
     roots: tuple[Sides, ...],
+    precondition: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     *,
     b1: float,
     b2: float,
@@ -160,7 +168,7 @@ def _move(
     onto, d = normalised_rmsprop(normalised(g), d, b2=b2, unbias=correction)
     direction = onto
     if roots:
-        blocks = [left @ block @ right for block, (left, right) in zip(_blocks(g, block_size), roots, strict=True)]
+        blocks = [precondition(block, *sides) for block, sides in zip(_blocks(g, block_size), roots, strict=True)]
         direction = graft(_joined(blocks, g.shape, block_size), onto)
     return b1 * m + (1 - b1) * direction, d
 

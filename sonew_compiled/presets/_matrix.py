@@ -34,6 +34,15 @@ RECORDS = (
         paper="Gupta et al. 2018, arXiv 1802.09568; Anil et al. 2020, arXiv 2002.09018",
         state="2 + 2 (rows/columns + columns/rows), of blocks",
     ),
+    # It takes the settings that were found for `shampoo`, whose steps are as long.
+    OptimizerRecord(
+        name="caspr",
+        factory="sonew_compiled.optimizer:caspr",
+        learning_rate=3.7e-3,
+        settings=(b1(0.9), b2(0.95), eps(1e-6), precond_interval(20), block_size(2048)),
+        paper="Duvvuri et al. 2024, ICLR",
+        state="2 + 2 (rows/columns + columns/rows), of blocks",
+    ),
     OptimizerRecord(
         name="rfdson",
         factory="sonew_compiled.optimizer:rfdson",

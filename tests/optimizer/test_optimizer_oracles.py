@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +30,30 @@ def gradients(shape: tuple[int, ...], count: int) -> list[np.ndarray]:
     return [rng.normal(size=shape) * (1 + np.arange(shape[-1])) for _ in range(count)]
 
 
+def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Shampoo's preconditioner of a block's entries, row by row."""
+    return np.kron(left, right)
+
+
+def square_of_sum(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """That of CASPR."""
+    half = (np.kron(left, np.eye(len(right))) + np.kron(np.eye(len(left)), right)) / 2
+    return half @ half
+
+
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("block_size", [2, 3, 100])
-def test_shampoo_against_dense_roots(block_size: int) -> None:
+@pytest.mark.parametrize(
+    ("make", "preconditioner", "block_size"),
+    [
+        *((optimizers.shampoo, product, size) for size in (2, 3, 100)),
+        *((optimizers.caspr, square_of_sum, size) for size in (3, 100)),
+    ],
+)
+def test_shampoo_and_caspr_against_dense_roots(
+    make: Callable[..., Any], preconditioner: Callable[..., np.ndarray], block_size: int
+) -> None:
     b1, b2, eps, interval = 0.8, 0.9, 1e-4, 3
-    tx = optimizers.scale_by_shampoo(b1=b1, b2=b2, eps=eps, precond_interval=interval, block_size=block_size)
+    tx = make(-1.0, b1=b1, b2=b2, eps=eps, precond_interval=interval, block_size=block_size)
     update = jax.jit(tx.update)
     state = tx.init({"w": jnp.zeros((2, 3, 4))})
     m, d = np.zeros((6, 4)), np.zeros((6, 4))
@@ -43,7 +64,7 @@ def test_shampoo_against_dense_roots(block_size: int) -> None:
     ]
     left = {i: np.zeros((m[c].shape[0],) * 2) for i, c in enumerate(corners)}
     right = {i: np.zeros((m[c].shape[1],) * 2) for i, c in enumerate(corners)}
-    roots: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    roots: dict[int, np.ndarray] = {}
 
     def root(a: np.ndarray) -> np.ndarray:
         return power(a + eps * np.linalg.norm(a) * np.eye(len(a)), -1 / 4)
@@ -54,8 +75,8 @@ def test_shampoo_against_dense_roots(block_size: int) -> None:
             left[i] = b2 * left[i] + (1 - b2) * g[corner] @ g[corner].T
             right[i] = b2 * right[i] + (1 - b2) * g[corner].T @ g[corner]
             if t % interval == 0:
-                roots[i] = root(left[i]), root(right[i])
-            p[corner] = roots[i][0] @ g[corner] @ roots[i][1]
+                roots[i] = preconditioner(root(left[i]), root(right[i]))
+            p[corner] = (roots[i] @ g[corner].reshape(-1)).reshape(g[corner].shape)
         unit = g / np.linalg.norm(g)
         d = b2 * d + (1 - b2) * unit**2
         length = np.linalg.norm(unit / np.sqrt(d / (1 - b2 ** (t + 1))))

@@ -112,6 +112,7 @@ RATES = {
     "muon": (0.1, 0.1, 0.1),
     "soap": (0.03, 0.1, 0.1),
     "shampoo": (0.01, 0.03, 0.01),
+    "caspr": (0.01, 0.03, 0.01),
     "rfdson": (0.03, 0.03, 0.03),
     "ons": (10, 100, 3),
     "full-adagrad": (3, 1, 1),
@@ -150,7 +151,7 @@ def test_converges(name: str, on: str) -> None:
 # ----- a tiny model, compiled
 
 # The statistics of a few examples are singular. With less damping, rounding alone would show in the losses.
-DAMPED = {"shampoo": 1e-3, "full-adagrad": 1e-3, "kfac": 0.1, "locoprop": 1e-3}
+DAMPED = {"shampoo": 1e-3, "caspr": 1e-3, "full-adagrad": 1e-3, "kfac": 0.1, "locoprop": 1e-3}
 
 
 def settings(name: str) -> Any:
