@@ -1,6 +1,7 @@
 """Random bits by Threefry-2x32, with unrolled rounds.
 
-For processors JAX lowers the rounds to a loop, which IREE 3.13 folds wrongly if the key is a constant.
+For processors JAX lowers the rounds to a loop, which IREE 3.13 folds wrongly if the key is a constant. It fuses the
+unrolled rounds for minutes if it knows both words of the key, so the key is behind a barrier.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def threefry2x32(key0: jax.Array, key1: jax.Array, x0: jax.Array, x1: jax.Array)
     References:
       Salmon, Moraes, Dror and Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011.
     """
+    key0, key1 = jax.lax.optimization_barrier((key0, key1))
     key = (key0, key1, key0 ^ key1 ^ jnp.uint32(_PARITY))
     x0, x1 = x0 + key[0], x1 + key[1]
     for group in range(5):

@@ -21,6 +21,9 @@ Draw = Callable[[jax.Array], Any]
 
 BATCH = {"x": jax.ShapeDtypeStruct((4, 5), jnp.float32)}
 
+# Both of its words are known while the model is compiled, and equal.
+OUTSIDE = random.key(0, impl="threefry2x32")
+
 # Every way to make a key: from the seed's key, and from a constant, so that a compiler may fold the draw.
 KEYS: dict[str, Draw] = {
     "seed": lambda key: key,
@@ -29,6 +32,7 @@ KEYS: dict[str, Draw] = {
     "clone": random.clone,
     "data": lambda key: random.wrap_key_data(random.key_data(key), impl="threefry2x32"),
     "constant": lambda key: random.key(7),
+    "constant of the model": lambda key: OUTSIDE,
     "constant split": lambda key: random.split(random.key(7))[1],
     "constant raw": lambda key: random.PRNGKey(11),
     "constant of rbg": lambda key: random.key(3, impl="rbg"),
