@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,6 +18,7 @@ from sonew_compiled.contract import (
     GRADIENTS,
     INIT,
     LEARNING_RATE,
+    LOSS,
     SEED,
     TRAIN_STEP,
     UPDATE,
@@ -33,6 +35,10 @@ from sonew_compiled.xla import compile_artifact, compile_lowered
 
 # The number of times that the inputs are moved. Once is enough for large tensors, whose many elements show the effect.
 _MOVED_RUNS, _MOVED_RUNS_OF_LARGE, _LARGE = 2, 1, 10**6
+# Before a result is called wrong: where a number hangs on a comparison, only some changes of the inputs move it.
+_FURTHER_RUNS = 3
+# A loss explodes if one step adds this many times its size. The rate that takes its place is this part of it.
+_EXPLODED, _LOWER = 10.0, 1e-3
 # The relative change of float32 inputs that are moved: a few last places.
 _LAST_PLACES = 2.0**-21
 # Large tensors are moved by so many random numbers again and again. It is prime, so that rows get different ones.
@@ -63,13 +69,17 @@ class Call:
     @cached_property
     def moved(self) -> list[Arrays]:
         """The results when the inputs change in their last places, for several changes; computed on demand."""
+        large = sum(value.size for value in self.inputs.values()) > _LARGE
+        return self._moved_runs(_MOVED_RUNS_OF_LARGE if large else _MOVED_RUNS, seed=0)
+
+    def move_further(self) -> None:
+        """Adds results for other changes of the inputs."""
+        self.moved.extend(self._moved_runs(_FURTHER_RUNS, seed=len(self.moved)))
+
+    def _moved_runs(self, count: int, *, seed: int) -> list[Arrays]:
+        rng = np.random.default_rng(seed)
         with pinned_settings():
-            rng = np.random.default_rng(0)
-            large = sum(value.size for value in self.inputs.values()) > _LARGE
-            return [
-                self.again({name: _moved(value, rng) for name, value in self.inputs.items()})
-                for _ in range(_MOVED_RUNS_OF_LARGE if large else _MOVED_RUNS)
-            ]
+            return [self.again({name: _moved(value, rng) for name, value in self.inputs.items()}) for _ in range(count)]
 
     def movement(self, name: str) -> np.ndarray:
         """How far each element of a result moves at most when the inputs change in their last places."""
@@ -94,7 +104,9 @@ class Reference:
     def calls(self) -> list[Call]:
         """`init`, three steps, each from the state to which JAX came, and the other functions, on random batches.
 
-        The last step is tried at a rate of 1 at least, where an update is no less than the parameter's rounding.
+        The last step is tried at a rate of 1 at least, where an update is no less than the parameter's rounding. If the
+        rate is so high that the loss explodes in the first step, a lower one takes its place: what follows would hang
+        on rounding.
 
         Raises:
           UsageError: a parameter starts as NaN.
@@ -112,10 +124,14 @@ class Reference:
         fed = {SEED: np.array(_SEED, np.int32), LEARNING_RATE: rate}
         found = [_call(functions, manifest, INIT, fed)]
         _refuse_nan(manifest, found[0])
-        for at in (rate or large, rate or large, large):
-            inputs = {**found[-1].results, **scalars, **_batch(manifest, rng, TRAIN_STEP), LEARNING_RATE: at}
-            found.append(_call(functions, manifest, TRAIN_STEP, inputs))
-        steps, last = found[1:], found[-1]
+        batches = [_batch(manifest, rng, TRAIN_STEP) for _ in range(3)]
+        steps = _steps(functions, manifest, {**found[0].results, **scalars}, batches[:2], rate or large)
+        if _explodes(steps):
+            steps = _steps(functions, manifest, {**found[0].results, **scalars}, batches[:2], _LOWER * (rate or large))
+        state = {**steps[-1].results, **scalars}
+        steps += _steps(functions, manifest, state, batches[2:], large)
+        found += steps
+        last = steps[-1]
         others = [name for name in manifest.functions if name not in (INIT, TRAIN_STEP) and not is_update(name)]
         for name in others:
             found.append(_call(functions, manifest, name, {**last.inputs, **_batch(manifest, rng, name)}))
@@ -148,6 +164,25 @@ class Reference:
             return dict(zip(names, map(np.asarray, results), strict=True))
 
         return function
+
+
+def _steps(
+    functions: Mapping[str, _Function], manifest: Manifest, state: Arrays, batches: Sequence[Arrays], rate: np.ndarray
+) -> list[Call]:
+    """A step for each batch, from the state to which the one before came; `state` holds the settings as well."""
+    found = []
+    for batch in batches:
+        found.append(
+            _call(functions, manifest, TRAIN_STEP, {**state, **batch, LEARNING_RATE: np.array(rate, np.float32)})
+        )
+        state = {**state, **found[-1].results}
+    return found
+
+
+def _explodes(steps: Sequence[Call]) -> bool:
+    """Whether the loss of the second step is many times that of the first, or not finite."""
+    first, second = (float(call.results[LOSS]) for call in steps)
+    return math.isfinite(first) and not second - first <= _EXPLODED * abs(first)
 
 
 def _refuse_nan(manifest: Manifest, start: Call) -> None:
