@@ -23,6 +23,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
         ("resnet", 77_818, "state"),
         ("lstm", 24_458, ""),
         ("vae", 324_416, "rng"),
+        ("unet", 14_929, "rng"),
         ("gpt", 211_328, "state"),
     ],
 )
