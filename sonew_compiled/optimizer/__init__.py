@@ -23,6 +23,9 @@ from sonew_compiled.optimizer._logdet import preconditioner as preconditioner
 from sonew_compiled.optimizer._natural_gradient import ScaleByNaturalGradientState as ScaleByNaturalGradientState
 from sonew_compiled.optimizer._natural_gradient import natural_gradient as natural_gradient
 from sonew_compiled.optimizer._natural_gradient import scale_by_natural_gradient as scale_by_natural_gradient
+from sonew_compiled.optimizer._normuon import ScaleByNeuronsState as ScaleByNeuronsState
+from sonew_compiled.optimizer._normuon import normuon as normuon
+from sonew_compiled.optimizer._normuon import scale_by_neurons as scale_by_neurons
 from sonew_compiled.optimizer._ons import ScaleByOnsState as ScaleByOnsState
 from sonew_compiled.optimizer._ons import ons as ons
 from sonew_compiled.optimizer._ons import scale_by_ons as scale_by_ons

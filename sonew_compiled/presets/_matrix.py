@@ -18,6 +18,15 @@ RECORDS = (
         limits="matrices; other ranks follow Adam, with `b2` and `eps`",
     ),
     OptimizerRecord(
+        name="normuon",
+        factory="sonew_compiled.optimizer:normuon",
+        learning_rate=6e-3,
+        settings=(b1(0.95), b2(0.95), eps(1e-6)),
+        paper="Li et al. 2025, arXiv 2510.05491",
+        state="1, or 2",
+        limits="matrices; other ranks follow Adam, with `b2` and `eps`",
+    ),
+    OptimizerRecord(
         name="soap",
         factory="sonew_compiled.optimizer:soap",
         learning_rate=6e-3,
