@@ -36,8 +36,8 @@ def _flatten(op: ir.Operation) -> None:
     covered = {dim for dim, place in of_window.items() if updated[place] == sizes[dim]}
     indexed = [dim for dim in given if dim not in covered]
     indexed += [dim for dim in range(len(sizes)) if dim not in {*given, *batching, *covered}]
-    # IREE takes no scatter without an index.
-    indexed = indexed or given[:1]
+    # IREE takes no scatter without an index, such as `x.at[:].add(y)` makes.
+    indexed = indexed or given[:1] or free[:1]
     if not indexed or (indexed == given and sorted(inserted) == sorted(given)):
         return
     kept = [place for dim, place in of_window.items() if dim not in indexed]
