@@ -34,6 +34,7 @@ from sonew_compiled.passes.shared import (
     wire_donation,
 )
 from sonew_compiled.passes.target import (
+    bound_kernels,
     emulate_arithmetic,
     emulate_bf16,
     emulate_contractions,
@@ -116,6 +117,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             flatten_contractions.PASS,
             fence_contractions.PASS,
             fence_elements.PASS,
+            bound_kernels.PASS,
             widen_booleans.PASS,
             fence_iotas.PASS,
             stabilize_sorts.PASS,

@@ -146,6 +146,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "fence-contractions",
         "fence-elements",
         "emulate-rounding",
+        "bound-kernels",
     )
 
 

@@ -57,6 +57,7 @@ def _vmvx(model: str) -> Target:
         "widen-integers",
         "expand-arithmetic",
         rounding,
+        "bound-kernels",
     )
     # After its passes only conversions of bfloat16 are left, which it supports.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
@@ -80,6 +81,7 @@ _SPIRV_PASSES = (
     "emulate-rounding",
     "widen-booleans",
     "fence-iotas",
+    "bound-kernels",
 )
 
 
@@ -128,6 +130,7 @@ _GPU_PASSES = (
     "fork-stored",
     "gather-shifts",
     "fence-scatters",
+    "bound-kernels",
 )
 
 
