@@ -21,9 +21,9 @@ class Best:
     """The evaluation with the least test loss.
 
     Attributes:
-      loss: of the test split; infinite before the first evaluation.
+      loss: the loss of the test split; infinite before the first evaluation.
       step: the training steps that were done then.
-      since: evaluations since then, none of which was better.
+      since: the number of evaluations since then.
     """
 
     loss: float = math.inf

@@ -30,9 +30,9 @@ class Bundle:
     """A directory written by `sonew compile`; made by `open_bundle`.
 
     Attributes:
-      path: of the directory.
-      manifest: what it holds.
-      manifest_bytes: of the file that the manifest was read from; empty if it was not read from one.
+      path: the path of the directory.
+      manifest: the description of its contents.
+      manifest_bytes: the bytes of the file that the manifest was read from; empty if it was not read from one.
       is_trusted: whether its code is loaded without a trial: a key that the user trusts has signed it, or this process
         made it.
     """

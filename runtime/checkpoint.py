@@ -88,8 +88,8 @@ def load_checkpoint(path: str | Path, manifest: Manifest) -> Checkpoint:
 
     Raises:
       UsageError: there is no such file.
-      SonewError: the file is truncated, corrupt, of a newer format, or of another model; the message has the
-        difference.
+      SonewError: the file is truncated, corrupt, of a newer format, or of another model; the message says
+        what differs.
     """
     path = find_checkpoint(path)
     metadata = read_checkpoint_metadata(path)

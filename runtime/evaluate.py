@@ -56,14 +56,14 @@ def evaluate_all(
     """The loss and the metrics, summed in float64.
 
     Args:
-      program: whose `eval_step` to call.
+      program: the loaded bundle.
       state: parameters and the model's state by name, such as `TrainingState.buffers`; other tensors are ignored.
-      data: arrays by field name with the examples on axis 0, converted as `bind` does it, or what it has made of them.
+      data: arrays by field name with the examples on axis 0, converted as `bind` does it, or the result of `bind`.
       each: called after every batch, such as to look for an interruption.
-      workers: who share the batches; the sums are the same for any number of them.
+      workers: the workers that share the batches; the sums are the same for any number of them.
 
     Raises:
-      UsageError: the data does not fit, or as `check_evaluated`.
+      UsageError: the data do not fit, or hold no whole batch, and the loss is of whole batches.
     """
     if not isinstance(data, BoundData):
         data = bind(data, program.manifest.batch, program.manifest.classes)
@@ -133,10 +133,10 @@ def predict(
     others of its batch can tell.
 
     Args:
-      program: whose `predict` to call.
+      program: the loaded bundle.
       state: parameters and the model's state by name, such as `TrainingState.buffers`; other tensors are ignored.
       data: arrays by field name with the examples on axis 0, converted as `bind` does it; only the fields that
-        `predict` reads need be there. Or what `bind` has made of them.
+        `predict` reads need be there. Or the result of `bind`.
 
     Returns:
       An array with the predictions on axis 0, of the dtype that the manifest says. Of a model whose prediction is a

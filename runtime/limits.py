@@ -28,7 +28,7 @@ def check_start(manifest: Manifest, *, given: str) -> None:
     """Checks that training can start from other parameters than those of `init`.
 
     Args:
-      manifest: of the bundle.
+      manifest: the bundle's manifest.
       given: names the parameters in the error.
 
     Raises:

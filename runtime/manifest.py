@@ -41,22 +41,23 @@ class Manifest:
     """The contents of a bundle.
 
     Attributes:
-      format_version: of the bundle's layout.
-      model: the model as the user named it.
-      optimizer: its name and numeric settings, which are compiled in or, of `runtime_settings`, the defaults.
-      precision: the policy that says what is stored and computed in which dtype; see docs/reference/precision.md.
-      defaults: what `sonew run` does unless told otherwise: `learning_rate`, `schedule`, `batch_size`.
-      versions: of everything that made the bundle, by package name.
-      functions: by name of export; `gradients` and `update` if it was compiled for micro-batches.
+      format_version: the version of the bundle's layout.
+      model: the name that the user gave the model.
+      optimizer: the optimizer's name and settings, which are compiled in; runtime settings have their defaults here.
+      precision: the policy of storage and computation; see docs/reference/precision.md.
+      defaults: the defaults of `sonew run`: `learning_rate`, `schedule`, `batch_size`.
+      versions: the versions of the packages that made the bundle, by name.
+      functions: the exported functions by name; with `gradients` and `update` if it was compiled for micro-batches.
       targets: the executables.
       files: every file but the manifest, by name.
-      classes: of fields of the batch that are labels, the number of classes.
-      setting_limits: of runtime settings, values from which on a decay is too slow for what the state is stored in.
-      unit: of the loss, for reports; may be empty.
-      starts_from: of averages and of tensors of the optimizer's state that depend on the first parameters, the
-        parameter that each is equal to at first; empty where it is none.
+      classes: the number of classes of each label field of the batch, by name.
+      setting_limits: for each runtime setting that is a decay, the least value that is too slow for the dtype of the
+        stored state.
+      unit: the unit of the loss, for reports; may be empty.
+      starts_from: for each average, and each tensor of the optimizer's state that depends on the first parameters, the
+        name of the parameter to which it is equal at first; empty if it is equal to none.
       exchange: the type to which the gradients of a micro-batch are rounded, one of `EXCHANGES`.
-      step: what is compiled into a step besides the optimizer, such as clipping: `sonew_compiled/step_settings.py`.
+      step: the settings of the step besides the optimizer, such as clipping: `sonew_compiled/step_settings.py`.
       init: "device" if `init` makes parameters from the seed of a run, "host" if it gives those that the model's `init`
         gave for seed 0 when the bundle was compiled.
     """

@@ -23,13 +23,14 @@ class EpochMetrics:
 
     Attributes:
       step: the training steps done at the end of the epoch.
-      epoch: from 1.
+      epoch: the number of the epoch, from 1.
       loss: the mean over the epoch's batches of the loss before each update.
       learning_rate: the rate of the epoch's last step.
       seconds: the time since this process began to train.
       images_per_second: the examples per second over the epoch, or over the part of it since the run was resumed.
-      test_loss: over the test split at the end of the epoch; None if it was not evaluated, and then not in the file.
-      test_metrics: by name, in the file as `test_NAME`; likewise.
+      test_loss: the loss of the test split at the end of the epoch; None if it was not evaluated, and then not in the
+        file.
+      test_metrics: the metrics of the test split by name, in the file as `test_NAME`; empty if it was not evaluated.
     """
 
     step: int
@@ -57,11 +58,11 @@ class EndMetrics:
     """The line of a run's end, of a model that has metrics.
 
     Attributes:
-      step: training steps done.
-      train_loss: over the whole training split.
-      test_loss: over the test split.
-      train_metrics: by name, in the file as `train_NAME`; likewise.
-      test_metrics: likewise.
+      step: the training steps done.
+      train_loss: the loss of the whole training split.
+      test_loss: the loss of the test split.
+      train_metrics: the metrics of the training split by name, in the file as `train_NAME`.
+      test_metrics: the metrics of the test split by name, in the file as `test_NAME`.
     """
 
     step: int
@@ -170,6 +171,6 @@ def _lines(directory: Path) -> list[dict[str, float]]:
 
 
 def _is_kept(key: str, value: object) -> bool:
-    """Whether this is of a run: what other programs add to a line is left out."""
+    """Whether a run writes this field; fields that other programs add to a line are left out."""
     is_number = value is None or isinstance(value, int | float)
     return key in _OF_EPOCH or (key.startswith(("train_", "test_")) and is_number)

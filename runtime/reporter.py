@@ -204,8 +204,8 @@ def make_reporter(stream: TextIO | None = None, *, unit: str = "") -> Reporter:
     """A line for every epoch on `stream`, over a progress bar if it is a terminal.
 
     Args:
-      stream: by default stderr.
-      unit: of the loss, `Manifest.unit`; may be empty.
+      stream: the stream; by default stderr.
+      unit: the unit of the loss, `Manifest.unit`; may be empty.
     """
     stream = sys.stderr if stream is None else stream
     return ProgressReporter(stream, unit) if stream.isatty() else LineReporter(stream, unit)

@@ -29,10 +29,10 @@ def check_resumed(path: Path, checkpoint: Checkpoint, bundle: Bundle, header: Ma
     """Checks a checkpoint against the run that is to continue it.
 
     Args:
-      path: of the checkpoint.
+      path: the file of the checkpoint.
       checkpoint: its contents.
-      bundle: of the run.
-      header: of the run's checkpoints.
+      bundle: the bundle of the run.
+      header: the header of the run's checkpoints, from `header_of`.
 
     Raises:
       UsageError: they differ in something that a resumed run cannot change.

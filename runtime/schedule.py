@@ -45,8 +45,8 @@ def learning_rates(
     Args:
       schedule: one of `SCHEDULES`.
       peak: the highest learning rate, 0 or more.
-      epochs: of the whole run, 1 or more.
-      steps_per_epoch: 1 or more.
+      epochs: the epochs of the whole run, 1 or more.
+      steps_per_epoch: the batches in an epoch, 1 or more.
       warmup_steps: `W`, 0 or more; by default `default_warmup_steps(schedule, steps)`. Not for `paper`.
       warmup_epochs: `V`, by default `default_warmup_epochs(epochs)`; for the other schedules `W` in epochs.
       final_rate: `final`, at most the peak; by default 0, for `step` a hundredth and for `exponential` a thousandth of

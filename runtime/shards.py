@@ -114,7 +114,7 @@ def divided(sizes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, int]:
     """The worker of each part: the largest part that is left goes to the worker that has least.
 
     Args:
-      sizes: of each part, its size in several measures, the most important first.
+      sizes: for each part its size in several measures, the most important first.
       count: the number of workers.
     """
     loads = [[0] * len(next(iter(sizes.values()))) for _ in range(count)]

@@ -64,16 +64,16 @@ class TrainingState:
         """The state at step 0.
 
         Args:
-          program: whose `init` to call.
-          seed: 0 to 2³¹ - 1.
-          parameters: replace those of `init`, as `load_weights` gives them, with all of the model's state or none of
-            it. The default is the bundle's `params.safetensors`, if it has one.
+          program: the loaded bundle.
+          seed: the seed of `init`, from 0 to 2³¹ - 1.
+          parameters: weights in place of those of `init`, as `load_weights` gives them, with all of the model's state
+            or none of it. The default is the bundle's `params.safetensors`, if it has one.
           learning_rate: the schedule's peak, from which an optimizer with the rate in its state starts; by default the
             bundle's.
 
         Raises:
-          UsageError: the seed is out of range, or the optimizer starts from the parameters in a way that cannot be made
-            up for.
+          UsageError: the seed is out of range, or the first state of the optimizer is computed from the parameters, by
+            code that only `init` has.
           SonewError: the parameters are not the model's.
         """
         if not 0 <= seed <= MAX_SEED:
@@ -151,7 +151,7 @@ class TrainingState:
         function the compiler might contract other products and sums.
 
         Args:
-          bucket: the batch's sum.
+          bucket: the sum of the buckets of the batch.
           learning_rate: as for `step`.
           parts: the parts to do, of `Manifest.update_parts`; by default all.
         """

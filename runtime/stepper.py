@@ -40,8 +40,8 @@ def stepper_of(program: Program, workers: Workers, shards: Shards | None = None)
     """The stepper of a bundle, which uses micro-batches if the bundle was compiled for them.
 
     Args:
-      program: the bundle's.
-      workers: who share a batch.
+      program: the loaded bundle.
+      workers: the workers that share a batch.
       shards: the division of the state, if it is divided; the bundle has micro-batches then.
 
     Raises:

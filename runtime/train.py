@@ -70,26 +70,26 @@ def train(
 ) -> TrainResult:
     """Trains, writing `step-*.safetensors` and `metrics.jsonl` to `output`.
 
-    On the CPU a run that is stopped and resumed ends with the very bits of one that is not.
+    On the processor, a run that is stopped and resumed ends with the same bits as one that is not.
 
     Args:
-      bundle: what to train.
+      bundle: the bundle to train.
       dataset: its fields are bound to those of the bundle's batch by name.
-      settings: how; of a resumed run usually `resumed_settings(resume)` with some replaced.
-      device: where.
-      output: the run's directory; made if need be. No other process can train into it meanwhile.
-      resume: a checkpoint to go on from, or a directory for the latest one in it.
-      parameters: to start from, as `load_weights` gives them; by default those of the bundle.
+      settings: the settings of the run; for a resumed run usually `resumed_settings(resume)` with some replaced.
+      device: the device that computes.
+      output: the run's directory, which is made if necessary. No other process can train into it meanwhile.
+      resume: a checkpoint from which to continue, or a directory for the latest one in it.
+      parameters: the weights to start from, as `load_weights` gives them; by default those of the bundle.
       overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
       on_step: is called after each step with the number of steps done and the loss of its batch before the update.
       on_epoch: is called after each epoch with its line of `metrics.jsonl`.
-      on_checkpoint: is called with the path of each checkpoint once it is written, and its step. An exception of these
-        three ends the run as it is; worker 0 alone calls them.
-      reporter: shows people how it goes, such as that of `make_reporter`; by default nothing is shown.
-      resume_command: the command line that goes on with this run, for the user who stops it.
-      workers: who train together, each of whom calls this; by default this process alone. Their number changes no bit
-        of what comes out. Worker 0 writes the files.
-      shard_state: whether each worker keeps the optimizer's state of its own tensors only; no bit changes either.
+      on_checkpoint: is called with the path of each checkpoint once it is written, and its step. Worker 0 alone calls
+        these three functions. An exception in one of them ends the run, and is raised.
+      reporter: shows the progress, such as that of `make_reporter`; by default nothing is shown.
+      resume_command: the command line that continues this run, for the user who stops it.
+      workers: the workers that train together, each of which calls this function; by default this process alone. The
+        number of workers changes no bit of the result. Worker 0 writes the files.
+      shard_state: whether each worker keeps the optimizer's state of its own tensors only. That changes no bit either.
 
     Raises:
       InUseError: another process works in `output`.

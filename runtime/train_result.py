@@ -13,19 +13,19 @@ class TrainResult:
     """The result of a run.
 
     Attributes:
-      on_train: what the model is worth on the whole training split.
-      on_test: on the test split.
-      steps: done since the start of training, before a resumed checkpoint included.
-      seconds: spent in training by this process, without the two losses.
-      images_per_second: over these seconds; 0 if there was nothing left to train.
-      checkpoint: of the last step.
-      best_test_loss: the least that was measured at the end of an epoch; None if none was.
-      best_checkpoint: of that epoch, if `keep_best` kept it.
-      stopped_early: whether the user's patience was at an end before the last step.
+      on_train: the loss and the metrics of the whole training split.
+      on_test: the loss and the metrics of the test split.
+      steps: the training steps done, including those before a resumed checkpoint.
+      seconds: the time that this process trained, without the evaluations of both splits at the end.
+      images_per_second: the examples per second over that time; 0 if there was nothing left to train.
+      checkpoint: the checkpoint of the last step.
+      best_test_loss: the least test loss at the end of an epoch; None if there was none.
+      best_checkpoint: the checkpoint of that epoch, if `keep_best` kept it.
+      stopped_early: whether `patience` ended the run before its last step.
       metrics: the `metrics.jsonl` of the run.
-      bundle: that was trained from, where it is now.
+      bundle: the path of the bundle at the end of the run.
       target: the executable of the bundle that ran.
-      device: it ran on.
+      device: the name of the device that ran it.
     """
 
     on_train: Evaluation

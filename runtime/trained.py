@@ -24,11 +24,11 @@ class Trained:
     """The weights of a bundle's model.
 
     Attributes:
-      arrays: the parameters and the model's state by name. Of a model that is evaluated with averages of parameters,
-        what stands under a parameter's name is the average, unless the raw parameters were asked for.
+      arrays: the parameters and the model's state by name. If the model is evaluated with averages of parameters, they
+        are in the parameters' places, unless the raw parameters were asked for.
       path: the file that they are from.
-      step: the training steps that were done; None of a file that is no checkpoint.
-      settings: of the run as strings; empty likewise.
+      step: the training steps that were done; None if the file is no checkpoint.
+      settings: the settings of the run as strings; empty if the file is no checkpoint.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -52,7 +52,7 @@ def load_trained(bundle: Bundle, path: str | Path | None = None, *, raw: bool = 
     """The weights with which to evaluate a bundle's model.
 
     Args:
-      bundle: whose model.
+      bundle: the bundle of the model.
       path: a checkpoint, a run's folder for its latest one, or a file as `load_weights` reads it; by default the
         bundle's own weights.
       raw: whether to take the parameters of a checkpoint that has averages of them.

@@ -77,8 +77,8 @@ def load_weights(path: str | Path, manifest: Manifest, *, raw: bool = False) -> 
 
     Args:
       path: as for `load_parameters`.
-      manifest: of the bundle that takes them.
-      raw: likewise.
+      manifest: the manifest of the bundle that takes them.
+      raw: as for `load_parameters`.
 
     Raises:
       UsageError: there is no such file.

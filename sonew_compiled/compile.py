@@ -88,23 +88,23 @@ def compile_training(
         runtime binds the arrays of a data set to the keys of a dict by name.
       output: the bundle, a directory. An older bundle there is replaced once the new one is complete.
       eval_loss: `eval_loss(params, batch) -> scalar`, the loss in evaluation; it may take `state`. By default `loss`.
-      predict: `predict(params, batch) -> arrays`, any tree of them, an optional export; it may take `state`.
-      metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, reported of both splits; it
+      predict: `predict(params, batch) -> arrays`, any tree of them, optional; it may take `state`.
+      metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, reported for both splits; it
         may take `state`.
       evaluation_draws: whether evaluation may use a loss that takes `rng`, by a fixed key.
       per_example: whether the loss is a mean of losses of single examples; else evaluation is of whole batches.
-      unit: of the loss, in reports.
+      unit: the unit of the loss in reports.
       targets: the targets to compile for, in the order in which a device should prefer them; see `sonew targets`. "all"
         is every target that this machine can compile for.
       model: the name of the model in the manifest.
       learning_rate: the default of `sonew run`; if it is None, the optimizer settings' own.
-      schedule: likewise: one of `sonew_compiled.runtime.SCHEDULES`.
+      schedule: the default schedule of `sonew run`: one of `sonew_compiled.runtime.SCHEDULES`.
       precision: the policy of storage and computation: "f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed" or
         "bf16-sr". The model and the optimizer are always written and traced in float32.
       runtime_settings: the settings of the optimizer that the step takes at every call instead of having them compiled
         in; `presets.runtime_settings_of` names those that can be. Their values in `optimizer` are the defaults.
-      step: what a step does besides the optimizer: clipping, weight decay, frozen parameters, averaged weights; see
-        docs/reference/training-options.md.
+      step: the settings of the step besides the optimizer: clipping, weight decay, frozen parameters, averaged weights;
+        see docs/reference/training-options.md.
       init_on: where `init` runs: "device", for the seed of each run, or "host", once, now, for seed 0; its results
         are then constants of the code. See `sonew_compiled/host_init.py`.
       params: a file of initial parameters to put in the bundle, as `runtime.load_weights` reads it; by default `init`

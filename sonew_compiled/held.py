@@ -27,7 +27,7 @@ class Held:
     """The choice of parameters to hold.
 
     Attributes:
-      patterns: of paths, such as `encoder/*`; a parameter that one of them matches is frozen.
+      patterns: patterns of paths, such as `encoder/*`; a parameter that one of them matches is frozen.
     """
 
     patterns: Sequence[str] = ()

@@ -29,8 +29,8 @@ def step_key(seed: Any, step: Any) -> jax.Array:
     """The random key that a model's `loss` is given in a step.
 
     Args:
-      seed: of the run, an integer from 0 to 2³¹ - 1 or a traced int32 scalar.
-      step: the number of steps done before this one, likewise.
+      seed: the seed of the run, an integer from 0 to 2³¹ - 1 or a traced int32 scalar.
+      step: the number of steps done before this one, an integer or a traced int32 scalar.
     """
     key: jax.Array = jax.random.fold_in(_key(_OF_STEPS, seed), step)
     return key
@@ -54,8 +54,8 @@ class ModelFunctions:
     Attributes:
       init: `init(key) -> params`, or `(params, state)` where `loss` takes `state`.
       loss: `loss(params, batch)`, with `rng` and `state` by keyword where it takes them.
-      eval_loss: what evaluation uses; by default `loss`.
-      predict: optional.
+      eval_loss: the loss in evaluation; by default `loss`.
+      predict: `predict(params, batch) -> arrays`, optional.
       metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, optional.
       evaluation_draws: whether evaluation may draw, by a fixed key.
       per_example: whether the loss is a mean of losses of single examples.

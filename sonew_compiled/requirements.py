@@ -69,7 +69,7 @@ def checked_model_state(state: Tree) -> Tree:
     """The state that a model's `init` or `loss` gave, every leaf a JAX array: numbers and NumPy's arrays become such.
 
     Raises:
-      UsageError: a leaf is of something else.
+      UsageError: a leaf is neither an array nor a number.
     """
     return _arrays(state, Role.MODEL_STATE, "what a model keeps from step to step must be an array")
 
@@ -143,7 +143,7 @@ def check_loss(loss: Loss, params: Tree, batch: Tree) -> None:
 
 
 def check_gradients(gradients: ClosedJaxpr, cotangent: int, results: Iterable[int]) -> None:
-    """Checks that some gradient is not zero for whatever parameters and batch.
+    """Checks that not all gradients are zero for every choice of parameters and batch.
 
     Gradients are linear in the cotangent of the loss. Those that do not depend on it are zero.
 
@@ -179,10 +179,10 @@ def check_update(before: Tree, after: Tree, *, maker: str = "the optimizer's ini
     Args:
       before: what `init` gives.
       after: what a step gives.
-      maker: who has to let what give what.
+      maker: the advice in the error, as words that follow "let".
 
     Raises:
-      UsageError: naming the first tensor that comes, goes, or has another shape, dtype or place.
+      UsageError: a tensor comes, goes, or has another shape, dtype or place; the message names the first one.
     """
     remedy = f"a compiled step needs the same state at every step: let {maker}"
     had = dict(zip(names_of(before), jax.tree.leaves(before), strict=True))
@@ -213,11 +213,11 @@ def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored
     the same number again. An average stops falling there.
 
     Args:
-      state: those of its tensors that are float32, and no parameters, will be rounded to `stored` in every step.
+      state: the state, whose float32 tensors that are no parameters will be rounded to `stored` in every step.
       steps: the recurrence of each tensor in a step.
       first: the number of the state's first tensor among the arguments.
       stored: a dtype's name.
-      how: what a precision does with them in that dtype, "stores" or "computes".
+      how: whether the policy "stores" or "computes" them in that dtype, for the error.
 
     Raises:
       UsageError: an average would rise and never fall.

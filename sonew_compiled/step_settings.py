@@ -21,7 +21,7 @@ class StepSettings:
     """The settings of a step; docs/reference/training-options.md has the arithmetic. None and empty leave a part out.
 
     Attributes:
-      clip_value: each number of a gradient is clipped to its negative and itself.
+      clip_value: the bound `X`: each number of a gradient is clipped to [-X, X].
       clip_norm: gradients are scaled down so that the norm of all together is at most this; after `clip_value`.
       decay: decoupled weight decay: a step subtracts the learning rate times this times the parameter.
       no_decay: patterns of parameters that do not decay; if empty, those of fewer than two axes do not.
@@ -29,7 +29,7 @@ class StepSettings:
       ema: the decay of an exponential average of the parameters, with which evaluation and predictions are made.
 
     Raises:
-      UsageError: a number is out of range, or there are patterns of no decay and none.
+      UsageError: a number is out of range, or `no_decay` is given without `decay`.
     """
 
     clip_value: float | None = None

@@ -33,8 +33,7 @@ def load_tpu_program(bundle: str | Path, function: str, *, target: str = "tpu") 
 
     Returns:
       A function of arrays that returns a tuple of arrays: the manifest's `inputs` and `outputs`, in that order, with
-        their
-      shapes and dtypes. `train_step` takes over the buffers of its state argument.
+      their shapes and dtypes. `train_step` takes over the buffers of its state argument.
 
     Raises:
       UsageError: there is no such bundle, target or function.

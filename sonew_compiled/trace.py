@@ -86,34 +86,30 @@ def trace_training(
     freeze: Sequence[str] = (),
     ema: float | None = None,
 ) -> Traced:
-    """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, whatever JAX's settings are.
+    """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, under any settings of JAX.
 
     Args:
-      init: as `sonew_compiled.model_functions.ModelFunctions` has it, like the other functions of the model.
+      init: a function of the model, as `sonew_compiled.model_functions.ModelFunctions` has it.
       loss: likewise.
       optimizer: makes an optax transformation from a learning rate, which is a traced float32 scalar; see
         `sonew_compiled.backward` for what its update is given.
       batch: a tree of `jax.ShapeDtypeStruct` whose leading axes are all the batch size.
-      eval_loss: of the model.
-      predict: of the model.
-      metrics: of the model.
-      evaluation_draws: of the model.
-      per_example: of the model.
+      eval_loss, predict, metrics, evaluation_draws, per_example: the rest of the model's `ModelFunctions`.
       runtime_settings: names of further float32 scalars that `train_step` and, by keyword, `optimizer` take, such as
         "b1".
-      state_dtype: what a precision policy will store the float32 tensors of the optimizer's state in.
-      arithmetic: what it will compute the model's state in.
+      state_dtype: the dtype in which a precision policy will store the float32 tensors of the optimizer's state.
+      arithmetic: the dtype in which it will compute the model's state.
       freeze: patterns of parameters that are held.
       ema: the decay of the average of the trained parameters that is evaluated; None for none.
 
     Returns:
       The module: arguments and results carry `sonew.name` and `sonew.role`, the arguments that the runtime gives up
       `sonew.donate`; see `sonew_compiled.contract`. In `train_step` the gradients and the update are functions of their
-      own, `gradients` and `update`. `init` takes `learning_rate` too where the state starts
-      from it (`sonew_compiled/rate_in_state.py`).
+      own, `gradients` and `update`. `init` takes `learning_rate` too if the state
+      starts from it (`sonew_compiled/rate_in_state.py`).
 
     Raises:
-      UsageError: `sonew_compiled/requirements.py` has what must hold for the model and the optimizer.
+      UsageError: the model or the optimizer does not meet `sonew_compiled/requirements.py`.
     """
     model = ModelFunctions(
         init=init,

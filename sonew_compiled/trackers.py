@@ -32,9 +32,9 @@ class Trackers:
 
         Args:
           kinds: names of `TRACKERS`.
-          folder: of the run, which names it. TensorBoard writes into its `tensorboard`; where the others write is up
-            to their own settings, such as `WANDB_MODE` and `MLFLOW_TRACKING_URI`.
-          settings: of the run by name, for trackers that keep them.
+          folder: the run's folder, whose name the run has. TensorBoard writes into its `tensorboard`;
+            the others' own settings say where they write, such as `WANDB_MODE` and `MLFLOW_TRACKING_URI`.
+          settings: the run's settings by name, for trackers that keep them.
           say: is told of a tracker that fails.
         """
         self._kinds, self._folder, self._settings, self._say = tuple(kinds), folder, settings, say

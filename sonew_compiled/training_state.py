@@ -42,7 +42,7 @@ def first_state(
     Args:
       model: the model's functions.
       optimizer: makes the transformation of the parameters that are not held.
-      seed: of the run.
+      seed: the seed of the run.
       held: the choice of parameters that are not trained.
       averages: whether the state has an average of those that are.
     """

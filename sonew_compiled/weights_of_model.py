@@ -19,13 +19,13 @@ def model_weights(model: Model, path: str | Path, *, raw: bool = False) -> Any:
     """A model's weights from a run.
 
     Args:
-      model: that was trained.
+      model: the model that was trained.
       path: as for `load_weights`: a run's folder, a checkpoint, or a file of `sonew export`.
-      raw: likewise.
+      raw: as for `load_weights`.
 
     Returns:
-      What `init` gives: the parameters, or `(params, state)`. Of a model from another library what that calls its
-      weights: flax's variables, an nnx module, an equinox module with its `eqx.nn.State` if it has one, haiku's
+      What `init` gives: the parameters, or `(params, state)`. For a model of another library its own form:
+      flax's variables, an nnx module, an equinox module with its `eqx.nn.State` if it has one, haiku's
       `(params, state)`.
 
     Raises:

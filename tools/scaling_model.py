@@ -43,11 +43,11 @@ class Costs(NamedTuple):
     """The costs of one worker, in seconds and bytes.
 
     Attributes:
-      call: of a call of `gradients`, whatever the number of examples.
-      example: of each example.
-      update: of the update.
+      call: the time of a call of `gradients` for any number of examples.
+      example: the time of each example.
+      update: the time of the update.
       bucket: the bytes of the bucket.
-      adding: of adding one byte of a bucket to another.
+      adding: the time of adding one byte of a bucket to another.
     """
 
     call: float

@@ -17,8 +17,8 @@ def dependent_results(function: Function, arguments: frozenset[int], by_name: Ma
     reads anything that depends on the arguments, all of its results depend on them.
 
     Args:
-        function: of a flat module.
-        arguments: indices.
+        function: a function of a flat module.
+        arguments: the indices of its arguments.
         by_name: every function of the module.
     """
     found = {function.arguments[index] for index in arguments}

@@ -35,7 +35,7 @@ def dispatch(
     Args:
       executable: receives the kernels.
       function: receives the dispatches.
-      layouts: of the group's kernels, in order.
+      layouts: the layouts of the group's kernels, in order.
       after: a dispatch whose result the first of these takes, so as to run after it, if that is early enough.
     """
     placed = _places(function, layouts, after)

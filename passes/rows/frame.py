@@ -86,7 +86,7 @@ def make_frame(layout: Layout, block: ir.Block) -> Frame:
 
     Args:
       layout: the kernel's.
-      block: of its function; the arguments are bindings of the layout's operands, then of its results.
+      block: the block of its function; the arguments are bindings of the layout's operands, then of its results.
     """
     zero, one = index(0), index(1)
     phase, vectors = layout.phase, layout.vectors

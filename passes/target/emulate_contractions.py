@@ -21,7 +21,7 @@ def emulate_contractions(module: ir.Module, *, native: str) -> None:
     """Widen the operands of every contraction with 16-bit ones; a 16-bit result is rounded from the float32 one.
 
     Args:
-      module: is changed in place.
+      module: the module, changed in place.
       native: `bf16` or `f16`, the operand type of matrix products that stay as they are; or `none`.
     """
     for op in operations_in(module.operation):

@@ -60,12 +60,12 @@ def stream_rows(
     no kernel stay as they are.
 
     Args:
-      module: is changed in place.
-      elements: of the smallest matrix that a kernel computes.
-      recompute: operations that may be done again for each further offset at which a value is read.
-      lanes: elements of a vector.
+      module: the module, changed in place.
+      elements: the elements of the smallest matrix that a kernel computes.
+      recompute: the most operations that may be repeated for each further offset at which a value is read.
+      lanes: the elements of a vector.
       native_bf16: whether the processor rounds to bfloat16 in one instruction, which takes subnormal numbers for zeros.
-      bypass: bytes of the smallest result that is stored past the caches, if it overwrites no operand; 0 for none.
+      bypass: the bytes of the smallest result that is stored past the caches, if it overwrites no operand; 0 for none.
     """
     module.context.allow_unregistered_dialects = True
     inline_calls(module)

@@ -123,8 +123,8 @@ def unfold_convolutions(module: ir.Module, *, positions: int, elements: int) -> 
 
     Args:
       module: the module, changed in place.
-      positions: at most so many slices are made.
-      elements: the largest tensor of slices.
+      positions: the most slices that are made.
+      elements: the most elements of a tensor of slices.
     """
     for op in operations_in(module.operation):
         if op.name == "stablehlo.convolution" and _is_plain(op):

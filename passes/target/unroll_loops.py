@@ -41,7 +41,7 @@ def unroll_loops(module: ir.Module, *, operations: int, moved: int) -> None:
 
     Args:
       module: the module, changed in place.
-      operations: at most so many operations are made of a loop.
+      operations: the most operations that a loop becomes.
       moved: the bytes of stacks and of unchanged tensors, over all iterations, from which on a loop is rewritten.
     """
     if not any(op.name == _LOOP for op in operations_in(module.operation)):

@@ -127,7 +127,7 @@ class BoundData:
 
         Args:
           seed: see `training_batch`, which must not be called meanwhile.
-          step: likewise.
+          step: the number of the first batch.
           place: places a batch, such as `Program.upload_batch`; it is called in another thread.
           within: see `training_batch`.
 

@@ -23,13 +23,13 @@ class Dataset:
     """Examples split into training and test; both have the same fields.
 
     Attributes:
-      name: the user's name for it.
+      name: the name that the user gave.
       train: by field name, arrays with the examples on axis 0; read-only, C-contiguous, in native byte order.
         MNIST has `image`, uint8 (n, 28, 28), and `label`, int32 (n,).
-      test: likewise, the examples that are held out.
+      test: the held-out examples, in the same form.
       fingerprint: SHA-256 in hexadecimal over the contents of the files read, unpacked where they are gzipped, or over
         samples of mapped ones; two runs with the same fingerprint saw the same data.
-      note: what users should be told of it, a line such as how many examples were held out; may be empty.
+      note: a line for the user, such as how many examples were held out; may be empty.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Dataset:
 
         Args:
           train: by field name, the examples on axis 0, of a boolean, integer or floating-point dtype.
-          test: likewise, of the same fields, shapes and dtypes; by default the last tenth of `train` is held out.
+          test: examples with the same fields, shapes and dtypes; by default the last tenth of `train` is held out.
           name: the name in messages and checkpoints.
 
         Raises:
-          UsageError: an array is of another kind, holds NaN or infinity, or does not fit to the others.
+          UsageError: an array has another dtype, holds NaN or infinity, or does not fit the others.
         """
         splits = [train] if test is None else [train, test]
         found = [
@@ -135,14 +135,14 @@ def hold_out(fields: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], d
 
 
 def held_out(name: str, fields: Mapping[str, np.ndarray], digest: str, *, source: str, least: int = 2) -> Dataset:
-    """The data set of examples of which none are said to be for testing: its last tenth is held out.
+    """The data set of examples without a test split: the last tenth is held out.
 
     Args:
-      name: of the data set.
+      name: the name of the data set.
       fields: checked arrays.
       digest: the fingerprint.
       source: names the data in errors.
-      least: the fewest examples.
+      least: the fewest examples that are accepted.
 
     Raises:
       UsageError: there are fewer, or the fields have different lengths.

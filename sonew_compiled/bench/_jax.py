@@ -144,7 +144,7 @@ class Epoch:
     """The end of an epoch.
 
     Attributes:
-      epoch: from 1.
+      epoch: the number of the epoch, from 1.
       steps: the steps since the start.
       loss: the mean over the epoch's batches; not finite if training diverged.
       seconds: the time since the start.

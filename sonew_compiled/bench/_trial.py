@@ -32,7 +32,7 @@ class TrialEpoch:
     """The end of an epoch.
 
     Attributes:
-      epoch: from 1.
+      epoch: the number of the epoch, from 1.
       loss: the mean over the epoch's batches, in the model's unit; not finite if training diverged.
       state: the state after the epoch, for `Trainer.losses`.
     """

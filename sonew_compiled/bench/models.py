@@ -42,7 +42,7 @@ def measure_models(
     """Measures the whole table, with Adam in float32.
 
     Args:
-      settings: their pairs count; models and batch sizes are in `models`.
+      settings: gives the number of pairs; `models` has the models and the batch sizes.
       models: the examples in a step of each model, by its name.
       host: the name of this machine in the result; None to leave it out.
       say: is called with each line of progress.

@@ -37,7 +37,7 @@ def check_count(rows: Sequence[Row], what: str) -> None:
     """Refuses more rows than the report can show.
 
     Raises:
-      SonewError: there are too many; `what` has them.
+      SonewError: there are too many rows; the message names `what`, which holds them.
     """
     if len(rows) > _MOST_ROWS:
         raise SonewError(f"{what} has {len(rows):,} rows, more than {_MOST_ROWS:,}: give fewer")

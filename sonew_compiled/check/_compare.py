@@ -35,9 +35,9 @@ class Difference:
     """A tensor that is not JAX's.
 
     Attributes:
-      largest: absolute difference, over the elements that are too far.
-      count: of elements that are too far.
-      size: of the tensor.
+      largest: the largest absolute difference among the elements that are too far from JAX's.
+      count: the number of these elements.
+      size: the number of elements of the tensor.
     """
 
     largest: float
@@ -113,8 +113,8 @@ def _together(bad: np.ndarray, count: int) -> bool:
     """Whether most of a line along an axis, or of the block that holds all of them, is bad: a loop that ends too early.
 
     Args:
-      bad: which elements are, of any shape.
-      count: how many of them.
+      bad: a mask of the bad elements, of any shape.
+      count: the number of bad elements.
     """
     if count < _TOGETHER:
         return False

@@ -18,8 +18,9 @@ def no_mean(program: Program, calls: Sequence[Call]) -> tuple[float, float] | No
     """The loss of a batch, and the mean of the losses of its examples alone; None where they agree.
 
     Args:
-      program: a model's, whose evaluation calls the loss itself with one example at a time; checked.
-      calls: of `Reference.calls`.
+      program: the loaded bundle, already checked, of a model whose evaluation calls the loss itself with one example
+        at a time.
+      calls: the calls from `Reference.calls`.
     """
     step = next(call for call in calls if call.function == TRAIN_STEP)
     function = program.manifest.functions[EVAL_STEP]

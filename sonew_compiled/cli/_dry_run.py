@@ -54,7 +54,7 @@ def chosen(name: str, value: Any, otherwise: str = DEFAULT) -> Chosen:
 
 
 def chosen_in_compilation(what: Mapping[str, Any], because: str = "") -> dict[str, Chosen]:
-    """What the compile options come to.
+    """The settings that follow from the options of the compilation.
 
     Args:
       what: the options, with the preset that is used.

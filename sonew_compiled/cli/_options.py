@@ -136,7 +136,7 @@ def dataset_of(
       data_dir: the option.
       checkpoint: the metadata.
       least: as `load_dataset` takes it.
-      tell: whether to say what there is to be said of it, such as that examples were held out.
+      tell: whether to print the data set's note, such as that examples were held out.
     """
     from sonew_compiled.runtime import load_dataset
 
@@ -150,7 +150,7 @@ def how_to_train(*names: str, **defaults: Any) -> Callable[[Command], Command]:
     """The options of `TrainSettings` with these names, or all of them.
 
     Args:
-      names: of the options.
+      names: the names of the options.
       defaults: values, by name, for a command that knows them. Others are None if they are not given, and come from a
         bundle or a checkpoint.
     """

@@ -58,7 +58,7 @@ def adapted(
       apply: calls functions of the library's model.
       loss: `loss(model, batch)`.
       example_batch: a batch, or its shapes and dtypes.
-      own: makes what the library calls its weights of parameters and state.
+      own: makes the library's own form of weights from parameters and state.
       fields: other fields of the `Model`; in `metrics` and `predict` the functions take the library's model.
     """
     shapes = jax.eval_shape(lambda: concrete(example_batch))

@@ -28,12 +28,12 @@ class Model:
       predict: `predict(params, batch) -> arrays`, any tree of them, with `*, state` if it reads that; optional.
         `sonew reconstruct` needs one that returns images.
       metrics: `metrics(params, batch) -> {name: one number an example, or (sum, count)}`, with `*, state` if it reads
-        that; optional. Reported of both splits, as `test_accuracy`.
+        that; optional. They are reported for both splits, as `test_accuracy`.
       per_example: False for a loss that is no mean of losses of single examples, such as a contrastive one: evaluation
         is then a mean over whole batches.
-      unit: of the loss, in reports: "nats an image".
-      classes: of fields that are labels, the number of classes; other labels than 0 to one less are refused.
-      own: for a model of another library, what that library calls its weights, from the parameters and the state;
+      unit: the unit of the loss in reports: "nats an image".
+      classes: the number of classes of each label field, by name; labels are from 0 to one less.
+      own: for a model of another library, makes that library's form of weights from the parameters and the state;
         `sonew_compiled.model_weights` gives them.
     """
 

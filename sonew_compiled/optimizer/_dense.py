@@ -48,7 +48,7 @@ class DenseLayer:
         """The layer's matrix in a tree like the parameters: (in, out), or (in + 1, out) with the bias as last row.
 
         Args:
-          leaves: of the tree, in the order of the parameters.
+          leaves: the leaves of the tree, in the order of the parameters.
         """
         weight = leaves[self.weight]
         return weight if self.bias is None else jnp.concatenate([weight, leaves[self.bias][None]], axis=0)

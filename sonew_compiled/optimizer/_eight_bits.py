@@ -2,7 +2,7 @@ r"""SONew's state of one tensor in 8 bits a number: momentum, diagonal, and a co
 
 An edge is stored as `r_j = H[j+1, j] / sqrt(H[j, j] H[j+1, j+1])`, rounded to `c / 127`. It is read back as
 `c / 127 * sqrt(h_j h_{j+1})`, where `h` is the diagonal as it is read back. Since `|c| <= 127`, no two by two minor
-`h_j h_{j+1} (1 - (c / 127)^2)` is negative, whatever the roundings of the diagonal and the edge are.
+`h_j h_{j+1} (1 - (c / 127)^2)` is negative, however the diagonal and the edge are rounded.
 
 The noise of the rounding is `mix(mix(index) ^ mix(mix(step + 0x9e3779b9) ^ tensor)) >> 8`, over 2^24. Of leaf `k` of
 the parameters, the momentum is tensor `3 k`, the diagonal `3 k + 1`, and the edges are `3 k + 2`.
@@ -67,7 +67,7 @@ def write_state(
 
     Args:
       chain: the chain.
-      shape: of the tensor.
+      shape: the shape of the tensor.
       m: momentum in the chain's layout, like `H`.
       H: the diagonal, and up to one band of edges.
       step: the steps before this one, from which the noise is made.

@@ -23,7 +23,7 @@ def optimizer_factory(
     optimizer compares such a setting while it is traced, the number in `settings` answers.
 
     Args:
-      settings: of the optimizer.
+      settings: the settings of the optimizer.
       loss: `loss(params, batch) -> scalar`, for an optimizer that looks into the model.
       batch: a tree of `jax.ShapeDtypeStruct`, likewise; its batch size may differ from that of the training.
 

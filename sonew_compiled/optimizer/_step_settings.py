@@ -31,8 +31,8 @@ def with_step_settings(
     workers have summed up, and from which the scale of a loss has been divided.
 
     Args:
-      factory: from the learning rate, with settings as traced scalars by keyword, to a transformation.
-      settings: of the step.
+      factory: makes a transformation from the learning rate, with settings as traced scalars by keyword.
+      settings: the settings of the step.
       name: the optimizer's name, for errors.
 
     Raises:
