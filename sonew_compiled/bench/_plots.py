@@ -24,6 +24,7 @@ def draw(charts: Sequence[Chart]) -> dict[str, tuple[bytes, str]]:
             height = max(_HEIGHT, 0.8 + _ENTRY * len(chart.series))
             figure, axes = plt.subplots(figsize=(_WIDTH, height), layout="constrained")
             (_bars if chart.kind == "bars" else _curves)(axes, chart)
+            axes.set_title(chart.title)
             axes.set_xlabel(chart.x)
             axes.spines[["top", "right"]].set_visible(False)
             png, svg = io.BytesIO(), io.StringIO()
