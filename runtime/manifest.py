@@ -56,7 +56,7 @@ class Manifest:
       unit: the unit of the loss, for reports; may be empty.
       starts_from: for each average, and each tensor of the optimizer's state that depends on the first parameters, the
         name of the parameter to which it is equal at first; empty if it is equal to none.
-      exchange: the type to which the gradients of a micro-batch are rounded, one of `EXCHANGES`.
+      exchange: the type to which the gradients of a micro-batch are rounded, "f32" or "bf16".
       step: the settings of the step besides the optimizer, such as clipping: `sonew_compiled/step_settings.py`.
       init: "device" if `init` makes parameters from the seed of a run, "host" if it gives those that the model's `init`
         gave for seed 0 when the bundle was compiled.
