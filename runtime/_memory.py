@@ -1,4 +1,4 @@
-"""The machine's memory, and how the C library treats what a step works in."""
+"""The machine's memory, and the memory that the C library keeps for the next step."""
 
 from __future__ import annotations
 

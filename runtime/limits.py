@@ -1,4 +1,4 @@
-"""Limits in a bundle's manifest on what it can be given, beyond which its code would compute wrongly."""
+"""The limits of a bundle: settings and weights with which its code would compute wrong numbers."""
 
 from __future__ import annotations
 

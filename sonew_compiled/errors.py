@@ -16,7 +16,7 @@ class UsageError(SonewError, ValueError):
 
 
 def on_one_line(text: str) -> str:
-    """A text with what cannot be printed escaped, line breaks among it."""
+    """The text with characters that cannot be printed escaped, including line breaks."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

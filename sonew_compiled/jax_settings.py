@@ -67,12 +67,12 @@ def pinned_settings() -> Iterator[None]:
 
 
 def are_pinned() -> bool:
-    """Whether what is traced becomes a module of ours, and not a function that JAX compiles."""
+    """Whether a trace becomes a module of ours, and not a function that JAX compiles."""
     return _PINNED.get()
 
 
 def platform() -> str:
-    """The platform for which JAX compiles what it is not told to put elsewhere, such as "cpu" or "gpu"."""
+    """The platform of JAX's default device, such as "cpu" or "gpu"."""
     device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]  # JAX makes it at run time
     if device is None:
         return jax.default_backend()

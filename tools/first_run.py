@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 ROW = ROOT / "docs/results" / "make-run.json"
 Row = dict[str, Any]
 
-# Where the sentences stand, between what is before and after them.
+# The files with the sentences, each with the pattern of the place and the form of the sentence.
 PLACES = {
     ROOT / "Makefile": (r"(?m)^(RUN_TAKES :=).*$", "makefile"),
     ROOT / "README.md": (r"(?s)(<!-- make run -->\n).*?(?=\n<!-- by tools/first_run.py -->)", "readme"),

@@ -1,4 +1,4 @@
-"""Compute in 32 bits what is of integers of 8 and 16 bits.
+"""Do arithmetic on integers of 8 and 16 bits in 32 bits.
 
 IREE's bytecode keeps them in registers of 32 bits, and does not wrap a result that overflows before the next operation
 reads it: of bytes it halves 200 + 100 to 150 instead of 22. It divides unsigned integers of these widths as if they
@@ -76,7 +76,7 @@ def _wrapped(value: ir.Value, narrow: ir.IntegerType) -> ir.Value:
 
 PASS = Pass(
     name="widen-integers",
-    summary="compute in 32 bits what is of integers of 8 and 16 bits",
+    summary="do arithmetic on integers of 8 and 16 bits in 32 bits",
     description=__doc__,
     run=widen_integers,
 )

@@ -1,4 +1,4 @@
-"""How far a result may be from JAX's: rounding, and what rounding can become in the function itself."""
+"""How far a result may be from JAX's: rounding, and the growth of rounding errors within the function."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ def updated(
     options: SonewOptions, count: jax.Array, step: jax.Array, leaves: list[jax.Array], mu: list[Any], bands: list[Any]
 ) -> list[tuple[jax.Array, Any, tuple[Any, ...]]]:
     """The update, the new momentum and the new bands of each tensor."""
-    # The passes know a tensor's own form, and what a joined one takes was measured on processors alone.
+    # Tensors are joined only where JAX compiles for the processor. The passes rewrite the form of single tensors, and
+    # the joined form was not measured elsewhere.
     apart = are_pinned() or platform() != "cpu"
     found: dict[int, tuple[jax.Array, Any, tuple[Any, ...]]] = {}
     waiting: dict[jnp.dtype, dict[int, _Moved]] = {}
