@@ -9,16 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from sonew_compiled.optimizer._average import unbias
+from sonew_compiled.optimizer._eigenbasis import gram, rotated, rotated_sides, turned_bases
 from sonew_compiled.optimizer._graft import saturate
-from sonew_compiled.optimizer._orthonormal import power_step
 from sonew_compiled.optimizer._refresh import refreshed
-
-# A side that is longer than this keeps its axes.
-_LONGEST_SIDE = 4096
-
-# The entries of the bases that are rotated together. IREE 3.13 does not reuse memory that the loops of a step have
-# freed if they use much at a time.
-_TOGETHER = 1 << 20
 
 
 class ScaleBySoapState(NamedTuple):
@@ -72,8 +65,10 @@ def scale_by_soap(
             count=jnp.zeros((), jnp.int32),
             mu=jax.tree.map(jnp.zeros_like, params),
             nu=jax.tree.map(jnp.zeros_like, params),
-            statistics=jax.tree.map(lambda p: tuple(jnp.zeros((n, n), p.dtype) for n in _sides(p).values()), params),
-            bases=jax.tree.map(lambda p: tuple(jnp.eye(n, dtype=p.dtype) for n in _sides(p).values()), params),
+            statistics=jax.tree.map(
+                lambda p: tuple(jnp.zeros((n, n), p.dtype) for n in rotated_sides(p).values()), params
+            ),
+            bases=jax.tree.map(lambda p: tuple(jnp.eye(n, dtype=p.dtype) for n in rotated_sides(p).values()), params),
         )
 
     def update(
@@ -86,11 +81,11 @@ def scale_by_soap(
         old_bases = tree.flatten_up_to(state.bases)
         mu = [b1 * m + (1 - b1) * g for g, m in zip(gradients, tree.flatten_up_to(state.mu), strict=True)]
         nu = [
-            b2 * v + (1 - b2) * jnp.square(_rotated(g, bases))
+            b2 * v + (1 - b2) * jnp.square(rotated(g, bases))
             for g, v, bases in zip(gradients, tree.flatten_up_to(state.nu), old_bases, strict=True)
         ]
         statistics = [
-            tuple(b2 * s + (1 - b2) * _gram(g, axis) for axis, s in zip(_sides(g), sides, strict=True))
+            tuple(b2 * s + (1 - b2) * gram(g, axis) for axis, s in zip(rotated_sides(g), sides, strict=True))
             for g, sides in zip(gradients, tree.flatten_up_to(state.statistics), strict=True)
         ]
         count = optax.safe_increment(state.count)
@@ -98,10 +93,10 @@ def scale_by_soap(
 
         def direction(m: jax.Array, v: jax.Array, bases: tuple[jax.Array, ...]) -> jax.Array:
             denominator = jnp.sqrt(v * unbias2.astype(v.dtype)) + jnp.asarray(eps, v.dtype)
-            return _rotated(_rotated(m * unbias1.astype(m.dtype), bases) / denominator, bases, back=True)
+            return rotated(rotated(m * unbias1.astype(m.dtype), bases) / denominator, bases, back=True)
 
         moved = [direction(m, v, bases) for m, v, bases in zip(mu, nu, old_bases, strict=True)]
-        bases = refreshed(state.count % precond_interval == 0, _turned, statistics, old_bases)
+        bases = refreshed(state.count % precond_interval == 0, turned_bases, statistics, old_bases)
         return tree.unflatten(moved), ScaleBySoapState(
             count=count,
             mu=tree.unflatten(mu),
@@ -124,53 +119,3 @@ def soap(
     """The SOAP optimizer: `w <- w - lr_t U_t`, `U_t` and all options of `scale_by_soap`."""
     scale = scale_by_soap(b1=b1, b2=b2, eps=eps, precond_interval=precond_interval)
     return optax.chain(scale, optax.scale_by_learning_rate(learning_rate))
-
-
-def _sides(x: jax.Array) -> dict[int, int]:
-    """The length of each axis, 0 or 1, along which the matrix is rotated."""
-    if x.ndim < 2 or x.size == 0:
-        return {}
-    return {axis: n for axis, n in enumerate((x.size // x.shape[-1], x.shape[-1])) if n <= _LONGEST_SIDE}
-
-
-def _turned(statistics: Any, bases: Any) -> Any:
-    """All bases after a step of orthogonal iteration; bases of one size are computed together."""
-    tree: Any
-    matrices, tree = jax.tree.flatten(statistics)
-    turned: list[Any] = jax.tree.leaves(bases)
-    ridge = jnp.asarray(8 * float(jnp.finfo(matrices[0].dtype).eps), jnp.float32) if matrices else jnp.zeros(())
-    for alike in _alike([len(matrix) for matrix in matrices]):
-        stack, old = (jnp.stack([arrays[index] for index in alike]) for arrays in (matrices, turned))
-        new = jax.vmap(power_step, (0, 0, None))(stack, old, ridge)
-        # No entry of a basis is that large, so this is never true. It orders the work: the next bases have to wait for
-        # the comparison.
-        ridge = ridge + jnp.where(new[0, 0, 0] > 2, 1, 0)
-        for position, index in enumerate(alike):
-            turned[index] = new[position]
-    return tree.unflatten(turned)
-
-
-def _alike(sizes: list[int]) -> list[list[int]]:
-    """The indices of the matrices that are rotated together: of one size, and not too many."""
-    groups = []
-    for size in sorted(set(sizes)):
-        alike = [index for index, each in enumerate(sizes) if each == size]
-        most = max(_TOGETHER // size**2, 1)
-        groups += [alike[begin : begin + most] for begin in range(0, len(alike), most)]
-    return groups
-
-
-def _gram(x: jax.Array, axis: int) -> jax.Array:
-    matrix = x.reshape(-1, x.shape[-1])
-    return matrix @ matrix.T if axis == 0 else matrix.T @ matrix
-
-
-def _rotated(x: jax.Array, bases: tuple[jax.Array, ...], *, back: bool = False) -> jax.Array:
-    """`Q_L^T X Q_R`, or `Q_L X Q_R^T`."""
-    if not bases:
-        return x
-    matrix = x.reshape(-1, x.shape[-1])
-    for axis, q in zip(_sides(x), bases, strict=True):
-        q = q.T if back else q
-        matrix = q.T @ matrix if axis == 0 else matrix @ q
-    return matrix.reshape(x.shape)
