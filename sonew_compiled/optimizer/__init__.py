@@ -15,6 +15,9 @@ from sonew_compiled.optimizer._kbfgs import kbfgs as kbfgs
 from sonew_compiled.optimizer._kfac import ScaleByKfacState as ScaleByKfacState
 from sonew_compiled.optimizer._kfac import kfac as kfac
 from sonew_compiled.optimizer._kfac import scale_by_kfac as scale_by_kfac
+from sonew_compiled.optimizer._kl_shampoo import ScaleByKlShampooState as ScaleByKlShampooState
+from sonew_compiled.optimizer._kl_shampoo import kl_shampoo as kl_shampoo
+from sonew_compiled.optimizer._kl_shampoo import scale_by_kl_shampoo as scale_by_kl_shampoo
 from sonew_compiled.optimizer._locoprop import LocopropSignals as LocopropSignals
 from sonew_compiled.optimizer._locoprop import LocopropState as LocopropState
 from sonew_compiled.optimizer._locoprop import locoprop as locoprop

@@ -53,6 +53,15 @@ RECORDS = (
         state="2 + 2 (rows/columns + columns/rows), of blocks",
     ),
     OptimizerRecord(
+        name="kl-shampoo",
+        factory="sonew_compiled.optimizer:kl_shampoo",
+        learning_rate=1e-3,
+        settings=(b1(0.9), b2(0.95), eps(1e-6), precond_interval(10)),
+        paper="Lin et al. 2025, arXiv 2509.03378",
+        state="1 + 2 (rows/columns + columns/rows)",
+        limits="sides up to 4096 are rotated",
+    ),
+    OptimizerRecord(
         name="rfdson",
         factory="sonew_compiled.optimizer:rfdson",
         learning_rate=7.9e-4,
