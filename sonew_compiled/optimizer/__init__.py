@@ -34,6 +34,9 @@ from sonew_compiled.optimizer._ons import ons as ons
 from sonew_compiled.optimizer._ons import scale_by_ons as scale_by_ons
 from sonew_compiled.optimizer._own_backward import BackwardTransformation as BackwardTransformation
 from sonew_compiled.optimizer._precision import statistics_dtype as statistics_dtype
+from sonew_compiled.optimizer._psgd_kron import ScaleByPsgdKronState as ScaleByPsgdKronState
+from sonew_compiled.optimizer._psgd_kron import psgd_kron as psgd_kron
+from sonew_compiled.optimizer._psgd_kron import scale_by_psgd_kron as scale_by_psgd_kron
 from sonew_compiled.optimizer._refresh import never_due as never_due
 from sonew_compiled.optimizer._rfdson import RfdsonState as RfdsonState
 from sonew_compiled.optimizer._rfdson import ScaleByRfdsonState as ScaleByRfdsonState

@@ -62,6 +62,15 @@ RECORDS = (
         limits="sides up to 4096 are rotated",
     ),
     OptimizerRecord(
+        name="psgd-kron",
+        factory="sonew_compiled.optimizer:psgd_kron",
+        learning_rate=1e-3,
+        settings=(b1(0.9), eps(1e-9), precond_interval(5)),
+        paper="Li 2015, arXiv 1512.04202; Li 2024, arXiv 2402.11858",
+        state="1 + rows/columns + columns/rows",
+        limits="sides above 4096 have diagonal factors",
+    ),
+    OptimizerRecord(
         name="rfdson",
         factory="sonew_compiled.optimizer:rfdson",
         learning_rate=7.9e-4,

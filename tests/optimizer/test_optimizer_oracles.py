@@ -201,7 +201,7 @@ def test_full_adagrad_against_the_dense_root(interval: int) -> None:
         np.testing.assert_allclose(got, root @ g, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["shampoo", "soap", "full-adagrad"])
+@pytest.mark.parametrize("name", ["shampoo", "soap", "full-adagrad", "psgd-kron"])
 def test_steps_between_refreshes_do_not_pay_for_one(name: str) -> None:
     tx = optimizer_factory(optimizer_settings(name, precond_interval=3))(0.1)
     params = {"w": jnp.zeros((4, 3))}
@@ -210,7 +210,7 @@ def test_steps_between_refreshes_do_not_pay_for_one(name: str) -> None:
     assert "cond" in names
     assert not {"while", "scan"} & set(names), "the iterations are inside the branch"
 
-    field = {"shampoo": "roots", "soap": "bases", "full-adagrad": "root"}[name]
+    field = {"shampoo": "roots", "soap": "bases", "full-adagrad": "root", "psgd-kron": "factors"}[name]
     update = jax.jit(tx.update)
     state, kept = tx.init(params), []
     for g in gradients((4, 3), 7):
