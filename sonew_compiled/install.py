@@ -63,20 +63,23 @@ def extra_of(module: str) -> str | None:
     return "compile" if module == "jaxlib" else next(having, None)
 
 
-def require(extra: str, purpose: str) -> None:
-    """Checks that an extra is installed.
+def require(*extras: str, purpose: str) -> None:
+    """Checks that extras are installed.
 
     Args:
-      extra: its name.
-      purpose: what needs it, as the subject of the message.
+      extras: their names.
+      purpose: what needs them, as the subject of the message.
 
     Raises:
-      SonewError: a module is missing; the message has all that are, and the command that installs the extra.
+      SonewError: a module is missing; the message has all that are, and the command that installs their extras.
     """
-    missing = [name for name in MODULES[extra] if lacks(name)]
-    if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise SonewError(f"{purpose} needs {', '.join(missing)}, which {verb} not installed: {install_command(extra)}")
+    missing = {extra: names for extra in extras if (names := [name for name in MODULES[extra] if lacks(name)])}
+    modules = [name for names in missing.values() for name in names]
+    if modules:
+        verb = "is" if len(modules) == 1 else "are"
+        raise SonewError(
+            f"{purpose} needs {', '.join(modules)}, which {verb} not installed: {install_command(*missing)}"
+        )
 
 
 def _origin() -> tuple[Path | None, bool]:

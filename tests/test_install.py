@@ -85,10 +85,10 @@ def test_an_environment_without_pip_takes_that_of_another(installed_from: Any, m
 
 def test_what_is_missing_is_said_at_once(installed_from: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     installed_from(None)
-    require("compile", "this test")
+    require("compile", purpose="this test")
     monkeypatch.setattr(install, "lacks", lambda name: name in ("optuna", "jax"))
     with pytest.raises(SonewError) as raised:
-        require("tune", "sonew tune")
+        require("tune", purpose="sonew tune")
     assert str(raised.value) == (f"sonew tune needs jax, optuna, which are not installed: {PIP}'sonew-compiled[tune]'")
 
 

@@ -137,7 +137,7 @@ def bench_command(
         return
     from sonew_compiled.runtime.owner import owned
 
-    require("bench", "sonew bench")  # also what it draws with, before hours of training and not after
+    require("bench", purpose="sonew bench")  # also what it draws with, before hours of training and not after
     what["host"] = (platform.node() if host is None else host)[:_LONGEST_HOST] or None
     if dry_run:
         _show_plan(output, preset, what, as_json=as_json)

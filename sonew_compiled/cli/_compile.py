@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,7 @@ def compile_command(
     if dry_run:
         from sonew_compiled.runtime.older_bundle import writable_bundle
 
-        require("compile", "compiling")
+        _require_compilers(what["targets"] or ("cpu",))
         found = chosen_in_compilation(what)
         options.load_model(found["model"].value)
         names = compiled_files(found["targets"].value, has_params=what["params"] is not None)
@@ -104,11 +105,10 @@ def compile_bundle(
     print_ir_after: tuple[str, ...] = (),
 ) -> Manifest:
     """Compiles a bundle with the compile options in `what`."""
-    require("compile", "compiling")
+    _require_compilers(what["targets"] or ("cpu",))
     optimizer, step = options.optimizer_of(what), options.step_of(what)
     name = what["model"] or "autoencoder"
-    # Tracing needs no accelerator, whatever the user has set for other programs. JAX would look for one, and libtpu
-    # fills stderr if there is none.
+    # Tracing needs no accelerator, whatever the user has set for other programs.
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.pop("JAX_PLATFORM_NAME", None)
     from sonew_compiled.compile import compile_training
@@ -138,3 +138,11 @@ def compile_bundle(
             progress=stages,
             **model.functions(),
         )
+
+
+def _require_compilers(names: Sequence[str]) -> None:
+    """Checks that the compilers of all these targets are installed, and names in one command what is missing."""
+    from sonew_compiled.lowering.targets import extras_of, resolve_targets
+
+    extras = [extra for target in resolve_targets(names) for extra in extras_of(target)]
+    require(*dict.fromkeys(extras), purpose="compiling")

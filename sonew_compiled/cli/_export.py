@@ -81,7 +81,7 @@ def export_command(
             print_json({"output": output, "weights": trained.path, "tensors": shapes})
         note(f"wrote {output}: {counted(len(names), 'tensor')} of {trained.path}")
         return
-    require("compile", "a bundle for inference")
+    require("compile", purpose="a bundle for inference")
     from sonew_compiled.inference import export_inference
 
     with Stages() as stages:

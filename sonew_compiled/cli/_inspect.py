@@ -1,10 +1,8 @@
-"""`sonew inspect` and `sonew targets`: the contents of a bundle, and the targets of this machine."""
+"""`sonew inspect`: the contents of a bundle."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +77,7 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
     out.print(f"model      {manifest.model}, {parameters:,} parameters, batches of {manifest.batch_size}{parts}")
     out.print(f"optimizer  {manifest.optimizer.get('name', 'unnamed')}  {settings}")
     if manifest.step:
-        out.print(f"step       {'  '.join(f'{key} {value}' for key, value in manifest.step.items())}")
+        out.print(f"step       {'  '.join(manifest.step_in_words)}")
     if manifest.init == "host":
         out.print("init       host: the parameters of seed 0, whatever the seed of a run")
     out.print(f"precision  {manifest.precision}")
@@ -196,78 +194,3 @@ def _signature(function: FunctionSpec, *, inputs: bool) -> str:
         else:
             words.extend(f"{spec.name} {spec.dtype}{list(spec.shape)}" for spec in specs)
     return ", ".join(words)
-
-
-@click.command("targets")
-@output_options
-def targets_command(as_json: bool) -> None:
-    """Show the targets that this machine can compile, and the --device that runs each here.
-
-    \b
-    Examples:
-      sonew targets
-      sonew targets --json
-    """
-    rows = _target_rows()
-    if as_json:
-        print_json(rows)
-        return
-    from rich.table import Table
-
-    from sonew_compiled.lowering.targets import processor_names
-
-    table = Table("targets", "compile", "run", "devices, or why not", box=None, header_style="bold", pad_edge=False)
-    for (compiles, runs, why), names in _alike(rows).items():
-        can = ("yes" if able else "no" for able in (compiles, runs))
-        table.add_row(_folded(", ".join(names), 36), *can, _folded(why, 46))
-    console().print(table)
-    processors = ", ".join(name.partition(":")[2] for name in processor_names())
-    about = f"and cpu:NAME for a model of processor: {processors}; features are added by a +, as in cpu:aarch64+bf16"
-    console().print(f"\n{_folded(about, 98)}")
-
-
-def _alike(rows: list[dict[str, Any]]) -> dict[tuple[bool, bool, str], list[str]]:
-    """The names of the targets of which the same is to be said, in order."""
-    groups: dict[tuple[bool, bool, str], list[str]] = {}
-    for row in rows:
-        why = row["reason"] or ", ".join(row["devices"])
-        groups.setdefault((row["compile"], row["run"], why), []).append(row["name"])
-    return groups
-
-
-def _folded(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
-
-
-def _target_rows() -> list[dict[str, Any]]:
-    """A row for each target: `name`, `compile`, `run`, its `devices`, and the `reason` if one of these is missing."""
-    from sonew_compiled.lowering.targets import resolve_target, target_names, why_not_compiled
-    from sonew_compiled.runtime import list_devices, missing_drivers, why_not_here
-
-    here = list_devices()
-    missing = missing_drivers()
-    rows = []
-    for name in target_names():
-        target = resolve_target(name)
-        of_driver = {each.name: why_not_here(target, {each.driver: each.description}) for each in here}
-        of_driver = {each.name: of_driver[each.name] for each in here if each.driver == target.driver}
-        devices = [device for device, why in of_driver.items() if not why]
-        cannot_compile = why_not_compiled(target)
-        if target.compiler == "libtpu":
-            cannot_run = "IREE has no driver for it; sonew_compiled.load_tpu_program loads it on a TPU"
-        elif of_driver:
-            cannot_run = "" if devices else next(iter(of_driver.values()))
-        else:
-            # "UNAVAILABLE; CUDA driver library 'libcuda.so' not available; please ensure ..."
-            why = re.sub(r"^[A-Z_]+; |[;:] please .*", "", missing.get(target.driver, "the runtime has no such driver"))
-            cannot_run = f"no {target.driver} device here ({why})"
-        rows.append(
-            {
-                "name": name,
-                "compile": not cannot_compile,
-                "run": not cannot_run,
-                "devices": [] if cannot_run else devices,
-                "reason": "; ".join(filter(None, [cannot_compile, cannot_run])),
-            }
-        )
-    return rows

@@ -24,12 +24,13 @@ from sonew_compiled.cli._compile import compile_command
 from sonew_compiled.cli._config import name_variables, use_config
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
 from sonew_compiled.cli._export import export_command
-from sonew_compiled.cli._inspect import inspect_command, targets_command
+from sonew_compiled.cli._inspect import inspect_command
 from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._predict import predict_command
 from sonew_compiled.cli._run import run_command
 from sonew_compiled.cli._say import complain
 from sonew_compiled.cli._sign import sign_command
+from sonew_compiled.cli._targets import targets_command
 from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError, on_one_line

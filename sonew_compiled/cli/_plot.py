@@ -45,7 +45,7 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
     """
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
-    require("plot", "sonew plot")
+    require("plot", purpose="sonew plot")
     from sonew_compiled import figures
     from sonew_compiled.runtime import read_metrics
     from sonew_compiled.runtime.metrics import METRICS_FILE

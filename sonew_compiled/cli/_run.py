@@ -111,7 +111,7 @@ def run_command(
     if overwrite and resume:
         raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
     for kind in trackers:
-        require(kind, f"sonew run --log {kind}")
+        require(kind, purpose=f"sonew run --log {kind}")
     if resume and what["params"]:
         raise UsageError("--params starts a run from given weights and --resume continues one; leave one of them out")
     if dry_run:

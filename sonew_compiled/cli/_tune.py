@@ -83,7 +83,7 @@ def tune_command(
       sonew tune --optimizer adam --trials 30
       sonew tune --optimizer band-sonew --precision bf16-pure --data mnist --minutes 120 -o band-bf16
     """
-    require("tune", "sonew tune")
+    require("tune", purpose="sonew tune")
     options.load_model(what["model"])
     from sonew_compiled.bench.tuning import TuneSettings, tune
 

@@ -38,7 +38,7 @@ def library(name: str, extra: str) -> Any:
     Raises:
       SonewError: it is not installed; the message has the command that installs it.
     """
-    require(extra, f"a model of {extra}")
+    require(extra, purpose=f"a model of {extra}")
     return importlib.import_module(name)
 
 

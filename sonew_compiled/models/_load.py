@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.install import extra_of, install_command
 from sonew_compiled.models._model import Model
 from sonew_compiled.models.autoencoder import autoencoder, autoencoder_small
 from sonew_compiled.models.classifier import classifier
@@ -51,7 +52,9 @@ def load_model(name: str) -> Model:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is None or not (module_name + ".").startswith(error.name + "."):
-                raise UsageError(f"--model {name}: importing {module_name} needs {error.name}; install it") from None
+                extra = extra_of(error.name or "")
+                how = f", which is not installed: {install_command(extra)}" if extra else "; install it"
+                raise UsageError(f"--model {name}: importing {module_name} needs {error.name}{how}") from None
             raise UsageError(
                 f"--model {name}: there is no module {error.name}; install it, or run sonew in the folder that it is in"
             ) from None

@@ -4,13 +4,13 @@ import platform
 import resource
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import iree.runtime as rt
 import ml_dtypes
 import numpy as np
 import pytest
 
-from sonew_compiled.cli._inspect import _target_rows
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime import DEFAULT_DEVICE, Device, device, list_devices, missing_drivers, open_device
 from sonew_compiled.runtime.device import first_error
@@ -47,7 +47,7 @@ def test_devices_go_by_number() -> None:
     assert open_device("local-sync://0").driver == "local"
 
 
-def test_each_of_two_gpus_is_judged_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_two_gpus_is_judged_by_its_own_name(monkeypatch: pytest.MonkeyPatch, sonew: Callable[..., Any]) -> None:
     gpus = [{"name": "Intel Arc", "path": "first"}, {"name": "NVIDIA A10", "path": "second"}]
     monkeypatch.setattr(device.rt, "query_available_drivers", lambda: ["vulkan"])
     monkeypatch.setattr(device, "_query", lambda driver: gpus)
@@ -56,7 +56,7 @@ def test_each_of_two_gpus_is_judged_by_its_own_name(monkeypatch: pytest.MonkeyPa
     for index, gpu in enumerate(gpus):
         assert open_device(f"vulkan://{gpu['path']}").description == gpu["name"]
         assert open_device(f"vulkan://{index}").description == gpu["name"]
-    (ampere,) = (row for row in _target_rows() if row["name"] == "vulkan:ampere")
+    (ampere,) = (row for row in sonew("targets", "--json").json if row["name"] == "vulkan:ampere")
     assert (ampere["run"], ampere["devices"]) == (True, [list_devices()[1].name])
 
 

@@ -22,14 +22,22 @@ def has_libtpu() -> bool:
     return not lacks("libtpu")
 
 
+def extras_of(target: Target) -> tuple[str, ...]:
+    """The extras that compile for the target on this machine."""
+    return ("compile", "tpu") if target.compiler == "libtpu" and _may_have_libtpu() else ("compile",)
+
+
 def why_not_compiled(target: Target) -> str:
     """The step that is missing before this machine can compile for the target; empty if it can."""
-    extras = [] if has_compiler() else ["compile"]
-    if target.compiler == "libtpu" and not has_libtpu():
-        if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-            return "to compile, use a machine with Linux on x86-64: libtpu is for no other"
-        extras.append("tpu")
-    return f"to compile, {install_command(*extras)}" if extras else ""
+    if target.compiler == "libtpu" and not has_libtpu() and not _may_have_libtpu():
+        return "to compile, use a machine with Linux on x86-64: libtpu is for no other"
+    is_there = {"compile": has_compiler, "tpu": has_libtpu}
+    missing = [extra for extra in extras_of(target) if not is_there[extra]()]
+    return f"to compile, {install_command(*missing)}" if missing else ""
+
+
+def _may_have_libtpu() -> bool:
+    return (sys.platform, platform.machine()) == ("linux", "x86_64")
 
 
 def iree_compile() -> str:
