@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -28,6 +29,11 @@ _OTHERS: Mapping[str, Any] = MappingProxyType(
         "jax_softmax_custom_jvp": False,
         "jax_use_direct_linearize": True,
     }
+)
+
+# What libtpu wants to know of a machine; it writes five lines to stderr if it does not.
+_OF_NO_TPU: Mapping[str, str] = MappingProxyType(
+    {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
 )
 
 
@@ -79,11 +85,30 @@ def platform() -> str:
     return device if isinstance(device, str) else str(device.platform)
 
 
+def start_platforms() -> None:
+    """Starts JAX's platforms, unless they run already; where there is no TPU, libtpu does not complain of that.
+
+    When JAX is imported, it counts the TPUs and sets a variable if there are none. Where there is one, nothing is
+    changed.
+
+    Raises:
+      RuntimeError, AssertionError: JAX cannot start a platform that the user has asked for.
+    """
+    has_no_tpu = os.environ.get("TPU_SKIP_MDS_QUERY") == "1"
+    missing = {name: value for name, value in _OF_NO_TPU.items() if has_no_tpu and name not in os.environ}
+    os.environ.update(missing)
+    try:
+        jax.devices()
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)  # another thread may have started JAX at the same time
+
+
 @contextlib.contextmanager
 def _some_platform() -> Iterator[None]:
     """A context with a platform on which JAX can keep the constants of a trace."""
     try:
-        jax.devices()
+        start_platforms()
     except (RuntimeError, AssertionError):  # the latter if two settings ask for platforms
         had = jax.config.values["jax_platforms"]
         jax.config.update("jax_platforms", "cpu")

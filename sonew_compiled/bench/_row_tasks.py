@@ -35,18 +35,17 @@ _STRETCHES = 10
 
 def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
     """Compiles the bundle of a run, and returns its fields of the row."""
-    import jax
-
     from sonew_compiled.bench._flops import step_flops
     from sonew_compiled.bench._plain import check_plain
     from sonew_compiled.compile import compile_training
+    from sonew_compiled.jax_settings import start_platforms
     from sonew_compiled.lowering.vmfb import read_code
     from sonew_compiled.models import load_model, user_code
 
     asked = Run.from_settings(run)
     model = load_model(asked.model)
     check_plain(model)
-    jax.devices()  # JAX's start is no part of the compilation
+    start_platforms()  # JAX's start is no part of the compilation
     started = time.perf_counter()
     with user_code(asked.model):
         manifest = compile_training(

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from sonew_compiled.bench._distance import core_round_trip_ns
 from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._speed_settings import SpeedSettings
 from sonew_compiled.bench._versus import JaxStep
 from sonew_compiled.compile import compile_training
+from sonew_compiled.jax_settings import start_platforms
 from sonew_compiled.models import load_model, user_code
 from sonew_compiled.presets import optimizer_settings
 
@@ -31,7 +30,7 @@ def compile_step(asked: SpeedSettings, optimizer: str, output: Path, **more: Any
       The seconds that it took.
     """
     model = load_model(asked.model)
-    jax.devices()
+    start_platforms()
     started = time.perf_counter()
     with user_code(asked.model):
         compile_training(

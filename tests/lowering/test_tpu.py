@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +23,7 @@ from sonew_compiled import compile as compile_module
 from sonew_compiled import compile_training, passes
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import install_command
+from sonew_compiled.jax_settings import start_platforms
 from sonew_compiled.lowering import tpu
 from sonew_compiled.lowering.diagnostics import first_error
 from sonew_compiled.lowering.lower import function_specs
@@ -232,6 +236,34 @@ def test_without_libtpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal
     assert rows["tpu:v5e"]["reason"].startswith(f"to compile, {install_command('tpu')}; IREE has no driver")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "Linux on x86-64" in why_not_compiled(resolve_target("tpu"))
+
+
+@needs_libtpu
+def test_a_machine_without_a_tpu_says_nothing_of_it() -> None:
+    """Tracing starts JAX's platforms, and libtpu is one that it looks for."""
+    code = "from sonew_compiled.jax_settings import start_platforms; start_platforms()"
+    # One process at a time may load libtpu, unless it is allowed to more.
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    environment["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("tpus", ["0", "1"])
+def test_a_machine_with_a_tpu_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch, tpus: str) -> None:
+    """JAX sets the variable if it finds no TPU; what the user has set stays in any case, and nothing is left behind."""
+    names = ("TPU_ACCELERATOR_TYPE", "TPU_WORKER_HOSTNAMES")
+    seen = []
+    monkeypatch.setattr(jax, "devices", lambda: seen.append([os.environ.get(name) for name in names]))
+    monkeypatch.delenv(names[0], raising=False)
+    monkeypatch.setenv(names[1], "mine")
+    monkeypatch.delenv("TPU_SKIP_MDS_QUERY", raising=False)
+    if tpus == "0":
+        monkeypatch.setenv("TPU_SKIP_MDS_QUERY", "1")
+    before = dict(os.environ)
+    start_platforms()
+    assert seen == [[None if tpus == "1" else "v5litepod-4", "mine"]]
+    assert dict(os.environ) == before
 
 
 def failure(module: str, **changes: str) -> list[str]:
