@@ -23,7 +23,7 @@ from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._say import is_quiet, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._setting_type import Whole
-from sonew_compiled.cli._workers import device_of, start_workers
+from sonew_compiled.cli._workers import check_bundle_for_workers, device_of, is_worker_by_config, start_workers
 from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.install import install_command, require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, long_preset_of
@@ -120,12 +120,12 @@ def run_command(
         folder.refuse_other_run(found, overwrite=overwrite)
         _show_plan(folder, bundle, found, data, data_dir, open_device(device), trusted_keys, what, as_json=as_json)
         return
-    if workers is not None and workers > 1 and not _is_worker_by_config():
-        _check_bundle_for_workers(bundle, resume)
+    if workers is not None and workers > 1 and not is_worker_by_config():
+        check_bundle_for_workers(bundle, resume)
         start_workers(workers)
     with connect() as connected:
         if connected.count > 1:
-            _check_bundle_for_workers(bundle, resume)
+            check_bundle_for_workers(bundle, resume)
         opened_device = open_device(device_of(device, connected.local_rank))
         found = None if resume is None else find_checkpoint(resume)
         folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
@@ -307,23 +307,8 @@ def _show_plan(
     )
 
 
-def _is_worker_by_config() -> bool:
-    """Whether MPI has started this process, and --workers comes from a file or variable that started the others too."""
-    from sonew_compiled.runtime.mpi_environment import workers_started
-
-    source = click.get_current_context().get_parameter_source("workers")
-    return workers_started() > 1 and source is not click.core.ParameterSource.COMMANDLINE
-
-
 def _of(workers: Workers) -> str:
     return f" of {workers.count} workers" if workers.count > 1 else ""
-
-
-def _check_bundle_for_workers(bundle: Path | None, resume: Path | None) -> None:
-    if bundle is None and resume is None:
-        raise UsageError(
-            "several workers need a bundle that exists already: give one made by `sonew compile --micro-batch`"
-        )
 
 
 def _check_nothing_compiled_in(bundle: Path, what: dict[str, Any]) -> None:

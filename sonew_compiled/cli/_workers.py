@@ -6,8 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
+
+import click
 
 from sonew_compiled.cli._say import complain
 from sonew_compiled.errors import UsageError
@@ -16,6 +19,26 @@ from sonew_compiled.errors import UsageError
 _FRAME = re.compile(r"-{40,}\s*")
 # The messages of Open MPI's parts about each other when workers end early.
 _NOISE = re.compile(r"\[\S+:\d+\] |Abort is in progress|prterun: ")
+
+
+def is_worker_by_config() -> bool:
+    """Whether MPI has started this process, and --workers comes from a file or variable that started the others too."""
+    from sonew_compiled.runtime.mpi_environment import workers_started
+
+    source = click.get_current_context().get_parameter_source("workers")
+    return workers_started() > 1 and source is not click.core.ParameterSource.COMMANDLINE
+
+
+def check_bundle_for_workers(bundle: Path | None, resume: Path | None) -> None:
+    """Checks that several workers have a bundle: none is compiled for them.
+
+    Raises:
+      UsageError: neither a bundle nor a run to resume is given.
+    """
+    if bundle is None and resume is None:
+        raise UsageError(
+            "several workers need a bundle that exists already: give one made by `sonew compile --micro-batch`"
+        )
 
 
 def device_of(name: str | None, local_rank: int) -> str | None:
