@@ -33,6 +33,7 @@ _MOST_ELEMENTS = 2**48
 _NAME = text(1_000, empty=False)
 _WORD = text(200)
 _FILE_NAME = text(255, empty=False)
+_PATTERNS = listed(_NAME, 1_000)
 
 
 def _dtype(value: object, place: str) -> str:
@@ -133,7 +134,7 @@ MANIFEST = _manifest(
         "unit": _WORD,
         "starts_from": mapped(text(1_000), 10_000, key=_NAME),
         "exchange": _WORD,
-        "step": mapped(SCALAR, 20),
+        "step": record({}, {"no_decay": _PATTERNS, "freeze": _PATTERNS}, others=SCALAR),
         "init": _WORD,
     },
 )

@@ -150,6 +150,12 @@ class Manifest:
         return not self.functions[contract.EVAL_STEP].outputs[0].shape
 
     @property
+    def step_in_words(self) -> list[str]:
+        """The settings in `step`, each with its value or values: `clip_norm 1.0`, `freeze encoder/* norm/*`."""
+        values = {key: " ".join(value) if isinstance(value, list) else value for key, value in self.step.items()}
+        return [f"{key} {value}" for key, value in values.items()]
+
+    @property
     def micro_batch_size(self) -> int:
         """Examples that `gradients` takes at a time; 0 if the bundle was not compiled for micro-batches."""
         function = self.functions.get(contract.GRADIENTS)

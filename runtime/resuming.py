@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from sonew_compiled.errors import SonewError, UsageError, on_one_line
+from sonew_compiled.errors import SonewError, UsageError, counted, on_one_line
 from sonew_compiled.runtime.bundle import Bundle
-from sonew_compiled.runtime.checkpoint import Checkpoint
+from sonew_compiled.runtime.checkpoint import Checkpoint, load_checkpoint
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.shown import shown
 from sonew_compiled.train_settings import train_options
@@ -25,19 +25,32 @@ def header_of(bundle: Bundle, *, data: str, fingerprint: str) -> dict[str, str]:
     }
 
 
-def check_resumed(path: Path, checkpoint: Checkpoint, bundle: Bundle, header: Mapping[str, str]) -> None:
-    """Checks a checkpoint against the run that is to continue it.
+def load_to_resume(
+    path: Path, bundle: Bundle, header: Mapping[str, str], *, epochs: int, steps_per_epoch: int
+) -> Checkpoint:
+    """Loads a checkpoint, and checks it against the run that is to continue it.
 
     Args:
       path: the file of the checkpoint.
-      checkpoint: its contents.
       bundle: the bundle of the run.
       header: the header of the run's checkpoints, from `header_of`.
+      epochs: the epochs of the whole run.
+      steps_per_epoch: the steps of each.
 
     Raises:
-      UsageError: they differ in something that a resumed run cannot change.
+      UsageError: they differ in something that a resumed run cannot change, or the run would end before the checkpoint.
+      SonewError: the checkpoint cannot be read, or does not fit the bundle.
     """
-    had = checkpoint.settings
+    checkpoint = load_checkpoint(path, bundle.manifest)
+    _check_alike(path, checkpoint.settings, bundle, header)
+    steps = epochs * steps_per_epoch
+    if checkpoint.step > steps:
+        all_steps = f"{counted(steps, 'step')} of {counted(epochs, 'epoch')}"
+        raise UsageError(f"{path} is at step {checkpoint.step}, beyond the {all_steps}: choose more --epochs")
+    return checkpoint
+
+
+def _check_alike(path: Path, had: Mapping[str, str], bundle: Bundle, header: Mapping[str, str]) -> None:
     data = on_one_line(had.get("data", "unknown")[:200])
     for key, what, remedy in (
         ("batch_size", "batch size", "compile the bundle with its --batch-size"),
@@ -79,10 +92,10 @@ def loss_sum(path: Path, checkpoint: Checkpoint) -> float:
 
 
 def _compiled(bundle: Bundle) -> str:
-    """The optimizer's settings and the precision in words; the state's shapes do not show them."""
+    """The settings of the optimizer and of the step, and the precision, in words: the state's shapes show none."""
     manifest = bundle.manifest
     settings = {key: value for key, value in manifest.optimizer.items() if key not in ("name", "learning_rate")}
     given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
     parts = [f"micro-batches of {manifest.micro_batch_size}"] if manifest.micro_batch_size else []
     parts += [f"an exchange of {manifest.exchange}"] if manifest.exchange != "f32" else []
-    return ", ".join([f"precision {manifest.precision}", *given, *parts])
+    return ", ".join([f"precision {manifest.precision}", *given, *manifest.step_in_words, *parts])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sonew_compiled.errors import SonewError, UsageError, counted
+from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import (
@@ -20,7 +20,6 @@ from sonew_compiled.runtime.checkpoint import (
     digest,
     find_checkpoint,
     first_not_finite,
-    load_checkpoint,
 )
 from sonew_compiled.runtime.data import BoundData, Dataset, bind
 from sonew_compiled.runtime.device import Device
@@ -31,7 +30,7 @@ from sonew_compiled.runtime.limits import check_trainable
 from sonew_compiled.runtime.metrics import METRICS_FILE, EndMetrics, EpochMetrics
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Callbacks, Reporter
-from sonew_compiled.runtime.resuming import check_resumed, header_of, loss_sum
+from sonew_compiled.runtime.resuming import header_of, load_to_resume, loss_sum
 from sonew_compiled.runtime.schedule import rates_of
 from sonew_compiled.runtime.shards import Shards
 from sonew_compiled.runtime.state import TrainingState
@@ -174,15 +173,14 @@ class _Run:
         self.evaluated: tuple[int, Evaluation] | None = None  # the step and the result of the last evaluation
         self.last_good: Path | None = None
         resumed = None if resume is None else find_checkpoint(resume)
-        checkpoint = None if resumed is None else load_checkpoint(resumed, manifest)
-        if resumed is not None and checkpoint is not None:
-            check_resumed(resumed, checkpoint, bundle, self.header)
+        checkpoint = None
+        if resumed is not None:
+            checkpoint = load_to_resume(
+                resumed, bundle, self.header, epochs=settings.epochs, steps_per_epoch=self.steps_per_epoch
+            )
             self.best = Best.from_metadata(checkpoint.settings, source=resumed)
             self.loss_sum = loss_sum(resumed, checkpoint)
             self.step = checkpoint.step
-            if self.step > self.steps:
-                all_steps = f"{counted(self.steps, 'step')} of {counted(settings.epochs, 'epoch')}"
-                raise UsageError(f"{resumed} is at step {self.step}, beyond the {all_steps}: choose more --epochs")
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)

@@ -52,9 +52,9 @@ class StepSettings:
             raise UsageError("--no-decay is given without --decay, so that nothing decays; give both or neither")
 
     def to_json(self) -> dict[str, Any]:
-        """The settings that are given, by name; patterns as one string."""
+        """The settings that are given, by name; patterns as a list."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
-        return {key: " ".join(value) if isinstance(value, tuple) else value for key, value in given.items()}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
 
 
 NUMBERS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from sonew_compiled.runtime import (
     predict,
     save_checkpoint,
 )
+from sonew_compiled.runtime.manifest import Manifest
+from sonew_compiled.runtime.resuming import header_of
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.workers import Alone
 from sonew_compiled.trace import trace_training
@@ -143,9 +146,19 @@ def test_nothing_is_kept_or_computed_for_what_is_frozen(bundle: Bundle) -> None:
         "clip_value": 0.02,
         "clip_norm": 0.03,
         "decay": 0.5,
-        "freeze": "encoder/*",
+        "freeze": ["encoder/*"],
         "ema": 0.9,
     }
+
+
+def test_patterns_with_spaces_stay_apart_and_a_resumed_run_has_the_same(bundle: Bundle) -> None:
+    step = StepSettings(freeze=("the encoder/*", "head"), decay=0.1, no_decay=("a b",)).to_json()
+    manifest = Manifest.from_json(dataclasses.replace(bundle.manifest, step=step).to_json(), source="a test")
+    assert manifest.step == {"decay": 0.1, "no_decay": ["a b"], "freeze": ["the encoder/*", "head"]}
+    compiled = header_of(bundle, data="", fingerprint="")["compiled"]
+    assert compiled.endswith(
+        "clip_norm 0.03, clip_value 0.02, decay 0.5, ema 0.9, freeze encoder/*, micro-batches of 4"
+    )
 
 
 def test_given_parameters_are_their_own_average(bundle: Bundle, cpu: Device) -> None:

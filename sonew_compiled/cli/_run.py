@@ -31,7 +31,7 @@ from sonew_compiled.setting import flag_of
 from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_options
 
 if TYPE_CHECKING:
-    from sonew_compiled.runtime import Device, RunFolder, Workers
+    from sonew_compiled.runtime import Bundle, Device, RunFolder, Workers
 
 DEFAULT_OUTPUT = Path("sonew-run")
 # The names of `sonew_compiled.trackers`, which is imported only when one is asked for.
@@ -255,9 +255,12 @@ def _show_plan(
     """What the run would do."""
     from sonew_compiled.runtime import bind, load_weights
     from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
+    from sonew_compiled.runtime.evaluate import check_evaluated
     from sonew_compiled.runtime.limits import check_trainable
     from sonew_compiled.runtime.metrics import METRICS_FILE
+    from sonew_compiled.runtime.resuming import header_of, load_to_resume
 
+    opened: Bundle | None = None
     path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
     metadata = read_checkpoint_metadata(checkpoint) if checkpoint else {}
     dataset = options.dataset_of(data, data_dir, metadata)
@@ -285,10 +288,14 @@ def _show_plan(
         batch_size, targets = manifest.batch_size, [target.name for target in manifest.targets]
         defaults, sources = manifest.defaults, dict.fromkeys(manifest.defaults, f"bundle {path}")
         bind(dataset.train, manifest.batch, manifest.classes)
+        check_evaluated(manifest, bind(dataset.test, manifest.batch, manifest.classes))
         examples = len(next(iter(dataset.train.values())))
     of_checkpoint = metadata.keys() if checkpoint else ()
     steps_per_epoch = examples // batch_size
     settings = _settings(defaults, checkpoint, what).with_warmup(steps_per_epoch)
+    if checkpoint is not None and opened is not None:
+        header = settings.to_metadata() | header_of(opened, data=dataset.name, fingerprint=dataset.fingerprint)
+        load_to_resume(checkpoint, opened, header, epochs=settings.epochs, steps_per_epoch=steps_per_epoch)
     for name, value in dataclasses.asdict(settings).items():
         otherwise = f"checkpoint {checkpoint}" if name in of_checkpoint else sources.get(name, DEFAULT)
         found[name] = chosen(name, value, otherwise)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -161,12 +162,15 @@ def test_a_dry_run_names_the_source_of_each_setting(
     assert found["schedule"] == ("cosine", "default")
     assert plan["steps"] == 3 * 9000 // 50
     assert plan["files"][:2] == ["new/bundle/manifest.json", "new/bundle/module.stablehlo"]
+    monkeypatch.delenv("SONEW_RUN_SEED")
+    monkeypatch.setenv("SONEW_RUN_KEEP", "7")
     resumed = sonew("run", "small.bundle", "--resume", "sonew-run", "--epochs", 4, "--dry-run", "--json").json
     source = "checkpoint sonew-run/step-00000018.safetensors"
     assert resumed["settings"]["learning-rate"] == {"value": 0.007, "source": source}
     assert resumed["settings"]["data"] == {"value": "data.npz", "source": source}
     assert (resumed["steps"], resumed["targets"]) == (36, ["cpu"])
-    assert resumed["settings"]["seed"]["source"] == "SONEW_RUN_SEED"
+    assert resumed["settings"]["seed"] == {"value": 0, "source": source}
+    assert resumed["settings"]["keep"] == {"value": 7, "source": "SONEW_RUN_KEEP"}
     runs = sonew("--config", "sonew.toml", "bench", "--optimizer", "adam", "--dry-run", "--json").json
     assert runs["settings"]["epochs"] == {"value": 2, "source": "sonew.toml"}
     assert [each.partition(" seed")[0] for each in runs["runs"]] == [
@@ -176,11 +180,16 @@ def test_a_dry_run_names_the_source_of_each_setting(
 
 
 def test_a_dry_run_refuses_what_the_command_would(sonew: Run, in_folder: Path) -> None:
+    arrays = dict(np.load("data.npz"))
+    np.savez("other.npz", **{name: array[::-1] for name, array in arrays.items()})
     for line, said in (
         ("run small.bundle --data data.npz", "sonew-run holds another run up to step-00000018.safetensors"),
         ("run small.bundle --data data.npz --band 3 -o new", "--band is compiled into the bundle small.bundle"),
         ("run small.bundle --data nothing.npz -o new", "there is no file `nothing.npz`"),
         ("run small.bundle --data data.npz --device abacus -o new", "abacus"),
+        ("run small.bundle --resume sonew-run --seed 1", "was trained with seed 0, this run has 1"),
+        ("run small.bundle --resume sonew-run --epochs 1", "is at step 18, beyond the 9 steps of 1 epoch"),
+        ("run small.bundle --resume sonew-run --data other.npz", "was trained with data with fingerprint"),
         ("compile --target abacus", "abacus"),
         ("compile -o data.npz", "data.npz is a file"),
         ("bench -o one --optimizer adam", "one"),
@@ -189,4 +198,6 @@ def test_a_dry_run_refuses_what_the_command_would(sonew: Run, in_folder: Path) -
         asked = sonew(*line.split(), "--dry-run")
         assert (asked.code, asked.out, asked.err.count("\n")) == (2, "", 1), asked.err
         assert said in asked.err
+        if "--resume" in line:
+            assert sonew(*line.split()).err == asked.err
     assert len(read_metrics("sonew-run")) == 2
