@@ -6,7 +6,6 @@ and https://arxiv.org/abs/2010.11929, and no dropout.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -125,4 +124,4 @@ def vit_logits(params: Params, image: jax.Array) -> jax.Array:
 
 
 gpt_small = Model(init=_gpt_init, loss=_gpt_loss, batch=_texts, unit="nats a byte", classes={"tokens": BYTES})
-vit_small = dataclasses.replace(image_classifier(_vit_init, vit_logits), predict=None)
+vit_small = image_classifier(_vit_init, vit_logits)

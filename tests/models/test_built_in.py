@@ -42,6 +42,9 @@ def test_sizes_and_losses(name: str) -> None:
             for field, each in model.batch(2).items()
         }
         np.testing.assert_allclose(model.loss(zeros, batch), of_equal_scores, rtol=1e-5)
+        if "label" in batch:
+            assert model.predict is not None
+            np.testing.assert_allclose(model.predict(zeros, batch), np.full((2, 10), 0.1), rtol=1e-6)
 
 
 def test_gpt_reads_no_later_bytes() -> None:
