@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sonew_compiled.errors import counted
 from sonew_compiled.runtime.evaluate import Evaluation
 
 
@@ -41,6 +42,10 @@ class TrainResult:
     bundle: Path
     target: str
     device: str
+
+    def __repr__(self) -> str:
+        done = f"{counted(self.steps, 'step')}: train loss {self.train_loss:.4f}, test {self.test_loss:.4f}"
+        return f"TrainResult({done}; {self.checkpoint})"
 
     @property
     def train_loss(self) -> float:

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from sonew_compiled.cli._say import note
 from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.contract import EXCHANGES
+from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -140,7 +141,13 @@ def dataset_of(
     """
     from sonew_compiled.runtime import load_dataset
 
-    dataset = load_dataset(data or checkpoint.get("data") or DEFAULT_DATA, data_dir=data_dir, least=least)
+    remembered = checkpoint.get("data")
+    try:
+        dataset = load_dataset(data or remembered or DEFAULT_DATA, data_dir=data_dir, least=least)
+    except UsageError as error:
+        if data or not remembered:
+            raise
+        raise UsageError(f"the checkpoint's data are not here, so give --data: {error}") from None
     if dataset.note and tell:
         note(dataset.note)
     return dataset

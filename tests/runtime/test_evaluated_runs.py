@@ -100,6 +100,8 @@ def test_the_best_checkpoint_is_kept(run: Callable[..., TrainResult], tmp_path: 
     assert steps(tmp_path / "run") == [10, 50]
     assert result.best_checkpoint == tmp_path / "run" / "step-00000010.safetensors"
     assert result.best_test_loss == losses[0] < result.test_loss
+    worth = f"train loss {result.train_loss:.4f}, test {result.test_loss:.4f}"
+    assert repr(result) == f"TrainResult(50 steps: {worth}; {result.checkpoint})"
     # It is written even where no checkpoint would be, and the one before it goes.
     other = run("other", keep=1, keep_best=True, checkpoint_every=5, epochs=3)
     assert steps(tmp_path / "other") == [10, 30]

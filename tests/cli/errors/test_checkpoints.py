@@ -78,7 +78,7 @@ def test_going_on_with_other_data(refused: Refused, trained: Path) -> None:
     assert "give the --data it had, data.npz" in message
     Path("data.npz").unlink()
     message = refused(2, "run", "small.bundle", "--resume", "sonew-run")
-    assert "no file `data.npz`" in message
+    assert "the checkpoint's data are not here, so give --data: there is no file `data.npz`" in message
 
 
 def test_going_on_where_the_run_is_no_more(refused: Refused, trained: Path, train_line: Line) -> None:
