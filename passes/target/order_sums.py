@@ -62,7 +62,7 @@ class _Axes:
 
     def __init__(self) -> None:
         self._known: dict[ir.Value, set[int]] = {}
-        self._simple: dict[ir.Value, ir.Value] = {}
+        self._same: dict[ir.Value, ir.Value] = {}
 
     def of_factors(self, value: ir.Value) -> tuple[set[int], set[int]]:
         """Those of both factors of a product, as axes of the value that the product became by moves; else none."""
@@ -83,10 +83,11 @@ class _Axes:
         return self._known[value]
 
     def _found(self, value: ir.Value, far: int) -> set[int]:
-        value = self._simplified(value, far)
         op = owner(value)
         if op is None:
             return _long(value)
+        if op.name == "stablehlo.select" and self._elements(op.operands[1]) == self._elements(op.operands[2]):
+            return self.of(op.operands[1], far)
         if op.name in _MOVES:
             return _moved(op, self.of(_source(op), far))
         if op.name == "stablehlo.gather":
@@ -95,18 +96,26 @@ class _Axes:
             return set().union(*(self.of(each, far) for each in op.operands))
         return set() if is_splat(value) else _long(value)
 
-    def _simplified(self, value: ir.Value, far: int) -> ir.Value:
-        """The value itself, or what conversions to the same type and selections between equal tensors have made it."""
-        if value not in self._simple:
-            op, simple = owner(value), value
+    def _elements(self, value: ir.Value, far: int = 0) -> ir.Value:
+        """The tensor that has the same elements in the same order, if IREE sees that; else the value itself."""
+        if value not in self._same:
+            op, same = owner(value), value
             if op is not None and far < _FAR:
-                if op.name == "stablehlo.convert" and op.operands[0].type == value.type:
-                    simple = self._simplified(op.operands[0], far + 1)
-                elif op.name == "stablehlo.select":
-                    yes, no = (self._simplified(each, far + 1) for each in list(op.operands)[1:])
-                    simple = yes if yes == no else value
-            self._simple[value] = simple
-        return self._simple[value]
+                if op.name == "stablehlo.select":
+                    yes, no = (self._elements(each, far + 1) for each in list(op.operands)[1:])
+                    same = yes if yes == no else value
+                elif op.name == "stablehlo.reshape" or _is_unchanged(op):
+                    same = self._elements(op.operands[0], far + 1)
+            self._same[value] = same
+        return self._same[value]
+
+
+def _is_unchanged(op: ir.Operation) -> bool:
+    """Whether it is a conversion or a broadcast that changes nothing."""
+    if op.name not in ("stablehlo.broadcast_in_dim", "stablehlo.convert") or op.operands[0].type != op.results[0].type:
+        return False
+    dims = [*ir.DenseI64ArrayAttr(op.attributes["broadcast_dimensions"])] if op.name != "stablehlo.convert" else []
+    return dims == sorted(dims)
 
 
 def _source(move: ir.Operation) -> ir.Value:

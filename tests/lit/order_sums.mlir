@@ -97,7 +97,9 @@ func.func public @gathered_row(%v: tensor<1x5xf32>, %index: tensor<3x1xi32>, %m:
 func.func public @selected(%v: tensor<5xf32>, %one: tensor<3x5xi1>, %m: tensor<3x5xf32>) -> tensor<f32> {
   %zero = stablehlo.constant dense<0.0> : tensor<f32>
   %rows = stablehlo.broadcast_in_dim %v, dims = [1] : (tensor<5xf32>) -> tensor<3x5xf32>
-  %same = stablehlo.convert %rows : tensor<3x5xf32>
+  %flat = stablehlo.reshape %rows : (tensor<3x5xf32>) -> tensor<15xf32>
+  %equal = stablehlo.convert %flat : tensor<15xf32>
+  %same = stablehlo.reshape %equal : (tensor<15xf32>) -> tensor<3x5xf32>
   %either = stablehlo.select %one, %rows, %same : tensor<3x5xi1>, tensor<3x5xf32>
   %product = stablehlo.multiply %either, %m : tensor<3x5xf32>
   %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
