@@ -234,7 +234,7 @@ def test_what_cannot_be_worked_on_in_parts_is_refused(tmp_path: Path) -> None:
         compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "a", micro_batch=5)
     with pytest.raises(UsageError, match="--exchange bf16 applies to micro-batches only: give --micro-batch too"):
         compile_training(relu_loss, initial, adam, of_size(12), output=tmp_path / "c", exchange="bf16")
-    for name in ("kfac", "kbfgs", "locoprop", "natural-gradient"):
+    for name in ("kfac", "eva", "kbfgs", "locoprop", "natural-gradient"):
         with pytest.raises(UsageError, match=f"{name} needs numbers of each example"):
             compile_training(
                 relu_loss, initial, optimizer_settings(name), of_size(12), output=tmp_path / "b", micro_batch=6

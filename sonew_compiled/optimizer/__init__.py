@@ -4,6 +4,9 @@ from sonew_compiled.optimizer._adam8bit import ScaleByAdam8bitState as ScaleByAd
 from sonew_compiled.optimizer._adam8bit import adam_8bit as adam_8bit
 from sonew_compiled.optimizer._adam8bit import scale_by_adam_8bit as scale_by_adam_8bit
 from sonew_compiled.optimizer._caspr import caspr as caspr
+from sonew_compiled.optimizer._eva import ScaleByEvaState as ScaleByEvaState
+from sonew_compiled.optimizer._eva import eva as eva
+from sonew_compiled.optimizer._eva import scale_by_eva as scale_by_eva
 from sonew_compiled.optimizer._factory import optimizer_factory as optimizer_factory
 from sonew_compiled.optimizer._full_adagrad import ScaleByFullAdagradState as ScaleByFullAdagradState
 from sonew_compiled.optimizer._full_adagrad import full_adagrad as full_adagrad

@@ -20,6 +20,16 @@ RECORDS = (
         state="1 + 2 (in/out + out/in)",
     ),
     OptimizerRecord(
+        name="eva",
+        factory="sonew_compiled.optimizer:eva",
+        learning_rate=0.1,
+        settings=(b1(0.9), b2(0.05), eps(0.03)),
+        needs_loss=True,
+        needs_layers=True,
+        paper="Zhang, Shi, Li 2023, arXiv 2308.02123",
+        state="1 + 1/in + 1/out",
+    ),
+    OptimizerRecord(
         name="kbfgs",
         factory="sonew_compiled.optimizer:kbfgs",
         learning_rate=0.48,

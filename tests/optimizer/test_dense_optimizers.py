@@ -89,6 +89,7 @@ STEPS = 500
 # The peak, for each problem, of a learning rate that falls linearly to zero.
 RATES = {
     "kfac": (0.3, 10, 1),
+    "eva": (0.03, 0.3, 0.1),
     "kbfgs": (0.3, 0.01, 0.3),
     "natural-gradient": (0.3, 1, 0.1),
     "locoprop": (0.01, 0.003, 0.01),
@@ -96,6 +97,7 @@ RATES = {
 # A curvature in the thousands, which a classifier does not have.
 GIVEN: dict[tuple[str, str], dict[str, Any]] = {
     ("kfac", "rosenbrock"): {"eps": 100},
+    ("eva", "rosenbrock"): {"eps": 100},
     ("kbfgs", "rosenbrock"): {"eps": 0.9, "b1": 0},
     ("natural-gradient", "rosenbrock"): {"eps": 1},
     # Far from the minimum, the preset's targets are too near.

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from sonew_compiled.optimizer import kbfgs, kfac, locoprop, natural_gradient, optimizer_factory
+from sonew_compiled.optimizer import eva, kbfgs, kfac, locoprop, natural_gradient, optimizer_factory
 from sonew_compiled.optimizer._kbfgs import bfgs, double_damped
 from sonew_compiled.optimizer._tapped import layers_of, tapped_backward
 from sonew_compiled.presets import optimizer_settings
@@ -161,6 +161,38 @@ def test_kfac_against_the_dense_kronecker_inverse(interval: int, eps: float) -> 
         for name, step in wanted.items():
             limited = step / max(1, lengths[-1])
             np.testing.assert_allclose(moved[name].reshape(-1), -0.1 * limited, rtol=1e-7, atol=1e-12)
+        params = optax.apply_updates(params, updates)
+    # With strong damping no step reaches the limit.
+    assert min(lengths) > 1 if eps < 1 else max(lengths) < 1, lengths
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("eps", [0.03, 10.0])
+def test_eva_against_a_dense_solve(eps: float) -> None:
+    b1, b2 = 0.8, 0.3
+    tx = eva(0.1, loss=loss, batch=BATCH, b1=b1, b2=b2, eps=eps)
+    params = start()
+    state, update = tx.init(params), jax.jit(tx.update)
+    mean = {name: np.zeros_like(w) for name, w in joined(params).items()}
+    vectors: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    lengths = []
+    for t in range(4):
+        _, signals = tx.backward(params, data(t, dtype=np.float64), 1.0)
+        updates, state = update(signals, state, params)
+        solved, square = {}, 0.0
+        for name, gradient in joined(signals.gradients).items():
+            a = with_ones(name, signals.inputs[name]).mean(axis=0)
+            g = 16 * np.asarray(signals.derivatives[name]).mean(axis=0)
+            if t:
+                a, g = (b2 * old + (1 - b2) * new for old, new in zip(vectors[name], (a, g), strict=True))
+            vectors[name] = a, g
+            fisher = np.kron(np.outer(a, a), np.outer(g, g)) + eps * np.eye(gradient.size)
+            solved[name] = np.linalg.solve(fisher, gradient.reshape(-1)).reshape(gradient.shape)
+            square += float(np.sum(solved[name] * gradient))
+        lengths.append(np.sqrt(square))
+        for name, step in solved.items():
+            mean[name] = b1 * mean[name] + step / max(1, lengths[-1])
+            np.testing.assert_allclose(joined(updates)[name], -0.1 * mean[name], rtol=1e-7, atol=1e-12)
         params = optax.apply_updates(params, updates)
     # With strong damping no step reaches the limit.
     assert min(lengths) > 1 if eps < 1 else max(lengths) < 1, lengths

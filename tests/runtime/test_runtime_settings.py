@@ -50,7 +50,11 @@ def data(step: int) -> dict[str, np.ndarray]:
 
 def other_of(name: str) -> dict[str, float]:
     """The setting of `OTHER`, else half of the value that ships."""
-    return {key: OTHER.get(key, optimizer_settings(name).values[key] / 2) for key in runtime_settings_of(name)}
+    shipped = optimizer_settings(name).values
+    return {
+        key: OTHER[key] if OTHER.get(key, shipped[key]) != shipped[key] else shipped[key] / 2
+        for key in runtime_settings_of(name)
+    }
 
 
 def settings(name: str, **given: float) -> OptimizerSettings:
