@@ -27,7 +27,7 @@ class EpochMetrics:
       loss: the mean over the epoch's batches of the loss before each update.
       learning_rate: the rate of the epoch's last step.
       seconds: the time since this process began to train.
-      images_per_second: the examples per second over the epoch, or over the part of it since the run was resumed.
+      examples_per_second: the examples per second over the epoch, or over the part of it since the run was resumed.
       test_loss: the loss of the test split at the end of the epoch; None if it was not evaluated, and then not in the
         file.
       test_metrics: the metrics of the test split by name, in the file as `test_NAME`; empty if it was not evaluated.
@@ -38,7 +38,7 @@ class EpochMetrics:
     loss: float
     learning_rate: float
     seconds: float
-    images_per_second: float
+    examples_per_second: float
     test_loss: float | None = None
     test_metrics: Mapping[str, float] = field(default_factory=dict)
 
@@ -50,7 +50,7 @@ class EpochMetrics:
         return _finite(values | by_split({}, self.test_metrics))
 
 
-_OF_EPOCH = ("step", "epoch", "loss", "learning_rate", "seconds", "images_per_second")
+_OF_EPOCH = ("step", "epoch", "loss", "learning_rate", "seconds", "examples_per_second")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ LINE = record(
         "loss": number(),
         "learning_rate": number(),
         "seconds": number(0),
-        "images_per_second": number(0),
+        "examples_per_second": number(0),
     },
     anything,
 )

@@ -96,7 +96,7 @@ def epoch_line(metrics: EpochMetrics, *, epochs: int, unit: str) -> str:
     if metrics.test_loss is not None:
         parts.append(f"test {metrics.test_loss:.4f}")
     parts += [f"{name} {value:.4f}" for name, value in metrics.test_metrics.items()]
-    parts += [f"lr {metrics.learning_rate:.3g}", f"{metrics.images_per_second:,.0f} examples/s"]
+    parts += [f"lr {metrics.learning_rate:.3g}", f"{metrics.examples_per_second:,.0f} examples/s"]
     return "  ".join(parts)
 
 

@@ -255,7 +255,7 @@ class _Run:
                         loss=self.loss_sum / self.steps_per_epoch,
                         learning_rate=rate,
                         seconds=now - start - paused,
-                        images_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
+                        examples_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
                         test_loss=on_test.loss if on_test else None,
                         test_metrics=on_test.metrics if on_test else {},
                     )
@@ -327,7 +327,7 @@ class _Run:
             on_test=on_test,
             steps=self.step,
             seconds=self.seconds,
-            images_per_second=images / self.seconds if images else 0.0,
+            examples_per_second=images / self.seconds if images else 0.0,
             checkpoint=saved,
             best_test_loss=self.best.loss if self.best.step else None,
             best_checkpoint=self._best_checkpoint(),

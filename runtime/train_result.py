@@ -18,7 +18,7 @@ class TrainResult:
       on_test: the loss and the metrics of the test split.
       steps: the training steps done, including those before a resumed checkpoint.
       seconds: the time that this process trained, without the evaluations of both splits at the end.
-      images_per_second: the examples per second over that time; 0 if there was nothing left to train.
+      examples_per_second: the examples per second over that time; 0 if there was nothing left to train.
       checkpoint: the checkpoint of the last step.
       best_test_loss: the least test loss at the end of an epoch; None if there was none.
       best_checkpoint: the checkpoint of that epoch, if `keep_best` kept it.
@@ -33,7 +33,7 @@ class TrainResult:
     on_test: Evaluation
     steps: int
     seconds: float
-    images_per_second: float
+    examples_per_second: float
     checkpoint: Path
     best_test_loss: float | None
     best_checkpoint: Path | None

@@ -21,7 +21,7 @@ def epoch(number: int) -> EpochMetrics:
         loss=1 / number,
         learning_rate=0.5,
         seconds=1.0,
-        images_per_second=10.0,
+        examples_per_second=10.0,
         test_loss=float("inf"),
         test_metrics={"accuracy": 0.25},
     )
@@ -32,7 +32,7 @@ VALUES = {
     "loss": 1.0,
     "learning_rate": 0.5,
     "seconds": 1.0,
-    "images_per_second": 10.0,
+    "examples_per_second": 10.0,
     "test_accuracy": 0.25,
 }
 

@@ -29,7 +29,7 @@ Rows = Sequence[Mapping[str, float]]
     "--metric",
     default=_LOSS,
     show_default=True,
-    help="Number to draw: loss, a metric of the model such as accuracy, learning_rate or images_per_second.",
+    help="Number to draw: loss, a metric of the model such as accuracy, learning_rate or examples_per_second.",
 )
 @output_options
 def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: bool) -> None:

@@ -234,7 +234,7 @@ def _train(
     worth = in_words(result.on_train, result.on_test, opened.manifest.unit)
     show_result(
         f"{worth} after {counted(result.steps, 'step')}; "
-        f"{result.seconds:.1f} s, {result.images_per_second:,.0f} examples/s on {result.device}{_of(workers)}; "
+        f"{result.seconds:.1f} s, {result.examples_per_second:,.0f} examples/s on {result.device}{_of(workers)}; "
         f"{result.checkpoint}",
         as_json=as_json,
     )

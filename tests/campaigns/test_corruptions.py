@@ -263,7 +263,7 @@ def test_rows_and_metrics_that_end_anywhere(place: Path, caplog: pytest.LogCaptu
 
     def add_metrics(step: int) -> None:
         file = MetricsFile(place, step=step, source=place)
-        file.append(EpochMetrics(step=99, epoch=11, loss=1.5, learning_rate=0.1, seconds=1.0, images_per_second=1.0))
+        file.append(EpochMetrics(step=99, epoch=11, loss=1.5, learning_rate=0.1, seconds=1.0, examples_per_second=1.0))
 
     metrics = (RUN / "metrics.jsonl").read_bytes()
     row = json.dumps(ROW).encode() + b"\n"

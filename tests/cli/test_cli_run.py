@@ -237,7 +237,7 @@ def test_plot_draws_every_run(sonew: Run) -> None:
     assert "<!-- learning rate -->" in Path("rate.svg").read_text()
     wrong = sonew("plot", "one", "--metric", "accuracy")
     assert wrong.code == 2
-    assert wrong.err == "sonew: one has no accuracy; give --metric loss, images_per_second, learning_rate\n"
+    assert wrong.err == "sonew: one has no accuracy; give --metric loss, examples_per_second, learning_rate\n"
     own = Path(shutil.copytree("small.bundle", "one/bundle")) / "manifest.json"
     own.write_text(json.dumps(json.loads(own.read_text()) | {"unit": "squared pixels"}))
     assert sonew("plot", "one", "-o", "unit.svg").code == 0

@@ -26,7 +26,7 @@ from sonew_compiled.runtime.reporter import LineReporter, epoch_line, make_repor
 
 def metrics(epoch: int) -> EpochMetrics:
     return EpochMetrics(
-        step=10 * epoch, epoch=epoch, loss=1 / 3, learning_rate=0.01, seconds=1.5 * epoch, images_per_second=1234.5
+        step=10 * epoch, epoch=epoch, loss=1 / 3, learning_rate=0.01, seconds=1.5 * epoch, examples_per_second=1234.5
     )
 
 
@@ -62,7 +62,7 @@ with reporter:
         time.sleep(0.01)
         if step == 10:
             reporter.epoch(EpochMetrics(
-                step=10, epoch=1, loss=0.5, learning_rate=0.1, seconds=1, images_per_second=10, test_loss=0.75
+                step=10, epoch=1, loss=0.5, learning_rate=0.1, seconds=1, examples_per_second=10, test_loss=0.75
             ))
     reporter.say("saved [somewhere]")
 print("the result")
@@ -103,7 +103,7 @@ def test_metrics_are_json_lines(tmp_path: Path) -> None:
     file.append(metrics(2))
     rows = [json.loads(line) for line in file.path.read_text().splitlines()]
     assert rows == read_metrics(tmp_path / "run")
-    assert list(rows[0]) == ["step", "epoch", "loss", "learning_rate", "seconds", "images_per_second"]
+    assert list(rows[0]) == ["step", "epoch", "loss", "learning_rate", "seconds", "examples_per_second"]
     assert rows[0]["loss"] == 1 / 3
     file.append(dataclasses.replace(metrics(3), test_loss=math.nan, test_metrics={"accuracy": 0.5}))
     line = read_metrics(tmp_path / "run")[2]

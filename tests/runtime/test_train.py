@@ -86,7 +86,7 @@ def test_a_run_trains_and_leaves_its_files(run: Callable[..., TrainResult], bund
     assert result.checkpoint == tmp_path / "run" / "step-00000040.safetensors"
     assert result.train_loss < recorder.losses[1] / 2
     assert result.seconds > 0
-    assert result.images_per_second == pytest.approx(40 * 8 / result.seconds)
+    assert result.examples_per_second == pytest.approx(40 * 8 / result.seconds)
     assert checkpoints(tmp_path / "run") == [20, 30, 40]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         "metrics.jsonl",
@@ -169,7 +169,7 @@ def test_a_finished_run_can_be_resumed_for_its_losses_or_for_more(
     first = run()
     again = run(resume=tmp_path / "run")
     assert (again.train_loss, again.test_loss) == (first.train_loss, first.test_loss)
-    assert (again.steps, again.images_per_second) == (40, 0)
+    assert (again.steps, again.examples_per_second) == (40, 0)
     assert again.checkpoint == first.checkpoint
     more = run(dataclasses.replace(SETTINGS, epochs=6), resume=tmp_path / "run")
     assert more.steps == 60
