@@ -19,10 +19,11 @@ from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Option, Pass
 
 _MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.slice", "stablehlo.transpose")
+# A gather, as `gather-shifts` makes of a shift, is computed where it is read.
 _MORE = {
     f"stablehlo.{name}"
     for name in (
-        *("bitcast_convert", "count_leading_zeros", "is_finite", "popcnt", "reduce_precision"),
+        *("gather", "bitcast_convert", "count_leading_zeros", "is_finite", "popcnt", "reduce_precision"),
         *("shift_left", "shift_right_arithmetic", "shift_right_logical"),
     )
 }
