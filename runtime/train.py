@@ -169,6 +169,7 @@ class _Run:
         self.header = {**settings.to_metadata(), **of_bundle}
         self.step = 0
         self.loss_sum = 0.0  # of the epoch's batches so far
+        self.is_open = False  # whether the epoch of the last step has to end: a worker can be lost in its evaluation
         self.best = Best()
         self.evaluated: tuple[int, Evaluation] | None = None  # the step and the result of the last evaluation
         self.last_good: Path | None = None
@@ -181,6 +182,7 @@ class _Run:
             self.best = Best.from_metadata(checkpoint.settings, source=resumed)
             self.loss_sum = loss_sum(resumed, checkpoint)
             self.step = checkpoint.step
+            self.is_open = self.loss_sum != 0 and self.step % self.steps_per_epoch == 0
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)
@@ -194,7 +196,7 @@ class _Run:
             self.state = TrainingState.from_arrays(self.program, checkpoint.tensors)
             self.last_good = resumed
         self.first_step = self.step
-        self.saved_step = -1 if checkpoint is None else self.step
+        self.saved_step = -1 if checkpoint is None or self.is_open else self.step
         self._check_alike(device)
         if self.shards is not None:
             self.state.keep(self.shards.held)
@@ -238,28 +240,22 @@ class _Run:
         # The next batch is uploaded while a step runs: devices take buffers from any thread.
         coming = self.data.training_batches(self.settings.seed, self.step, self.stepper.place, self.stepper.within)
         with contextlib.closing(coming) as batches:
-            while self.step < stop and not self.is_over and not self.workers.stopped(interruption.requested):
-                rate = self.rates(self.step)
-                loss = self.stepper.step(self.state, next(batches), rate)
-                self.step += 1
-                if not math.isfinite(loss):
-                    raise self._diverged(f"the loss became {loss} at step {self.step}")
-                self.loss_sum += loss
-                self.reporter.step(step=self.step, loss=loss)
-                if self.step % self.steps_per_epoch == 0:
+            while True:
+                if self.is_open and self.step % self.steps_per_epoch == 0:
                     now = time.perf_counter()
                     on_test = self._evaluate()
                     metrics = EpochMetrics(
                         step=self.step,
                         epoch=self.step // self.steps_per_epoch,
                         loss=self.loss_sum / self.steps_per_epoch,
-                        learning_rate=rate,
+                        learning_rate=self.rates(self.step - 1),
                         seconds=now - start - paused,
                         examples_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
                         test_loss=on_test.loss if on_test else None,
                         test_metrics=on_test.metrics if on_test else {},
                     )
                     epoch_start, epoch_first_step, self.loss_sum = time.perf_counter(), self.step, 0.0
+                    self.is_open = False
                     paused += epoch_start - now
                     # The line is written before the checkpoint. A resumed run drops a line too many, but would never
                     # write a missing one.
@@ -269,6 +265,15 @@ class _Run:
                     is_best = self.settings.keep_best and self.best.step == self.step
                     if (self.step % every == 0 and self.step < stop) or is_best:
                         self._save()
+                if self.step >= stop or self.is_over or self.workers.stopped(interruption.requested):
+                    break
+                loss = self.stepper.step(self.state, next(batches), self.rates(self.step))
+                self.step += 1
+                if not math.isfinite(loss):
+                    raise self._diverged(f"the loss became {loss} at step {self.step}")
+                self.loss_sum += loss
+                self.is_open = True
+                self.reporter.step(step=self.step, loss=loss)
         self.seconds = time.perf_counter() - start - paused
         if self.saved_step != self.step:
             self._save()
