@@ -25,7 +25,7 @@ SETTINGS = tuple(dict.fromkeys(setting.name for record in RECORDS.values() for s
 """The names of all settings that some optimizer takes."""
 
 # If an optimizer does not take a setting, the error names others that do, up to this many.
-_MOST_OTHERS = 4
+_MOST_OTHERS = 7
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,13 @@ Refused = Callable[..., str]
         ("--optimizer band-sonew --band 99", ("--band is 99", "0 (diagonal) to 32")),
         ("--optimizer shampoo --band 2", ("--band 2 does not go with shampoo", "--precond-interval, --block-size;")),
         ("--optimizer sgd --b1 0.9", ("--b1 0.9 does not go with sgd", "takes no settings")),
-        ("--precond-interval 5", ("tridiag-sonew", "--optimizer soap or shampoo or full-adagrad")),
+        (
+            "--precond-interval 5",
+            (
+                "tridiag-sonew",
+                "--optimizer soap or shampoo or caspr or kl-shampoo or psgd-kron or full-adagrad or kfac",
+            ),
+        ),
         ("--optimizer shampoo --precond-interval 0", ("--precond-interval is 0", "such as 20")),
         ("--optimizer shampoo --block-size -1", ("--block-size is -1", "such as 1024")),
         ("--optimizer rfdson --rank 99", ("--rank is 99", "from 1 to 64")),
