@@ -39,6 +39,9 @@ FUSED = frozenset(
 )
 """The elementwise operations that IREE computes in the kernel that reads their results."""
 
+MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.slice", "stablehlo.transpose")
+"""The operations of one tensor that only move its elements, which IREE computes there as well."""
+
 
 def is_vectorised(op: ir.Operation) -> bool:
     """Whether a kernel's vectors can compute the operation on its element types."""

@@ -12,13 +12,12 @@ import math
 
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import splat_of
-from sonew_compiled.passes.ir.elementwise import FUSED
+from sonew_compiled.passes.ir.elementwise import FUSED, MOVES
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Option, Pass
 
-_MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.slice", "stablehlo.transpose")
 # A gather, as `gather-shifts` makes of a shift, is computed where it is read.
 _MORE = {
     f"stablehlo.{name}"
@@ -103,13 +102,13 @@ class _Operands:
 
 def _before_moves(reader: ir.Operation, position: int) -> tuple[ir.Operation, int]:
     """Where the value of an operand is read before it is moved."""
-    while (maker := owner(reader.operands[position])) is not None and maker.name in _MOVES:
+    while (maker := owner(reader.operands[position])) is not None and maker.name in MOVES:
         reader, position = maker, 0
     return reader, position
 
 
 def _is_fused(op: ir.Operation) -> bool:
-    return op.name in FUSED or op.name in _MOVES or op.name in _MORE
+    return op.name in FUSED or op.name in MOVES or op.name in _MORE
 
 
 PASS = Pass(

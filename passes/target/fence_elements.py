@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.elementwise import FUSED
+from sonew_compiled.passes.ir.elementwise import FUSED, MOVES
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import Readers, operations_in, readers_beyond
@@ -21,7 +21,6 @@ from sonew_compiled.passes.record import Pass
 # IREE computes these, and elementwise operations on their results, element by element where they are read. A cumulative
 # operation from the end is the reverse of one from the start.
 _READING = ("stablehlo.gather", "stablehlo.reverse", "stablehlo.reduce_window")
-_MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.slice", "stablehlo.transpose")
 
 
 def fence_elements(module: ir.Module) -> None:
@@ -44,11 +43,11 @@ def _is_single(op: ir.Operation) -> bool:
 
 
 def _is_moved_single(op: ir.Operation) -> bool:
-    return op.name in _MOVES and _is_single(op)
+    return op.name in MOVES and _is_single(op)
 
 
 def _goes_on(user: ir.Operation) -> bool:
-    return (user.name in _MOVES or user.name in FUSED) and not _is_single(user)
+    return (user.name in MOVES or user.name in FUSED) and not _is_single(user)
 
 
 PASS = Pass(

@@ -8,12 +8,10 @@ Behind a barrier the kernel reads them from memory as integers.
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.elementwise import is_vectorised
+from sonew_compiled.passes.ir.elementwise import MOVES, is_vectorised
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.uses import operations_in, readers_beyond
 from sonew_compiled.passes.record import Pass
-
-_MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.transpose", "stablehlo.slice")
 
 
 def fence_iotas(module: ir.Module) -> None:
@@ -27,7 +25,7 @@ def fence_iotas(module: ir.Module) -> None:
 
 def _is_reduced(op: ir.Operation) -> bool:
     def goes_on(user: ir.Operation) -> bool:
-        return user.name in _MOVES or (len(user.results) == 1 and is_vectorised(user))
+        return user.name in MOVES or (len(user.results) == 1 and is_vectorised(user))
 
     return any(user.name == "stablehlo.reduce" for user in readers_beyond(op, goes_on))
 
