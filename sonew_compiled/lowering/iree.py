@@ -16,6 +16,9 @@ from sonew_compiled.lowering.targets import Target, iree_compile
 _GENERATED = "generated"
 # The phase of the compiler after which it makes dispatches, and then code.
 _EARLY = "global-optimization"
+# After that phase nothing is StableHLO. For each dispatch the compiler collects the rewrites of all dialects that it
+# knows, so it is the faster the fewer it knows.
+_WITHOUT_STABLEHLO = "--iree-plugin=-input_stablehlo"
 
 
 def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
@@ -39,7 +42,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         # The names are relative, because the compiler writes them into the result.
         start = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
         start += [f"--compile-to={_EARLY}", "--emit-mlir-bytecode", "-o", early.name]
-        command = [iree_compile(), early.name, f"--compile-from={_EARLY}", *target.flags]
+        command = [iree_compile(), early.name, f"--compile-from={_EARLY}", _WITHOUT_STABLEHLO, *target.flags]
         # The host code of a module without branches needs no change.
         if changed := has_branches(stablehlo):
             command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", host_code.name]
@@ -73,7 +76,8 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
                 process = in_two_parts(*target.fallback_flags)
             if changed and process.returncode == 0:
                 host_code.write_bytes(part_references(host_code.read_bytes()))
-                command = [iree_compile(), host_code.name, "--compile-from=vm", *target.flags, "-o", result.name]
+                command = [iree_compile(), host_code.name, "--compile-from=vm", _WITHOUT_STABLEHLO, *target.flags]
+                command += ["-o", result.name]
                 process = run_to_end(command, folder=scratch, environment=environment)
         except OSError as error:
             raise SonewError(
