@@ -11,37 +11,33 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import select
-import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeVar
 
-import mpi4py
 import numpy as np
 
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
 from sonew_compiled.runtime.interruption import Interrupted
-from sonew_compiled.runtime.mpi_environment import rank_started, workers_started
+from sonew_compiled.runtime.mpi_start import MPI, start_mpi
 from sonew_compiled.runtime.reduce import Node, push, total
 from sonew_compiled.runtime.workers import AgreedError, WorkerLostError, add, shared
-
-# MPI is started below, within a time limit.
-mpi4py.rc.initialize = False
-mpi4py.rc.finalize = True
-from mpi4py import MPI  # noqa: E402
 
 T = TypeVar("T")
 
 _GO_ON, _STOP, _FAILED = range(3)
+# The tag of votes; other messages have none.
+_VOTES = 1
 # Up to this size in bytes, each worker receives all buckets and adds them itself: one message instead of two.
 _SMALL = 1 << 16
-# The seconds within which all workers must start.
-_START = 60.0
-_LATER = 10.0
+# The seconds for which a worker asks MPI again and again whether the others have come, and of its naps after that. It
+# may share its core with one that is still at work.
+_EAGER = 2e-4
+_NAP = 5e-5
 
 
 class _Failure(NamedTuple):
@@ -57,7 +53,7 @@ class MpiWorkers:
     """The workers of `MPI.COMM_WORLD`; those of one machine share its allowed cores."""
 
     def __init__(self) -> None:
-        _initialize()
+        start_mpi()
         self._comm = MPI.COMM_WORLD
         self.rank = self._comm.Get_rank()
         self.count = self._comm.Get_size()
@@ -186,11 +182,10 @@ class MpiWorkers:
                 self._comm.Recv(content, source=owner)
 
     def _vote(self, vote: int, failure: _Failure | None = None) -> None:
-        highest = np.zeros(1, np.int32)
         with self._exchange():
-            self._comm.Allreduce(np.array([vote], np.int32), highest, MPI.MAX)
-            told = self._comm.allgather(failure) if highest[0] == _FAILED else []
-        self._is_stopped = self._is_stopped or bool(highest[0] == _STOP)
+            highest = self._highest(vote)
+            told = self._comm.allgather(failure) if highest == _FAILED else []
+        self._is_stopped = self._is_stopped or highest == _STOP
         failures = {rank: each for rank, each in enumerate(told) if each is not None}
         if failures:
             rank, first = next(iter(failures.items()))
@@ -198,6 +193,24 @@ class MpiWorkers:
             is_of_all = first.is_of_all or (len(messages) == 1 and len(failures) == self.count)
             where = "" if is_of_all or rank == 0 else f"worker {rank} on {first.host}: "
             raise AgreedError(where + first.message, first.exit_code)
+
+    def _highest(self, vote: int) -> int:
+        """The highest vote of all, once all have voted.
+
+        In each round every worker has heard, through others, from twice as many. A collective operation of MPI would
+        keep the core busy while it waits, and one that does not wait writes lines of its own when a worker is lost.
+        """
+        votes = np.array([vote], np.int32)
+        other = np.empty_like(votes)
+        distance = 1
+        while distance < self.count:
+            receiver, sender = (self.rank + distance) % self.count, (self.rank - distance) % self.count
+            arriving = self._comm.Irecv(other, sender, _VOTES)
+            self._comm.Send(votes, receiver, _VOTES)
+            _wait_for(arriving)
+            np.maximum(votes, other, out=votes)
+            distance *= 2
+        return int(votes[0])
 
     def _told(self, error: BaseException) -> AgreedError:
         """Takes part in the others' next exchange with an error, and returns the common error."""
@@ -253,6 +266,14 @@ class MpiWorkers:
         raise AssertionError("MPI_Abort does not return")
 
 
+def _wait_for(request: MPI.Request) -> None:
+    """Waits for a message of a worker that may have more to do."""
+    until = time.perf_counter() + _EAGER
+    while not request.Test():
+        if time.perf_counter() > until:
+            time.sleep(_NAP)
+
+
 _Row: TypeAlias = list[tuple[int, int]]
 """The start and the size of each of a worker's nodes."""
 
@@ -274,35 +295,6 @@ def _total(rows: list[_Row], received: np.ndarray, length: int) -> np.ndarray:
 
 def _joined(values: list[np.ndarray]) -> np.ndarray:
     return values[0] if len(values) == 1 else np.concatenate(values)
-
-
-def _initialize() -> None:
-    """Starts MPI, or ends the process if the other workers do not come."""
-    if MPI.Is_initialized():
-        return
-    # A process of its own: while MPI waits for the others it holds Python's lock, so that no thread would run.
-    parent = os.getpid()
-    watched, connected = os.pipe()
-    watcher = os.fork()
-    if watcher == 0:
-        os.close(connected)
-        _watch(watched, parent)
-        os._exit(0)
-    os.close(watched)
-    MPI.Init_thread(MPI.THREAD_FUNNELED)
-    os.close(connected)
-    os.waitpid(watcher, 0)
-
-
-def _watch(watched: int, parent: int) -> None:
-    """Ends a process that neither closes its end of a pipe in time nor has ended; worker 0 is the first to say why."""
-    ready, _, _ = select.select([watched], [], [], _START if rank_started() == 0 else _START + _LATER)
-    if not ready:
-        started = workers_started()
-        _say(
-            f"sonew: MPI has not connected {started} workers within {_START:g} s: see whether all of them have started"
-        )
-        os.kill(parent, signal.SIGKILL)
 
 
 def _line(error: BaseException) -> str:

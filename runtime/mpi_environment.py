@@ -9,6 +9,9 @@ from collections.abc import Iterator
 # Set by Open MPI's launcher, by launchers that speak PMI, and by Slurm's, which sets none of them under PMIx.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+LOCAL_SIZE = "OMPI_COMM_WORLD_LOCAL_SIZE"
+"""Open MPI's variable with the number of workers of this machine."""
+
 # IREE reads any of these as a request for its own collectives, and makes no device if it does not find an MPI library
 # under the name that it expects.
 _SEEN_BY_IREE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPIEXEC_HOSTNAME")
@@ -22,6 +25,12 @@ def workers_started() -> int:
 def rank_started() -> int:
     """The number of this process among them, from 0."""
     return next((int(os.environ[name]) for name in _RANKS if os.environ.get(name, "").isdecimal()), 0)
+
+
+def workers_of_host() -> int:
+    """The number of workers that Open MPI's launcher starts on this machine; 0 under other launchers."""
+    number = os.environ.get(LOCAL_SIZE, "")
+    return int(number) if number.isdecimal() else 0
 
 
 @contextlib.contextmanager

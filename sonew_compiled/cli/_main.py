@@ -183,10 +183,13 @@ def _leave_it_to_the_first_worker() -> None:
 def _termination_unwinds() -> Iterator[None]:
     """Makes SIGTERM and SIGHUP act like Ctrl-C, so that compilers end with us and their folders are removed.
 
-    A SIGHUP that is ignored, as under `nohup`, stays ignored.
+    A SIGHUP that is ignored, as under `nohup`, stays ignored. Workers that MPI has started compile nothing, and their
+    launcher ends them by SIGTERM after it has said why.
     """
+    from sonew_compiled.runtime.mpi_environment import workers_started
+
     handled = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    if threading.current_thread() is not threading.main_thread():
+    if workers_started() > 1 or threading.current_thread() is not threading.main_thread():
         handled = []
     previous = {number: signal.getsignal(number) for number in handled}
     try:

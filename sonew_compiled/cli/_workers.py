@@ -87,7 +87,8 @@ def start_workers(count: int) -> NoReturn:
         elif is_framed or _NOISE.match(line) or not line.strip():
             framed.append(line.strip())
         else:
-            said = True
+            # Progress and notes are no reason.
+            said = said or line.startswith("sonew")
             complain(line.rstrip("\n"))
     code = process.wait()
     if code and not said:

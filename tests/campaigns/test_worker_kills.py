@@ -60,10 +60,16 @@ def test_kills_of_workers(parts_bundle: Path, tmp_path: Path) -> None:
             os.kill(pids[victim], signal.SIGKILL)
         killed = time.monotonic()
         _, said = process.communicate(timeout=PATIENCE * 4)
-        print(f"{what}: ended with {process.returncode} in {time.monotonic() - killed:.1f} s")
-        assert "Traceback" not in said, f"{what} says {said[-2000:]}"
-        # If a worker dies before all have met, MPI's tolerant launcher returns 0, though all of them were killed.
-        assert process.returncode or latest(folder) or tolerant, what
+        took = time.monotonic() - killed
+        print(f"{what}: ended with {process.returncode} in {took:.1f} s")
         resume = folder if folder.exists() and latest(folder) else None
+        is_done = resume is not None and latest(folder) == folder / whole.name
+        lines = [line for line in said.splitlines() if line.startswith("sonew: ")]
+        # Without fault tolerance MPI's launcher says which worker was killed. One that is lost while MPI connects them
+        # makes MPI itself abort, with a page of text.
+        assert "Traceback" not in said, f"{what} says {said[-2000:]}"
+        assert is_done or (process.returncode and took < PATIENCE), what
+        is_said = "reported by process" in said or len(lines) == tolerant
+        assert is_done or is_said, f"{what} says {said[-2000:]}"
         result = train(bundle, dataset, settings, device, output=folder, resume=resume)
         assert result.checkpoint.read_bytes() == whole.read_bytes(), what

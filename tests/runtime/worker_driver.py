@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 
 from sonew_compiled.cli import main
-from sonew_compiled.runtime import TrainingState, TrainSettings, load_dataset, mpi, open_bundle, open_device, train
+from sonew_compiled.runtime import (
+    TrainingState,
+    TrainSettings,
+    load_dataset,
+    mpi_start,
+    open_bundle,
+    open_device,
+    train,
+)
 from sonew_compiled.runtime.connect import connect
 from sonew_compiled.runtime.mpi_environment import rank_started
 from sonew_compiled.runtime.reduce import Node, push, total
@@ -109,8 +117,10 @@ if __name__ == "__main__":
                 sys.argv += ["--seed", "5"]
             if kind == "absent":
                 sys.exit(3)
+            if kind == "lost":
+                os.kill(os.getpid(), signal.SIGKILL)
             if kind == "late":
                 time.sleep(2 * int(call))
         if kind == "late":
-            mpi._START = float(call)
+            mpi_start._START = float(call)
         main()
