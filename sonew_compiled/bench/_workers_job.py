@@ -15,7 +15,7 @@ import numpy as np
 
 from sonew_compiled.bench._pairs import Pairs, measure_pairs
 from sonew_compiled.bench._update import load_step, random_batch
-from sonew_compiled.bench._workers_tasks import processor_time
+from sonew_compiled.bench._workers_tasks import processor_time, side_by_side
 from sonew_compiled.contract import GRADIENTS
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Program, TrainingState, Workers, connect, open_bundle, open_device
@@ -54,11 +54,13 @@ def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
     steps = measure_pairs(
         met(alone, processor_time), met(lambda: stepper.step(state, placed, rate), processor_time), pairs
     )
-    # Each pair counts with its slowest worker.
-    slowest = tuple(map(max, zip(*workers.gather(steps.b), strict=True)))
+
+    def of_slowest(seconds: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(map(max, zip(*workers.gather(seconds), strict=True)))
+
     return {
         "allreduce_over_copy": summed.described(),
-        "cpu_speedup_2": Pairs(a=steps.a, b=slowest).described(),
+        "cpu_speedup_2": side_by_side(Pairs(a=of_slowest(steps.a), b=of_slowest(steps.b))),
         "shard_state_2": _divided_state(program, workers, placed, rate),
     }
 
