@@ -174,6 +174,11 @@ def why_not_here(target: Needs, devices: Mapping[str, str]) -> str:
     return ""
 
 
+def as_bundle(bundle: Bundle | str | Path) -> Bundle:
+    """An open bundle as it is, and that at a path opened, as `open_bundle` does it."""
+    return bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+
+
 def choose_target(bundle: Bundle, device: str, driver: str, description: str = "") -> TargetSpec:
     """The first target of the manifest that the device can run.
 

@@ -70,6 +70,8 @@ def save_checkpoint(directory: str | Path, checkpoint: Checkpoint, manifest: Man
         "step": str(checkpoint.step),
         "model": manifest.model,
         "optimizer": optimizer_name(manifest),
+        "precision": manifest.precision,
+        "unit": manifest.unit,
         "signature": signature(manifest),
         **checkpoint.settings,
     }

@@ -118,6 +118,11 @@ def _driver(name: str) -> Any:
     return _DRIVERS[name]
 
 
+def as_device(device: Device | str | None) -> Device:
+    """An open device as it is, and that of a name opened, as `open_device` does it."""
+    return device if isinstance(device, Device) else open_device(device)
+
+
 def open_device(name: str | None = None) -> Device:
     """Opens a device.
 

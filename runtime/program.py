@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import iree.runtime as rt
@@ -17,8 +18,8 @@ import numpy as np
 
 from sonew_compiled.contract import TRAIN_STEP, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.bundle import Bundle, choose_target
-from sonew_compiled.runtime.device import Buffer, Device, first_error
+from sonew_compiled.runtime.bundle import Bundle, as_bundle, choose_target
+from sonew_compiled.runtime.device import Buffer, Device, as_device, first_error
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import FunctionSpec, Manifest, TargetSpec, TensorSpec
 from sonew_compiled.runtime.trial import try_apart
@@ -67,16 +68,22 @@ class Program:
         return self.bundle.manifest
 
     @classmethod
-    def load(cls, bundle: Bundle, device: Device) -> Program:
+    def load(cls, bundle: Bundle | str | Path, device: Device | str | None = None) -> Program:
         """Loads the first executable of the bundle that the device can run, after checking its hash.
 
         Code that was not made on this machine, nor signed by a trusted key, is tried in a process of its own first.
 
+        Args:
+          bundle: an open bundle, or the path of one.
+          device: an open device, or a name of one as `open_device` takes it.
+
         Raises:
+          UsageError: there is no such bundle, or no such device.
           SonewError: the bundle has no code for the device, was made by a newer compiler than this runtime, its
             executable is damaged, or the device does not take it.
         """
         started = time.perf_counter()
+        bundle, device = as_bundle(bundle), as_device(device)
         check_versions(bundle)
         try_apart(bundle, device)
         target = choose_target(bundle, device.name, device.driver, device.description)

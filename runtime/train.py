@@ -13,7 +13,7 @@ import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.best import Best
-from sonew_compiled.runtime.bundle import Bundle
+from sonew_compiled.runtime.bundle import Bundle, as_bundle
 from sonew_compiled.runtime.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -21,8 +21,8 @@ from sonew_compiled.runtime.checkpoint import (
     find_checkpoint,
     first_not_finite,
 )
-from sonew_compiled.runtime.data import BoundData, Dataset, bind
-from sonew_compiled.runtime.device import Device
+from sonew_compiled.runtime.data import BoundData, Dataset, bind, load_dataset
+from sonew_compiled.runtime.device import Device, as_device
 from sonew_compiled.runtime.evaluate import Evaluation, check_evaluated, evaluate_all
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
@@ -50,10 +50,10 @@ _NOTICE = "stopping: finishing the step and saving a checkpoint; Ctrl-C again en
 
 
 def train(
-    bundle: Bundle,
-    dataset: Dataset,
+    bundle: Bundle | str | Path,
+    dataset: Dataset | str,
     settings: TrainSettings,
-    device: Device,
+    device: Device | str | None = None,
     *,
     output: str | Path | RunFolder,
     resume: str | Path | None = None,
@@ -72,10 +72,10 @@ def train(
     On the processor, a run that is stopped and resumed ends with the same bits as one that is not.
 
     Args:
-      bundle: the bundle to train.
-      dataset: its fields are bound to those of the bundle's batch by name.
+      bundle: the bundle to train, open or the path of one.
+      dataset: its fields are bound to those of the bundle's batch by name; or what `load_dataset` takes.
       settings: the settings of the run; for a resumed run usually `resumed_settings(resume)` with some replaced.
-      device: the device that computes.
+      device: the device that computes, open or a name as `open_device` takes it.
       output: the run's directory, which is made if necessary. No other process can train into it meanwhile.
       resume: a checkpoint from which to continue, or a directory for the latest one in it.
       parameters: the weights to start from, as `load_weights` gives them; by default those of the bundle.
@@ -97,6 +97,8 @@ def train(
       Interrupted: SIGINT or SIGTERM came; a checkpoint of the last step was saved.
       SonewError: a file is damaged or cannot be written, or the device failed.
     """
+    bundle, device = as_bundle(bundle), as_device(device)
+    dataset = dataset if isinstance(dataset, Dataset) else load_dataset(dataset)
     folder = output if isinstance(output, RunFolder) else RunFolder(output)
     if resume_command is None:
         resume_command = folder.resume_command(bundle.path, data=dataset.name, device=device.name, settings=settings)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sonew_compiled.contract import PARAMETERS_FILE
 from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.runtime.bundle import Bundle
+from sonew_compiled.runtime.bundle import Bundle, as_bundle
 from sonew_compiled.runtime.checkpoint import find_checkpoint, is_checkpoint, load_checkpoint, read_checkpoint_metadata
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
@@ -48,11 +48,11 @@ class Trained:
         }
 
 
-def load_trained(bundle: Bundle, path: str | Path | None = None, *, raw: bool = False) -> Trained:
+def load_trained(bundle: Bundle | str | Path, path: str | Path | None = None, *, raw: bool = False) -> Trained:
     """The weights with which to evaluate a bundle's model.
 
     Args:
-      bundle: the bundle of the model.
+      bundle: the bundle of the model, open or the path of one.
       path: a checkpoint, a run's folder for its latest one, or a file as `load_weights` reads it; by default the
         bundle's own weights.
       raw: whether to take the parameters of a checkpoint that has averages of them.
@@ -61,6 +61,7 @@ def load_trained(bundle: Bundle, path: str | Path | None = None, *, raw: bool = 
       UsageError: there is no such file, the bundle has no weights of its own, or the file lacks the model's state.
       SonewError: the file is damaged, or is of another model.
     """
+    bundle = as_bundle(bundle)
     manifest = bundle.manifest
     if path is None:
         if PARAMETERS_FILE not in manifest.files:

@@ -8,6 +8,7 @@ import json
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -63,23 +64,35 @@ def extra_of(module: str) -> str | None:
     return "compile" if module == "jaxlib" else next(having, None)
 
 
-def require(*extras: str, purpose: str) -> None:
+def require(*extras: str, purpose: str, modules: tuple[str, ...] = ()) -> None:
     """Checks that extras are installed.
 
     Args:
       extras: their names.
       purpose: what needs them, as the subject of the message.
+      modules: those of their modules that are needed; by default all.
 
     Raises:
       SonewError: a module is missing; the message has all that are, and the command that installs their extras.
     """
-    missing = {extra: names for extra in extras if (names := [name for name in MODULES[extra] if lacks(name)])}
-    modules = [name for names in missing.values() for name in names]
-    if modules:
-        verb = "is" if len(modules) == 1 else "are"
-        raise SonewError(
-            f"{purpose} needs {', '.join(modules)}, which {verb} not installed: {install_command(*missing)}"
-        )
+    needed = {extra: [name for name in MODULES[extra] if name in (modules or MODULES[extra])] for extra in extras}
+    missing = {extra: lacking for extra, names in needed.items() if (lacking := [*filter(lacks, names)])}
+    if missing:
+        raise SonewError(f"{purpose} needs {_not_installed(*missing.values())}: {install_command(*missing)}")
+
+
+def how_to_import(name: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The error of a bare package without what a name of it needs, with the command that installs its extra."""
+    extra = extra_of(error.name or "")
+    if extra is None:
+        return error
+    said = f"{name} needs {_not_installed([str(error.name)])}: {install_command(extra)}"
+    return ModuleNotFoundError(said, name=error.name)
+
+
+def _not_installed(*modules: Sequence[str]) -> str:
+    names = [name for each in modules for name in each]
+    return f"{', '.join(names)}, which {'is' if len(names) == 1 else 'are'} not installed"
 
 
 def _origin() -> tuple[Path | None, bool]:

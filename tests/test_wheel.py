@@ -1,7 +1,11 @@
 """The wheel, built and installed away from the checkout, in an environment that has neither JAX nor the compiler."""
 
+import ast
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 from plugins.bench_rows import row
+from plugins.clean import Environment
+from plugins.needs import BARE, MODELS, NEEDS, WITH_COMPILER, Need
+
+from sonew_compiled.runtime import Program, TrainingState, save_parameters
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -39,10 +48,11 @@ def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder.mkdir()
     hidden = ("PYTHONPATH", "PYTHONHOME", "SONEW_DATA")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    environment["PATH"] = os.pathsep.join([str(binaries), "/usr/bin", "/bin"])
 
     def run(program: str, *words: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [binaries / program, *map(str, words)],
+            [shutil.which(program, path=environment["PATH"]) or program, *map(str, words)],
             cwd=folder,
             env=environment,
             capture_output=True,
@@ -147,71 +157,107 @@ def test_what_can_be_done_there(device: Run, small: Any) -> None:
         assert device("sonew", *line.replace("BUNDLE", str(small.bundle)).split()).returncode == 0
 
 
-# What each command of the bare package says that it needs, and the extras that its hint names.
-NEEDS = {
-    "compile": ("compiling needs jax, optax, iree.compiler, which are not installed", "compile"),
-    "compile --model mine:model": ("compiling needs jax, optax, iree.compiler, which are not installed", "compile"),
-    "compile --target tpu": ("compiling needs jax, optax, iree.compiler, libtpu, which are not", "compile,tpu"),
-    "run": ("no bundle given, and the compiler is not installed here", "compile"),
-    **{
-        f"run BUNDLE --log {name}": (f"sonew run --log {name} needs {name}, which is not installed", name)
-        for name in ("tensorboard", "wandb", "mlflow")
-    },
-    "tune --trials 1": ("sonew tune needs jax, optax, iree.compiler, optuna, which are not installed", "tune"),
-    "bench": (
-        "sonew bench needs jax, optax, iree.compiler, matplotlib, jinja2, plotly, psutil, which are not installed",
-        "bench",
-    ),
-    "bench --preset speed": (
-        "sonew bench needs jax, optax, iree.compiler, matplotlib, jinja2, plotly, psutil, which",
-        "bench",
-    ),
-    "bench merge METRICS -o both": ("this needs jinja2, which is not installed", "bench"),
-    "bench export METRICS -o rows.parquet": ("this needs pyarrow, which is not installed", "parquet"),
-    "plot METRICS": ("sonew plot needs matplotlib, which is not installed", "plot"),
-    "sign BUNDLE --key KEY": ("this needs cryptography, which is not installed", "sign"),
-}
+# Extras for who changes this repository, which no command asks for.
+DEVELOPMENT = {"docs", "dev"}
+
+
+def hints_made_by(path: Path) -> bool:
+    """Whether a file makes hints."""
+    made = {"require", "install_command", "how_to_import"}
+    calls = (node.func for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call))
+    return any(isinstance(called, ast.Name) and called.id in made for called in calls)
+
+
+def test_every_extra_has_a_hint_and_every_place_that_makes_one_is_tried() -> None:
+    assert {extra for need in NEEDS for extra in need.extras.split(",")} == PROJECT["optional-dependencies"].keys() - (
+        DEVELOPMENT
+    )
+    files = [(path, path.relative_to(ROOT / "sonew_compiled")) for path in (ROOT / "sonew_compiled").rglob("*.py")]
+    files += [(path, path.relative_to(ROOT)) for path in (ROOT / "runtime").rglob("*.py")]
+    made = {str(name.with_suffix("")) for path, name in files if hints_made_by(path)}
+    # `main` makes one for what no command has asked for before it imports it, of which there is nothing today.
+    assert made - {"install", "cli/_main"} == {need.by for need in NEEDS}
 
 
 @pytest.fixture(scope="module")
-def hints(device: Run, small: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The lines on stderr, by command."""
+def ended(
+    device: Run, wheel: Path, small: Any, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, subprocess.CompletedProcess[str]]:
+    """The ends of all programs: on a device, and for those of libraries where only the compiler is installed."""
     folder = tmp_path_factory.mktemp("needs")
     (folder / "metrics.jsonl").write_text('{"step": 1, "epoch": 1, "loss": 2.0}\n')
     (folder / "key.pem").write_text("")
     (folder / "rows.jsonl").write_text(json.dumps(row()) + "\n")
-    places = {"METRICS": folder, "BUNDLE": small.bundle, "KEY": folder / "key.pem"}
-    said = {}
-    for line in NEEDS:
-        process = device("sonew", *(places.get(word, word) for word in line.split()))
-        assert (process.returncode, process.stdout) == (1, ""), line
-        said[line] = process.stderr
-    return said
+    for name, text in MODELS.items():
+        (folder / name).write_text(text)
+    shutil.copytree(small.bundle, folder / "cuda.bundle")
+    manifest = json.loads((small.bundle / "manifest.json").read_text())
+    manifest["targets"] = [{**each, "name": "cuda:sm_80", "driver": "cuda"} for each in manifest["targets"]]
+    (folder / "cuda.bundle/manifest.json").write_text(json.dumps(manifest))
+    program = Program.load(small.bundle)
+    save_parameters(folder / "weights.npz", TrainingState.initial(program, seed=0).parameters())
+    places = {
+        "BUNDLE": small.bundle,
+        "ROWS": folder,
+        "KEY": folder / "key.pem",
+        "CUDA": folder / "cuda.bundle",
+        "WEIGHTS": folder / "weights.npz",
+    }
+    found = {}
+    for need in BARE:
+        found[need.program] = device(*(places.get(word, word) for word in shlex.split(need.program)))
+    environment = Environment(tmp_path_factory.mktemp("compiler") / "venv", wheel)
+    environment.install("compile")
+    for need in WITH_COMPILER:
+        name, *words = need.program.split()
+        found[need.program] = subprocess.run(
+            [environment.programs / name, *words], cwd=folder, capture_output=True, text=True, check=False
+        )
+    return found
 
 
-@pytest.mark.parametrize("line", NEEDS)
-def test_a_command_says_how_to_get_what_it_needs(hints: dict[str, str], wheel: Path, line: str) -> None:
-    needed, extras = NEEDS[line]
-    assert hints[line].startswith(f"sonew: {needed}")
-    assert hints[line].endswith(f"/venv/bin/python install '{wheel}[{extras}]'\n")  # an environment without pip
-    assert hints[line].count("\n") == 1
+# The command of pip, for an environment that has none of its own.
+HINT = re.compile(r"(pip --python \S+ install) ('\S+')")
 
 
-def test_every_hint_works(hints: dict[str, str], tmp_path: Path) -> None:
-    """pip finds and resolves what the hints ask for; it does not install hundreds of megabytes here.
+@pytest.mark.parametrize("need", NEEDS, ids=lambda need: need.program)
+def test_it_says_how_to_get_what_it_needs(
+    ended: dict[str, subprocess.CompletedProcess[str]], wheel: Path, need: Need
+) -> None:
+    process = ended[need.program]
+    assert process.returncode == need.code, process.stderr
+    said = process.stderr or process.stdout
+    (line,) = [line for line in said.splitlines() if line.startswith(need.said)]
+    if need.program != "sonew targets":
+        assert said.startswith("Traceback") or said.count("\n") == 1
+        said = line
+    assert (HINT.search(said) or [""])[2] == f"'{wheel}[{need.extras}]'"
 
-    The hints differ in their extras alone, so that one command asks for all of them.
+
+def test_every_hint_works(ended: dict[str, subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """pip finds and resolves what the hints ask for; it does not install gigabytes here.
+
+    What they ask for goes to one pip, word by word as it was printed.
     """
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path, "PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    names = {extra for _, extras in NEEDS.values() for extra in extras.split(",")}
-    hint = hints["compile"][hints["compile"].index("pip --python ") :].strip()
-    command = hint.replace("[compile]", f"[{','.join(sorted(names))}]")
-    words = f"{command} --dry-run --quiet --report {tmp_path}/report.json"
-    process = subprocess.run(["sh", "-c", words], env=environment, capture_output=True, text=True, check=False)
+    hints = [HINT.findall(process.stderr + process.stdout) for process in ended.values()]
+    assert all(hints)
+    command = hints[0][0][0]
+    printed = sorted({words for found in hints for _, words in found})
+    assert len(printed) == len({need.extras for need in NEEDS})
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PIP_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "PIP_DRY_RUN": "1",
+        "PIP_QUIET": "1",
+        "PIP_REPORT": str(tmp_path / "report.json"),
+    }
+    process = subprocess.run(
+        ["sh", "-c", " ".join([command, *printed])], env=environment, capture_output=True, text=True, check=False
+    )
     assert process.returncode == 0, process.stderr
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     would = {each["metadata"]["name"].lower() for each in report["install"]}
-    asked = [each.partition(";")[0] for name in names for each in PROJECT["optional-dependencies"][name]]
-    assert {requirement.partition(">=")[0] for requirement in asked} <= would
-    assert {"compile", "tune", "bench", "plot", "sign", "tpu", "parquet", "wandb"} <= names
+    extras = PROJECT["optional-dependencies"].keys() - DEVELOPMENT
+    asked = {Requirement(line).name for extra in extras for line in PROJECT["optional-dependencies"][extra]}
+    assert asked <= would

@@ -11,6 +11,7 @@ from typing import Any
 
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.errors import UsageError
+from sonew_compiled.install import require
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 FORMATS = (".csv", ".parquet")
@@ -24,8 +25,7 @@ def export(rows: Sequence[Row], path: Path) -> None:
 
     Raises:
       UsageError: the suffix names no format.
-      SonewError: the file cannot be written.
-      ModuleNotFoundError: Parquet needs pyarrow.
+      SonewError: Parquet needs pyarrow, which is not installed, or the file cannot be written.
     """
     if path.suffix not in FORMATS:
         raise UsageError(
@@ -60,6 +60,7 @@ def _csv(columns: dict[str, list[Any]]) -> bytes:
 
 
 def _parquet(columns: dict[str, list[Any]]) -> bytes:
+    require("parquet", purpose="a Parquet file")
     import pyarrow as pa
     import pyarrow.parquet
 

@@ -11,6 +11,7 @@ import click
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.errors import UsageError, counted
+from sonew_compiled.install import require
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.rows import Row
@@ -35,6 +36,7 @@ def merge_command(sources: tuple[Path, ...], output: Path, as_json: bool) -> Non
     Examples:
       sonew bench merge laptop server -o both
     """
+    require("bench", purpose="sonew bench merge", modules=("jinja2", "matplotlib", "plotly"))
     from sonew_compiled.bench.report import write_report
     from sonew_compiled.bench.rows import check_count, check_new, latest, merged, write_rows
     from sonew_compiled.runtime.owner import owned

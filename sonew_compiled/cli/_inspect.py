@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.cli import _options as options
-from sonew_compiled.cli._say import console, output_options, print_json
-from sonew_compiled.contract import TRAIN_STEP
+from sonew_compiled.cli._say import console, note, output_options, print_json
+from sonew_compiled.contract import TRAIN_STEP, Driver
 from sonew_compiled.errors import counted, on_one_line
+from sonew_compiled.install import install_command
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,6 +107,21 @@ def _print_table(bundle: Bundle, *, kernels: bool) -> None:
         for table in (_kernel_table(manifest), _function_table(manifest)):
             if table.row_count:
                 out.print("", table)
+        if why := _why_no_kernels(manifest):
+            note(why)
+
+
+def _why_no_kernels(manifest: Manifest) -> str:
+    """Why there are no figures of kernels; empty if there are."""
+    if any(target.kernels or target.programs for target in manifest.targets):
+        return ""
+    cuda = [target.name for target in manifest.targets if target.driver == Driver.CUDA]
+    if not cuda:
+        return "no figures of kernels: the compilers for CUDA, ROCm and TPU report them, and this bundle is for none"
+    return (
+        f"no figures of kernels for {', '.join(cuda)}: CUDA's assembler was not there when the bundle was compiled; "
+        f"{install_command('cuda')}, and compile it again"
+    )
 
 
 def _figures(bundle: Bundle, target: TargetSpec) -> Iterator[str]:

@@ -14,6 +14,7 @@ from sonew_compiled.cli._say import note
 from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.contract import EXCHANGES
 from sonew_compiled.errors import UsageError
+from sonew_compiled.install import require
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -351,6 +352,7 @@ def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:
         from sonew_compiled.runtime import open_bundle
 
         return open_bundle(path)
+    require("sign", purpose="--trusted-keys")
     from sonew_compiled.runtime.signature import open_signed_bundle
 
     return open_signed_bundle(path, trusted_keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.install import require
-
-if TYPE_CHECKING:
-    from sonew_compiled.runtime.manifest import Manifest
 
 _LOSS = "loss"
 Rows = Sequence[Mapping[str, float]]
@@ -67,13 +64,13 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
         for key in _keys(metric):
             if points := _points(rows, key):
                 color = _draw(axes, points, name=name, is_test=key.startswith("test_"), digits=digits, color=color)
-    manifests = [_manifest_of(run) for run in runs]
-    units = {each.unit if each else "" for each in manifests} if metric == _LOSS else {""}
+    trained = [_trained(run) for run in runs]
+    units = {each.get("unit", "") for each in trained} if metric == _LOSS else {""}
     unit = units.pop() if len(units) == 1 else ""
     what = metric.replace("_", " ")
     has_test = any(_points(rows, f"test_{metric}") for rows in curves.values())
     label = what if has_test or metric != _LOSS else f"training {what}"
-    title = _title(runs, what)
+    title = _title(trained, what)
     axes.set(
         title=figures.legend_text(title),
         xlabel="epoch",
@@ -120,20 +117,18 @@ def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: b
     return line.get_color()
 
 
-def _manifest_of(run: Path) -> Manifest | None:
-    """The manifest of a run's own bundle, if it has one."""
-    from sonew_compiled.runtime import open_bundle
-    from sonew_compiled.runtime.folder import RunFolder
+def _trained(run: Path) -> Mapping[str, str]:
+    """What the header of a run's latest checkpoint says; empty without one."""
+    from sonew_compiled.runtime.checkpoint import find_checkpoint, read_checkpoint_metadata
 
     try:
-        return open_bundle(RunFolder(run).bundle).manifest
+        return read_checkpoint_metadata(find_checkpoint(run))
     except SonewError:
-        return None
+        return {}
 
 
-def _title(runs: Sequence[Path], what: str) -> str:
-    """The number that is drawn, and of a single run the model and the optimizer."""
-    manifest = _manifest_of(runs[0]) if len(runs) == 1 else None
-    if manifest is None:
+def _title(trained: Sequence[Mapping[str, str]], what: str) -> str:
+    """The number that is drawn, and of a single run the model, the optimizer and the precision."""
+    if len(trained) > 1 or "precision" not in trained[0]:  # older checkpoints do not name it
         return f"{what} by epoch"
-    return f"{what} of {manifest.model} by {manifest.optimizer.get('name', 'an optimizer')}, {manifest.precision}"
+    return "{} of {model} by {optimizer}, {precision}".format(what, **trained[0])

@@ -8,10 +8,11 @@ import functools
 import json
 import logging
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import click
 
@@ -131,5 +132,20 @@ def console() -> Console:
     """Stdout for tables: as wide as the terminal, and of unlimited width elsewhere, so that no line is broken."""
     from rich.console import Console
 
-    is_terminal = sys.stdout.isatty()
-    return Console(highlight=False, markup=False, soft_wrap=True, width=None if is_terminal else 10_000)
+    if sys.stdout.isatty():
+        return Console(highlight=False, markup=False, soft_wrap=True)
+    return Console(file=cast(TextIO, _Trimmed(sys.stdout)), highlight=False, markup=False, soft_wrap=True, width=10_000)
+
+
+class _Trimmed:
+    """A stream whose lines lose the spaces at their ends, with which rich fills the last column of a table."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes whole lines."""
+        return self._stream.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

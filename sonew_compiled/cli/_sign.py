@@ -8,6 +8,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._say import note, output_options, print_json
+from sonew_compiled.install import require
 
 
 @click.command("sign")
@@ -25,6 +26,7 @@ def sign_command(bundle: Path, key: Path, as_json: bool) -> None:
       sonew sign ae.bundle --key key.pem
       sonew run ae.bundle --trusted-keys keys.pem
     """
+    require("sign", purpose="sonew sign")
     from sonew_compiled.runtime.signature import sign_bundle
 
     signature = sign_bundle(bundle, key)

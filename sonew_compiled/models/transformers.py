@@ -100,6 +100,11 @@ def _gpt_loss(params: Params, batch: Batch) -> jax.Array:
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, tokens[:, 1:]))
 
 
+def _gpt_predict(params: Params, batch: Batch) -> jax.Array:
+    """The probability of each byte given those before it, (batch, 64, 256); the first byte has none."""
+    return jax.nn.softmax(gpt_logits(params, batch["tokens"][:, :-1]))
+
+
 def _texts(size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Pieces of text of 65 bytes, as int32."""
     return {"tokens": jax.ShapeDtypeStruct((size, LENGTH + 1), jnp.int32)}
@@ -123,5 +128,12 @@ def vit_logits(params: Params, image: jax.Array) -> jax.Array:
     return _dense(x.mean(axis=1), params["head"])
 
 
-gpt_small = Model(init=_gpt_init, loss=_gpt_loss, batch=_texts, unit="nats a byte", classes={"tokens": BYTES})
+gpt_small = Model(
+    init=_gpt_init,
+    loss=_gpt_loss,
+    predict=_gpt_predict,
+    batch=_texts,
+    unit="nats a byte",
+    classes={"tokens": BYTES},
+)
 vit_small = image_classifier(_vit_init, vit_logits)

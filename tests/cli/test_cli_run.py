@@ -238,10 +238,14 @@ def test_plot_draws_every_run(sonew: Run) -> None:
     wrong = sonew("plot", "one", "--metric", "accuracy")
     assert wrong.code == 2
     assert wrong.err == "sonew: one has no accuracy; give --metric loss, examples_per_second, learning_rate\n"
-    own = Path(shutil.copytree("small.bundle", "one/bundle")) / "manifest.json"
-    own.write_text(json.dumps(json.loads(own.read_text()) | {"unit": "squared pixels"}))
-    assert sonew("plot", "one", "-o", "unit.svg").code == 0
-    assert "<!-- loss (squared pixels) -->" in Path("unit.svg").read_text()
+    manifest = Path(shutil.copytree("small.bundle", "named.bundle")) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"unit": "squared pixels"}))
+    assert sonew("run", "named.bundle", *TRAIN[2:], "-o", "named").code == 0
+    shutil.rmtree("named.bundle")
+    assert sonew("plot", "named", "-o", "unit.svg").code == 0
+    drawn = Path("unit.svg").read_text()
+    assert "<!-- loss (squared pixels) -->" in drawn
+    assert "<!-- loss of small_model:model by tridiag-sonew, f32 -->" in drawn
     assert sonew("plot", "one").code == 0
     with Image.open("loss.png") as picture:
         assert picture.width > 400

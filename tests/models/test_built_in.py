@@ -45,6 +45,9 @@ def test_sizes_and_losses(name: str) -> None:
         if "label" in batch:
             assert model.predict is not None
             np.testing.assert_allclose(model.predict(zeros, batch), np.full((2, 10), 0.1), rtol=1e-6)
+        if "tokens" in batch:
+            assert model.predict is not None
+            np.testing.assert_allclose(model.predict(zeros, batch), np.full((2, 64, 256), 1 / 256), rtol=1e-6)
 
 
 def test_gpt_reads_no_later_bytes() -> None:

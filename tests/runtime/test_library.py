@@ -40,6 +40,24 @@ def program(bundle: Bundle, cpu: Device) -> Program:
     return Program.load(bundle, cpu)
 
 
+def test_bundles_devices_and_data_may_be_paths_and_names(
+    tiny_bundle: Path, tmp_path: Path, refusal: Callable[..., str]
+) -> None:
+    program = Program.load(str(tiny_bundle), "local-sync")
+    assert (program.bundle.path, program.device.name) == (tiny_bundle, "local-sync")
+    assert Program.load(tiny_bundle).device.name == "local-task"
+    images = np.random.default_rng(0).integers(0, 256, (24, 2, 2), np.uint8)
+    np.savez(tmp_path / "data.npz", train_image=images[:16], test_image=images[16:])
+    settings = runtime.TrainSettings(epochs=1, learning_rate=0.05)
+    runtime.train(tiny_bundle, str(tmp_path / "data.npz"), settings, output=tmp_path / "run")
+    opened = runtime.load_dataset(str(tmp_path / "data.npz")), settings, open_device()
+    runtime.train(open_bundle(tiny_bundle), *opened, output=tmp_path / "other")
+    trained = [runtime.load_trained(tiny_bundle, tmp_path / name).arrays for name in ("run", "other")]
+    assert all(trained[0][name].tobytes() == array.tobytes() for name, array in trained[1].items())
+    assert "there is no bundle at" in refusal(UsageError, lambda: Program.load(tmp_path / "none"))
+    assert "there is no device 'abacus'" in refusal(UsageError, lambda: Program.load(tiny_bundle, "abacus"))
+
+
 def test_a_step_takes_arrays_and_a_number(program: Program, refusal: Callable[..., str]) -> None:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, 2, 2), np.uint8)
