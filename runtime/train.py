@@ -14,13 +14,7 @@ import numpy as np
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.bundle import Bundle, as_bundle
-from sonew_compiled.runtime.checkpoint import (
-    Checkpoint,
-    checkpoint_path,
-    digest,
-    find_checkpoint,
-    first_not_finite,
-)
+from sonew_compiled.runtime.checkpoint import Checkpoint, checkpoint_path, digest, find_checkpoint, first_not_finite
 from sonew_compiled.runtime.data import BoundData, Dataset, bind, load_dataset
 from sonew_compiled.runtime.device import Device, as_device
 from sonew_compiled.runtime.evaluate import Evaluation, check_evaluated, evaluate_all
