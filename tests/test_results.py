@@ -15,7 +15,7 @@ import pytest
 
 from sonew_compiled.bench.models import BATCHES
 from sonew_compiled.bench.speed import GOALS
-from sonew_compiled.presets import PRECISIONS, optimizer_settings
+from sonew_compiled.presets import PRECISIONS, best_of_studies, optimizer_settings
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -150,6 +150,16 @@ def test_the_best_of_every_study_is_quoted(document: str, file: str, precision: 
     assert {row["trials"] for row in studies} == {12 if precision == "f32" else 6}
     for row in studies:
         assert table[row["optimizer"]] == cells_of_study(row, ("learning_rate", "b1", "b2", "eps"), digits=2)
+
+
+def test_a_search_starts_from_the_best_of_every_study() -> None:
+    for row in rows("tuned-20.jsonl"):
+        name, best = row["optimizer"], row["best"]
+        shipped = optimizer_settings(name)
+        ships = {key: {"learning_rate": shipped.learning_rate, **shipped.values}[key] for key in best}
+        known = best_of_studies(name, model=row["model"], precision=row["precision"])
+        assert known == ({} if ships == best else best), name
+        assert not best_of_studies(name, model="perceptron:model", precision="f32")
 
 
 def test_the_best_of_every_small_study_is_quoted() -> None:

@@ -8,5 +8,6 @@ To read it, begin with `suites` (what a preset runs), `plan` (its runs) and `ben
 - `_lines` groups rows that differ in nothing but the seed. From lines `_table` and `_charts` make what `report` writes:
   text, pictures (`_plots`) and a page (`_page`). `compare` and `export` read rows of several machines.
 - `speed` and `workers` are tables of ratios with bounds (`goals`), and need no rows.
-- `tuning` is `sonew tune`: `_study` keeps its trials, and `_trial` trains.
+- `tuning` is `sonew tune`: `_forms` says what is searched, `enqueued` reads what a user adds to that, `_search` says
+  which trial is next, `_study` keeps them, and `_trial` trains. `studies` reads a study, `study_picture` draws it.
 """

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench._forms import Form
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import end_last_line, read_lines
 from sonew_compiled.runtime.schema import (
@@ -24,9 +25,14 @@ from sonew_compiled.runtime.schema import (
 from sonew_compiled.runtime.shown import shown
 
 STUDY_FILE = "study.journal"
+NUMBER = "number"
+"""The attribute of a trial that has its number in the whole study."""
+TEST_LOSS = "test_loss"
+AGAIN = "epochs_again"
+"""The attribute of a trial that has the number of its epochs that were trained again after an interruption."""
 
-# The schedule of a study that does not say.
-_OLD_SCHEDULE = "paper"
+REDUCTION = 3
+"""One of so many trials goes on, when successive halving compares them."""
 
 _LARGEST = 32 << 20
 _MOST_TRIALS = 10_000
@@ -36,24 +42,33 @@ _OPTUNAS_LOCK = STUDY_FILE + ".lock"
 _OPERATION = record({"op_code": integer(0, 100), "worker_id": text()}, others=anything)
 _SETTINGS = record({}, {"settings": mapped(SCALAR, 100), "data": path_text()}, others=SCALAR)
 _FIXED = nullable(mapped(number(), 100))
+# Optuna's pruner keeps here the values that it compares.
+_RUNG = "completed_rung_"
 
 
-def open_study(
-    optuna: Any, asked: Mapping[str, Any], folder: Path, *, epochs: int, sampler: str, seed: int, first_trials: int
-) -> Any:
+def rungs_of(epochs: int) -> list[int]:
+    """The epochs after which trials are compared: a ninth and a third of the whole, rounded up."""
+    first = -(-epochs // REDUCTION**2)
+    return [rung for rung in (first, first * REDUCTION) if rung < epochs]
+
+
+def open_study(optuna: Any, asked: Mapping[str, Any], forms: Sequence[Form], folder: Path, *, epochs: int) -> list[Any]:
     """Begins the study in a folder that this process owns, or resumes the one that is there.
+
+    Optuna sees a study of its own for each form, so that it compares trials and fits its samplers within a form.
 
     Args:
       optuna: the package.
       asked: the settings of the study, as JSON values.
+      forms: what is searched.
       folder: the study's folder.
-      epochs: the length of each trial.
-      sampler: `tpe` or `random`.
-      seed: the seed of the sampler.
-      first_trials: the number of trials before sampler and pruner take effect.
+      epochs: the length of a whole training.
+
+    Returns:
+      Optuna's study of each form.
 
     Raises:
-      UsageError: the study has other settings.
+      UsageError: the study has other settings, or begins with other trials.
       SonewError: the file cannot be read, or is damaged.
     """
     from optuna.storages import JournalStorage
@@ -65,18 +80,26 @@ def open_study(
     end_last_line(path, _OPERATION, constants=True)
     # A process that was killed while writing leaves the lock. Nobody else works in the folder.
     (folder / _OPTUNAS_LOCK).unlink(missing_ok=True)
+    described = [form.to_json() for form in forms]
     try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(path))),
-            study_name="sonew tune",
-            direction="minimize",
-            load_if_exists=True,
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=first_trials, n_warmup_steps=max(2, epochs // 4)),
-        )
-        had: dict[str, Any] | None = nullable(_SETTINGS)(study.user_attrs.get("settings"), "the settings")
-        _check(study)
-        # A resumed study must not repeat its first samples.
-        study.sampler = _sampler(optuna, sampler, seed + len(study.trials), first_trials)
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        studies = [
+            optuna.create_study(
+                storage=storage,
+                study_name=f"sonew tune {index}" if index > 1 else "sonew tune",
+                direction="minimize",
+                load_if_exists=True,
+                pruner=optuna.pruners.SuccessiveHalvingPruner(
+                    min_resource=-(-epochs // REDUCTION**2), reduction_factor=REDUCTION
+                ),
+            )
+            for index in range(1, len(forms) + 1)
+        ]
+        first = studies[0]
+        had: dict[str, Any] | None = nullable(_SETTINGS)(first.user_attrs.get("settings"), "the settings")
+        had_forms = first.user_attrs.get("forms")
+        for study, form in zip(studies, forms, strict=True):
+            _check(study, form, epochs)
     except OSError:
         raise
     except Exception as error:
@@ -84,19 +107,29 @@ def open_study(
         why = str(error) if isinstance(error, Unfit) else f"{type(error).__name__} {shown(str(error))}"
         raise SonewError(f"{path} is not a study of `sonew tune`, or is damaged ({why}): {remedy}") from None
     if had is None:
-        study.set_user_attr("settings", dict(asked))
-        return study
-    had = {"schedule": _OLD_SCHEDULE, **had}
+        first.set_user_attr("forms", described)
+        first.set_user_attr("settings", dict(asked))
+        return studies
     for key in dict.fromkeys([*asked, *had]):
         if had.get(key) != asked.get(key):
             raise UsageError(
                 f"the study in {folder} has {key.replace('_', '-')} {shown(had.get(key))}, not {asked.get(key)}: give "
                 "the same, or another -o/--output"
             )
-    return study
+    if had_forms != described:
+        raise UsageError(
+            f"the study in {folder} begins with other trials: give the same --enqueue, or another -o/--output; "
+            "releases differ in what they begin with"
+        )
+    return studies
 
 
-def _check(study: Any) -> None:
+def is_begun(trial: Any) -> bool:
+    """Whether a trial has all that it needs to be trained: a process may end while it asks for one."""
+    return trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") and NUMBER in trial.user_attrs
+
+
+def _check(study: Any, form: Form, epochs: int) -> None:
     """Checks the values that Optuna's samplers and this package compute with.
 
     Raises:
@@ -112,18 +145,25 @@ def _check(study: Any) -> None:
             if type(distribution).__name__ != "FloatDistribution" or not distribution.log:
                 raise Unfit(f"{shown(name)} of {place} is not searched on a logarithmic scale")
             number(distribution.low, distribution.high)(trial.params[name], f"{shown(name)} of {place}")
+        missing = [axis.name for axis in form.axes if axis.name not in trial.params]
+        if is_begun(trial) and missing:
+            raise Unfit(f"{place} has no {missing[0]}")
         _FIXED(trial.system_attrs.get("fixed_params"), f"fixed_params of {place}")
-        nullable(number())(trial.user_attrs.get("test_loss"), f"test_loss of {place}")
+        nullable(number())(trial.user_attrs.get(TEST_LOSS), f"{TEST_LOSS} of {place}")
+        for name in (NUMBER, AGAIN):
+            nullable(integer())(trial.user_attrs.get(name), f"{name} of {place}")
         for epoch in trial.intermediate_values:
-            integer()(epoch, f"an epoch of {place}")
-        for value in (*(trial.values or ()), *trial.intermediate_values.values()):
+            integer(1, epochs)(epoch, f"an epoch of {place}")
+        rungs = [value for name, value in trial.system_attrs.items() if name.startswith(_RUNG)]
+        for value in (*(trial.values or ()), *trial.intermediate_values.values(), *rungs):
             if type(value) not in (int, float):
                 raise Unfit(f"a value of {place} is {shown(value)}, not a number")
         if trial.state.name == "COMPLETE" and trial.value is None:
             raise Unfit(f"{place} is complete and has no value")
 
 
-def _sampler(optuna: Any, name: str, seed: int, first_trials: int) -> Any:
+def sampler_of(optuna: Any, name: str, seed: int, first_trials: int) -> Any:
+    """Optuna's sampler of this name, `tpe` or `random`, which takes effect after the first trials."""
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():

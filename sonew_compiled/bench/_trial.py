@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,16 @@ from sonew_compiled.compile import compile_training
 from sonew_compiled.models import load_model, user_code
 from sonew_compiled.presets import OptimizerSettings, runtime_settings_of
 from sonew_compiled.runtime import (
+    Bundle,
+    Dataset,
     Program,
     TrainingState,
     bind,
     evaluate,
     learning_rates,
-    load_dataset,
     open_bundle,
     open_device,
 )
-
-TRIAL_BUNDLE = "trial.bundle"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,48 +41,39 @@ class TrialEpoch:
     state: TrainingState
 
 
-class Trainer:
-    """A model's step compiled once for the processor; the learning rate and all runtime settings are inputs.
+def compile_step(optimizer: OptimizerSettings, output: Path, *, model: str, precision: str, batch_size: int) -> Bundle:
+    """A model's step compiled for the processor into `output`, with the rate and all runtime settings as inputs.
 
-    Attributes:
-      names: the names of the optimizer's settings that are inputs beside the learning rate.
+    The arguments are those of `sonew compile`.
+
+    Raises:
+      UsageError, SonewError: see `compile_training`.
     """
+    loaded = load_model(model)
+    with user_code(model):
+        compile_training(
+            optimizer=optimizer,
+            batch=loaded.batch(batch_size),
+            output=output,
+            model=model,
+            precision=precision,
+            runtime_settings=runtime_settings_of(optimizer.name),
+            **loaded.functions(predict=None, metrics=None),
+        )
+    return open_bundle(output)
 
-    def __init__(
-        self,
-        optimizer: OptimizerSettings,
-        *,
-        model: str,
-        precision: str,
-        batch_size: int,
-        data: str,
-        data_dir: Path | None,
-        folder: Path,
-    ) -> None:
-        """Compiles a bundle into `folder`, and loads the bundle and the data.
 
-        The other arguments are those of `sonew compile` and `sonew run`.
+class Trainer:
+    """A compiled step on a device, which trains one trial at a time."""
+
+    def __init__(self, bundle: Bundle, dataset: Dataset, *, device: str) -> None:
+        """Loads the bundle, and binds the data to it.
 
         Raises:
-          UsageError, SonewError: see `compile_training` and `load_dataset`.
+          UsageError, SonewError: see `Program.load` and `bind`.
         """
-        dataset = load_dataset(data, data_dir=data_dir)
-        loaded = load_model(model)
-        self.names = runtime_settings_of(optimizer.name)
-        with user_code(model):
-            compile_training(
-                optimizer=optimizer,
-                batch=loaded.batch(batch_size),
-                output=folder / TRIAL_BUNDLE,
-                model=model,
-                precision=precision,
-                runtime_settings=self.names,
-                **loaded.functions(predict=None, metrics=None),
-            )
-        bundle = open_bundle(folder / TRIAL_BUNDLE)
-        self._program = Program.load(bundle, open_device("local-task"))
+        self._program = Program.load(bundle, open_device(device))
         manifest = bundle.manifest
-        self.limits = manifest.setting_limits
         self._train, self._test = (
             bind(split, manifest.batch, manifest.classes) for split in (dataset.train, dataset.test)
         )
@@ -96,15 +86,17 @@ class Trainer:
         learning_rate: float,
         schedule: str,
         settings: Mapping[str, float],
+        stopped: Callable[[], bool] = lambda: False,
     ) -> Iterator[TrialEpoch]:
-        """Trains from the start, and yields the end of each epoch. It stops early if the loss is not finite.
+        """Trains from the start, and yields the end of each epoch. It ends early if the loss is not finite.
 
         Args:
           seed: the seed of the initial weights and the order of the data.
           epochs: the length of the whole training, to which the schedule is fitted.
           learning_rate: the peak of the schedule.
           schedule: one of `SCHEDULES`.
-          settings: values for settings in `names`; the others keep the optimizer's own.
+          settings: values for runtime settings; the others keep the optimizer's own.
+          stopped: is asked before each step whether to end at once, without the end of the epoch.
         """
         steps = self._train.steps_per_epoch
         rate = learning_rates(schedule, peak=learning_rate, epochs=epochs, steps_per_epoch=steps)
@@ -115,6 +107,8 @@ class Trainer:
             for epoch in range(epochs):
                 losses: list[float] = []
                 for step in range(epoch * steps, (epoch + 1) * steps):
+                    if stopped():
+                        return
                     losses.append(state.step(next(batches), upload(np.array(rate(step), np.float32))))
                     if not math.isfinite(losses[-1]):
                         break

@@ -1,7 +1,7 @@
 """`sonew tune`: a search over an optimizer's settings by Optuna, in which each trial is a training.
 
-One compilation serves every trial: the learning rate, and all settings that the optimizer's record allows at run time,
-are inputs of the step.
+One compilation serves every trial of a form of the optimizer: the learning rate, and all settings that the optimizer's
+record allows at run time, are inputs of the step.
 """
 
 from __future__ import annotations
@@ -9,67 +9,31 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench._forms import RATE_FACTOR as RATE_FACTOR
+from sonew_compiled.bench._forms import Form as Form
+from sonew_compiled.bench._forms import forms_of as forms_of
+from sonew_compiled.bench._forms import preset_of as preset_of
+from sonew_compiled.bench._forms import searched as searched
+from sonew_compiled.bench._machine import threads as machine_threads
+from sonew_compiled.bench._search import Limits as Limits
+from sonew_compiled.bench._search import Search
+from sonew_compiled.bench._search import bundle_names as bundle_names
+from sonew_compiled.bench._study import AGAIN, NUMBER, TEST_LOSS, is_begun, open_study
 from sonew_compiled.bench._study import STUDY_FILE as STUDY_FILE
-from sonew_compiled.bench._study import open_study
-from sonew_compiled.bench._trial import TRIAL_BUNDLE as TRIAL_BUNDLE
-from sonew_compiled.bench._trial import Trainer
-from sonew_compiled.errors import UsageError
-from sonew_compiled.presets import OptimizerSettings, optimizer_settings, record_of
+from sonew_compiled.bench._study import rungs_of as rungs_of
+from sonew_compiled.bench._tune_settings import TuneSettings as TuneSettings
+from sonew_compiled.bench.studies import BEST_FILE
+from sonew_compiled.errors import UsageError, counted
+from sonew_compiled.presets import Value, optimizer_settings
 from sonew_compiled.runtime.owner import owned
 from sonew_compiled.runtime.shown import quoted
 from sonew_compiled.runtime.tensorfile import write_atomically
 from sonew_compiled.setting import flag_of
-from sonew_compiled.train_settings import DEFAULT_SCHEDULE
-
-BEST_FILE = "best.json"
-
-RATE_FACTOR = 10.0
-"""The factor by which the search goes up and down from the learning rate that ships; other settings have their own."""
-
-# The learning rate matters most, so the first trials have the preset's settings with its rate times each of these.
-_FIRST_RATES = (1.0, 3.0, 1 / 3)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneSettings:
-    """The settings of a study; a study that is resumed must have the same.
-
-    Attributes:
-      optimizer: its name.
-      precision: a policy.
-      model: its name on the command line.
-      batch_size: the examples in a step.
-      epochs: the length of every trial.
-      schedule: the schedule of the learning rate in every trial.
-      data: the data set.
-      seed: the seed of the initial weights, of the order of the data and of the sampler.
-      sampler: `tpe` or `random`.
-      learning_rate: the center of the search; None for the rate that ships.
-      settings: settings of the optimizer, by name, in place of those that ship. The search goes around those that a
-        step takes at run time; the others are fixed.
-    """
-
-    optimizer: str
-    precision: str = "f32"
-    model: str = "autoencoder"
-    batch_size: int = 1000
-    epochs: int = 20
-    schedule: str = DEFAULT_SCHEDULE
-    data: str = "mnist-10k"
-    seed: int = 0
-    sampler: str = "tpe"
-    learning_rate: float | None = None
-    settings: Mapping[str, float] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """One flat object."""
-        described = asdict(self)
-        return {**described, **described.pop("settings")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,19 +41,31 @@ class TuneResult:
     """The results of a study so far.
 
     Attributes:
-      best: the settings of the best trial by name; None if every trial diverged or was pruned.
+      best: the settings of the best trial by name; None if every trial diverged or was stopped.
       train_loss: the loss of the best trial over the whole training split; likewise None.
       test_loss: the loss of the best trial over the test split; likewise None.
-      trials: the number of finished trials, including those that were pruned or diverged.
-      each: the trials in order: their settings, `train_loss` (None if pruned or diverged) and `epochs`.
+      trials: the number of trials that have ended, including those that were stopped or diverged.
+      stopped: how many of them successive halving stopped before the end.
+      budget: the limit on the epochs of the study; None if it had none.
+      epochs_spent: the epochs of all trials, those of a trial that has not ended as well; one in which a loss became
+        infinite counts as a whole.
+      epochs_again: the epochs that were trained a second time, because an interruption had cut their trial short; they
+        are not in `epochs_spent`, and not in the budget.
+      each: the trials that have ended, in the order in which they began: `trial`, the number; the settings;
+        `train_loss` and `test_loss`, None unless it was trained to the end; `epochs`; `epoch_loss`, the mean over the
+        batches of the last epoch, None if it is infinite; and `ended`, which is `whole`, `stopped` or `diverged`.
       command: the `sonew compile` that uses the best settings.
     """
 
-    best: dict[str, float] | None
+    best: dict[str, Value] | None
     train_loss: float | None
     test_loss: float | None
     trials: int
-    each: tuple[dict[str, float | None], ...]
+    stopped: int
+    budget: int | None
+    epochs_spent: int
+    epochs_again: int
+    each: tuple[dict[str, Any], ...]
     command: str | None
 
 
@@ -97,276 +73,158 @@ def tune(
     settings: TuneSettings,
     folder: Path,
     *,
+    budget: int | None = None,
     trials: int | None = None,
     minutes: float | None = None,
+    jobs: int = 1,
     data_dir: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> TuneResult:
-    """Begins the study in a folder, or resumes it, until the budget is spent.
+    """Begins the study in a folder, or resumes it, until a limit is reached.
 
-    The value of a trial is the loss over the whole training split after its last epoch. The first trial has the
-    settings that ship. The next two have three times, and a third of, its learning rate. After the first quarter of the
-    epochs, a trial is pruned if its loss is above the median of the others at the same epoch.
+    The value of a trial is the loss over the whole training split after its last epoch. All forms of the optimizer are
+    searched, each by itself, and share the epochs evenly (`Form`). The first trials of a form have the settings that
+    ship and others that are known, and are trained to the end; then come three times, and a third of, the first rate.
+    Successive halving stops the others: after a ninth of the epochs, and after a third, only a trial in the best third
+    of those that came so far goes on.
+
+    A trial has the same numbers however many run at once. Which settings are suggested depends on those that have
+    ended, and so on the speed of each if there are several at once.
 
     Args:
       settings: the settings of the study.
-      folder: receives `study.journal`, which Optuna reads, `best.json`, and the bundle of the trials.
-      trials: the number of trials of the whole study, including those of earlier calls.
-      minutes: the time limit of this call.
+      folder: receives `study.journal`, which Optuna reads, `best.json`, and a bundle for the trials of each form.
+      budget: the most epochs of all trials of the study, including those of earlier calls. A trial starts only if its
+        whole length is left.
+      trials: the most trials of the study, including those of earlier calls.
+      minutes: the time after which no further trial starts in this call.
+      jobs: the number of trials at once. One uses all cores; several have a core each.
       data_dir: the folder of the data's files.
-      say: is called with a line for every trial.
+      say: is called with a line for every trial that ends.
 
     Raises:
-      UsageError: neither `trials` nor `minutes` is given, or the study in the folder has other settings.
+      UsageError: there is no limit, the budget is less than one trial, there are fewer cores than jobs, or the study in
+        the folder has other settings.
       SonewError: the study's file is damaged, or another process works in the folder.
     """
-    check_budget(settings, trials=trials, minutes=minutes)
+    limits = Limits(budget=budget, trials=trials, minutes=minutes, jobs=jobs)
+    check_limits(settings, limits)
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("optuna").propagate = False
-    preset = preset_of(settings)
-    axes = _axes(settings, preset)
+    forms = forms_of(settings)
     with owned(folder):
-        return _tune(optuna, settings, preset, axes, folder, trials=trials, minutes=minutes, data_dir=data_dir, say=say)
+        studies = open_study(optuna, settings.to_json(), forms, folder, epochs=settings.epochs)
+
+        def say_trial(trial: Any, form: Form) -> None:
+            spent = f"{_spent(studies):,}{'' if budget is None else f' of {budget:,}'} epochs spent"
+            say(f"{_in_words(trial, form)}; {spent}")
+
+        search = Search(optuna, settings, forms, studies, limits, folder=folder, data_dir=data_dir, say=say_trial)
+        try:
+            search.run()
+        finally:
+            result = _result(studies, settings, forms, budget)
+            described = json.dumps(settings.to_json() | asdict(result), indent=1, allow_nan=False)
+            write_atomically(folder / BEST_FILE, [described.encode(), b"\n"])
+    return result
 
 
-def check_budget(settings: TuneSettings, *, trials: int | None, minutes: float | None) -> None:
-    """Checks that a search ends, and that there is something to search around.
+def check_limits(settings: TuneSettings, limits: Limits) -> None:
+    """Checks that a search ends and can begin, and that there is something to search around.
 
     Raises:
-      UsageError: neither `trials` nor `minutes` is given, or the learning rate is 0.
+      UsageError: there is no limit, the budget is less than one trial, there are fewer cores than jobs, or the learning
+        rate is 0.
     """
-    if trials is None and minutes is None:
-        raise UsageError("no budget: give --trials or --minutes")
+    if limits.budget is None and limits.trials is None and limits.minutes is None:
+        raise UsageError("no budget: give --budget, --trials or --minutes")
+    if limits.budget is not None and limits.budget < settings.epochs:
+        raise UsageError(
+            f"--budget {limits.budget} is less than one trial of {settings.epochs} epochs; give at least "
+            f"{settings.epochs}, or fewer --epochs"
+        )
+    if limits.jobs > (threads := machine_threads()):
+        raise UsageError(
+            f"--jobs {limits.jobs} is more than the {counted(threads, 'processor thread')} here, of which each trial "
+            f"takes one; give at most {threads}"
+        )
     if settings.learning_rate == 0:
         raise UsageError("--learning-rate is 0; give a positive one, around which to search")
 
 
-def _tune(
-    optuna: Any,
-    settings: TuneSettings,
-    preset: OptimizerSettings,
-    axes: Sequence[_Axis],
-    folder: Path,
-    *,
-    trials: int | None,
-    minutes: float | None,
-    data_dir: Path | None,
-    say: Callable[[str], None],
-) -> TuneResult:
-    study = open_study(
-        optuna,
-        settings.to_json(),
-        folder,
-        epochs=settings.epochs,
-        sampler=settings.sampler,
-        seed=settings.seed,
-        first_trials=len(_FIRST_RATES),
-    )
-    left = None if trials is None else max(trials - len(_finished(study)), 0)
-
-    def say_trial(study: Any, trial: Any) -> None:
-        asked = ", ".join(f"{key} {value:.4g}" for key, value in _values_of(axes, trial.params).items())
-        value = "diverged" if trial.value is None or math.isinf(trial.value) else f"train loss {trial.value:.4f}"
-        say(f"trial {trial.number}: {asked}: {'pruned' if trial.state.name == 'PRUNED' else value}")
-
-    if left != 0:
-        objective = _Objective(optuna, settings, preset, axes, folder, data_dir)
-        # A process that was killed may have told some of them alone.
-        told = [trial.system_attrs.get("fixed_params") for trial in study.trials]
-        for first in (objective.shipped(factor) for factor in _FIRST_RATES):
-            if first not in told:
-                study.enqueue_trial(first)
-        for asked in _stopped(study):
-            study.enqueue_trial(asked)
-        # A pruned trial's state is in a reference cycle with the exception that ended it, until it is collected.
-        study.optimize(
-            objective,
-            n_trials=left,
-            timeout=None if minutes is None else 60 * minutes,
-            callbacks=[say_trial],
-            gc_after_trial=True,
-        )
-    result = _result(study, settings, axes)
-    write_atomically(folder / BEST_FILE, [json.dumps(settings.to_json() | asdict(result), indent=1).encode(), b"\n"])
-    return result
+def _trials(studies: Sequence[Any]) -> list[tuple[int, Any]]:
+    """All trials that have begun, each with the place of its form, in the order in which they began."""
+    each = ((index, trial) for index, study in enumerate(studies) for trial in study.get_trials(deepcopy=False))
+    begun = [(index, trial) for index, trial in each if is_begun(trial)]
+    return sorted(begun, key=lambda each: each[1].user_attrs[NUMBER])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Axis:
-    """A number to search, on a logarithmic scale.
-
-    Attributes:
-      name: the name of the setting, or `learning_rate`.
-      center: the center of the search.
-      factor: the factor by which the search goes up and down.
-      from_one: whether the distance from 1 is searched in place of the number.
-      most: the largest value, or distance, to try.
-    """
-
-    name: str
-    center: float
-    factor: float
-    from_one: bool = False
-    most: float = math.inf
-
-    @property
-    def shipped(self) -> float:
-        """The parameter of a trial that has the center's value."""
-        return 1 - self.center if self.from_one else self.center
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The least and the largest parameter of a trial."""
-        return self.shipped / self.factor, min(self.shipped * self.factor, self.most)
-
-    def suggest(self, trial: Any, limit: float) -> float:
-        """A trial's parameter; `limit` is the largest decay with which stored statistics still fall."""
-        least, most = self.bounds
-        if self.from_one and math.isfinite(limit):
-            least = max(least, 1.001 * (1 - limit))  # a little less, since settings are rounded
-        return float(trial.suggest_float(self.name, least, most, log=True))
-
-    def value(self, parameter: float) -> float:
-        """The setting's value for a trial's parameter, to six digits."""
-        return float(f"{1 - parameter if self.from_one else parameter:.6g}")
+def _spent(studies: Sequence[Any]) -> int:
+    return sum(len(trial.intermediate_values) for _, trial in _trials(studies))
 
 
-def preset_of(settings: TuneSettings) -> OptimizerSettings:
-    """The optimizer with its settings at the center of the search, and those that are fixed."""
-    given: dict[str, Any] = dict(settings.settings)
-    return optimizer_settings(settings.optimizer, precision=settings.precision, **given)
+def _in_words(trial: Any, form: Form) -> str:
+    """What came of a trial, on a line."""
+    told = [*form.told.items(), *((key, f"{value:.4g}") for key, value in form.values_of(trial.params).items())]
+    epochs = max(trial.intermediate_values, default=0)
+    ended = {
+        "whole": f"train loss {trial.value:.4f}",
+        "stopped": f"stopped at epoch {epochs}, loss {trial.value:.4f}",
+        "diverged": f"diverged in epoch {epochs}",
+    }
+    return f"trial {trial.user_attrs[NUMBER]}: {', '.join(f'{a} {b}' for a, b in told)}: {ended[_ended(trial)]}"
 
 
-def _axes(settings: TuneSettings, preset: OptimizerSettings) -> tuple[_Axis, ...]:
-    """The numbers to search: the learning rate, and every setting that a step takes at run time."""
-    rate = preset.learning_rate if settings.learning_rate is None else settings.learning_rate
-    axes = [_Axis(name="learning_rate", center=rate, factor=RATE_FACTOR)]
-    for setting in record_of(preset.name).settings:
-        if setting.at_run_time:
-            axes.append(
-                _Axis(
-                    name=setting.name,
-                    center=preset.number(setting.name),
-                    factor=setting.search,
-                    from_one=setting.from_one,
-                    # The range ends short of the bound, because rounding could take a value over it.
-                    most=1 - setting.least if setting.from_one else 0.99 * setting.most,
-                )
-            )
-    return tuple(axes)
+def _ended(trial: Any) -> str:
+    if trial.state.name == "PRUNED":
+        return "stopped"
+    return "whole" if math.isfinite(trial.value) else "diverged"
 
 
-def searched(settings: TuneSettings) -> dict[str, tuple[float, float]]:
-    """The range of each number that is searched.
-
-    Raises:
-      UsageError: no number can be searched around a value that is given.
-    """
-    ends = {axis.name: [axis.value(end) for end in axis.bounds] for axis in _axes(settings, preset_of(settings))}
-    return {name: (min(each), max(each)) for name, each in ends.items()}
-
-
-def _values_of(axes: Sequence[_Axis], parameters: Mapping[str, float]) -> dict[str, float]:
-    """A trial's parameters as the optimizer's settings."""
-    return {axis.name: axis.value(parameters[axis.name]) for axis in axes if axis.name in parameters}
-
-
-class _Objective:
-    """The objective of a study: calling it runs a trial, on a compiled step that all trials share."""
-
-    def __init__(
-        self,
-        optuna: Any,
-        settings: TuneSettings,
-        preset: OptimizerSettings,
-        axes: Sequence[_Axis],
-        folder: Path,
-        data_dir: Path | None,
-    ) -> None:
-        self._optuna = optuna
-        self._settings = settings
-        self._axes = axes
-        self._trainer = Trainer(
-            preset,
-            model=settings.model,
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-            data=settings.data,
-            data_dir=data_dir,
-            folder=folder,
-        )
-
-    def shipped(self, factor: float) -> dict[str, float]:
-        """The parameters of the trial that has the preset's settings, its learning rate times a factor."""
-        parameters = {axis.name: axis.shipped for axis in self._axes}
-        return {**parameters, "learning_rate": parameters["learning_rate"] * factor}
-
-    def __call__(self, trial: Any) -> float:
-        limits = self._trainer.limits
-        asked = {axis.name: axis.suggest(trial, limits.get(axis.name, math.inf)) for axis in self._axes}
-        given = _values_of(self._axes, asked)
-        for epoch in self._trainer.epochs(
-            seed=self._settings.seed,
-            epochs=self._settings.epochs,
-            learning_rate=given.pop("learning_rate"),
-            schedule=self._settings.schedule,
-            settings=given,
-        ):
-            if not math.isfinite(epoch.loss):
-                return math.inf
-            trial.report(epoch.loss, epoch.epoch)
-            if epoch.epoch < self._settings.epochs and trial.should_prune():
-                raise self._optuna.TrialPruned
-        train_loss, test_loss = self._trainer.losses(epoch.state)
-        trial.set_user_attr("test_loss", test_loss)
-        return train_loss if math.isfinite(train_loss) else math.inf
-
-
-def _finished(study: Any) -> list[Any]:
-    return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED")]
-
-
-def _stopped(study: Any) -> list[dict[str, float]]:
-    """The settings of a trial that was stopped before its end."""
-
-    def told(*states: str) -> list[dict[str, float]]:
-        given = [trial.system_attrs.get("fixed_params") for trial in study.trials if trial.state.name in states]
-        return [each for each in given if each]
-
-    there = told("COMPLETE", "PRUNED", "WAITING")
-    stopped = []
-    for asked in told("FAIL", "RUNNING"):
-        if asked not in there:
-            there.append(asked)
-            stopped.append(asked)
-    return stopped
-
-
-def _result(study: Any, settings: TuneSettings, axes: Sequence[_Axis]) -> TuneResult:
-    trials = _finished(study)
-    complete = [t for t in trials if t.state.name == "COMPLETE" and t.value is not None and math.isfinite(t.value)]
-    best = min(complete, key=lambda trial: trial.value, default=None)
-    given = None if best is None else _values_of(axes, best.params)
-    words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
-    words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
-    words += ["--schedule", settings.schedule]
-    words += [
-        word for name, value in {**settings.settings, **(given or {})}.items() for word in (flag_of(name), f"{value:g}")
-    ]
+def _result(studies: Sequence[Any], settings: TuneSettings, forms: Sequence[Form], budget: int | None) -> TuneResult:
+    begun = _trials(studies)
+    ended = [(forms[index], trial) for index, trial in begun if trial.state.name != "RUNNING"]
+    whole = [each for each in ended if _ended(each[1]) == "whole"]
+    form, best = min(whole, key=lambda each: each[1].value, default=(forms[0], None))
+    given: dict[str, Value] | None = None if best is None else {**form.told, **form.values_of(best.params)}
     return TuneResult(
         best=given,
         train_loss=None if best is None else best.value,
-        test_loss=None if best is None else best.user_attrs.get("test_loss"),
-        trials=len(trials),
-        each=tuple(
-            {
-                **_values_of(axes, trial.params),
-                "train_loss": trial.value if trial in complete else None,
-                "epochs": max(trial.intermediate_values, default=0),
-            }
-            for trial in trials
-        ),
-        command=None if best is None else " ".join(map(quoted, words)),
+        test_loss=None if best is None else best.user_attrs.get(TEST_LOSS),
+        trials=len(ended),
+        stopped=sum(_ended(trial) == "stopped" for _, trial in ended),
+        budget=budget,
+        epochs_spent=_spent(studies),
+        epochs_again=sum(trial.user_attrs.get(AGAIN, 0) for _, trial in begun),
+        each=tuple(_row(*each) for each in ended),
+        command=None if best is None else _command(settings, form, best),
     )
+
+
+def _row(form: Form, trial: Any) -> dict[str, Any]:
+    epochs = max(trial.intermediate_values, default=0)
+    last = trial.intermediate_values.get(epochs, math.inf)
+    how = _ended(trial)
+    return {
+        "trial": trial.user_attrs[NUMBER],
+        **form.told,
+        **form.values_of(trial.params),
+        "train_loss": trial.value if how == "whole" else None,
+        "test_loss": trial.user_attrs.get(TEST_LOSS),
+        "epochs": epochs,
+        "epoch_loss": last if math.isfinite(last) else None,
+        "ended": how,
+    }
+
+
+def _command(settings: TuneSettings, form: Form, best: Any) -> str:
+    words = ["sonew", "compile", "--optimizer", settings.optimizer, "--precision", settings.precision]
+    words += ["--model", settings.model, "--batch-size", str(settings.batch_size)]
+    words += ["--schedule", settings.schedule]
+    shipped = optimizer_settings(settings.optimizer, precision=settings.precision).values
+    compiled_in = {key: value for key, value in form.optimizer.values.items() if value != shipped.get(key)}
+    for name, value in {**compiled_in, **settings.settings, **form.values_of(best.params)}.items():
+        words += [flag_of(name), value if isinstance(value, str) else f"{value:g}"]
+    return " ".join(map(quoted, words))

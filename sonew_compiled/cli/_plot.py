@@ -1,4 +1,4 @@
-"""`sonew plot`: the curves of runs."""
+"""`sonew plot`: the curves of runs, or the trials of studies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOSS = "loss"
 Rows = Sequence[Mapping[str, float]]
 
 
-@click.command("plot", short_help="Draw the curves of one or more runs.")
+@click.command("plot", short_help="Draw the curves of runs, or the trials of studies.")
 @click.argument("runs", nargs=-1, type=options.PATH, required=True, metavar="RUN...")
 @click.option(
     "-o", "--output", type=options.PATH, default=Path("loss.png"), show_default=True, help="A .png, .svg or .pdf."
@@ -33,16 +33,27 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
     """Draw the loss of one or more runs, or another number, against the epoch.
 
     The training loss is drawn as a line, and what was measured on the test split as a dashed one of the same color.
+    Of a study of sonew tune, its folder, best.json or a .jsonl file of such, the loss of each trial is drawn against
+    each setting.
 
     \b
     Examples:
       sonew plot sonew-run
       sonew plot runs/tridiag runs/adam -o comparison.svg
       sonew plot runs/tridiag runs/adam --metric accuracy -o accuracy.png
+      sonew plot sonew-tune -o study.png
     """
     if output.suffix not in (".png", ".svg", ".pdf"):
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
     require("plot", purpose="sonew plot")
+    from sonew_compiled.bench.studies import is_study
+
+    if studies := [path for path in runs if is_study(path)]:
+        if len(studies) < len(runs):
+            other = next(path for path in runs if path not in studies)
+            raise UsageError(f"{studies[0]} is a study and {other} is none; draw studies and runs apart")
+        _plot_studies(studies, output, as_json=as_json)
+        return
     from sonew_compiled import figures
     from sonew_compiled.runtime import read_metrics
     from sonew_compiled.runtime.metrics import METRICS_FILE
@@ -88,6 +99,23 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
     figures.save(figure, output)
     if as_json:
         print_json({"output": output, "metric": metric, "runs": [str(run) for run in runs]})
+    note(f"wrote {output}")
+
+
+def _plot_studies(paths: Sequence[Path], output: Path, *, as_json: bool) -> None:
+    from sonew_compiled.bench.studies import read_studies
+    from sonew_compiled.bench.study_picture import draw_studies
+    from sonew_compiled.figures import distinct_names
+
+    named = {}
+    for name, path in zip(distinct_names(paths), paths, strict=True):
+        read = read_studies(path)
+        for index, study in enumerate(read):
+            place = f"{name} line {index + 1}" if len(read) > 1 else name
+            named[f"{study.optimizer}, {place}"] = study
+    draw_studies(named, output)
+    if as_json:
+        print_json({"output": output, "studies": list(named)})
     note(f"wrote {output}")
 
 

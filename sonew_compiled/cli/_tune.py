@@ -19,7 +19,7 @@ from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, SETTINGS
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
-    from sonew_compiled.bench.tuning import TuneSettings
+    from sonew_compiled.bench.tuning import Limits, TuneSettings
 
 
 @click.command("tune", cls=SectionedCommand)
@@ -57,47 +57,74 @@ if TYPE_CHECKING:
     show_default=True,
     help="Search by TPE or at random.",
 )
+@click.option(
+    "--enqueue",
+    multiple=True,
+    metavar="SETTINGS",
+    help="Trial to begin with, such as 'learning_rate=2e-5,grafting=none', or a file: of the best.json of a study, or "
+    "of such objects a line, the best of each study of this optimizer; repeatable.",
+)
+@click.option(
+    "--budget",
+    type=Whole(min=1),
+    metavar="EPOCHS",
+    help="Epochs of all trials of the study, including those already done.",
+)
 @click.option("--trials", type=Whole(min=1), help="Trials of the whole study, including those already done.")
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes after which no further trial starts."
+)
+@click.option(
+    "--jobs",
+    type=Whole(min=1),
+    default=1,
+    show_default=True,
+    help="Trials at once. One uses all cores; several have a processor thread each.",
 )
 @dry_run_option
 @output_options
 def tune_command(
     output: Path,
+    data_dir: Path | None,
+    enqueue: tuple[str, ...],
+    budget: int | None,
     trials: int | None,
     minutes: float | None,
-    data_dir: Path | None,
+    jobs: int,
     dry_run: bool,
     as_json: bool,
     **what: Any,
 ) -> None:
     """Search an optimizer's learning rate, b1, b2 and eps by training with many values.
 
-    Every trial trains by the protocol of sonew run. The values are inputs of one compiled step. A value that is given
-    for one of them is the center of its search; other settings stay as given. The study is saved after each trial, and
-    the same command resumes it.
+    Every trial trains by the protocol of sonew run, under the schedule of the whole length. Successive halving stops
+    most of them early. The values are inputs of one compiled step. A value that is given for one of them is the center
+    of its search; other settings stay as given. The study is saved after each epoch, and the same command resumes it.
+    sonew plot draws it.
 
     \b
     Examples:
       sonew tune --optimizer adam --trials 30
-      sonew tune --optimizer band-sonew --precision bf16-pure --data mnist --minutes 120 -o band-bf16
+      sonew tune --optimizer band-sonew --data mnist --epochs 100 --budget 2000 --jobs 2 -o band
+      sonew tune --optimizer adam --enqueue learning_rate=1e-3,b1=0.7 --enqueue band/best.json --budget 400
     """
     require("tune", purpose="sonew tune")
     options.load_model(what["model"])
-    from sonew_compiled.bench.tuning import TuneSettings, tune
+    from sonew_compiled.bench.enqueued import read_enqueued
+    from sonew_compiled.bench.tuning import Limits, TuneSettings, tune
 
     given = {name: value for name in SETTINGS if (value := what.pop(name)) is not None}
-    settings = TuneSettings(**what, settings=given)
+    settings = TuneSettings(**what, settings=given, enqueue=read_enqueued(enqueue, what["optimizer"]))
+    limits = Limits(budget=budget, trials=trials, minutes=minutes, jobs=jobs)
     if dry_run:
-        _show_plan(settings, output, trials, minutes, data_dir, as_json=as_json)
+        _show_plan(settings, limits, output, data_dir, as_json=as_json)
         return
     try:
-        result = tune(settings, output, trials=trials, minutes=minutes, data_dir=data_dir, say=note)
+        result = tune(settings, output, **dataclasses.asdict(limits), data_dir=data_dir, say=note)
     except KeyboardInterrupt:
         from sonew_compiled.runtime import Interrupted
 
-        raise Interrupted(f"stopped; the finished trials are in {output}: the same command resumes the study") from None
+        raise Interrupted(f"stopped; the trials are in {output}: the same command resumes the study") from None
     if as_json:
         print_json(settings.to_json() | dataclasses.asdict(result))
     if result.best is None:
@@ -105,45 +132,70 @@ def tune_command(
             f"none of {counted(result.trials, 'trial')} trained to the end: every loss became NaN or infinite"
         )
     if not as_json:
-        _print_best(result.best, result.train_loss, result.test_loss)
-    show_result(f"best of {counted(result.trials, 'trial')}: {result.command}", as_json=as_json)
+        _print_best(output)
+    spent = f"{counted(result.trials, 'trial')}, {result.stopped} stopped, {counted(result.epochs_spent, 'epoch')}"
+    show_result(f"best of {spent}: {result.command}", as_json=as_json)
 
 
-def _show_plan(
-    settings: TuneSettings,
-    output: Path,
-    trials: int | None,
-    minutes: float | None,
-    data_dir: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    from sonew_compiled.bench.tuning import BEST_FILE, STUDY_FILE, TRIAL_BUNDLE, check_budget, preset_of, searched
+def _show_plan(settings: TuneSettings, limits: Limits, output: Path, data_dir: Path | None, *, as_json: bool) -> None:
+    from sonew_compiled.bench.studies import BEST_FILE
+    from sonew_compiled.bench.tuning import (
+        STUDY_FILE,
+        bundle_names,
+        check_limits,
+        forms_of,
+        preset_of,
+        rungs_of,
+        searched,
+    )
 
-    check_budget(settings, trials=trials, minutes=minutes)
-    ranges = [f"{name} from {least:.6g} to {most:.6g}" for name, (least, most) in searched(settings).items()]
+    check_limits(settings, limits)
+    forms = forms_of(settings)
+    search, first = [], []
+    for form in forms:
+        form_told = "".join(f"{name} {value}, " for name, value in form.told.items())
+        ranges = [f"{name} from {least:.6g} to {most:.6g}" for name, (least, most) in searched(form).items()]
+        search.append(form_told + ", ".join(ranges))
+        first += [
+            form_told + ", ".join(f"{name} {value:g}" for name, value in form.values_of(each).items())
+            for each in form.first
+        ]
     examples = len(next(iter(options.dataset_of(settings.data, data_dir, {}).train.values())))
     preset = preset_of(settings)
-    rate = preset.learning_rate if settings.learning_rate is None else settings.learning_rate
     of_preset = f"preset of {preset.name}"
     found = {name: chosen(name, value, of_preset) for name, value in preset.values.items()}
-    found["learning_rate"] = chosen("learning_rate", rate, of_preset)
+    found["learning_rate"] = chosen("learning_rate", preset.learning_rate, of_preset)
     show_plan(
         found,
-        writes=[output / name for name in (STUDY_FILE, BEST_FILE, TRIAL_BUNDLE)],
+        writes=[output / name for name in (STUDY_FILE, BEST_FILE, *bundle_names(forms))],
         as_json=as_json,
-        search=ranges,
+        search=search,
+        first_trials=first,
+        compared_after_epochs=rungs_of(settings.epochs),
         steps_per_trial=settings.epochs * (examples // settings.batch_size),
     )
 
 
-def _print_best(best: dict[str, float], train_loss: float | None, test_loss: float | None) -> None:
+# The trials that are printed in the end, the best first.
+_MOST_SHOWN = 5
+
+
+def _print_best(folder: Path) -> None:
+    """Prints the best trials of a study as a table."""
     from rich.table import Table
 
-    table = Table("setting", "value", box=None, header_style="bold", pad_edge=False)
-    for name, value in best.items():
-        table.add_row(name, f"{value:g}")
-    for name, loss in (("train loss", train_loss), ("test loss", test_loss)):
-        if loss is not None:
-            table.add_row(name, f"{loss:.4f}")
+    from sonew_compiled.bench.studies import read_studies
+
+    (study,) = read_studies(folder)
+    best = study.best_trials(_MOST_SHOWN)
+    names = [name for name in (study.best or {}) if name in best[0]]
+    table = Table("trial", *names, "train loss", "test loss", box=None, header_style="bold", pad_edge=False)
+    for trial in best:
+        values = (trial[name] for name in names)
+        losses = (trial[name] for name in ("train_loss", "test_loss"))
+        table.add_row(
+            str(trial["trial"]),
+            *(f"{value:g}" if isinstance(value, float) else str(value) for value in values),
+            *("" if loss is None else f"{loss:.4f}" for loss in losses),
+        )
     console().print(table)

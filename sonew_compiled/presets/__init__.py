@@ -18,7 +18,9 @@ from sonew_compiled.presets._choose import settings_of as settings_of
 from sonew_compiled.presets._record import Hyperparameter as Hyperparameter
 from sonew_compiled.presets._record import LongPreset as LongPreset
 from sonew_compiled.presets._record import OptimizerRecord as OptimizerRecord
+from sonew_compiled.presets._record import Start as Start
 from sonew_compiled.presets._record import Value as Value
+from sonew_compiled.presets._studies import best_of_studies as best_of_studies
 
 PRECISIONS = ("f32", "bf16", "bf16-pure", "bf16-mixed", "f16-mixed", "bf16-sr")
 """The names of the precision policies, which `sonew_compiled.passes` defines."""

@@ -51,6 +51,19 @@ class LongPreset:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """Settings from which `sonew tune` starts beside those that ship.
+
+    Attributes:
+      learning_rate: the peak of the schedule.
+      values: the settings that differ.
+    """
+
+    learning_rate: float
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizerRecord:
     """An optimizer: its factory, its settings and its needs.
 
@@ -62,6 +75,7 @@ class OptimizerRecord:
       learning_rate: the peak of the schedule that ships.
       rates: other peaks, by precision policy.
       long: other settings for long training.
+      starts: other settings from which a search starts, for a form of the optimizer whose rate is of another size.
       settings: the settings that a user can choose.
       fixed: arguments of the factory that a user cannot choose; the manifest lists them beside the settings.
       needs_loss: whether it differentiates the model's loss itself.
@@ -81,6 +95,7 @@ class OptimizerRecord:
     state: str
     rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     long: LongPreset | None = None
+    starts: tuple[Start, ...] = ()
     settings: tuple[Hyperparameter, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))
     needs_loss: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from types import MappingProxyType
 
-from sonew_compiled.presets._record import Hyperparameter, LongPreset, OptimizerRecord
+from sonew_compiled.presets._record import Hyperparameter, LongPreset, OptimizerRecord, Start
 from sonew_compiled.presets._settings import b1, b2, eps, word
 
 _FACTORY = "sonew_compiled.optimizer:sonew"
@@ -68,12 +68,15 @@ _LONG = LongPreset(
         }
     ),
 )
+# It is of the tridiagonal one, and the nearest that is known for the others.
+_UNGRAFTED = Start(learning_rate=_LONG.learning_rate, values=_LONG.values)
 
 RECORDS = (
     OptimizerRecord(
         name="diag-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
+        starts=(_UNGRAFTED,),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 0}),
         grafted=True,
@@ -84,6 +87,7 @@ RECORDS = (
         name="tridiag-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
+        starts=(_UNGRAFTED,),
         rates=_RATES,
         long=_LONG,
         settings=(*_SETTINGS, _STATE),
@@ -96,6 +100,7 @@ RECORDS = (
         name="band-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
+        starts=(_UNGRAFTED,),
         rates=_RATES,
         settings=(
             *_SETTINGS,

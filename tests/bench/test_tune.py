@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sonew_compiled.bench import _trial
+from sonew_compiled.bench import _trial, tuning
 from sonew_compiled.bench.tuning import RATE_FACTOR, TuneSettings, tune
 from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import optimizer_settings, record_of
@@ -67,7 +67,9 @@ def test_a_study_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = json.loads((folder / "study/best.json").read_text(encoding="utf-8"))
     assert written["best"] == more.best
     assert len(written["each"]) == 6
-    assert {**more.best, "train_loss": more.train_loss, "epochs": 2} in written["each"]
+    losses = {"train_loss": more.train_loss, "test_loss": more.test_loss}
+    (best,) = (each for each in written["each"] if each["train_loss"] == more.train_loss)
+    assert best.items() >= {**more.best, **losses, "epochs": 2, "ended": "whole"}.items()
     assert written["optimizer"] == "adam"
 
 
@@ -108,6 +110,15 @@ def test_a_stopped_trial_is_begun_again(folder: Path, monkeypatch: pytest.Monkey
     rates = [float(f"{shipped * factor:.6g}") for factor in (1, 3, 1 / 3)]
     assert sorted(each["learning_rate"] for each in result.each if each["learning_rate"] in rates) == sorted(rates)
     assert result.trials == 4
+
+
+def test_trials_have_the_same_numbers_however_many_run_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first three, whose settings are known; one alone has all cores, and two have one each."""
+    monkeypatch.setattr(tuning, "machine_threads", lambda: 2)
+    alone = tune(settings(epochs=1), folder / "alone", trials=3)
+    together = tune(settings(epochs=1), folder / "together", trials=3, jobs=2)
+    assert alone.each == together.each
+    assert len({each["train_loss"] for each in alone.each}) == 3
 
 
 def test_no_trial_finds_the_state_of_another_in_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,11 +166,16 @@ def test_a_study_of_other_settings_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
-        ("", 2, "--trials or --minutes"),
+        ("", 2, "--budget, --trials or --minutes"),
         ("--trials 1 --model nonsense", 2, "autoencoder"),
         ("--trials 1 --data nonsense.npz", 2, "nonsense.npz"),
         ("--trials 1 --optimizer adam --band 3", 2, "--band 3"),
         ("--trials 0", 2, "--trials"),
+        ("--budget 19", 2, "--budget 19 is less than one trial of 20 epochs; give at least 20, or fewer --epochs"),
+        ("--trials 1 --jobs 10000", 2, "--jobs 10000 is more than the "),
+        ("--trials 1 --enqueue band=2 --optimizer adam", 2, "band=2, which does not go with adam"),
+        ("--trials 1 --enqueue nothing.json", 2, "nothing.json does not exist"),
+        ("--trials 1 --enqueue damaged/study.journal", 1, "damaged/study.journal is not the best.json of a study"),
         ("--trials 1 -o damaged", 1, "damaged"),
     ],
 )

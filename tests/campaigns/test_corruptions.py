@@ -9,6 +9,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -306,35 +307,29 @@ def test_notes_of_a_benchmark(place: Path) -> None:
     assert found
 
 
-def test_studies(place: Path, restored: Restored, log: Log) -> None:
-    """Opened and gone on with by a trial that trains nothing."""
-    import optuna
+def test_studies(place: Path, restored: Restored, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened and gone on with by trials that train nothing."""
+    from sonew_compiled.bench import _search
+    from sonew_compiled.bench._trial import TrialEpoch
+    from sonew_compiled.bench.tuning import TuneSettings, tune
 
-    from sonew_compiled.bench import tuning
-    from sonew_compiled.bench._study import open_study
+    class Trainer:
+        def __init__(self, *_: Any, **__: Any) -> None: ...
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    settings = tuning.TuneSettings(optimizer="adam", epochs=4)
-    axes = tuning._axes(settings, tuning.preset_of(settings))
+        def epochs(self, *, epochs: int, learning_rate: float, **_: Any) -> Any:
+            for epoch in range(1, epochs + 1):
+                yield TrialEpoch(epoch=epoch, loss=learning_rate + 1 / epoch, state=None)  # type: ignore[arg-type]
 
-    def objective(trial: Any) -> float:
-        for axis in axes:
-            axis.suggest(trial, float("inf"))
-        for epoch in range(1, 5):
-            trial.report(trial.number % 3 + 1 / epoch, epoch)
-            if epoch < 4 and trial.should_prune():
-                raise optuna.TrialPruned
-        trial.set_user_attr("test_loss", 1.5)
-        return float(trial.number % 4)
+        def losses(self, state: None) -> tuple[float, float]:
+            return 1.0, 1.5
+
+    manifest = SimpleNamespace(setting_limits={}, precision="f32")
+    monkeypatch.setattr(_search, "Trainer", Trainer)
+    monkeypatch.setattr(_search, "compile_step", lambda *_, **__: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(_search, "load_dataset", lambda *_, **__: None)
 
     def go_on(folder: Path, trials: int) -> None:
-        study = open_study(
-            optuna, settings.to_json(), folder, epochs=4, sampler="tpe", seed=0, first_trials=len(tuning._FIRST_RATES)
-        )
-        for asked in tuning._stopped(study):
-            study.enqueue_trial(asked)
-        study.optimize(objective, n_trials=trials)
-        tuning._result(study, settings, axes)
+        tune(TuneSettings(optimizer="adam", model="my:model", epochs=4), folder, trials=trials)
 
     go_on(place, 8)
     rows = [json.loads(line) for line in (place / "study.journal").read_text().splitlines()]
@@ -343,7 +338,7 @@ def test_studies(place: Path, restored: Restored, log: Log) -> None:
         restored()
         (place / "study.journal").write_bytes(damage.of_lines(rows, random.Random(seed)))
         try:
-            go_on(place, 1)
+            go_on(place, 9)
             log(f"seed {seed}: one trial more")
         except SonewError as error:
             refused += 1

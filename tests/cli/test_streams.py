@@ -193,7 +193,7 @@ def test_a_dry_run_refuses_what_the_command_would(sonew: Run, in_folder: Path) -
         ("compile --target abacus", "abacus"),
         ("compile -o data.npz", "data.npz is a file"),
         ("bench -o one --optimizer adam", "one"),
-        ("tune", "no budget: give --trials or --minutes"),
+        ("tune", "no budget: give --budget, --trials or --minutes"),
     ):
         asked = sonew(*line.split(), "--dry-run")
         assert (asked.code, asked.out, asked.err.count("\n")) == (2, "", 1), asked.err
