@@ -5,24 +5,23 @@ The files are small stand-ins with their own hashes; the mirrors are a server on
 
 import gzip
 import hashlib
-import json
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from sonew_compiled.cli.data import data as data_command
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.data import load_dataset, mnist
 from sonew_compiled.runtime.data.fetch import MIRRORS, fetch_mnist
 from sonew_compiled.runtime.data.mnist import FILES, verify_mnist
 
+Sonew = Callable[..., Any]
 DEAD = "http://127.0.0.1:9/"
 
 
@@ -303,58 +302,46 @@ def test_the_mirrors_are_https_folders() -> None:
     assert all(re.fullmatch(r"https://[^?#]+/", mirror) for mirror in MIRRORS)
 
 
-def test_command_fetch(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_fetch(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, sonew: Sonew) -> None:
     monkeypatch.setattr("sonew_compiled.runtime.data.fetch.MIRRORS", (server.url("good"),))
-    result = CliRunner().invoke(data_command, ["fetch", "--json"], catch_exceptions=False)
-    assert result.exit_code == 0
-    report = json.loads(result.stdout)
+    result = sonew("data", "fetch", "--json")
+    assert result.code == 0
+    report = result.json
     assert report["directory"] == str(tmp_path / "cache/mnist")
     assert report["usable"] is True
     assert [(row["file"], row["status"]) for row in report["files"]] == [(name, "fetched") for name in FILES]
     assert_fetched(tmp_path / "cache/mnist")
 
     monkeypatch.setenv("SONEW_DATA", str(tmp_path / "elsewhere"))
-    result = CliRunner().invoke(data_command, ["fetch"], catch_exceptions=False)
-    assert f"fetched  {FILES[0]}: {tmp_path / 'elsewhere'}" in result.stdout
-    result = CliRunner().invoke(data_command, ["fetch", "--data-dir", str(tmp_path / "elsewhere")])
-    assert result.stdout.count("valid ") == 4
+    assert f"fetched  {FILES[0]}: {tmp_path / 'elsewhere'}" in sonew("data", "fetch").out
+    assert sonew("data", "fetch", "--data-dir", tmp_path / "elsewhere").out.count("valid ") == 4
 
 
-def test_command_verify(tmp_path: Path) -> None:
+def test_command_verify(tmp_path: Path, sonew: Sonew) -> None:
     folder = fill(tmp_path / "d")
-    arguments = ["verify", "--data-dir", str(folder), "--json"]
-    result = CliRunner().invoke(data_command, arguments, catch_exceptions=False)
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["usable"] is True
+    command = ("data", "verify", "--data-dir", folder, "--json")
+    result = sonew(*command)
+    assert result.code == 0
+    assert result.json["usable"] is True
 
     (folder / f"{FILES[0]}.gz").write_bytes(b"")
     (folder / f"{FILES[1]}.gz").unlink()
-    result = CliRunner().invoke(data_command, arguments)
-    assert isinstance(result.exception, SonewError)
-    assert f"{FILES[0]} is invalid, {FILES[1]} is missing" in str(result.exception)
-    assert f"sonew data fetch --data-dir {folder}" in str(result.exception)
-    report = json.loads(result.stdout)
-    assert report["usable"] is False
-    assert [row["status"] for row in report["files"]] == ["invalid", "missing", "valid", "valid"]
+    result = sonew(*command)
+    assert result.code == 1
+    assert f"{FILES[0]} is invalid, {FILES[1]} is missing" in result.err
+    assert f"sonew data fetch --data-dir {folder}" in result.err
+    assert result.json["usable"] is False
+    assert [row["status"] for row in result.json["files"]] == ["invalid", "missing", "valid", "valid"]
 
 
-def test_command_verify_without_the_files() -> None:
-    result = CliRunner().invoke(data_command, ["verify"])
-    assert isinstance(result.exception, SonewError)
-    assert "`sonew data fetch`" in str(result.exception)
-    assert result.stdout == ""
+def test_command_verify_without_the_files(sonew: Sonew) -> None:
+    result = sonew("data", "verify")
+    assert (result.code, result.out) == (1, "")
+    assert "`sonew data fetch`" in result.err
 
 
-def test_command_verify_of_the_embedded_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_verify_of_the_embedded_digits(monkeypatch: pytest.MonkeyPatch, sonew: Sonew) -> None:
     monkeypatch.undo()  # The real hashes.
-    result = CliRunner().invoke(data_command, ["verify", "--data", "mnist-10k", "--json"], catch_exceptions=False)
-    report = json.loads(result.stdout)
+    report = sonew("data", "verify", "--data", "mnist-10k", "--json").json
     assert report["usable"] is True
     assert [row["file"] for row in report["files"]] == list(FILES[2:])
-
-
-@pytest.mark.parametrize("command", [[], ["fetch"], ["verify"]])
-def test_command_help(command: list[str]) -> None:
-    result = CliRunner().invoke(data_command, [*command, "--help"], catch_exceptions=False)
-    assert result.exit_code == 0
-    assert not command or "  Examples:\n    sonew data" in result.stdout
