@@ -47,6 +47,8 @@ class Follower:
         self._session: Session | None = None
         programs = environment.programs if environment else Path(sys.executable).parent
         monkeypatch.chdir(folder)
+        if not environment:  # a page that names tools is read in a checkout
+            (folder / "tools").symlink_to(ROOT / "tools")
         monkeypatch.setenv("PATH", os.pathsep.join([str(programs), os.environ["PATH"]]))
         monkeypatch.setenv("HOME", str(folder))
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / ".cache"))
@@ -62,17 +64,17 @@ class Follower:
             elif block.language == "text" and not block.not_run:
                 assert not (missing := missing_output(block.text, self.output)), f"{missing} not in\n{self.output}"
             elif is_run(block):
-                self.output = self._in_shell(block.text) if block.language == "sh" else self._in_python(block.text)
+                self.output = self._in_shell(block) if block.language == "sh" else self._in_python(block.text)
             elif self._environment:
                 for extras in re.findall(r"pip install .*\[([a-z,]+)\]", block.text):
                     self._environment.install(*extras.split(","))
         if self._session:
             self._session.close()
 
-    def _in_shell(self, text: str) -> str:
-        shown = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        ended = subprocess.run(["sh", "-ec", text], **shown, text=True, check=False, timeout=300)
-        assert ended.returncode == 0, f"{text}\n{ended.stdout}"
+    def _in_shell(self, block: Block) -> str:
+        shown = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": {**os.environ, **block.variables}}
+        ended = subprocess.run(["sh", "-ec", block.text], **shown, text=True, check=False, timeout=300)
+        assert ended.returncode == 0, f"{block.text}\n{ended.stdout}"
         return ended.stdout
 
     def _in_python(self, text: str) -> str:

@@ -2,12 +2,13 @@
 
 A block of `sh` is run by a shell, one of `python` in this process, all of a page in one folder and one namespace. A
 title makes a file of a block. A block of `text` after another is what it prints, figures apart. A comment before a
-block says why it is not run: `<!-- not run: REASON -->`.
+block gives variables that make its commands short, `<!-- run with: NAME=VALUE ... -->`, or says why it is not run,
+`<!-- not run: REASON -->`.
 """
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,10 +32,11 @@ _FENCE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block: `title` is the file that it makes, `not_run` why it is not run."""
+    """A fenced block: `title` is the file that it makes, `variables` with what it is run, `not_run` why it is not."""
 
     language: str
     title: str
+    variables: Mapping[str, str]
     not_run: str
     text: str
 
@@ -43,12 +45,13 @@ def blocks_of(page: str) -> list[Block]:
     """The fenced blocks of a page, in order."""
     found = []
     for match in _FENCE.finditer(page):
-        mark = match["mark"] or ""
+        kind, _, mark = (match["mark"] or "").partition(": ")
         found.append(
             Block(
                 language=match["language"],
                 title=match["title"] or "",
-                not_run=mark.removeprefix("not run: ") if mark.startswith("not run: ") else "",
+                variables=dict(word.split("=", 1) for word in mark.split()) if kind == "run with" else {},
+                not_run=mark if kind == "not run" else "",
                 text=match["text"],
             )
         )
@@ -113,7 +116,7 @@ def lines_of(block: str) -> list[str]:
 
 
 # Programs that are not ours, and are not looked into.
-_OTHERS = {"cat", "cd", "cp", "jq", "ls", "mkdocs", "openssl", "scp", "ssh", "."}
+_OTHERS = {"cat", "cd", "cmp", "cp", "jq", "ls", "mkdocs", "openssl", "scp", "ssh", "."}
 _EXTRAS = re.compile(r"\[([a-z,]+)\]")
 
 
