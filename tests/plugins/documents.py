@@ -160,7 +160,7 @@ def _check_tool(words: list[str], line: str) -> None:
         return
     text = (ROOT / words[0]).read_text(encoding="utf-8")
     for word in words[1:]:
-        if word.startswith("--"):
+        if word.startswith("--") and word != "--help":
             assert f'"{word.partition("=")[0]}"' in text, f"there is no {word}: {line}"
 
 
