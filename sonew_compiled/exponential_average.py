@@ -37,6 +37,11 @@ def next_average(average: Any, trained: Any, decay: float) -> Any:
     return {_WEIGHTS: weights, _COUNT: count}
 
 
+def weights_of(average: Any) -> Any:
+    """The averaged parameters."""
+    return average[_WEIGHTS]
+
+
 def _wide(array: jax.Array) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
@@ -54,7 +59,7 @@ def evaluated_params(evaluated: Mapping[str, Any], trained: Mapping[str, Any]) -
     params = evaluated[Role.PARAMETER.root]
     if Role.AVERAGE.root not in evaluated:
         return params
-    average = evaluated[Role.AVERAGE.root][_WEIGHTS]
+    average = weights_of(evaluated[Role.AVERAGE.root])
     return joined(jax.tree.map(lambda a, w: a.astype(w.dtype), average, trained[Role.PARAMETER.root]), params)
 
 

@@ -56,6 +56,14 @@ class StepSettings:
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
 
+    def flags(self) -> list[str]:
+        """The words of a command line with these settings."""
+        words = []
+        for name, value in self.to_json().items():
+            for each in value if isinstance(value, list) else [f"{value:g}"]:
+                words += [flag_of(name), each]
+        return words
+
 
 NUMBERS = (
     Setting(
@@ -99,6 +107,9 @@ PATTERNS = {
     "freeze": "Parameters that are not trained, such as 'encoder/*'; repeatable.",
 }
 """The settings that are patterns, each with its help."""
+
+PLAIN = StepSettings()
+"""A step that does nothing besides its optimizer."""
 
 
 def check_matches(name: str, patterns: Sequence[str], paths: Sequence[str]) -> None:

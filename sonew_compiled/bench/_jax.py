@@ -19,13 +19,17 @@ import optax
 
 from sonew_compiled.backward import loss_and_signals
 from sonew_compiled.bench._plain import check_plain
+from sonew_compiled.exponential_average import first_average, next_average, weights_of
+from sonew_compiled.held import Held, joined
 from sonew_compiled.models import Model
-from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype, with_step_settings
 from sonew_compiled.passes import precision_policy
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import BoundData
+from sonew_compiled.step_settings import PLAIN, StepSettings
 
-State = tuple[Any, Any]
+State = tuple[Any, Any, Any]
+"""The parameters, the state of the optimizer, and the averages of the parameters, or None."""
 
 # The dtypes in which a JAX user would compute the loss and the update under each policy. The policy itself gives the
 # dtype of the stored state.
@@ -45,7 +49,14 @@ _ANY_SIZE = 2
 class JaxTraining:
     """A model and an optimizer under `jax.jit`; the learning rate is an input, so one compilation serves every rate."""
 
-    def __init__(self, model: Model, optimizer: OptimizerSettings, *, precision: str = "f32") -> None:
+    def __init__(
+        self,
+        model: Model,
+        optimizer: OptimizerSettings,
+        *,
+        precision: str = "f32",
+        settings: StepSettings = PLAIN,
+    ) -> None:
         """Compiles nothing yet.
 
         Args:
@@ -54,6 +65,7 @@ class JaxTraining:
           precision: a policy's name. The state is stored as the policy says. The loss is computed on parameters and a
             batch cast to 16 bits, the update in float32 (`bf16-pure`: in bfloat16). There is no stochastic rounding and
             no loss scaling, as in a few lines of JAX.
+          settings: what a step does besides the optimizer.
         """
         check_plain(model)
         policy = precision_policy(precision)
@@ -62,29 +74,44 @@ class JaxTraining:
         def narrow_loss(params: Any, batch: Any) -> Any:
             return model.loss(_cast(params, compute), _cast(batch, compute)).astype(jnp.float32)
 
-        make = optimizer_factory(optimizer, loss=narrow_loss, batch=model.batch(_ANY_SIZE))
+        make = with_step_settings(
+            optimizer_factory(optimizer, loss=narrow_loss, batch=model.batch(_ANY_SIZE)), settings, optimizer.name
+        )
+        held, ema = Held(settings.freeze), settings.ema
 
-        def store(params: Any, inner: Any) -> State:
-            return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype)
+        def store(params: Any, inner: Any, average: Any) -> State:
+            return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype), average
+
+        def evaluated(state: State) -> Any:
+            params, _, average = state
+            return params if average is None else joined(weights_of(average), held.split(params)[1])
 
         @jax.jit
         def init(seed: Any) -> State:
             params = model.init(jax.random.key(seed, impl="threefry2x32"))
-            return store(params, make(0.0).init(_cast(params, wide)))
+            trained, _ = held.split(_cast(params, wide))
+            return store(params, make(0.0).init(trained), None if ema is None else first_average(trained))
 
         @functools.partial(jax.jit, donate_argnums=(0,))
         def step(state: State, batch: Any, learning_rate: Any) -> tuple[State, Any]:
-            params, inner = state
-            moved, inner = _cast(params, wide), _cast(inner, wide)
+            params, inner, average = state
+            (moved, rest), inner = held.split(_cast(params, wide)), _cast(inner, wide)
+
+            def loss_of(trained: Any, batch: Any) -> Any:
+                return narrow_loss(joined(trained, rest), batch)
+
             with statistics_dtype(policy.state_dtype):
                 transformation = make(learning_rate)
-                loss, signals = loss_and_signals(transformation, narrow_loss, moved, inner, batch)
+                loss, signals = loss_and_signals(transformation, loss_of, moved, inner, batch)
                 updates, inner = transformation.update(_cast(signals, wide), inner, moved)
-            return store(optax.apply_updates(moved, updates), inner), loss
+            moved = optax.apply_updates(moved, updates)
+            stored, inner, _ = store(moved, inner, None)
+            average = None if ema is None else next_average(average, stored, ema)
+            return (joined(stored, held.split(params)[1]), inner, average), loss
 
         @jax.jit
-        def losses(params: Any, batch: Any) -> Any:
-            narrow = _cast(params, compute)
+        def losses(state: State, batch: Any) -> Any:
+            narrow = _cast(evaluated(state), compute)
             each = jax.vmap(lambda x: model.loss(narrow, _cast(jax.tree.map(lambda a: a[None], x), compute)))(batch)
             return each.astype(jnp.float32)
 
@@ -105,7 +132,7 @@ class JaxTraining:
 
     def mean_loss(self, state: State, data: BoundData) -> float:
         """The mean loss over all examples."""
-        losses = [np.asarray(self._losses(state[0], batch))[:valid] for batch, valid in data.evaluation_batches()]
+        losses = [np.asarray(self._losses(state, batch))[:valid] for batch, valid in data.evaluation_batches()]
         return float(np.concatenate(losses).mean(dtype=np.float64))
 
     def epochs(

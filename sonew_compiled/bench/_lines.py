@@ -40,7 +40,7 @@ class Line:
     @property
     def run(self) -> str:
         """The line in a few words, without the machine."""
-        words = [self.settings["optimizer"]["name"], self.settings["precision"]]
+        words = [self.settings["optimizer"]["name"], *self.step, self.settings["precision"]]
         if self.settings["target"] != "cpu":
             words.append(self.settings["target"])
         if self.settings["device"] not in ("", "local-task"):
@@ -48,6 +48,12 @@ class Line:
         if self.kind not in ("train", "time"):
             words.append(self.kind)
         return " ".join(words)
+
+    @property
+    def step(self) -> list[str]:
+        """What a step does besides its optimizer, in words."""
+        given = self.settings.get("step", {}).items()
+        return [f"{key} {' '.join(value) if isinstance(value, list) else value}" for key, value in given]
 
     def median(self, key: str) -> float | None:
         """The median of a number over the seeds; None if no row has it."""

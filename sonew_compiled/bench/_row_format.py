@@ -21,6 +21,7 @@ from sonew_compiled.runtime.schema import (
     record,
     text,
 )
+from sonew_compiled.step_settings import NUMBERS, PATTERNS
 
 Row = dict[str, Any]
 
@@ -36,13 +37,18 @@ NOT_ANEW = (
 
 # The fields of a row that the table, the plots and the page read are checked; other fields stay as they are.
 _NAME = text(100)
+STEP: Mapping[str, Check] = {
+    **{each.name: number() for each in NUMBERS},
+    **dict.fromkeys(PATTERNS, listed(text(1000), 100)),
+}
+"""The checks of what a step does besides its optimizer; a setting that is not given has no field."""
 _SETTINGS = record(
     {
         "optimizer": record({"name": _NAME}, others=SCALAR),
         **dict.fromkeys(("precision", "target", "device"), _NAME),
         "batch_size": integer(),
     },
-    {"data": path_text(), "model": text(1000)},
+    {"data": path_text(), "model": text(1000), "step": record({}, STEP, others=SCALAR)},
     others=SCALAR,
 )
 _CURVE = record({"epoch": integer(), "step": integer(), "seconds": number(0), "loss": nullable(number())})
@@ -64,7 +70,11 @@ _NEEDED: dict[str, tuple[Check, str]] = {
         "`train`, `time` (steps only), `static` (compiled only), or what the compiled step is compared with: `jax`, "
         "`torch-eager`, `torch-compile`",
     ),
-    "settings": (_SETTINGS, "the settings of the run, by which its rows are found again"),
+    "settings": (
+        _SETTINGS,
+        "the settings of the run, by which its rows are found again; `step` has what a step does besides its "
+        "optimizer, if anything",
+    ),
 }
 _OTHERS: dict[str, tuple[Check, str]] = {
     "schema": (integer(1, SCHEMA), "the version of the format"),

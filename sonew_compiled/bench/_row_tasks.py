@@ -57,6 +57,7 @@ def compile_bundle(run: dict[str, Any], bundle: str) -> dict[str, Any]:
             targets=(asked.target,),
             model=asked.model,
             precision=asked.precision,
+            step=asked.step,
             check=False,  # the check is no part of the compilation
         )
     seconds = time.perf_counter() - started
@@ -161,6 +162,7 @@ def time_update(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
         batch=model.batch(asked.batch_size),
         precision=asked.precision,
         target=asked.target,
+        step=asked.step,
     )
     measured = measure_pairs(update, load_step(Program.load(open_bundle(bundle), device)), pairs)
     return {

@@ -141,6 +141,7 @@ class Search:
                 model=asked.model,
                 precision=asked.precision,
                 batch_size=asked.batch_size,
+                step=asked.step,
             )
             for form, name in zip(self._forms, bundle_names(self._forms), strict=True)
         ]

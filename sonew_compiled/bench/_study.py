@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sonew_compiled.bench._forms import Form
+from sonew_compiled.bench._row_format import STEP
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import end_last_line, read_lines
 from sonew_compiled.runtime.schema import (
@@ -40,7 +41,7 @@ _MOST_TRIALS = 10_000
 _OPTUNAS_LOCK = STUDY_FILE + ".lock"
 
 _OPERATION = record({"op_code": integer(0, 100), "worker_id": text()}, others=anything)
-_SETTINGS = record({}, {"settings": mapped(SCALAR, 100), "data": path_text()}, others=SCALAR)
+_SETTINGS = record({}, {**STEP, "data": path_text()}, others=SCALAR)
 _FIXED = nullable(mapped(number(), 100))
 # Optuna's pruner keeps here the values that it compares.
 _RUNG = "completed_rung_"

@@ -89,6 +89,7 @@ _COLUMNS = (
     Column(title="optimizer", cell=lambda line: line.settings["optimizer"]["name"]),
     Column(title="machine", cell=lambda line: line.machine.replace("|", "/")),
     Column(title="settings", is_minor=True, cell=_settings_of),
+    Column(title="step", cell=lambda line: ", ".join(line.step).replace("|", "/")),
     Column(title="precision", cell=lambda line: line.settings["precision"]),
     Column(title="target", is_minor=True, cell=lambda line: line.settings["target"]),
     Column(title="device", is_minor=True, cell=lambda line: line.settings["device"]),

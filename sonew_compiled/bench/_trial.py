@@ -24,6 +24,7 @@ from sonew_compiled.runtime import (
     open_bundle,
     open_device,
 )
+from sonew_compiled.step_settings import StepSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,9 @@ class TrialEpoch:
     state: TrainingState
 
 
-def compile_step(optimizer: OptimizerSettings, output: Path, *, model: str, precision: str, batch_size: int) -> Bundle:
+def compile_step(
+    optimizer: OptimizerSettings, output: Path, *, model: str, precision: str, batch_size: int, step: StepSettings
+) -> Bundle:
     """A model's step compiled for the processor into `output`, with the rate and all runtime settings as inputs.
 
     The arguments are those of `sonew compile`.
@@ -57,6 +60,7 @@ def compile_step(optimizer: OptimizerSettings, output: Path, *, model: str, prec
             output=output,
             model=model,
             precision=precision,
+            step=step,
             runtime_settings=runtime_settings_of(optimizer.name),
             **loaded.functions(predict=None, metrics=None),
         )

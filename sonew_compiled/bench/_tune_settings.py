@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sonew_compiled.presets import Value
+from sonew_compiled.step_settings import PLAIN, StepSettings
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 
@@ -29,6 +30,7 @@ class TuneSettings:
         step takes at run time; the others are fixed.
       enqueue: settings by name, `learning_rate` among them, of trials with which the search begins besides its own;
         what one of them leaves out ships.
+      step: what a step of every trial does besides its optimizer.
     """
 
     optimizer: str
@@ -43,10 +45,11 @@ class TuneSettings:
     learning_rate: float | None = None
     settings: Mapping[str, Value] = field(default_factory=dict)
     enqueue: tuple[Mapping[str, Value], ...] = ()
+    step: StepSettings = PLAIN
 
     def to_json(self) -> dict[str, Any]:
         """One flat object, without the trials to begin with."""
         described = asdict(self)
-        del described["enqueue"]
+        del described["enqueue"], described["step"]
         given = described.pop("settings")
-        return {**described, **given}
+        return {**described, **given, **self.step.to_json()}

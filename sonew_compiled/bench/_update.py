@@ -19,13 +19,15 @@ from sonew_compiled.backward import Loss
 from sonew_compiled.bench._roofline import load_executable
 from sonew_compiled.bench._traffic import update_function_bytes
 from sonew_compiled.contract import LEARNING_RATE, LOSS, STORED_ROLES, TRAIN_STEP, Role
+from sonew_compiled.held import Held
 from sonew_compiled.lowering.lower import adapt, function_specs, lower
 from sonew_compiled.lowering.targets import pin_host, resolve_target
-from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
+from sonew_compiled.optimizer import optimizer_factory, statistics_dtype, with_step_settings
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Device, Program, TrainingState
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import TensorSpec
+from sonew_compiled.step_settings import PLAIN, StepSettings
 from sonew_compiled.trace import trace_update
 
 _PARAMETER_SCALE = 0.05
@@ -54,8 +56,9 @@ class CompiledUpdate:
         batch: Any = None,
         precision: str = "f32",
         target: str = "cpu",
+        step: StepSettings = PLAIN,
     ) -> None:
-        """Compiles and loads the update.
+        """Compiles and loads the update, with what `step` says of clipping, decay and frozen parameters.
 
         `init` is a model's; the other arguments are those of `compile_training`. An optimizer that looks into the model
         needs its loss and a batch.
@@ -68,6 +71,7 @@ class CompiledUpdate:
         pure = any(each.startswith("retype") for each in policy.passes)
         what = f"the update of {optimizer.name}"
         shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0, impl="threefry2x32")))
+        shapes, _ = Held(step.freeze).split(shapes)
 
         def zeros(key: jax.Array) -> Any:
             """Stands in for the model's `init`, whose random numbers would take longer to compile than the update."""
@@ -75,7 +79,7 @@ class CompiledUpdate:
             return jax.tree.map(lambda p: jnp.zeros(p.shape, p.dtype), shapes)
 
         with statistics_dtype(policy.state_dtype):
-            make = optimizer_factory(optimizer, loss=loss, batch=batch)
+            make = with_step_settings(optimizer_factory(optimizer, loss=loss, batch=batch), step, optimizer.name)
             module = passes.parse(trace_update(init=zeros, optimizer=make, batch=batch))
         pipeline = [each for each in passes.pipeline(policy) if each.name != "loss-scaling"]
         if pure:

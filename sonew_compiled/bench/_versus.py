@@ -20,6 +20,7 @@ from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.models import Model, load_model
 from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import Program, open_bundle, open_device
+from sonew_compiled.step_settings import PLAIN, StepSettings
 
 
 class JaxStep:
@@ -29,8 +30,15 @@ class JaxStep:
       compile_seconds: the time of the first call, which compiles.
     """
 
-    def __init__(self, model: Model, optimizer: OptimizerSettings, batch_size: int, precision: str) -> None:
-        training = JaxTraining(model, optimizer, precision=precision)
+    def __init__(
+        self,
+        model: Model,
+        optimizer: OptimizerSettings,
+        batch_size: int,
+        precision: str,
+        step: StepSettings = PLAIN,
+    ) -> None:
+        training = JaxTraining(model, optimizer, precision=precision, settings=step)
         rng = np.random.default_rng(0)
         shapes = model.batch(batch_size)
         batch = jax.tree.map(
@@ -63,7 +71,7 @@ def time_jax(run: dict[str, Any], bundle: str, pairs: int) -> dict[str, Any]:
     if jax.default_backend() != resolve_target(asked.target).jax_platform:
         raise SonewError(f"JAX runs on {jax.default_backend()} here, not on {device.name}: no row to compare with")
     step = load_step(Program.load(open_bundle(bundle), device))
-    other = JaxStep(load_model(asked.model), asked.optimizer, asked.batch_size, asked.precision)
+    other = JaxStep(load_model(asked.model), asked.optimizer, asked.batch_size, asked.precision, asked.step)
     measured = measure_pairs(step, other, pairs)
     return {"compile_seconds": other.compile_seconds, **compared(measured)}
 

@@ -21,6 +21,7 @@ from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.runtime.json_files import parse, read_content
 from sonew_compiled.runtime.schema import Unfit, mapped, nullable, number, record, text
 from sonew_compiled.runtime.tensorfile import write_atomically
+from sonew_compiled.step_settings import PLAIN
 
 BUNDLES = "bundles"
 
@@ -111,7 +112,8 @@ class _Bench:
     def _compared(self, run: Run) -> list[str]:
         kinds = ["jax"] if "jax" in self._versus else []
         # There is a PyTorch step only for Adam on the autoencoder; a row of another run would be an error.
-        if "torch" in self._versus and (run.model, run.optimizer.name, run.precision) == ("autoencoder", "adam", "f32"):
+        of = (run.model, run.optimizer.name, run.precision, run.step)
+        if "torch" in self._versus and of == ("autoencoder", "adam", "f32", PLAIN):
             kinds += ["torch-eager", "torch-compile"]
         return kinds
 

@@ -11,11 +11,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import jax
+
 from sonew_compiled.bench.suites import HERE, PAPER
 from sonew_compiled.errors import UsageError
+from sonew_compiled.held import Held, paths_of
 from sonew_compiled.lowering.targets import pin_host, resolve_targets
+from sonew_compiled.models import Model
 from sonew_compiled.presets import OptimizerSettings, optimizer_settings
 from sonew_compiled.runtime import list_devices, open_device, why_not_here
+from sonew_compiled.step_settings import PLAIN, StepSettings, check_matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,7 @@ class Run:
       data: the name of the data set.
       data_dir: the folder of its files; None for the usual places.
       schedule: the schedule of the learning rate in a run of kind `train`.
+      step: what a step does besides its optimizer.
     """
 
     kind: str
@@ -51,6 +57,7 @@ class Run:
     data: str
     data_dir: str | None = None
     schedule: str = PAPER
+    step: StepSettings = PLAIN
 
     def settings(self) -> dict[str, Any]:
         """The settings that identify a row, as JSON values."""
@@ -58,18 +65,25 @@ class Run:
         del settings["data_dir"]  # the place of the data is no property of the run
         if self.schedule == PAPER:
             del settings["schedule"]  # rows that were written before there was a choice do not say it
-        return settings | {"optimizer": self.optimizer.to_json()}
+        del settings["step"]  # likewise
+        step = {"step": given} if (given := self.step.to_json()) else {}
+        return settings | step | {"optimizer": self.optimizer.to_json()}
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], data_dir: str | None = None) -> Run:
         """The inverse of `settings`."""
-        return cls(**{**settings, "optimizer": OptimizerSettings.from_json(settings["optimizer"])}, data_dir=data_dir)
+        read = {
+            "optimizer": OptimizerSettings.from_json(settings["optimizer"]),
+            "step": StepSettings(**settings.get("step", {})),
+        }
+        return cls(**{**settings, **read}, data_dir=data_dir)
 
     @property
     def bundle_name(self) -> str:
         """The folder of its bundle, which depends on neither the learning rate nor the seed."""
         optimizer = {**self.optimizer.to_json(), "learning_rate": None}
-        parts = (self.model, optimizer, self.precision, self.target, self.batch_size)
+        step = [given] if (given := self.step.to_json()) else []
+        parts = (self.model, optimizer, self.precision, self.target, self.batch_size, *step)
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         words = (self.model.replace(":", "."), self.optimizer.name, self.precision, self.target.replace(":", "-"))
         return "-".join((*words, str(self.batch_size), digest))
@@ -78,7 +92,8 @@ class Run:
     def label(self) -> str:
         """The run in a few words."""
         where = f" on {self.device}" if self.device else ""
-        return f"{self.optimizer.name} {self.precision} {self.target}{where} seed {self.seed}"
+        words = [self.optimizer.name, *self.step.flags(), self.precision, self.target]
+        return f"{' '.join(words)}{where} seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +132,7 @@ def make_runs(
     schedule: str = PAPER,
     learning_rate: float | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    step: StepSettings = PLAIN,
 ) -> tuple[Run, ...]:
     """A run for every combination.
 
@@ -129,6 +145,7 @@ def make_runs(
       schedule: the schedule of the learning rate in runs that train.
       learning_rate: replaces the optimizers' own.
       settings: replace the optimizers' own unless they are None, as in `optimizer_settings`.
+      step: what a step of every run does besides its optimizer.
 
     Raises:
       UsageError: an optimizer does not exist or does not take a setting, or a number is out of range.
@@ -157,9 +174,23 @@ def make_runs(
                 data=data,
                 data_dir=None if data_dir is None else str(data_dir),
                 schedule=schedule if device and epochs is not None else PAPER,
+                step=step,
             )
         )
     return tuple(runs)
+
+
+def check_step(model: Model, step: StepSettings) -> None:
+    """Checks the patterns of a step's settings, before a run of each combination fails of them.
+
+    Raises:
+      UsageError: one matches no parameter of the model, or nothing is left to train.
+    """
+    if not step.freeze and not step.no_decay:
+        return
+    made = jax.eval_shape(lambda: model.init(jax.random.key(0, impl="threefry2x32")))
+    trained, _ = Held(step.freeze).split(made)
+    check_matches("no_decay", step.no_decay, paths_of(trained))
 
 
 def places_of(targets: Sequence[str], device: str | None) -> tuple[tuple[str, str], ...]:

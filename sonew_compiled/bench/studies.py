@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench._row_format import STEP
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.presets import SETTINGS, Value
 from sonew_compiled.runtime.json_files import parse, read_content, read_lines
@@ -41,6 +42,7 @@ _STUDY = record(
         "each": listed(_TRIAL, _MOST_TRIALS),
     },
     {
+        **STEP,
         "epochs_spent": integer(),
         "settings": mapped(SCALAR, 100),
         "data": path_text(),

@@ -227,4 +227,5 @@ def _command(settings: TuneSettings, form: Form, best: Any) -> str:
     compiled_in = {key: value for key, value in form.optimizer.values.items() if value != shipped.get(key)}
     for name, value in {**compiled_in, **settings.settings, **form.values_of(best.params)}.items():
         words += [flag_of(name), value if isinstance(value, str) else f"{value:g}"]
+    words += settings.step.flags()
     return " ".join(map(quoted, words))

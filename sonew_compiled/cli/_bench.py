@@ -49,6 +49,7 @@ _NOT_FOR_SPEED = {
     "resume": "--resume",
     "data_dir": "--data-dir",
     **{name: flag_of(name) for name in SETTINGS},
+    **options.STEP_FLAGS,
 }
 
 
@@ -86,6 +87,7 @@ _NOT_FOR_SPEED = {
 @click.option("--seed", "seeds", type=Whole(0, 2**31 - 1), multiple=True, help="Seed of the runs; repeatable.")
 @click.option("--learning-rate", type=options.RATE, help="Peak learning rate of every run.")
 @options.setting_options
+@options.step_options
 @options.batch_size_option
 @click.option("--epochs", type=Whole(min=1), help="Train each run for this many epochs.")
 @click.option("--steps", type=Whole(min=1), help="Time this many steps instead of training.")
@@ -195,10 +197,11 @@ def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) 
 
 def _plan(suite: Suite, what: dict[str, Any]) -> Plan:
     """The runs of a suite."""
-    from sonew_compiled.bench.plan import Plan, make_runs, places_of
+    from sonew_compiled.bench.plan import Plan, check_step, make_runs, places_of
     from sonew_compiled.runtime import load_dataset
 
-    options.load_model(suite.model)
+    step = options.step_of(what)
+    check_step(options.load_model(suite.model), step)
     load_dataset(suite.data, data_dir=what["data_dir"])
     return Plan(
         runs=make_runs(
@@ -215,6 +218,7 @@ def _plan(suite: Suite, what: dict[str, Any]) -> Plan:
             data_dir=what["data_dir"],
             learning_rate=what["learning_rate"],
             settings={name: what[name] for name in SETTINGS},
+            step=step,
         ),
         target_losses=suite.target_losses,
         update=suite.update,

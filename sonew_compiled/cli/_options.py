@@ -225,6 +225,22 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
     return command
 
 
+_STEP_OPTIONS: Sequence[Callable[[Command], Command]] = (
+    *(click.option(each.flag, each.name, type=type_of(each), help=each.help) for each in NUMBERS),
+    *(
+        click.option(flag_of(name), name, multiple=True, metavar="PATTERN", help=text)
+        for name, text in PATTERNS.items()
+    ),
+)
+STEP_FLAGS = {**{each.name: each.flag for each in NUMBERS}, **{name: flag_of(name) for name in PATTERNS}}
+"""The flags of `step_options`, by the names of their parameters."""
+
+
+def step_options(command: Command) -> Command:
+    """The options of what a step does besides its optimizer."""
+    return _with(_STEP_OPTIONS, command)
+
+
 _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
     click.option(
         "--model",
@@ -274,11 +290,7 @@ _COMPILE_OPTIONS: Sequence[Callable[[Command], Command]] = (
         shell_complete=complete_targets,
         help="Target to compile for, from `sonew targets`, or all; repeatable.  [default: cpu]",
     ),
-    *(click.option(each.flag, each.name, type=type_of(each), help=each.help) for each in NUMBERS),
-    *(
-        click.option(flag_of(name), name, multiple=True, metavar="PATTERN", help=text)
-        for name, text in PATTERNS.items()
-    ),
+    *_STEP_OPTIONS,
     click.option(
         "--init",
         "init_on",
@@ -343,7 +355,7 @@ def choose_preset(options: dict[str, Any], epochs: int) -> str | None:
 
 def step_of(options: dict[str, Any]) -> StepSettings:
     """What the compile options say of a step besides the optimizer."""
-    return StepSettings(**{name: options[name] for name in (*(each.name for each in NUMBERS), *PATTERNS)})
+    return StepSettings(**{name: options[name] for name in STEP_FLAGS})
 
 
 def open_bundle(path: Path, trusted_keys: Path | None) -> Bundle:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--learning-rate", type=options.RATE, help="Center of the search.  [default: the rate that ships]")
 @options.setting_options
+@options.step_options
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
@@ -114,7 +115,9 @@ def tune_command(
     from sonew_compiled.bench.tuning import Limits, TuneSettings, tune
 
     given = {name: value for name in SETTINGS if (value := what.pop(name)) is not None}
-    settings = TuneSettings(**what, settings=given, enqueue=read_enqueued(enqueue, what["optimizer"]))
+    step = options.step_of(what)
+    asked = {name: value for name, value in what.items() if name not in options.STEP_FLAGS}
+    settings = TuneSettings(**asked, settings=given, step=step, enqueue=read_enqueued(enqueue, what["optimizer"]))
     limits = Limits(budget=budget, trials=trials, minutes=minutes, jobs=jobs)
     if dry_run:
         _show_plan(settings, limits, output, data_dir, as_json=as_json)
