@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,27 +95,29 @@ def test_workers_sum_to_the_bits_of_one(count: int) -> None:
     assert (done.returncode, done.stdout) == (0, f"{count} workers agree\n"), done.stderr
 
 
-# Every optimizer with tensors that are updated apart, and every kind of precision.
-GRID = [
-    ("adam", "f16-mixed"),
-    ("tridiag-sonew", "bf16-sr"),
-    ("band-sonew", "bf16"),
-    ("shampoo", "f32"),
-    ("muon", "bf16-sr"),
+# Every optimizer with tensors that are updated apart, and every kind of precision, at the least cost of compiling: a
+# narrow band, and two tensors, but for adam.
+GRID: list[tuple[str, str, dict[str, Any]]] = [
+    ("adam", "f16-mixed", {}),
+    ("tridiag-sonew", "bf16-sr", {"has_bias": False}),
+    ("band-sonew", "bf16", {"has_bias": False, "band": 2}),
+    ("shampoo", "f32", {"has_bias": False, "precond_interval": 5}),
+    ("muon", "bf16-sr", {"has_bias": False}),
 ]
-if "SONEW_CAMPAIGN" in os.environ:  # all combinations, by hand
-    GRID = [(name, precision) for name, _ in GRID for precision in ("f32", "bf16", "f16-mixed", "bf16-sr")]
+if "SONEW_CAMPAIGN" in os.environ:  # all combinations with three tensors, by hand
+    GRID = [(name, precision, {}) for name, *_ in GRID for precision in ("f32", "bf16", "f16-mixed", "bf16-sr")]
 
 
 def test_the_bits_are_those_of_one_worker_with_the_state_whole_or_divided(data: Path, tmp_path: Path) -> None:
     """Whole runs, and `shared`, of which each count of workers does a part."""
     dataset, device = load_dataset(str(data)), open_device("local-sync")
     wanted = {}
-    for name, precision in GRID:
+    for name, precision, more in GRID:
         path, runs = tmp_path / "bundles" / f"{name}-{precision}", tmp_path / f"{name}-{precision}"
         exchange = "bf16" if name == "tridiag-sonew" else "f32"
         step = StepSettings(clip_norm=0.1, decay=0.1, ema=0.9) if name == "adam" else None
-        bundle = open_bundle(compile_parts(path, precision, optimizer=name, exchange=exchange, step=step))
+        made = compile_parts(path, precision, optimizer=name, exchange=exchange, step=step, **more)
+        bundle = open_bundle(made)
         wanted[runs] = train(bundle, dataset, SETTINGS, device, output=runs / "whole-1").checkpoint
         train(bundle, dataset, SETTINGS, device, output=runs / "divided-1", shard_state=True)
         begun = dataclasses.replace(SETTINGS, max_steps=5)
@@ -160,6 +163,7 @@ def test_four_workers_go_on_to_the_bits_of_one(
         ("raise:1:17", "sonew: worker 1 on HOST: RuntimeError: a fault of the test"),
         ("kill:1:17", ""),
         ("full:0:15", "cannot be written (File too large)"),
+        ("drift:1:15", "sonew: worker 1 has a state after step 12 with digest "),
     ],
 )
 def test_a_fault_ends_all_and_the_last_checkpoint_is_good(
@@ -200,6 +204,16 @@ def test_what_differs_or_never_starts_is_one_line(parts_bundle: Path, data: Path
     (line,) = ours(done.stderr)
     assert done.returncode == 2
     assert line.startswith("sonew: worker 1 has the settings TrainSettings(epochs=3, learning_rate")
+    np.savez(f"{data}.other.npz", **{name: array[::-1] for name, array in np.load(data).items()})
+    done = mpirun(2, "other-data:1:0", *run)
+    (line,) = ours(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith("sonew: worker 1 has data with fingerprint ")
+    done = mpirun(3, "no-mpi4py:0:0", *run)
+    (line,) = ours(done.stderr)
+    assert done.returncode == 2
+    assert line.startswith("sonew: MPI has started 3 workers, and mpi4py cannot be used here ")
+    assert not (tmp_path / "run").exists()
     done = mpirun(2, "absent:1:0", *run)
     assert done.returncode == 3
     done = mpirun(2, "late:1:12", *run)

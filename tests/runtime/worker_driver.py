@@ -98,6 +98,10 @@ def fault(kind: str, call: int) -> None:
             if kind == "full":
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+            if kind == "drift":
+                spec = self.program.manifest.parameters[0]
+                array = self.program.download(spec, self.buffers[spec.name])
+                self.buffers[spec.name] = self.program.upload(spec, np.nextafter(array, np.float32(9)))
         return gradients(self, *given)
 
     TrainingState.gradients = counted  # type: ignore[method-assign]
@@ -117,10 +121,16 @@ if __name__ == "__main__":
                 sys.argv += ["--seed", "5"]
             if kind == "absent":
                 sys.exit(3)
+            if kind == "other-data":
+                sys.argv[sys.argv.index("--data") + 1] += ".other.npz"
             if kind == "lost":
                 os.kill(os.getpid(), signal.SIGKILL)
             if kind == "late":
                 time.sleep(2 * int(call))
+        if kind == "no-mpi4py":
+            for name in ("mpi4py", "sonew_compiled.runtime.mpi", "sonew_compiled.runtime.mpi_start"):
+                sys.modules.pop(name, None)
+            sys.modules["mpi4py"] = None  # type: ignore[assignment]
         if kind == "late":
             mpi_start._START = float(call)
         main()
