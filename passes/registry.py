@@ -60,6 +60,7 @@ from sonew_compiled.passes.target import (
     select_export,
     stabilize_sorts,
     stream_rows,
+    take_examples,
     truncate_conversions,
     unfold_convolutions,
     unroll_loops,
@@ -129,6 +130,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             fence_scatters.PASS,
             exact_contractions.PASS,
             select_export.PASS,
+            take_examples.PASS,
         ),
     }
 )

@@ -136,6 +136,7 @@ MANIFEST = _manifest(
         "exchange": _WORD,
         "step": record({}, {"no_decay": _PATTERNS, "freeze": _PATTERNS}, others=SCALAR),
         "init": _WORD,
+        "takes": listed(_NAME, 1_000),
     },
 )
 """The check of a whole manifest; it drops fields that this runtime does not know."""

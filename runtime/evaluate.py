@@ -13,6 +13,7 @@ from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.runtime.data import BoundData, bind
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
+from sonew_compiled.runtime.examples import Examples
 from sonew_compiled.runtime.manifest import Manifest, TensorSpec
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.workers import Alone, Workers
@@ -36,7 +37,7 @@ class Evaluation:
 def evaluate(
     program: Program,
     state: Mapping[str, Buffer],
-    data: Mapping[str, np.ndarray] | BoundData,
+    data: Mapping[str, np.ndarray] | BoundData | Examples,
     *,
     each: Callable[[], None] | None = None,
     workers: Workers | None = None,
@@ -48,7 +49,7 @@ def evaluate(
 def evaluate_all(
     program: Program,
     state: Mapping[str, Buffer],
-    data: Mapping[str, np.ndarray] | BoundData,
+    data: Mapping[str, np.ndarray] | BoundData | Examples,
     *,
     each: Callable[[], None] | None = None,
     workers: Workers | None = None,
@@ -58,24 +59,32 @@ def evaluate_all(
     Args:
       program: the loaded bundle.
       state: parameters and the model's state by name, such as `TrainingState.buffers`; other tensors are ignored.
-      data: arrays by field name with the examples on axis 0, converted as `bind` does it, or the result of `bind`.
+      data: arrays by field name with the examples on axis 0, converted as `bind` does it, or the result of `bind`, or
+        these placed for the program.
       each: called after every batch, such as to look for an interruption.
       workers: the workers that share the batches; the sums are the same for any number of them.
 
     Raises:
       UsageError: the data do not fit, or hold no whole batch, and the loss is of whole batches.
     """
-    if not isinstance(data, BoundData):
+    placed = data if isinstance(data, Examples) else None
+    if isinstance(data, Examples):
+        data = data.data
+    elif not isinstance(data, BoundData):
         data = bind(data, program.manifest.batch, program.manifest.classes)
     check_evaluated(program.manifest, data)
     workers = workers or Alone()
     outputs = program.manifest.functions[EVAL_STEP].outputs
     whole = program.manifest.whole_batches
     sums: list[list[float]] = []
-    for batch, valid in data.evaluation_batches(workers.rank, workers.count):
+    for indices, valid in data.evaluation_indices(workers.rank, workers.count):
         if whole and valid < data.batch_size:
             break
-        results = program.call(EVAL_STEP, {**state, **program.upload_batch(batch, function=EVAL_STEP)})
+        if placed is None:
+            batch = program.upload_batch(data.take(indices), function=EVAL_STEP)
+        else:
+            batch = placed.batch(indices, function=EVAL_STEP)
+        results = program.call(EVAL_STEP, {**state, **batch})
         values = [program.download(spec, results[spec.name]) for spec in outputs]
         sums.append([float(np.sum(one[:valid] if one.ndim else one, dtype=np.float64)) for one in values])
         if each is not None:

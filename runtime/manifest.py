@@ -60,6 +60,9 @@ class Manifest:
       step: the settings of the step besides the optimizer, such as clipping: `sonew_compiled/step_settings.py`.
       init: "device" if `init` makes parameters from the seed of a run, "host" if it gives those that the model's `init`
         gave for seed 0 when the bundle was compiled.
+      takes: the functions by which executables take fields of a batch from a data set that stays on the device, named
+        `take_DATA_FIELD_SHAPE` by the dtypes and the field's shape. The batches of other data, and all of a bundle
+        without such functions and of TPUs, are copied to the device one by one.
     """
 
     format_version: int = TRAINING_FORMAT_VERSION
@@ -78,6 +81,7 @@ class Manifest:
     exchange: str = "f32"
     step: Mapping[str, Any] = field(default_factory=dict)
     init: str = "device"
+    takes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         optimizer = f" with {self.optimizer.get('name', 'an optimizer')}" if self.is_trainable else " for inference"
@@ -205,6 +209,7 @@ class Manifest:
                     "functions": {name: _function(f) for name, f in raw["functions"].items()},
                     "targets": tuple(_target(t) for t in raw["targets"]),
                     "files": {name: FileSpec(**f) for name, f in raw["files"].items()},
+                    "takes": tuple(raw.get("takes", ())),
                 }
             )
             problem = _inconsistency(manifest)
@@ -213,6 +218,13 @@ class Manifest:
         if problem:
             raise SonewError(f"{source} contradicts itself: {problem}; {remedy}")
         return manifest
+
+
+def possible_takes(functions: Mapping[str, FunctionSpec]) -> tuple[str, ...]:
+    """The functions of `Manifest.takes` that executables with these functions can have."""
+    inputs = (spec for name in contract.LOOPED if name in functions for spec in functions[name].inputs)
+    fields = (spec for spec in inputs if spec.role == Role.BATCH)
+    return tuple(sorted({name for spec in fields for name in contract.takes_of(spec.shape, spec.dtype).values()}))
 
 
 def _inconsistency(manifest: Manifest) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,9 @@ class Program:
         self._functions = {
             name: _lookup(bundle, target, module, name, spec) for name, spec in bundle.manifest.functions.items()
         }
+        # Those that the executable has: of a field, an executable may have the functions for some dtypes or for none.
+        found = {name: module.lookup_function(name) for name in bundle.manifest.takes}
+        self._takes = {name: handle for name, handle in found.items() if handle is not None}
         self._batch_fields = {
             name: {path_in_tree(spec.name, Role.BATCH): spec for spec in function.inputs if spec.role == Role.BATCH}
             for name, function in self.manifest.functions.items()
@@ -118,24 +121,50 @@ class Program:
         Raises:
           SonewError: the device failed.
         """
-        self.device.check_process()
         function = self._functions[name]
-        arguments = rt.VmVariantList(len(function.inputs))
-        for key in function.inputs:
-            arguments.push_ref(buffers[key])
-        results = rt.VmVariantList(len(function.outputs))
+        results = self._invoke(name, function.handle, [buffers[key] for key in function.inputs], len(function.outputs))
+        return {key: results.get_as_object(index, rt.HalBufferView) for index, key in function.outputs}
+
+    def take(self, name: str, data: Buffer, indices: Buffer) -> Buffer:
+        """A field of a batch from a data set on the device.
+
+        Args:
+          name: the function for the dtypes and the shape, as `sonew_compiled.contract.takes_of` names it.
+          data: the examples, a matrix with a row for each.
+          indices: the numbers of the batch's examples, int32, which must be rows.
+
+        Raises:
+          SonewError: the device failed.
+        """
+        return self._invoke(name, self._takes[name], [data, indices], 1).get_as_object(0, rt.HalBufferView)
+
+    def has_take(self, name: str) -> bool:
+        """Whether the executable has the function of this name for `take`."""
+        return name in self._takes
+
+    def _invoke(self, name: str, handle: Any, given: Sequence[Buffer], count: int) -> Any:
+        """The list of the results of a function, which are `count`."""
+        self.device.check_process()
+        arguments = rt.VmVariantList(len(given))
+        for buffer in given:
+            arguments.push_ref(buffer)
+        results = rt.VmVariantList(count)
         try:
-            self._context.invoke(function.handle, arguments, results)
+            self._context.invoke(handle, arguments, results)
         except Exception as error:
             raise SonewError(
                 f"{name} of {self.bundle.path} failed on device {self.device.name}: {first_error(error)}"
             ) from None
-        assert len(results) == len(function.outputs), (name, len(results))
-        return {key: results.get_as_object(index, rt.HalBufferView) for index, key in function.outputs}
+        assert len(results) == count, (name, len(results))
+        return results
 
     def has(self, name: str) -> bool:
         """Whether the bundle has the function."""
         return name in self._functions
+
+    def batch_fields(self, function: str) -> Mapping[str, TensorSpec]:
+        """The fields of a batch that a function reads; none if the bundle has no such function."""
+        return self._batch_fields.get(function, {})
 
     def upload_batch(self, batch: Mapping[str, np.ndarray], *, function: str = TRAIN_STEP) -> dict[str, Buffer]:
         """Copies the fields of a batch that the function reads to the device.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from sonew_compiled.contract import GRADIENTS
+from sonew_compiled.contract import GRADIENTS, TRAIN_STEP
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.device import Buffer
+from sonew_compiled.runtime.examples import Examples
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reduce import Node, push
 from sonew_compiled.runtime.shards import Shards
@@ -32,8 +34,23 @@ class Stepper(Protocol):
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
         """Copies these examples to the device; it may run in another thread than `step`."""
 
+    def take(self, examples: Examples, indices: np.ndarray) -> Placed:
+        """Makes this worker's part of a batch of the examples of these numbers."""
+
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         """Does one training step in place, and returns the loss of the batch before the update."""
+
+
+def training_batches(stepper: Stepper, examples: Examples, seed: int, step: int) -> Generator[Placed, None, None]:
+    """An endless generator of batches on the device from number `step` on; close it in the end.
+
+    Those that are copied are made and copied while the one before is at work: devices take buffers from any thread.
+    """
+    data, within = examples.data, stepper.within
+    if not examples.is_resident:
+        yield from data.training_batches(seed, step, stepper.place, within)
+    for number in itertools.count(step):
+        yield stepper.take(examples, data.training_indices(seed, number, within))
 
 
 def stepper_of(program: Program, workers: Workers, shards: Shards | None = None) -> Stepper:
@@ -69,6 +86,9 @@ class _AsAWhole:
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
         return [self._program.upload_batch(batch)]
 
+    def take(self, examples: Examples, indices: np.ndarray) -> Placed:
+        return [examples.batch(indices, function=TRAIN_STEP)]
+
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         (batch,) = placed
         return state.step(batch, learning_rate)
@@ -80,15 +100,18 @@ class _InMicroBatches:
         self._workers = workers
         self._update = TrainingState.update if shards is None else shards.update
         self._spec = program.manifest.functions[GRADIENTS].outputs[0]
-        self._size = program.manifest.micro_batch_size
+        size = program.manifest.micro_batch_size
         self._parts = program.manifest.micro_batches
         self._mine = shared(self._parts, workers.rank, workers.count)
-        self.within = slice(self._mine.start * self._size, self._mine.stop * self._size)
+        self.within = slice(self._mine.start * size, self._mine.stop * size)
+        self._slices = [slice(start, start + size) for start in range(0, len(self._mine) * size, size)]
 
     def place(self, batch: Mapping[str, np.ndarray]) -> Placed:
-        starts = range(0, len(self._mine) * self._size, self._size)
-        parts = [{field: array[start : start + self._size] for field, array in batch.items()} for start in starts]
+        parts = [{field: array[part] for field, array in batch.items()} for part in self._slices]
         return [self._program.upload_batch(part, function=GRADIENTS) for part in parts]
+
+    def take(self, examples: Examples, indices: np.ndarray) -> Placed:
+        return [examples.batch(indices[part], function=GRADIENTS) for part in self._slices]
 
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         if self._parts == 1:  # there is nothing to add, so the bucket stays on the device

@@ -15,9 +15,10 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.bundle import Bundle, as_bundle
 from sonew_compiled.runtime.checkpoint import Checkpoint, checkpoint_path, digest, find_checkpoint, first_not_finite
-from sonew_compiled.runtime.data import BoundData, Dataset, bind, load_dataset
+from sonew_compiled.runtime.data import Dataset, bind, load_dataset
 from sonew_compiled.runtime.device import Device, as_device
 from sonew_compiled.runtime.evaluate import Evaluation, check_evaluated, evaluate_all
+from sonew_compiled.runtime.examples import Examples
 from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
 from sonew_compiled.runtime.limits import check_trainable
@@ -28,7 +29,7 @@ from sonew_compiled.runtime.resuming import header_of, load_to_resume, loss_sum
 from sonew_compiled.runtime.schedule import rates_of
 from sonew_compiled.runtime.shards import Shards
 from sonew_compiled.runtime.state import TrainingState
-from sonew_compiled.runtime.stepper import stepper_of
+from sonew_compiled.runtime.stepper import stepper_of, training_batches
 from sonew_compiled.runtime.train_result import TrainResult
 from sonew_compiled.runtime.versions import runtime_version
 from sonew_compiled.runtime.workers import Alone, WorkerLostError, Workers, check_alike
@@ -155,9 +156,9 @@ class _Run:
         self.reporter = reporter
         self.resume_command = resume_command
         self.data = bind(dataset.train, manifest.batch, manifest.classes)
-        self.test_data = bind(dataset.test, manifest.batch, manifest.classes)
+        test_data = bind(dataset.test, manifest.batch, manifest.classes)
         self.steps_per_epoch = self.data.steps_per_epoch
-        check_evaluated(manifest, self.test_data)
+        check_evaluated(manifest, test_data)
         self.settings = settings = settings.with_warmup(self.steps_per_epoch)
         self.rates = rates_of(settings, self.steps_per_epoch)
         self.steps = settings.epochs * self.steps_per_epoch
@@ -184,6 +185,8 @@ class _Run:
         self.program = Program.load(bundle, device)
         self.shards = Shards(self.program, workers) if shard_state else None
         self.stepper = stepper_of(self.program, workers, self.shards)
+        splits = (Examples(self.program, each, copies=workers.count) for each in (self.data, test_data))
+        self.examples, self.test_examples = splits
         if checkpoint is None:
             self.state = TrainingState.initial(
                 self.program, seed=settings.seed, parameters=parameters, learning_rate=settings.learning_rate
@@ -221,7 +224,6 @@ class _Run:
     def train(self, interruption: Interruption) -> None:
         """Runs the steps that are left."""
         stop = min(self.steps, self.settings.max_steps or self.steps)
-        batch_size = self.data.batch_size
         every = self.settings.checkpoint_every * self.steps_per_epoch
         start = epoch_start = time.perf_counter()
         epoch_first_step = self.step
@@ -231,10 +233,9 @@ class _Run:
             steps=stop,
             epochs=self.settings.epochs,
             steps_per_epoch=self.steps_per_epoch,
-            batch_size=batch_size,
+            batch_size=self.data.batch_size,
         )
-        # The next batch is uploaded while a step runs: devices take buffers from any thread.
-        coming = self.data.training_batches(self.settings.seed, self.step, self.stepper.place, self.stepper.within)
+        coming = training_batches(self.stepper, self.examples, self.settings.seed, self.step)
         with contextlib.closing(coming) as batches:
             while True:
                 if self.is_open and self.step % self.steps_per_epoch == 0:
@@ -246,7 +247,7 @@ class _Run:
                         loss=self.loss_sum / self.steps_per_epoch,
                         learning_rate=self.rates(self.step - 1),
                         seconds=now - start - paused,
-                        examples_per_second=(self.step - epoch_first_step) * batch_size / (now - epoch_start),
+                        examples_per_second=(self.step - epoch_first_step) * self.data.batch_size / (now - epoch_start),
                         test_loss=on_test.loss if on_test else None,
                         test_metrics=on_test.metrics if on_test else {},
                     )
@@ -289,7 +290,7 @@ class _Run:
         every = self.settings.evaluate_every
         if not every or (self.step // self.steps_per_epoch % every and self.step < self.steps):
             return None
-        on_test = evaluate_all(self.program, self.state.buffers, self.test_data, workers=self.workers)
+        on_test = evaluate_all(self.program, self.state.buffers, self.test_examples, workers=self.workers)
         self.best = self.best.after(on_test.loss, self.step)
         self.evaluated = (self.step, on_test)
         return on_test
@@ -306,12 +307,11 @@ class _Run:
                     f"compute them with: {self.resume_command}"
                 )
 
-        def evaluated(data: BoundData) -> Evaluation:
+        def evaluated(data: Examples) -> Evaluation:
             return evaluate_all(self.program, self.state.buffers, data, each=check, workers=self.workers)
 
-        on_train = evaluated(self.data)
-        is_known = self.evaluated is not None and self.evaluated[0] == self.step
-        on_test = self.evaluated[1] if self.evaluated is not None and is_known else evaluated(self.test_data)
+        on_train = evaluated(self.examples)
+        on_test = last[1] if (last := self.evaluated) and last[0] == self.step else evaluated(self.test_examples)
         if on_test.metrics and self.files is not None:
             self.files.append(
                 EndMetrics(

@@ -33,7 +33,7 @@ from sonew_compiled.optimizer import optimizer_factory, statistics_dtype, with_s
 from sonew_compiled.presets import OptimizerSettings, record_of, runtime_settings_of
 from sonew_compiled.requirements import names_of
 from sonew_compiled.runtime.limits import check_setting, check_start
-from sonew_compiled.runtime.manifest import FileSpec, Manifest
+from sonew_compiled.runtime.manifest import FileSpec, Manifest, possible_takes
 from sonew_compiled.runtime.older_bundle import writable_bundle
 from sonew_compiled.runtime.tensorfile import tensor_bytes
 from sonew_compiled.runtime.trial import remember_made_here
@@ -229,6 +229,7 @@ def compile_training(
         exchange=exchange,
         step=step.to_json(),
         init=init_on,
+        takes=possible_takes(functions) if any(target.compiler == "iree" for target in resolved) else (),
     )
     for name in manifest.runtime_settings:
         check_setting(manifest, name, manifest.optimizer[name])

@@ -6,6 +6,8 @@ manifest lists them, and the runtime, the checkpoints and the benchmarks read th
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from enum import StrEnum
 
 
@@ -161,6 +163,33 @@ def is_update(name: str) -> bool:
 def merged_name(export: str, helper: str) -> str:
     """The name that `merge-exports` gives a helper of an export: `train_step__update`."""
     return f"{export}__{helper}"
+
+
+LOOPED = (TRAIN_STEP, GRADIENTS, EVAL_STEP)
+"""The functions of a bundle that a run calls with the same examples again and again."""
+
+# The dtypes of fields whose examples can be taken from a data set on the device. Shorter ones are copied from the host:
+# there is less to copy, and some targets store them in another way.
+_TAKEN = ("float32", "int32", "uint32")
+SCALED = ("uint8", "float32")
+"""The dtypes of data and of a field of the batch whose numbers are those of the data over 255."""
+
+
+def takes_of(shape: Sequence[int], dtype: str) -> dict[str, str]:
+    """The exports of an executable that take a field of a batch from a data set on the device, by the data's dtype.
+
+    Such an export takes the examples as a matrix with a row for each, and the int32 indices of those of the batch. Its
+    name says all that it depends on, so that fields, and functions, of one kind share it.
+
+    Args:
+      shape: the field's, the examples of a batch first.
+      dtype: the field's.
+    """
+    if dtype not in _TAKEN or not shape or not math.prod(shape):
+        return {}
+    # A byte alone is rather a label than an intensity.
+    dtypes = (dtype, SCALED[0]) if dtype == SCALED[1] and math.prod(shape[1:]) > 1 else (dtype,)
+    return {data: f"take_{data}_{dtype}_{'x'.join(map(str, shape))}" for data in dtypes}
 
 
 IN_FLOAT32 = "in_float32_"

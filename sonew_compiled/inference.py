@@ -97,6 +97,7 @@ def export_inference(
         setting_limits={},
         starts_from={},
         step={},
+        takes=(),
     )
     if check:
         reference = Reference(manifest=complete, stablehlo=stablehlo, traced={})

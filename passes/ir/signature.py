@@ -54,7 +54,7 @@ def _values(values: Sequence[ir.Value], attributes: Sequence[Attributes]) -> tup
         Value(
             name=ir.StringAttr(each[NAME_ATTRIBUTE]).value,
             shape=tuple(shape_of(value)),
-            dtype=_dtype(element_type(value)),
+            dtype=dtype_of(element_type(value)),
             role=text_attribute(each, ROLE_ATTRIBUTE),
             donated=any(attribute in each for attribute in (ALIASED, GIVEN_UP)),
         )
@@ -62,7 +62,14 @@ def _values(values: Sequence[ir.Value], attributes: Sequence[Attributes]) -> tup
     )
 
 
-def _dtype(element: ir.Type) -> str:
+def type_of(dtype: str) -> ir.Type:
+    """The element type of a NumPy or ml_dtypes dtype, by its name, in the current context."""
+    short = next((short for short, name in _DTYPES.items() if name == dtype), "")
+    return ir.Type.parse(short or dtype.replace("uint", "ui").replace("int", "i"))
+
+
+def dtype_of(element: ir.Type) -> str:
+    """The NumPy or ml_dtypes dtype of an element type, by its name."""
     text = str(element)
     if text in _DTYPES:
         return _DTYPES[text]

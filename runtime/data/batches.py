@@ -51,11 +51,16 @@ def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Field:
-    """A field of the batch: `source` has the examples in the data's dtype, and `convert` gives the batch's."""
+    """A field of the batch: `source` has the examples in the data's dtype, and `convert` gives the batch's, `dtype`.
+
+    `is_scaled` is true of bytes that become parts of 255.
+    """
 
     name: str
     source: np.ndarray
     convert: _Convert
+    dtype: np.dtype
+    is_scaled: bool
 
     def batch(self, indices: np.ndarray | slice) -> np.ndarray:
         """The examples of these indices, as the bundle takes them."""
@@ -85,6 +90,20 @@ class BoundData:
         fields = ", ".join(field.name for field in self._fields)
         return f"BoundData({counted(self.examples, 'example')} of {fields}, in batches of {self.batch_size})"
 
+    def kept_dtypes(self, field: str) -> tuple[str, ...]:
+        """The dtypes in which a device can keep the examples of a field, the best first; none if they are mapped."""
+        found = self._field(field)
+        own = (str(found.source.dtype),) if found.is_scaled else ()
+        return () if is_mapped(found.source) else (*own, str(found.dtype))
+
+    def kept(self, field: str, dtype: str) -> np.ndarray:
+        """All examples of a field in one of these dtypes."""
+        found = self._field(field)
+        return found.source if str(found.source.dtype) == dtype else found.convert(found.source)
+
+    def _field(self, name: str) -> _Field:
+        return next(field for field in self._fields if field.name == name)
+
     @property
     def steps_per_epoch(self) -> int:
         """The number of whole batches in an epoch; the remaining examples are dropped, different ones in each epoch.
@@ -101,12 +120,17 @@ class BoundData:
         return steps
 
     def training_batch(self, seed: int, step: int, within: slice = slice(None)) -> dict[str, np.ndarray]:
-        """Batch number `step`, counted from 0 at the start of training.
+        """Batch number `step`, counted from 0 at the start of training; `training_indices` has the arguments."""
+        return self.take(self.training_indices(seed, step, within))
+
+    def training_indices(self, seed: int, step: int, within: slice = slice(None)) -> np.ndarray:
+        """The numbers of the examples of a batch.
 
         Args:
           seed: orders the examples, together with the epoch, which is `step // steps_per_epoch`.
-          step: any number, in any order; steps of the same epoch are fast.
-          within: which of the batch's examples; others are not touched.
+          step: the number of the batch, counted from 0 at the start of training; any number, in any order, but steps of
+            the same epoch are fast.
+          within: which of the batch's examples.
 
         Raises:
           UsageError: there is less than one batch, or the seed is out of range.
@@ -116,7 +140,7 @@ class BoundData:
         if cached is None or cached[:2] != (seed, epoch):
             self._order = cached = (seed, epoch, epoch_order(seed, epoch, self.examples))
         start = position * self.batch_size
-        return self._take(cached[2][start : start + self.batch_size][within])
+        return cached[2][start : start + self.batch_size][within]
 
     def training_batches(
         self, seed: int, step: int, place: Callable[[dict[str, np.ndarray]], _Placed], within: slice = slice(None)
@@ -126,13 +150,13 @@ class BoundData:
         Close the generator in the end.
 
         Args:
-          seed: see `training_batch`, which must not be called meanwhile.
+          seed: see `training_indices`; neither it nor `training_batch` must be called meanwhile.
           step: the number of the first batch.
           place: places a batch, such as `Program.upload_batch`; it is called in another thread.
-          within: see `training_batch`.
+          within: see `training_indices`.
 
         Raises:
-          UsageError: see `training_batch`. Exceptions of `place` are raised too.
+          UsageError: see `training_indices`. Exceptions of `place` are raised too.
         """
 
         def placed(step: int) -> _Placed:
@@ -146,7 +170,12 @@ class BoundData:
                 yield batch
 
     def evaluation_batches(self, first: int = 0, every: int = 1) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-        """Batches of all examples in order, each with the number of its examples that count.
+        """Batches of all examples in order, each with the number of those that count: see `evaluation_indices`."""
+        for indices, valid in self.evaluation_indices(first, every):
+            yield self.take(indices), valid
+
+    def evaluation_indices(self, first: int = 0, every: int = 1) -> Iterator[tuple[np.ndarray, int]]:
+        """The numbers of the examples of all batches in order, each with the number of its examples that count.
 
         The last batch is padded with its last example; fewer examples than one batch make one batch.
 
@@ -156,9 +185,10 @@ class BoundData:
         """
         for start in range(first * self.batch_size, self.examples, every * self.batch_size):
             indices = np.arange(start, start + self.batch_size)
-            yield self._take(np.minimum(indices, self.examples - 1)), min(self.batch_size, self.examples - start)
+            yield np.minimum(indices, self.examples - 1), min(self.batch_size, self.examples - start)
 
-    def _take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The batch of the examples of these numbers."""
         return {field.name: field.batch(indices) for field in self._fields}
 
 
@@ -246,28 +276,28 @@ def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray], classe
     except TypeError:
         raise UsageError(f"{what}, a dtype that this runtime does not know; upgrade sonew-compiled") from None
     source = array.reshape(len(array), *example)
+    scaled = array.dtype == np.uint8 and dtype in _FLOATS and name != "label"
     if not is_mapped(array):
-        return _Field(
-            name=spec.name, source=source, convert=_conversion(array, dtype, what=what, scale=name != "label")
-        )
+        convert = _conversion(array, dtype, what=what, scale=scaled)
+        return _Field(name=spec.name, source=source, convert=convert, dtype=dtype, is_scaled=scaled)
     # A conversion of no rows shows whether there is one at all. The values of a mapped file are checked batch by batch.
-    _conversion(array[:0], dtype, what=what, scale=name != "label")
+    _conversion(array[:0], dtype, what=what, scale=scaled)
 
-    def convert(rows: np.ndarray) -> np.ndarray:
+    def checked(rows: np.ndarray) -> np.ndarray:
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             raise UsageError(f"the data's `{name}` holds NaN or infinity in a batch; every value must be finite")
         if classes is not None:
             _check_labels(name, rows, classes)
-        return _conversion(rows, dtype, what=what, scale=name != "label")(rows)
+        return _conversion(rows, dtype, what=what, scale=scaled)(rows)
 
-    return _Field(name=spec.name, source=source, convert=convert)
+    return _Field(name=spec.name, source=source, convert=checked, dtype=dtype, is_scaled=scaled)
 
 
 def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -> _Convert:
-    """The conversion of some rows of `array`, a new array, to `dtype`."""
+    """The conversion of some rows of `array`, a new array, to `dtype`; with `scale`, of bytes to parts of 255."""
     if array.dtype == dtype:
         return lambda rows: rows
-    if array.dtype == np.uint8 and dtype in _FLOATS and scale:
+    if scale:
         # The division is float32 for every dtype, since its rounding is part of the definition.
         return lambda rows: np.divide(rows, np.float32(255), dtype=np.float32).astype(dtype, copy=False)
     limits = _limits(array.dtype, dtype)

@@ -13,6 +13,7 @@ import numpy as np
 
 from sonew_compiled.check._compare import Difference, difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
+from sonew_compiled.check._takes import wrong_take
 from sonew_compiled.contract import MANIFEST_FILE, PARAMETERS_FILE, TRAIN_STEP, UPDATE_COMMON, Driver, Role, is_update
 from sonew_compiled.errors import SonewError, counted
 from sonew_compiled.lowering.scratch import scratch_folder
@@ -111,7 +112,7 @@ def check_executable(
 
     Raises:
       SonewError: a result differs from JAX's or between two calls with the same inputs, or a call fails or changes an
-        input that is not donated.
+        input that is not donated, or examples are taken wrongly from the device.
     """
     with scratch_folder() as path:
         spec = FileSpec.of(executable)
@@ -133,6 +134,8 @@ def check_executable(
             # The same bits agree with JAX as they did before.
             problem, results = _tried(program, call, known=first[call.function])
             _end(problem, call, results, executable, target, dump)
+        if problem := wrong_take(program):
+            raise _wrong(target, problem, dump)
     return program
 
 

@@ -117,6 +117,24 @@ def test_what_is_wrong_is_not_written(
     assert (tmp_path / "bundle" / "cpu.vmfb").exists()
 
 
+def test_examples_of_others_are_found(
+    parts_bundle: Path, refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The executable takes the example before."""
+    bundle = open_bundle(parts_bundle)
+    (target,) = bundle.manifest.targets
+    take = Program.take
+
+    def before(program: Program, name: str, data: Any, indices: Any) -> Any:
+        numbers = program.device.download(indices, "int32", tuple(indices.shape))
+        return take(program, name, data, program.device.upload(np.maximum(numbers - 1, 0)))
+
+    check_executable(bundle.read(target.file), target, bundle.manifest, [])
+    monkeypatch.setattr(Program, "take", before)
+    message = refusal(SonewError, lambda: check_executable(bundle.read(target.file), target, bundle.manifest, []))
+    assert message.startswith("the executable for cpu computes take_")
+
+
 # `eval_step` doubles the parameters in their own buffers.
 DAMAGE = """
 module @damage {

@@ -11,9 +11,11 @@ import pytest
 from plugins.devices import close_vulkan
 
 from sonew_compiled.compile import compile_training
+from sonew_compiled.contract import EVAL_STEP
 from sonew_compiled.passes import POLICIES
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.runtime import list_devices, open_bundle, open_device
+from sonew_compiled.runtime import bind, list_devices, open_bundle, open_device
+from sonew_compiled.runtime.examples import Examples
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
 
@@ -55,9 +57,20 @@ def _losses(path: Path, device_name: str) -> np.ndarray:
     state = TrainingState.from_arrays(program, state.download())
     rate = device.upload(np.array(3e-3, np.float32))
     losses = np.array([state.step(program.upload_batch({"image": batch}), rate) for batch in _batches()])
+    _check_examples(program)
     del program, state, rate, device
     close_vulkan()  # before the next policy is compiled
     return losses
+
+
+def _check_examples(program: Program) -> None:
+    """Bytes that stay on the device become the numbers that the host makes of them."""
+    data = bind({"image": np.arange(40 * WIDTH).reshape(40, WIDTH).astype(np.uint8)}, program.manifest.batch)
+    examples, numbers = Examples(program, data), np.arange(40, 8, -1) - 1
+    assert examples.is_resident
+    (spec,) = program.batch_fields(EVAL_STEP).values()
+    taken = program.download(spec, examples.batch(numbers, function=EVAL_STEP)[spec.name])
+    np.testing.assert_array_equal(taken, data.take(numbers)["image"], strict=True)
 
 
 # Adam takes half the time to compile; SONew under the other policies is compared in test_precision.

@@ -120,7 +120,8 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
     A vector takes two registers if these are small. The kernels round by conversions, which must not be expanded, so
     `emulate-rounding` comes after `stream-rows`.
     """
-    kernels = f"stream-rows:lanes={16 if _WIDE in features else 8}"
+    lanes = 16 if _WIDE in features else 8
+    kernels = f"stream-rows:lanes={lanes}"
     if _ROUNDS_BF16 in features:
         kernels += ",native_bf16=1"
     products: tuple[str, ...] = ("emulate-contractions",)
@@ -147,6 +148,7 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "fence-elements",
         "emulate-rounding",
         "bound-kernels",
+        f"take-examples:lanes={lanes}",
     )
 
 

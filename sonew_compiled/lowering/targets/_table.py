@@ -58,6 +58,7 @@ def _vmvx(model: str) -> Target:
         "expand-arithmetic",
         rounding,
         "bound-kernels",
+        "take-examples",
     )
     # After its passes only conversions of bfloat16 are left, which it supports.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
@@ -82,6 +83,7 @@ _SPIRV_PASSES = (
     "widen-booleans",
     "fence-iotas",
     "bound-kernels",
+    "take-examples",
 )
 
 
@@ -131,6 +133,7 @@ _GPU_PASSES = (
     "gather-shifts",
     "fence-scatters",
     "bound-kernels",
+    "take-examples",
 )
 
 
