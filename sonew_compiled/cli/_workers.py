@@ -81,7 +81,9 @@ def start_workers(count: int) -> NoReturn:
     assert process.stderr is not None
     said, framed = False, []
     is_framed = False
-    for line in process.stderr:
+    for written in process.stderr:
+        # Open MPI ends its messages with the byte 0, in front of the next line.
+        line = written.lstrip("\0")
         if _FRAME.fullmatch(line):
             is_framed = not is_framed
         elif is_framed or _NOISE.match(line) or not line.strip():

@@ -5,11 +5,15 @@ import sys
 import zipfile
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sonew_compiled.compile import compile_training
 from sonew_compiled.contract import Role
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import BoundData, bind, load_dataset
 from sonew_compiled.runtime.data import stored
 from sonew_compiled.runtime.data.mapped import is_mapped, write_folder
@@ -147,16 +151,20 @@ def test_an_archive_that_is_cut_off_in_use_ends_the_run(archive: Path, monkeypat
 LIMITED = """
 import resource, sys
 import numpy as np
-from sonew_compiled.runtime import bind, load_dataset
+from sonew_compiled.runtime import TrainSettings, bind, load_dataset, open_bundle, open_device, train
 from sonew_compiled.runtime.manifest import TensorSpec
 
+device = open_device("local-sync")
 batch = (TensorSpec(name="image", shape=(16, 65536), dtype="float32", role="batch"),)
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) << 10
-resource.setrlimit(resource.RLIMIT_DATA, (used + (32 << 20), resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_DATA, (used + (64 << 20), resource.RLIM_INFINITY))
 data = bind(load_dataset(sys.argv[1]).train, batch)
 total = sum(float(data.training_batch(0, step)["image"][:, 0].sum()) for step in range(data.steps_per_epoch))
 total_again = sum(float(taken["image"][:valid, 0].sum()) for taken, valid in data.evaluation_batches())
 print(data.examples, round(total), round(total_again))
+settings = TrainSettings(epochs=1, learning_rate=1e-3, schedule="constant", warmup_steps=0)
+result = train(open_bundle(sys.argv[3]), load_dataset(sys.argv[1]), settings, device, output=sys.argv[4])
+print(result.steps, round(result.test_loss, 4))
 try:
     np.fromfile(sys.argv[2], np.uint8)
 except MemoryError:
@@ -164,11 +172,31 @@ except MemoryError:
 """
 
 
+@pytest.fixture(scope="module")
+def first_pixel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that learns the first pixel of 65,536 by one weight, which starts at 0."""
+    path = tmp_path_factory.mktemp("bundles") / "first-pixel"
+    compile_training(
+        lambda weights, batch: jnp.mean((batch["image"][:, 0] - weights["w"][0]) ** 2),
+        lambda key: {"w": jnp.zeros(1)},
+        optimizer_settings("sgd"),
+        {"image": jax.ShapeDtypeStruct((16, 65536), jnp.float32)},
+        output=path,
+        targets=("vmvx",),
+        model="first-pixel",
+        check=False,
+    )
+    return path
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on a process's memory")
 @pytest.mark.parametrize("is_archive", [False, True], ids=["folder", "archive"])
-def test_four_times_as_much_as_memory_holds_is_trained_on(is_archive: bool, tmp_path: Path) -> None:
-    """128 MiB of examples in a process that may take 32 MiB more than it has: each is 255 in front, a sparse file."""
-    for part, count in (("train", 2048), ("test", 16)):
+def test_four_times_as_much_as_memory_holds_is_trained_on(is_archive: bool, first_pixel: Path, tmp_path: Path) -> None:
+    """256 MiB of examples in a process that may take 64 MiB more than it has: each is 255 in front, a sparse file.
+
+    They are counted, and trained on for an epoch, in each of whose steps 1 - w shrinks by twice the rate.
+    """
+    for part, count in (("train", 4096), ("test", 16)):
         array = np.lib.format.open_memmap(tmp_path / f"{part}_image.npy", "w+", np.uint8, (count, 65536))
         array[:, 0] = 255
         array.flush()
@@ -180,13 +208,14 @@ def test_four_times_as_much_as_memory_holds_is_trained_on(is_archive: bool, tmp_
             for path in sorted(tmp_path.glob("*.npy")):
                 archive.write(path, path.name)
     done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(source), str(file)],
+        [sys.executable, "-c", LIMITED, *map(str, (source, file, first_pixel, tmp_path / "run"))],
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    assert done.stdout == "2048 2048 2048\ntoo large to be read\n", done.stderr
+    loss = round((1 - 2e-3) ** (2 * 256), 4)
+    assert done.stdout == f"4096 4096 4096\n256 {loss}\ntoo large to be read\n", done.stderr
 
 
 def test_a_file_that_is_cut_off_meanwhile_is_an_error_and_no_crash(folder: Path, tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def sonew(*words: object) -> list[str]:
 
 
 def ours(text: str) -> list[str]:
-    """The lines of stderr that are errors of sonew: MPI's launcher says something of its own."""
-    return [line for line in text.splitlines() if line.startswith("sonew")]
+    """The lines of stderr that are errors of sonew: MPI's launcher says something of its own, which ends with a 0."""
+    return [line for line in text.replace("\0", "").splitlines() if line.startswith("sonew")]
 
 
 def goes_on(bundle: Path, data: Path, folder: Path, whole: TrainResult) -> bool:
