@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+OTHER_POLICIES = ("bf16-mixed", "bf16-sr", "bf16-pure")
+"""The policies besides bf16 whose steps are compared with that in float32."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedSettings:

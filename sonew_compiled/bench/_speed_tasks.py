@@ -18,7 +18,7 @@ import numpy as np
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._pairs import Pairs, timed
 from sonew_compiled.bench._roofline import Copy
-from sonew_compiled.bench._speed_settings import SpeedSettings
+from sonew_compiled.bench._speed_settings import OTHER_POLICIES, SpeedSettings
 from sonew_compiled.bench._steps import compare_steps, compile_step, jax_step
 from sonew_compiled.bench._update import CompiledUpdate, JaxUpdate, load_step
 from sonew_compiled.models import load_model
@@ -45,18 +45,22 @@ _MORE_PAIRS = 4
 _BUNDLES = {
     "f32": ("tridiag-sonew", "f32"),
     "bf16": ("tridiag-sonew", "bf16"),
+    **{policy: ("tridiag-sonew", policy) for policy in OTHER_POLICIES},
     "adam": ("adam", "f32"),
     "shampoo": ("shampoo", "f32"),
 }
 
 
-def compile_bundle(settings: dict[str, Any], folder: str, name: str) -> dict[str, Any]:
-    """The bundle of that name, in the place of one that is there; gives the seconds that it took."""
+def compile_bundles(settings: dict[str, Any], folder: str, names: list[str]) -> dict[str, float]:
+    """The bundles of these names, in the place of those that are there; gives the seconds that each took."""
     asked = SpeedSettings(**settings)
-    optimizer, precision = _BUNDLES[name]
-    shutil.rmtree(Path(folder, name), ignore_errors=True)
     predict = load_model(asked.model).predict
-    return {"seconds": compile_step(asked, optimizer, Path(folder, name), predict=predict, precision=precision)}
+    seconds = {}
+    for name in names:
+        optimizer, precision = _BUNDLES[name]
+        shutil.rmtree(Path(folder, name), ignore_errors=True)
+        seconds[name] = compile_step(asked, optimizer, Path(folder, name), predict=predict, precision=precision)
+    return seconds
 
 
 def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:
@@ -70,6 +74,18 @@ def measure_step(settings: dict[str, Any], folder: str, precision: str) -> dict[
         full = load_step(Program.load(open_bundle(Path(folder, "f32")), device))
         measured[f"step_{precision}_over_f32"] = compare_steps(step, full, asked.pairs)
     return measured
+
+
+def measure_policies(settings: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The whole steps under other policies over the step in float32."""
+    asked = SpeedSettings(**settings)
+    device = open_device()
+
+    def step(precision: str) -> Callable[[], None]:
+        return load_step(Program.load(open_bundle(Path(folder, precision)), device))
+
+    full = step("f32")
+    return {f"step_{each}_over_f32": compare_steps(step(each), full, asked.pairs) for each in OTHER_POLICIES}
 
 
 def measure_optimizers(settings: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -179,10 +195,10 @@ class _Loop(Reporter):
         self._last = time.perf_counter()
 
 
-def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The runtime loop's overhead over the bare step: making and uploading a batch, reading the loss, the rest."""
+def measure_loop(settings: dict[str, Any], folder: str, precision: str) -> dict[str, Any]:
+    """The runtime loop's overhead over the bare step: taking a batch, reading the loss, the rest."""
     asked = SpeedSettings(**settings)
-    bundle = open_bundle(Path(folder, "f32"))
+    bundle = open_bundle(Path(folder, precision))
     device = open_device()
     reporter = _Loop(load_step(Program.load(bundle, device)))
     dataset = _examples(bundle, asked)
@@ -203,7 +219,7 @@ def measure_loop(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     measured = Pairs(a=tuple(reporter.loop[1:]), b=tuple(reporter.alone[1:]))  # the first pair warms up
     described = measured.described()
     described |= {"ratio": measured.ratio - 1, "per_pair": [each - 1 for each in measured.each]}
-    return {"loop_overhead": described}
+    return {"loop_overhead" if precision == "f32" else f"loop_overhead_{precision}": described}
 
 
 def _examples(bundle: Any, settings: SpeedSettings) -> Dataset:

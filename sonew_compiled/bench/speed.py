@@ -14,6 +14,7 @@ from typing import Any
 
 from sonew_compiled.bench._apart import call_apart
 from sonew_compiled.bench._circumstances import Watch
+from sonew_compiled.bench._speed_settings import OTHER_POLICIES
 from sonew_compiled.bench._speed_settings import SpeedSettings as SpeedSettings
 from sonew_compiled.bench.goals import Goal, described
 from sonew_compiled.errors import SonewError
@@ -22,6 +23,15 @@ GOALS = (
     Goal(key="step_f32", what="whole step, tridiag, f32, IREE ÷ XLA", must=1.0, aim=0.85),
     Goal(key="step_bf16", what="whole step, tridiag, bf16, IREE ÷ XLA", must=1.0, aim=0.85),
     Goal(key="step_bf16_over_f32", what="whole step, tridiag, bf16 ÷ f32, both IREE", must=1.15, aim=1.0),
+    *(
+        Goal(
+            key=f"step_{each}_over_f32",
+            what=f"whole step, tridiag, {each} ÷ f32, both IREE, with 16-bit units",
+            must=0.66,
+            aim=0.55,
+        )
+        for each in OTHER_POLICIES
+    ),
     Goal(key="step_over_adam", what="whole step, f32, tridiag ÷ Adam, both IREE", must=1.05, aim=1.03),
     Goal(key="shampoo_step_over_adam", what="whole step, f32, Shampoo every 20 steps ÷ Adam, both IREE"),
     Goal(key="update_f32", what="update alone, tridiag, f32, IREE ÷ XLA", must=0.5, aim=0.35),
@@ -36,6 +46,7 @@ GOALS = (
     Goal(key="band4_over_tridiag", what="update alone, band-4 ÷ tridiag, time", must=3.0, aim=2.0),
     Goal(key="tridiag_over_adam", what="tridiag's update ÷ Adam's update, both IREE", must=1.3, aim=1.1),
     Goal(key="loop_overhead", what="runtime loop's overhead over the bare compiled step", must=0.02, aim=0.005),
+    Goal(key="loop_overhead_bf16", what="the same under bf16", must=0.02, aim=0.005),
     Goal(
         key="growth",
         what="growth of the update's time from 1 M to 100 M parameters, per parameter",
@@ -67,19 +78,20 @@ def measure_speed(
     measurements: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="sonew-") as folder:
         say("compile the steps")
-        compiles = [
-            call_apart("sonew_compiled.bench._speed_tasks:compile_bundle", settings=asked, folder=folder, name="f32")[
-                "seconds"
-            ]
-            for _ in range(settings.compiles)
-        ]
-        for name in ("bf16", "adam", "shampoo"):
-            call_apart("sonew_compiled.bench._speed_tasks:compile_bundle", settings=asked, folder=folder, name=name)
+
+        def compiled(*names: str) -> dict[str, float]:
+            task = "sonew_compiled.bench._speed_tasks:compile_bundles"
+            return call_apart(task, settings=asked, folder=folder, names=names)
+
+        compiles = [compiled("f32")["f32"] for _ in range(settings.compiles)]
+        compiled("bf16", *OTHER_POLICIES, "adam", "shampoo")
         for precision in ("f32", "bf16"):
             say(f"time the whole step in {precision} against XLA's")
             measurements |= call_apart(
                 "sonew_compiled.bench._speed_tasks:measure_step", settings=asked, folder=folder, precision=precision
             )
+        say("time the whole step under other policies")
+        measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_policies", settings=asked, folder=folder)
         say("time the whole step against Adam's")
         measurements |= call_apart(
             "sonew_compiled.bench._speed_tasks:measure_optimizers", settings=asked, folder=folder
@@ -88,8 +100,11 @@ def measure_speed(
         measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_updates", settings=asked)
         say("time the update of {:,} and {:,} parameters".format(*(side * side for side in settings.growth_sides)))
         measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_growth", settings=asked)
-        say("time the runtime's loop")
-        measurements |= call_apart("sonew_compiled.bench._speed_tasks:measure_loop", settings=asked, folder=folder)
+        for precision in ("f32", "bf16"):
+            say(f"time the runtime's loop in {precision}")
+            measurements |= call_apart(
+                "sonew_compiled.bench._speed_tasks:measure_loop", settings=asked, folder=folder, precision=precision
+            )
         say("time the start of `sonew run`")
         starts = [_start_seconds(Path(folder, "f32"), settings.data) for _ in range(settings.starts)]
     medians = {"compile_seconds": statistics.median(compiles), "start_seconds": statistics.median(starts)}
