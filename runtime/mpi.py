@@ -57,14 +57,20 @@ class MpiWorkers:
         self._comm = MPI.COMM_WORLD
         self.rank = self._comm.Get_rank()
         self.count = self._comm.Get_size()
-        neighbours = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
-        self.local_rank = neighbours.Get_rank()
-        use_cores(share_of(self.local_rank, neighbours.allgather(available_cores())))
         self._wish = _GO_ON
         self._is_stopped = False
         self._is_inside = False
         self._received = np.empty(0, np.float32)
         self._survivors: MPI.Comm | None = None
+        try:
+            with self._exchange():
+                neighbours = self._comm.Split_type(MPI.COMM_TYPE_SHARED, self.rank)
+            self.local_rank = neighbours.Get_rank()
+            with self._exchange(neighbours):
+                allowed = neighbours.allgather(available_cores())
+        except WorkerLostError as lost:
+            self._end(lost)
+        use_cores(share_of(self.local_rank, allowed))
 
     def __enter__(self) -> Self:
         return self
@@ -227,10 +233,10 @@ class MpiWorkers:
         raise AssertionError("a vote with a failure fails")
 
     @contextlib.contextmanager
-    def _exchange(self) -> Iterator[None]:
+    def _exchange(self, *others: MPI.Comm) -> Iterator[None]:
         """A context for communication, in which workers cannot agree on an error, and the end of a worker shows.
 
-        Without `--with-ft ulfm` MPI's launcher ends all workers instead.
+        Without `--with-ft ulfm` MPI's launcher ends all workers instead. `others` are further communicators in use.
         """
         self._is_inside = True
         try:
@@ -239,7 +245,8 @@ class MpiWorkers:
             if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED):
                 raise
             # The others may be in an exchange that the lost worker has finished.
-            self._comm.Revoke()
+            for comm in (self._comm, *others):
+                comm.Revoke()
             self._survivors = self._comm.Shrink()
             lost = self._comm.Get_failed()
             ranks = MPI.Group.Translate_ranks(lost, list(range(lost.Get_size())), self._comm.Get_group())

@@ -229,6 +229,9 @@ def test_what_differs_or_never_starts_is_one_line(parts_bundle: Path, data: Path
         "sonew: 2 of 3 workers on this machine are left before MPI has connected them: see whether all have started, "
         "and why some have ended"
     ]
+    done = mpirun(3, "lost-later:0:0", *run, tolerant=True)
+    assert done.returncode == 1
+    assert ours(done.stderr) == ["sonew: worker 0 has ended without a word"]
     assert not list((tmp_path / "run").glob("step-*"))
 
 

@@ -21,6 +21,7 @@ from sonew_compiled.runtime import (
     TrainingState,
     TrainSettings,
     load_dataset,
+    mpi,
     mpi_start,
     open_bundle,
     open_device,
@@ -123,6 +124,8 @@ if __name__ == "__main__":
                 sys.exit(3)
             if kind == "other-data":
                 sys.argv[sys.argv.index("--data") + 1] += ".other.npz"
+            if kind == "lost-later":
+                mpi.available_cores = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
             if kind == "lost":
                 os.kill(os.getpid(), signal.SIGKILL)
             if kind == "late":
