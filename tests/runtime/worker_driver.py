@@ -95,7 +95,7 @@ def fault(kind: str, call: int) -> None:
             if kind == "raise":
                 raise RuntimeError("a fault of the test")
             if kind == "kill":
-                os.kill(os.getpid(), signal.SIGKILL)
+                end_at_once()
             if kind == "full":
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
@@ -106,6 +106,10 @@ def fault(kind: str, call: int) -> None:
         return gradients(self, *given)
 
     TrainingState.gradients = counted  # type: ignore[method-assign]
+
+
+def end_at_once() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
@@ -125,9 +129,9 @@ if __name__ == "__main__":
             if kind == "other-data":
                 sys.argv[sys.argv.index("--data") + 1] += ".other.npz"
             if kind == "lost-later":
-                mpi.available_cores = lambda: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+                setattr(mpi, "available_cores", end_at_once)  # noqa: B010
             if kind == "lost":
-                os.kill(os.getpid(), signal.SIGKILL)
+                end_at_once()
             if kind == "late":
                 time.sleep(2 * int(call))
         if kind == "no-mpi4py":
