@@ -18,7 +18,9 @@ between the two they would take nine times the memory of `x`, and each layer has
 
 The third form is for results with fewer features than the operand, as in the gradient of a layer's operand. It first
 makes the product of the operand and each element of the window, nine times as many features as the result has, and adds
-slices of that.
+slices of that. If the layer has strides, its gradient convolves an operand with zeros between its elements. The zeros
+are left out: with strides of 2 the elements of an axis of the result with even and with odd indices are sums of
+different elements of the window, which are made apart and interleaved.
 
 A convolution of groups stays, as do one of too many positions and one whose slices are too large.
 """
@@ -28,7 +30,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sonew_compiled.passes.ir import build
@@ -62,6 +64,42 @@ class _Steps:
             yield start, start + (self.size - 1) * self.stride + 1, self.stride
 
 
+@dataclass(frozen=True)
+class _Residues:
+    """An axis of the result of a convolution whose operand has zeros between its elements.
+
+    The elements with indices `apart * q + r` of the result, for all `q`, are sums over those elements of the window
+    that meet no zero: for each, element `q + offset` of the operand without zeros.
+
+    Attributes:
+      apart: the distance of the operand's elements.
+      count: the number of `q`.
+      terms: for each `r`, the elements of the window with their offsets.
+    """
+
+    apart: int
+    count: int
+    terms: tuple[tuple[tuple[int, int], ...], ...]
+
+    @staticmethod
+    def of(window: _Steps, low: int, between: int) -> _Residues:
+        """Of the slices for the elements of the window, the padding before the operand, and the zeros between."""
+        apart = between + 1
+        met = [[(k, r + k * window.apart - low) for k in range(window.count)] for r in range(apart)]
+        terms = (tuple((k, at // apart) for k, at in each if at % apart == 0) for each in met)
+        return _Residues(apart, -(-window.size // apart), tuple(terms))
+
+    @property
+    def first(self) -> int:
+        """The first element of the operand that is read; if it is negative, zeros are before the operand."""
+        return min(offset for each in self.terms for _, offset in each)
+
+    @property
+    def end(self) -> int:
+        """One after the last element that is read."""
+        return max(offset for each in self.terms for _, offset in each) + self.count
+
+
 class _Convolution:
     """A convolution, with its operands in the order of axes in which its forms read them.
 
@@ -70,7 +108,8 @@ class _Convolution:
       of_window: the slices of the operand for the elements of the window, by axis of space.
       of_places: those for the places of the window.
       batch, channels, features: the sizes of the axes that are not of space.
-      size: the elements of the operand's space with its padding.
+      residues: the axes of space of its third form without zeros; None if there are no zeros, or strides as well.
+      size: the elements of the operand's space with its padding, as the third form reads it.
     """
 
     def __init__(self, op: ir.Operation) -> None:
@@ -96,6 +135,13 @@ class _Convolution:
         axes = list(zip(window, dilations, places, strides, strict=True))
         self.of_window = [_Steps(elements, dilation, count, stride) for elements, dilation, count, stride in axes]
         self.of_places = [_Steps(count, stride, elements, dilation) for elements, dilation, count, stride in axes]
+        self.residues: list[_Residues] | None = None
+        if max(strides) == 1 < max(spread):
+            self.residues = [
+                _Residues.of(steps, low, between)
+                for steps, (low, _, between) in zip(self.of_window, self._padding, strict=True)
+            ]
+            self.size = math.prod(each.end - each.first for each in self.residues)
 
     def operand(self, *, channels_first: bool = False) -> ir.Value:
         """The operand, as [batch, space..., channels], or with its first and last axis exchanged."""
@@ -185,13 +231,55 @@ def _of_products(convolution: _Convolution) -> ir.Value:
     wide = build.reshape(window, [channels, math.prod(shape_of(window)[1:])])
     flat = build.reshape(operand, [math.prod(kept), channels])
     product = build.product(flat, wide, (1, 0), element_type(convolution.op.results[0]))
-    spread = convolution.padded(build.reshape(product, [*kept, shape_of(wide)[1]]))
-    terms = []
-    for number, ranges in enumerate(itertools.product(*(axis.ranges() for axis in convolution.of_window))):
-        within = [(0, kept[0], 1), *ranges, (number * features, (number + 1) * features, 1)]
-        terms.append(build.slice_of(spread, *zip(*within, strict=True)))
-    total = functools.reduce(functools.partial(build.elementwise, "add"), terms)
+    products = build.reshape(product, [*kept, shape_of(wide)[1]])
+    if convolution.residues:
+        total = _interleaved(products, convolution, convolution.residues)
+    else:
+        spread = convolution.padded(products)
+        positions = itertools.product(*(axis.ranges() for axis in convolution.of_window))
+        total = _sum(_block(spread, ranges, number * features, features) for number, ranges in enumerate(positions))
     return convolution.result(total, range(len(kept) + 1))
+
+
+def _interleaved(products: ir.Value, convolution: _Convolution, axes: Sequence[_Residues]) -> ir.Value:
+    """The third form's sums, where the operand has zeros between its elements."""
+    batch, *space, _ = shape_of(products)
+    features = convolution.features
+    low = [0, *(-axis.first for axis in axes), 0]
+    high = [0, *(axis.end - size for axis, size in zip(axes, space, strict=True)), 0]
+    read = build.pad(products, build.constant(0, element_type(products)), low, high)
+    counts, apart = [axis.count for axis in axes], [axis.apart for axis in axes]
+    sums = []
+    for residues in itertools.product(*(axis.terms for axis in axes)):
+        terms = []
+        for elements in itertools.product(*residues):
+            starts = [offset - axis.first for axis, (_, offset) in zip(axes, elements, strict=True)]
+            ranges = [(start, start + axis.count, 1) for axis, start in zip(axes, starts, strict=True)]
+            number = _index([k for k, _ in elements], [steps.count for steps in convolution.of_window])
+            terms.append(_block(read, ranges, number * features, features))
+        zeros = build.constant(0, element_type(products), [batch, *counts, features])
+        sums.append(_sum(terms) if terms else zeros)
+    rank = len(axes)
+    beside = build.reshape(build.concatenate(sums, rank + 1), [batch, *counts, *apart, features])
+    order = [0, *itertools.chain(*((axis, rank + axis) for axis in range(1, rank + 1))), 2 * rank + 1]
+    whole = [batch, *(axis.count * axis.apart for axis in axes), features]
+    ends = [batch, *(steps.size for steps in convolution.of_window), features]
+    return build.slice_of(build.reshape(build.transpose(beside, order), whole), [0] * len(ends), ends)
+
+
+def _block(value: ir.Value, ranges: Iterable[tuple[int, int, int]], start: int, features: int) -> ir.Value:
+    """A slice of each axis of space, and of some features."""
+    within = [(0, shape_of(value)[0], 1), *ranges, (start, start + features, 1)]
+    return build.slice_of(value, *zip(*within, strict=True))
+
+
+def _sum(terms: Iterable[ir.Value]) -> ir.Value:
+    return functools.reduce(functools.partial(build.elementwise, "add"), terms)
+
+
+def _index(indices: Sequence[int], sizes: Sequence[int]) -> int:
+    """The number of an element in the order of a dense array of these sizes."""
+    return functools.reduce(lambda number, each: number * each[1] + each[0], zip(indices, sizes, strict=True), 0)
 
 
 def _side_by_side(value: ir.Value, axes: Sequence[_Steps]) -> ir.Value:
