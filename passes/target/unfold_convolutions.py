@@ -13,8 +13,9 @@ becomes
     dot_general(u, reshape(w) : [9 * 8, 16])
 
 The gradient of `w` convolves `x` with a window of 26 x 26 elements, which has nine places. In the second form the nine
-slices are those of the places. They are the same as above. A barrier keeps the compiler from making them once for both:
-between the two they would take nine times the memory of `x`, and each layer has slices of its own.
+slices are those of the places. They are the same as above, and the compiler makes them once for both if they are few.
+Otherwise a barrier keeps it from that: between the two they would take nine times the memory of `x`, and each layer has
+slices of its own.
 
 The third form is for results with fewer features than the operand, as in the gradient of a layer's operand. It first
 makes the product of the operand and each element of the window, nine times as many features as the result has, and adds
@@ -164,13 +165,14 @@ class _Convolution:
         return build.transpose(value, [placed.index(axis) for axis in range(len(placed))])
 
 
-def unfold_convolutions(module: ir.Module, *, positions: int, elements: int) -> None:
+def unfold_convolutions(module: ir.Module, *, positions: int, elements: int, kept: int) -> None:
     """Replace each `stablehlo.convolution` of floating-point numbers that has few positions of one kind.
 
     Args:
       module: the module, changed in place.
       positions: the most slices that are made.
       elements: the most elements of a tensor of slices.
+      kept: the most elements of a tensor of slices that is kept for the gradient of the window.
     """
     for op in operations_in(module.operation):
         if op.name == "stablehlo.convolution" and _is_plain(op):
@@ -182,7 +184,7 @@ def unfold_convolutions(module: ir.Module, *, positions: int, elements: int) -> 
                 continue
             with ir.InsertionPoint(op):
                 if places < window:
-                    result = _of_places(convolution)
+                    result = _of_places(convolution, apart=convolution.batch * gathered > kept)
                 elif spread < gathered and is_float(element_type(op.results[0])):
                     result = _of_products(convolution)
                 else:
@@ -211,9 +213,11 @@ def _of_elements(convolution: _Convolution) -> ir.Value:
     return convolution.result(value, range(len(kept) + 1))
 
 
-def _of_places(convolution: _Convolution) -> ir.Value:
-    """The second form: the slices for the places of the window are kept."""
-    (operand,) = build.apart([convolution.operand(channels_first=True)])
+def _of_places(convolution: _Convolution, *, apart: bool) -> ir.Value:
+    """The second form: the slices for the places of the window are kept; `apart` makes them anew."""
+    operand = convolution.operand(channels_first=True)
+    if apart:
+        (operand,) = build.apart([operand])
     slices = _side_by_side(convolution.padded(operand), convolution.of_places)
     product = _product(slices, convolution.window(channels_first=True), convolution, 0)
     places = [axis.count for axis in convolution.of_places]
@@ -257,8 +261,8 @@ def _interleaved(products: ir.Value, convolution: _Convolution, axes: Sequence[_
             ranges = [(start, start + axis.count, 1) for axis, start in zip(axes, starts, strict=True)]
             number = _index([k for k, _ in elements], [steps.count for steps in convolution.of_window])
             terms.append(_block(read, ranges, number * features, features))
-        zeros = build.constant(0, element_type(products), [batch, *counts, features])
-        sums.append(_sum(terms) if terms else zeros)
+        shape = [batch, *counts, features]
+        sums.append(_sum(terms) if terms else build.constant(0, element_type(products), shape))
     rank = len(axes)
     beside = build.reshape(build.concatenate(sums, rank + 1), [batch, *counts, *apart, features])
     order = [0, *itertools.chain(*((axis, rank + axis) for axis in range(1, rank + 1))), 2 * rank + 1]
@@ -328,5 +332,6 @@ PASS = Pass(
     options=(
         Option(name="positions", default=64, help="the largest number of slices", read=int),
         Option(name="elements", default=1 << 27, help="the largest tensor of slices, in elements", read=int),
+        Option(name="kept", default=1 << 20, help="the largest that is kept for a gradient, in elements", read=int),
     ),
 )

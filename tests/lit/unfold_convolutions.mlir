@@ -1,4 +1,5 @@
 // RUN: %sonew-opt --pass unfold-convolutions %s | FileCheck %s
+// RUN: %sonew-opt --pass unfold-convolutions:kept=2591 %s | FileCheck --check-prefix=ANEW %s
 
 // A layer: the nine slices for the elements of the window, made along one axis after the other.
 // CHECK-LABEL: func.func public @layer
@@ -15,10 +16,13 @@ func.func public @layer(%x: tensor<2x8x8x4xf32>, %w: tensor<3x3x4x5xf32>) -> ten
   return %0 : tensor<2x6x6x5xf32>
 }
 
-// The gradient of its window: the slices for the places, of the operand behind a barrier.
+// The gradient of its window: the slices for the places, which are the layer's, or made anew of the operand behind a
+// barrier if they are large.
 // CHECK-LABEL: func.func public @window
-// CHECK:         [[X:%.+]] = stablehlo.optimization_barrier %arg0
-// CHECK:         stablehlo.slice [[X]]
+// CHECK:         stablehlo.slice %arg0
+// ANEW-LABEL:  func.func public @window
+// ANEW:          [[X:%.+]] = stablehlo.optimization_barrier %arg0
+// ANEW:          stablehlo.slice [[X]]
 // CHECK:         [[ROWS:%.+]] = stablehlo.reshape {{.+}} : (tensor<2x6x6x36xf32>) -> tensor<72x36xf32>
 // CHECK:         [[G:%.+]] = stablehlo.reshape %arg1 : (tensor<2x6x6x5xf32>) -> tensor<72x5xf32>
 // CHECK:         stablehlo.dot_general [[ROWS]], [[G]], contracting_dims = [0] x [0] : {{.+}} -> tensor<36x5xf32>
@@ -36,6 +40,23 @@ func.func public @window(%x: tensor<2x8x8x4xf32>, %g: tensor<2x6x6x5xf32>) -> te
 // CHECK:         stablehlo.add [[A]], [[B]] : tensor<3x7x2xf32>
 func.func public @few_features(%x: tensor<3x7x6xf32>, %w: tensor<2x6x2xf32>) -> tensor<3x7x2xf32> {
   %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, f]x[0, i, o]->[b, 0, f], window = {pad = [[1, 0]]} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<3x7x6xf32>, tensor<2x6x2xf32>) -> tensor<3x7x2xf32>
+  return %0 : tensor<3x7x2xf32>
+}
+
+// The gradient of the operand of a layer with strides of 2: the elements with even and with odd indices are made apart,
+// of the window's first and last element and of its middle one.
+// CHECK-LABEL: func.func public @strides
+// CHECK:         [[P:%.+]] = stablehlo.dot_general {{.+}} : (tensor<12x6xf32>, tensor<6x6xf32>) -> tensor<12x6xf32>
+// CHECK:         [[S:%.+]] = stablehlo.pad {{.+}}, low = [0, 1, 0], high = [0, 0, 0], interior = [0, 0, 0] : (tensor<3x4x6xf32>, tensor<f32>) -> tensor<3x5x6xf32>
+// CHECK:         [[A:%.+]] = stablehlo.slice [[S]] [0:3, 0:4, 0:2]
+// CHECK:         [[B:%.+]] = stablehlo.slice [[S]] [0:3, 1:5, 4:6]
+// CHECK:         [[EVEN:%.+]] = stablehlo.add [[A]], [[B]] : tensor<3x4x2xf32>
+// CHECK:         [[ODD:%.+]] = stablehlo.slice [[S]] [0:3, 1:5, 2:4]
+// CHECK:         stablehlo.concatenate [[EVEN]], [[ODD]], dim = 2 : {{.+}} -> tensor<3x4x4xf32>
+// CHECK:         stablehlo.reshape {{.+}} -> tensor<3x8x2xf32>
+// CHECK:         stablehlo.slice {{.+}} [0:3, 0:7, 0:2]
+func.func public @strides(%x: tensor<3x4x6xf32>, %w: tensor<3x6x2xf32>) -> tensor<3x7x2xf32> {
+  %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, f]x[0, i, o]->[b, 0, f], window = {pad = [[2, 0]], lhs_dilate = [2]} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<3x4x6xf32>, tensor<3x6x2xf32>) -> tensor<3x7x2xf32>
   return %0 : tensor<3x7x2xf32>
 }
 
