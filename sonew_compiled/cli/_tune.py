@@ -107,7 +107,7 @@ def tune_command(
     Examples:
       sonew tune --optimizer adam --trials 30
       sonew tune --optimizer band-sonew --data mnist --epochs 100 --budget 2000 --jobs 2 -o band
-      sonew tune --optimizer adam --enqueue learning_rate=1e-3,b1=0.7 --enqueue band/best.json --budget 400
+      sonew tune --optimizer adam --enqueue learning_rate=1e-3,b1=0.7 --enqueue band/best.json
     """
     require("tune", purpose="sonew tune")
     options.load_model(what["model"])
