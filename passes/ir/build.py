@@ -136,6 +136,25 @@ def slice_of(
     return ir.Operation.create("stablehlo.slice", results=[kind], operands=[value], attributes=attributes).result
 
 
+def slices_at(value: ir.Value, indices: ir.Value) -> ir.Value:
+    """The slices with these indices on the first axis, in place of each index; the first axis may be dynamic."""
+    found, left = shape_of(indices), shape_of(value)[1:]
+    numbers = stablehlo.GatherDimensionNumbers.get(
+        offset_dims=list(range(len(found), len(found) + len(left))),
+        collapsed_slice_dims=[0],
+        operand_batching_dims=[],
+        start_indices_batching_dims=[],
+        start_index_map=[0],
+        index_vector_dim=len(found),
+    )
+    return create(
+        "stablehlo.gather",
+        [value, reshape(indices, [*found, 1])],
+        [ir.RankedTensorType.get([*found, *left], element_type(value))],
+        {"dimension_numbers": numbers, "slice_sizes": ir.DenseI64ArrayAttr.get([1, *left])},
+    ).result
+
+
 def pad(
     value: ir.Value, padding: ir.Value, low: Sequence[int], high: Sequence[int], interior: Sequence[int] | None = None
 ) -> ir.Value:

@@ -16,7 +16,7 @@ from sonew_compiled.passes.ir.calls import inline_calls
 from sonew_compiled.passes.ir.function import erase_unused, functions
 from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
 from sonew_compiled.passes.ir.shifts import Shift, shift_of
-from sonew_compiled.passes.ir.types import element_type, shape_of
+from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.record import Option, Pass
 
 # The indices of larger matrices would overflow 32 bits during their computation.
@@ -58,15 +58,7 @@ def _gathered(shift: Shift, shape: list[int]) -> ir.Value:
     inside = build.elementwise("add", build.elementwise("multiply", moved, columns), column)
     back = build.elementwise("add", inside, 1 - count if shift.by > 0 else count - 1)
     index = build.select(outside, back, inside)
-    numbers = ir.Attribute.parse(
-        "#stablehlo.gather<collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 2>"
-    )
-    read = ir.Operation.create(
-        "stablehlo.gather",
-        results=[ir.RankedTensorType.get(shape, element_type(shift.source))],
-        operands=[build.reshape(shift.source, [count]), build.reshape(index, [*shape, 1])],
-        attributes={"dimension_numbers": numbers, "slice_sizes": ir.DenseI64ArrayAttr.get([1])},
-    ).result
+    read = build.slices_at(build.reshape(shift.source, [count]), index)
     # A shift that wraps is filled at the end of the last column alone, or at the beginning of the first one.
     edge = build.compare("EQ", column, build.like(columns - 1 if shift.by > 0 else 0, column), "SIGNED")
     filled = build.elementwise("and", outside, edge) if shift.wraps else outside

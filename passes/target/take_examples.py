@@ -30,7 +30,7 @@ from sonew_compiled.passes.ir.build import create
 from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.exports import begin_export, finish_export, label
 from sonew_compiled.passes.ir.function import functions
-from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.signature import dtype_of, type_of
 from sonew_compiled.passes.ir.types import element_type, shape_of
 from sonew_compiled.passes.record import Option, Pass
@@ -112,31 +112,12 @@ def _add(take: _Take) -> None:
     function, block = _begin(take, take.data)
     with ir.InsertionPoint(block):
         data, indices = block.arguments
-        taken = _gathered(data, indices, [1, take.size])
+        taken = build.slices_at(data, indices)
         if take.data != take.element:
             # IREE 3.13 takes a byte that becomes an index for a signed one on Vulkan, but not one that becomes float32.
             number = convert(convert(taken, ir.F32Type.get()), _i32())
-            taken = _gathered(_quotients(), number, [1])
+            taken = build.slices_at(_quotients(), number)
         _finish(function, build.reshape(taken, take.shape))
-
-
-def _gathered(source: ir.Value, indices: ir.Value, slices: list[int]) -> ir.Value:
-    """The slices that begin at these indices of the first axis, in place of each index."""
-    found, left = shape_of(indices), slices[1:]
-    numbers = stablehlo.GatherDimensionNumbers.get(
-        offset_dims=list(range(len(found), len(found) + len(left))),
-        collapsed_slice_dims=[0],
-        operand_batching_dims=[],
-        start_indices_batching_dims=[],
-        start_index_map=[0],
-        index_vector_dim=len(found),
-    )
-    return create(
-        "stablehlo.gather",
-        [source, build.reshape(indices, [*found, 1])],
-        [ir.RankedTensorType.get([*found, *left], element_type(source))],
-        {"dimension_numbers": numbers, "slice_sizes": ir.DenseI64ArrayAttr.get(slices)},
-    ).result
 
 
 def _quotients() -> ir.Value:

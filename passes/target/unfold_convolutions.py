@@ -34,6 +34,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.attributes import axis_numbers, paddings
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
@@ -253,13 +255,14 @@ def _interleaved(products: ir.Value, convolution: _Convolution, axes: Sequence[_
     high = [0, *(axis.end - size for axis, size in zip(axes, space, strict=True)), 0]
     read = build.pad(products, build.constant(0, element_type(products)), low, high)
     counts, apart = [axis.count for axis in axes], [axis.apart for axis in axes]
+    window = [steps.count for steps in convolution.of_window]
     sums = []
     for residues in itertools.product(*(axis.terms for axis in axes)):
         terms = []
         for elements in itertools.product(*residues):
             starts = [offset - axis.first for axis, (_, offset) in zip(axes, elements, strict=True)]
             ranges = [(start, start + axis.count, 1) for axis, start in zip(axes, starts, strict=True)]
-            number = _index([k for k, _ in elements], [steps.count for steps in convolution.of_window])
+            number = int(np.ravel_multi_index([k for k, _ in elements], window))
             terms.append(_block(read, ranges, number * features, features))
         shape = [batch, *counts, features]
         sums.append(_sum(terms) if terms else build.constant(0, element_type(products), shape))
@@ -279,11 +282,6 @@ def _block(value: ir.Value, ranges: Iterable[tuple[int, int, int]], start: int, 
 
 def _sum(terms: Iterable[ir.Value]) -> ir.Value:
     return functools.reduce(functools.partial(build.elementwise, "add"), terms)
-
-
-def _index(indices: Sequence[int], sizes: Sequence[int]) -> int:
-    """The number of an element in the order of a dense array of these sizes."""
-    return functools.reduce(lambda number, each: number * each[1] + each[0], zip(indices, sizes, strict=True), 0)
 
 
 def _side_by_side(value: ir.Value, axes: Sequence[_Steps]) -> ir.Value:

@@ -157,16 +157,15 @@ def _centers(settings: TuneSettings) -> list[OptimizerSettings]:
         shipped,
         *(replace(shipped, learning_rate=each.learning_rate, values=each.values) for each in record.starts),
     ]
-    centers = []
-    for start in starts:
-        values = {**start.values, **settings.settings}
-        if record.grafts(values) == record.grafts(start.values):
-            rate = start.learning_rate if settings.learning_rate is None else settings.learning_rate
-            centers.append(_with(start, rate, values))
-    if not centers:
-        centers = [
-            _with(shipped, settings.learning_rate or shipped.learning_rate, {**shipped.values, **settings.settings})
-        ]
+
+    def values(start: OptimizerSettings) -> dict[str, Value]:
+        return {**start.values, **settings.settings}
+
+    alike = [each for each in starts if record.grafts(values(each)) == record.grafts(each.values)] or [shipped]
+    centers = [
+        _with(each, each.learning_rate if settings.learning_rate is None else settings.learning_rate, values(each))
+        for each in alike
+    ]
     return centers[:1] if _is_number_given(settings) else centers
 
 
@@ -223,18 +222,13 @@ def _form(center: OptimizerSettings, known: Sequence[Mapping[str, float]], *, to
     begun = [{axis.name: axis.parameter(each[axis.name]) for axis in axes} for each in known]
     others = [{**begun[0], RATE: begun[0][RATE] * factor} for factor in _OTHER_RATES]
     form = Form(optimizer=center, axes=axes, known=(), others=(), told=told)
-
-    def without_those_told(
-        each: Sequence[dict[str, float]], told: Sequence[dict[str, float]]
-    ) -> tuple[dict[str, float], ...]:
-        found: list[dict[str, float]] = []
-        for one in each:
-            if form.values_of(one) not in map(form.values_of, (*told, *found)):
-                found.append(one)
-        return tuple(found)
-
-    first = without_those_told(begun, ())
-    return replace(form, known=first, others=without_those_told(others, first))
+    # Of trials with the same values, the first.
+    first: list[dict[str, float]] = []
+    for one in (*begun, *others):
+        if form.values_of(one) not in map(form.values_of, first):
+            first.append(one)
+    to_the_end = [one for one in first if one in begun]
+    return replace(form, known=tuple(to_the_end), others=tuple(first[len(to_the_end) :]))
 
 
 def _axes(center: OptimizerSettings, known: Sequence[Mapping[str, float]]) -> tuple[Axis, ...]:

@@ -169,16 +169,13 @@ class Search:
         """
         limits, whole = self._limits, self._settings.epochs
         with self._lock:
-            at_work = {(each.form, each.trial.number) for each in running}
-            spent = [0] * len(self._forms)
-            resumable = [0] * len(self._forms)
-            begun = 0
-            for index, study in enumerate(self._studies):
-                for trial in filter(is_begun, study.get_trials(deepcopy=False)):
-                    is_at_work = (index, trial.number) in at_work
-                    resumable[index] += trial.state.name == "RUNNING" and not is_at_work
-                    begun += trial.state.name != "RUNNING" or is_at_work
-                    spent[index] += whole if trial.state.name == "RUNNING" else len(trial.intermediate_values)
+            resumable = [len(self._cut_short(index, running)) for index in range(len(self._forms))]
+            trials = [list(filter(is_begun, study.get_trials(deepcopy=False))) for study in self._studies]
+            begun = sum(map(len, trials)) - sum(resumable)
+            spent = [
+                sum(whole if trial.state.name == "RUNNING" else len(trial.intermediate_values) for trial in each)
+                for each in trials
+            ]
         if time.monotonic() >= self._until or (limits.trials is not None and begun >= limits.trials):
             return None
         # Those that were cut short have their whole length in `spent` already.
@@ -188,14 +185,17 @@ class Search:
         order = sorted(range(len(self._forms)), key=lambda index: (not resumable[index], spent[index]))
         return order[0]
 
+    def _cut_short(self, index: int, running: Any) -> list[Any]:
+        """The trials of a form that an interruption cut short; the caller has the lock."""
+        at_work = {each.trial.number for each in running if each.form == index}
+        trials = self._studies[index].get_trials(deepcopy=False)
+        return [t for t in trials if t.state.name == "RUNNING" and is_begun(t) and t.number not in at_work]
+
     def _begin(self, index: int, running: Any) -> _Running:
         """A trial of a form that was cut short, or else another one from Optuna."""
         form, study = self._forms[index], self._studies[index]
         with self._lock:
-            at_work = {each.trial.number for each in running if each.form == index}
-            trials = study.get_trials(deepcopy=False)
-            cut = [t for t in trials if t.state.name == "RUNNING" and is_begun(t) and t.number not in at_work]
-            if cut:
+            if cut := self._cut_short(index, running):
                 trial = self._optuna.trial.Trial(study, cut[0]._trial_id)
                 trial.set_user_attr(AGAIN, trial.user_attrs.get(AGAIN, 0) + len(cut[0].intermediate_values))
             else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,15 +43,6 @@ FLAGS = [
     "--ema",
     "0.9",
 ]
-
-
-@pytest.fixture
-def folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The working directory, with the small model and its data."""
-    shutil.copy(small.path / "small_model.py", tmp_path)
-    shutil.copy(small.data, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run_of(step: StepSettings) -> Run:

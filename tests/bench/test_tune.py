@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -18,15 +17,6 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.presets import optimizer_settings, record_of
 
 Sonew = Callable[..., Any]
-
-
-@pytest.fixture
-def folder(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The working directory, with the small model and its data."""
-    shutil.copy(small.path / "small_model.py", tmp_path)
-    shutil.copy(small.data, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def settings(**changed: Any) -> TuneSettings:
