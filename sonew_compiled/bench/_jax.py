@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from sonew_compiled.backward import loss_and_signals
+from sonew_compiled.backward import backward_with_state, gradient_point, loss_and_signals
 from sonew_compiled.bench._plain import check_plain
 from sonew_compiled.exponential_average import first_average, next_average, weights_of
 from sonew_compiled.held import Held, joined
+from sonew_compiled.model_functions import ModelFunctions, step_key
 from sonew_compiled.models import Model
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype, with_step_settings
 from sonew_compiled.passes import precision_policy
@@ -28,8 +29,9 @@ from sonew_compiled.presets import OptimizerSettings
 from sonew_compiled.runtime import BoundData
 from sonew_compiled.step_settings import PLAIN, StepSettings
 
-State = tuple[Any, Any, Any]
-"""The parameters, the state of the optimizer, and the averages of the parameters, or None."""
+State = tuple[Any, Any, Any, Any]
+"""The parameters, the state of the optimizer, the averages of the parameters or None, and a pair of what the loss keeps
+or None, and the seed and the number of steps done or None."""
 
 # The dtypes in which a JAX user would compute the loss and the update under each policy. The policy itself gives the
 # dtype of the stored state.
@@ -67,9 +69,15 @@ class JaxTraining:
             no loss scaling, as in a few lines of JAX.
           settings: what a step does besides the optimizer.
         """
-        check_plain(model)
         policy = precision_policy(precision)
         compute, wide = _COMPUTED[precision]
+        made = ModelFunctions(
+            init=model.init,
+            loss=model.loss,
+            eval_loss=model.eval_loss,
+            evaluation_draws=model.evaluation_draws,
+            per_example=model.per_example,
+        )
 
         def narrow_loss(params: Any, batch: Any) -> Any:
             return model.loss(_cast(params, compute), _cast(batch, compute)).astype(jnp.float32)
@@ -79,35 +87,48 @@ class JaxTraining:
         )
         held, ema = Held(settings.freeze), settings.ema
 
-        def store(params: Any, inner: Any, average: Any) -> State:
-            return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype), average
+        def store(params: Any, inner: Any, average: Any, others: Any) -> State:
+            return _cast(params, policy.parameter_dtype), _cast(inner, policy.state_dtype), average, others
 
         def evaluated(state: State) -> Any:
-            params, _, average = state
+            params, _, average, _ = state
             return params if average is None else joined(weights_of(average), held.split(params)[1])
 
         @jax.jit
         def init(seed: Any) -> State:
-            params = model.init(jax.random.key(seed, impl="threefry2x32"))
+            params, kept = made.first(jax.random.key(seed, impl="threefry2x32"))
             trained, _ = held.split(_cast(params, wide))
-            return store(params, make(0.0).init(trained), None if ema is None else first_average(trained))
+            average = None if ema is None else first_average(trained)
+            return store(params, make(0.0).init(trained), average, (kept, (seed, 0) if made.takes_rng else None))
 
         @functools.partial(jax.jit, donate_argnums=(0,))
         def step(state: State, batch: Any, learning_rate: Any) -> tuple[State, Any]:
-            params, inner, average = state
+            params, inner, average, (kept, drawn) = state
             (moved, rest), inner = held.split(_cast(params, wide)), _cast(inner, wide)
 
             def loss_of(trained: Any, batch: Any) -> Any:
                 return narrow_loss(joined(trained, rest), batch)
 
+            def loss_and_state(trained: Any, kept: Any, rng: Any, batch: Any) -> tuple[Any, Any]:
+                narrow = _cast(joined(trained, rest), compute)
+                value, after = made.train_loss(narrow, kept, rng, _cast(batch, compute))
+                return value.astype(jnp.float32), after
+
             with statistics_dtype(policy.state_dtype):
                 transformation = make(learning_rate)
-                loss, signals = loss_and_signals(transformation, loss_of, moved, inner, batch)
+                if made.has_state or made.takes_rng:
+                    point = gradient_point(transformation, moved, inner)
+                    rng = step_key(*drawn) if drawn else None
+                    one = jnp.ones((), jnp.float32)
+                    loss, signals, kept = backward_with_state(loss_and_state, point, kept, rng, batch, one)
+                else:
+                    loss, signals = loss_and_signals(transformation, loss_of, moved, inner, batch)
                 updates, inner = transformation.update(_cast(signals, wide), inner, moved)
             moved = optax.apply_updates(moved, updates)
-            stored, inner, _ = store(moved, inner, None)
+            stored, inner, *_ = store(moved, inner, None, None)
             average = None if ema is None else next_average(average, stored, ema)
-            return (joined(stored, held.split(params)[1]), inner, average), loss
+            others = kept, (drawn[0], drawn[1] + 1) if drawn else None
+            return (joined(stored, held.split(params)[1]), inner, average, others), loss
 
         @jax.jit
         def losses(state: State, batch: Any) -> Any:
@@ -115,7 +136,7 @@ class JaxTraining:
             each = jax.vmap(lambda x: model.loss(narrow, _cast(jax.tree.map(lambda a: a[None], x), compute)))(batch)
             return each.astype(jnp.float32)
 
-        self._init, self._step, self._losses = init, step, losses
+        self._model, self._init, self._step, self._losses = model, init, step, losses
 
     def init(self, seed: int) -> State:
         """Parameters and optimizer state at step 0."""
@@ -131,7 +152,12 @@ class JaxTraining:
         return result
 
     def mean_loss(self, state: State, data: BoundData) -> float:
-        """The mean loss over all examples."""
+        """The mean loss over all examples.
+
+        Raises:
+          UsageError: the loss is no mean over examples of parameters and a batch alone.
+        """
+        check_plain(self._model)
         losses = [np.asarray(self._losses(state, batch))[:valid] for batch, valid in data.evaluation_batches()]
         return float(np.concatenate(losses).mean(dtype=np.float64))
 

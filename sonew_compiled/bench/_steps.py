@@ -34,13 +34,12 @@ def compile_step(asked: SpeedSettings, optimizer: str, output: Path, **more: Any
     started = time.perf_counter()
     with user_code(asked.model):
         compile_training(
-            model.loss,
-            model.init,
-            optimizer_settings(optimizer),
-            model.batch(asked.batch_size),
+            optimizer=optimizer_settings(optimizer),
+            batch=model.batch(asked.batch_size),
             output=output,
             model=asked.model,
             check=False,
+            **model.functions(predict=None, metrics=None),
             **more,
         )
     return time.perf_counter() - started

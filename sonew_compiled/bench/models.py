@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +16,19 @@ from sonew_compiled.bench.goals import Goal, described
 BATCHES: Mapping[str, int] = MappingProxyType(
     {"autoencoder": 1000, "classifier": 100, "resnet18": 32, "gpt-small": 16, "vit-small": 32}
 )
-"""The models, and the examples in a step of each."""
+"""The built-in models, and the examples in a step of each."""
+
+_OTHER_BATCH = 100
+
+
+def sizes_of(models: Sequence[str], batch_size: int | None) -> Mapping[str, int]:
+    """The examples in a step of each model.
+
+    Args:
+      models: their names on the command line; none stands for the built-in ones.
+      batch_size: the examples in a step of all; None for those of `BATCHES`, and 100 for a model that is not built in.
+    """
+    return {name: batch_size or BATCHES.get(name, _OTHER_BATCH) for name in models or BATCHES}
 
 
 def goals_of(models: Mapping[str, int]) -> tuple[Goal, ...]:
@@ -61,8 +73,7 @@ def measure_models(
             say(f"compile {model}, and time its step against XLA's")
             compiled = call_apart("sonew_compiled.bench._models_tasks:compile_adam", settings=asked, folder=folder)
             measurements[f"{model}_compile_seconds"] = {"ratio": compiled["seconds"], "each": [compiled["seconds"]]}
-            measurements[model] = call_apart(
-                "sonew_compiled.bench._models_tasks:measure_step", settings=asked, folder=folder
-            )
+            timed = call_apart("sonew_compiled.bench._models_tasks:measure_step", settings=asked, folder=folder)
+            measurements[model] = {"examples": size, **timed}
     ratios = {key: value["ratio"] for key, value in measurements.items()}
     return described(goals_of(models), ratios, measurements, settings, watch)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import click
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._bench_rows import compare_command, export_command, merge_command
-from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
+from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan, source_of
 from sonew_compiled.cli._say import note, output_options
 from sonew_compiled.cli._sections import SectionedGroup
 from sonew_compiled.cli._setting_type import Whole
@@ -65,7 +65,11 @@ _NOT_FOR_SPEED = {
     help="The suite to run; the options below replace parts of it.",
 )
 @click.option(
-    "--model", help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours.  [default: the preset's]"
+    "--model",
+    metavar="NAME",
+    multiple=True,
+    help=f"{', '.join(options.MODELS)}, or package.module:attribute of yours; repeatable for --preset models.  "
+    "[default: the preset's]",
 )
 @click.option(
     "--optimizer",
@@ -140,6 +144,7 @@ def bench_command(
     from sonew_compiled.runtime.owner import owned
 
     require("bench", purpose="sonew bench")  # also what it draws with, before hours of training and not after
+    what["models"], what["model"] = what["model"], _first_model(preset, what["model"])
     what["host"] = (platform.node() if host is None else host)[:_LONGEST_HOST] or None
     if dry_run:
         _show_plan(output, preset, what, as_json=as_json)
@@ -166,17 +171,27 @@ def _refuse_options(context: click.Context) -> None:
             )
 
 
+def _first_model(preset: str, models: Sequence[str]) -> str | None:
+    """The first model that is named, or None.
+
+    Raises:
+      UsageError: the preset measures one, and several are named.
+    """
+    if len(models) > 1 and preset != "models":
+        raise UsageError(f"--model is given {len(models)} times, and --preset {preset} measures one model; give one")
+    return models[0] if models else None
+
+
 def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) -> None:
     """What the benchmark would run."""
     of_preset = f"preset {name}"
     if name in _SPEED_PRESETS:
         settings = _speed_settings(name, what)
         found = {key: chosen(key, getattr(settings, key)) for key in ("model", "data")}
-        if name == "models" and not what["model"]:
-            from sonew_compiled.bench.models import BATCHES
-
-            found |= {"model": chosen("model", tuple(BATCHES), of_preset)}
-            found |= {"batch_size": chosen("batch_size", tuple(BATCHES.values()), of_preset)}
+        if name == "models":
+            sizes = _sizes(what)
+            found |= {"model": chosen("model", tuple(sizes), of_preset)}
+            found |= {"batch_size": chosen("batch_size", tuple(sizes.values()), of_preset)}
         writes = [output / f"{name}.json", output / f"{name}.md"]
         show_plan(found, writes=writes, as_json=as_json)
         return
@@ -271,13 +286,15 @@ def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
 
 def _speed_settings(preset: str, what: dict[str, Any]) -> SpeedSettings:
     """The settings of the presets that measure the same for everybody."""
-    for name, flag in _NOT_FOR_SPEED.items():
+    for name, flag in (_NOT_FOR_SPEED | ({"data": "--data"} if preset == "models" else {})).items():
         if what[name] is not None and what[name] is not False and what[name] != ():
             raise UsageError(f"{flag} does not go with --preset {preset}, which measures the same for everybody")
     from sonew_compiled.bench.speed import SpeedSettings
 
     model = what["model"] or "autoencoder"
     options.load_model(model)
+    if preset == "models":
+        return SpeedSettings(pairs=what["pairs"])
     dataset = options.dataset_of(what["data"], None, {})
     examples = len(next(iter(dataset.train.values())))
     if what["batch_size"] > examples:
@@ -286,6 +303,15 @@ def _speed_settings(preset: str, what: dict[str, Any]) -> SpeedSettings:
             "give no more"
         )
     return SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
+
+
+def _sizes(what: dict[str, Any]) -> Mapping[str, int]:
+    """The examples in a step of each model of the table of models."""
+    from sonew_compiled.bench.models import sizes_of
+
+    for name in what["models"]:
+        options.load_model(name)
+    return sizes_of(what["models"], what["batch_size"] if source_of("batch_size") else None)
 
 
 def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) -> None:
@@ -299,7 +325,7 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
         raise SonewError(f"cannot write {output}: {error.strerror}; give another -o/--output") from None
     goals: Sequence[Goal]
     if preset == "models":
-        measured = {settings.model: what["batch_size"]} if what["model"] else models.BATCHES
+        measured = _sizes(what)
         result = models.measure_models(settings, measured, host=what["host"], say=note)
         goals = models.goals_of(measured)
     elif preset == "speed":

@@ -72,7 +72,12 @@ def _values(described: dict[str, Any], group: click.Group, path: str, place: str
         names = _names(command)
         if unknown := [key for key in table if key not in names]:
             raise UsageError(f"--config {path} has {unknown[0]} in [{place}{name}]; give {', '.join(names)}")
-        values[name] = below | {names[key]: value for key, value in table.items()}
+        # click would take a text for an option that is repeatable as one value for each letter.
+        several = {each.name for each in command.params if each.multiple}
+        given = {names[key]: value for key, value in table.items()}
+        values[name] = below | {
+            key: [value] if key in several and isinstance(value, str) else value for key, value in given.items()
+        }
     return values
 
 

@@ -8,13 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sonew_compiled.bench._jax import JaxTraining
 from sonew_compiled.bench._machine import threads
-from sonew_compiled.bench.models import BATCHES, goals_of
+from sonew_compiled.bench._steps import compile_step
+from sonew_compiled.bench.models import BATCHES, goals_of, sizes_of
 from sonew_compiled.bench.speed import GOALS, SpeedSettings, _start_seconds, measure_speed
 from sonew_compiled.bench.workers import GOALS as WORKER_GOALS
 from sonew_compiled.errors import SonewError
+from sonew_compiled.models import load_model
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import Device, Program, TrainingState, open_bundle
 
 Sonew = Callable[..., Any]
 KEYS = (
@@ -121,14 +127,56 @@ def test_the_table_of_workers(folder: Path, sonew: Sonew) -> None:
     assert Path("sonew-bench/workers.md").read_text().count("| yes |") <= len(WORKER_GOALS)
 
 
+# It draws, keeps a state, and has no mean over examples.
+NOISY = """
+def noisy_loss(params, batch, *, rng, state):
+    noise = jax.random.normal(rng, batch["image"].shape)
+    return loss(params, {"image": batch["image"] + state["size"] * noise}), {"size": 0.5 * state["size"]}
+
+
+noisy = Model(
+    init=lambda key: ({"w": jnp.zeros((36, 36))}, {"size": jnp.ones(())}),
+    loss=noisy_loss,
+    batch=batch,
+    evaluation_draws=True,
+    per_example=False,
+)
+"""
+
+
 def test_the_table_of_models(folder: Path, sonew: Sonew) -> None:
-    (folder / "one_matrix.py").write_text(ONE_MATRIX)
-    words = ("bench", "--preset", "models", "--model", "one_matrix:model", "--data", "data.npz", "--pairs", 2)
-    ended = sonew(*words, "--batch-size", 20, "--json")
+    (folder / "one_matrix.py").write_text(ONE_MATRIX + NOISY)
+    models = ("one_matrix:model", "one_matrix:noisy")
+    words = ("bench", "--preset", "models", *("--model", models[0], "--model", models[1]))
+    planned = sonew(*words, "--dry-run", "--json").json["settings"]
+    assert planned["model"] == {"value": [*models], "source": "command line"}
+    assert planned["batch-size"]["value"] == [100, 100]
+    ended = sonew(*words, "--pairs", 2, "--batch-size", 20, "--json")
     assert ended.code == 0, ended.err
-    assert tuple(ended.json["ratios"]) == ("one_matrix:model", "one_matrix:model_compile_seconds")
+    assert tuple(ended.json["ratios"]) == (*models, *(f"{name}_compile_seconds" for name in models))
     assert all(math.isfinite(value) and value > 0 for value in ended.json["ratios"].values())
-    assert len(ended.json["measurements"]["one_matrix:model"]["per_pair"]) == 2
+    for name in models:
+        assert ended.json["measurements"][name]["examples"] == 20
+        assert len(ended.json["measurements"][name]["per_pair"]) == 2
     table = Path("sonew-bench/models.md").read_text()
-    assert "| step of one_matrix:model, 20 examples, Adam, f32, IREE ÷ XLA |" in table
+    assert "| step of one_matrix:noisy, 20 examples, Adam, f32, IREE ÷ XLA |" in table
     assert {goal.key for goal in goals_of(BATCHES)} == {*BATCHES, *(f"{name}_compile_seconds" for name in BATCHES)}
+    assert sizes_of(["resnet18", *models], None) == {"resnet18": 32, models[0]: 100, models[1]: 100}
+    (folder / "sonew.toml").write_text('[bench]\nmodel = "one_matrix:noisy"\n')
+    planned = sonew("--config", "sonew.toml", "bench", "--preset", "models", "--dry-run", "--json").json["settings"]
+    assert planned["model"] == {"value": [models[1]], "source": "sonew.toml"}
+    refused = sonew("bench", "--preset", "speed", "--model", models[0], "--model", models[1])
+    assert (refused.code, "--preset speed measures one model; give one" in refused.err) == (2, True)
+
+
+def test_the_step_of_jax_draws_and_keeps_what_the_compiled_one_does(folder: Path, cpu: Device) -> None:
+    (folder / "one_matrix.py").write_text(ONE_MATRIX + NOISY)
+    model = load_model("one_matrix:noisy")
+    compile_step(SpeedSettings(model="one_matrix:noisy", batch_size=20), "adam", folder / "noisy")
+    state = TrainingState.initial(Program.load(open_bundle(folder / "noisy"), cpu), seed=3)
+    training = JaxTraining(model, optimizer_settings("adam"))
+    beside = training.init(3)
+    batch = {"image": np.random.default_rng(0).random((20, 36), np.float32)}
+    for _ in range(3):
+        beside, expected = training.step(beside, batch, 0.05)
+        assert state.step(batch, 0.05) == pytest.approx(float(expected), rel=1e-5)
