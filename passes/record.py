@@ -97,3 +97,18 @@ def read_roles(text: str) -> tuple[str, ...]:
     if set(roles) - set(STORED_ROLES):
         raise ValueError(f"give {'+'.join(STORED_ROLES)} or one of them")
     return roles
+
+
+def _read_native(text: str) -> str:
+    if text not in ("none", "bf16", "f16"):
+        raise ValueError("give none, bf16 or f16")
+    return text
+
+
+NATIVE = Option(
+    name="native",
+    default="none",
+    help="the operand type for which the processor has units, bf16 or f16, or none",
+    read=_read_native,
+)
+"""The 16-bit type whose products the processor has units for, which some passes leave to it."""

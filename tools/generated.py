@@ -88,6 +88,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "studies-bf16": partial(result_tables.studies, "tuned-20-bf16"),
     "small-studies": result_tables.small_studies,
     "precisions": result_tables.policies,
+    "speed-results": result_tables.speed,
     "schemas": lambda: "The schemas: " + ", ".join(f"[{name}](schemas/{name})" for name in schemas.FILES) + ".",
     **{file: partial(_fields, file) for file in schemas.FILES},
 }

@@ -10,6 +10,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench.speed import goals_of
+
+SPEED_FILES = {
+    "speed-zen5": "Zen 5",
+    "speed": "Zen 4",
+    "speed-apart": "Zen 4, apart",
+    "speed-xeon": "Xeon",
+}
+"""The files of the speed table, each with the head of its column."""
+
 RESULTS = Path(__file__).parent.parent / "docs/results"
 
 
@@ -34,6 +44,22 @@ def small_studies() -> str:
             for row in _rows("tuned-small-20")
         ),
     )
+
+
+def speed() -> str:
+    """The ratios of the speed table on each kind of processor; the first one's are held to the bounds."""
+    measured = [json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8")) for file in SPEED_FILES]
+    goals = goals_of(measured[0])
+    rows = []
+    for goal in goals:
+        values = [each["ratios"].get(goal.key) for each in measured]
+        cells = ["" if value is None else f"{value:.3g}{goal.unit}" for value in values]
+        if goal.is_met(values[0]) is False:
+            cells[0] += ", missed"
+        sign = "≥" if goal.at_least else "≤"
+        bounds = ("" if bound is None else f"{sign} {bound:g}{goal.unit}" for bound in (goal.must, goal.aim))
+        rows.append([goal.what, *cells, *bounds])
+    return _table(["what", *SPEED_FILES.values(), "must", "aim"], rows)
 
 
 def policies() -> str:

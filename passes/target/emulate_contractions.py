@@ -14,7 +14,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
 from sonew_compiled.passes.ir.types import element_type, is_half
 from sonew_compiled.passes.ir.uses import operations_in
-from sonew_compiled.passes.record import Option, Pass
+from sonew_compiled.passes.record import NATIVE, Pass
 
 
 def emulate_contractions(module: ir.Module, *, native: str) -> None:
@@ -31,24 +31,10 @@ def emulate_contractions(module: ir.Module, *, native: str) -> None:
             compute_in_float32(op)
 
 
-def _read_native(text: str) -> str:
-    """A 16-bit type from text, or none."""
-    if text not in ("none", "bf16", "f16"):
-        raise ValueError("give none, bf16 or f16")
-    return text
-
-
 PASS = Pass(
     name="emulate-contractions",
     summary="do 16-bit matrix products in float32",
     description=__doc__,
     run=emulate_contractions,
-    options=(
-        Option(
-            name="native",
-            default="none",
-            help="the operand type for which the processor has units, bf16 or f16, or none",
-            read=_read_native,
-        ),
-    ),
+    options=(NATIVE,),
 )

@@ -5,6 +5,11 @@ bytecode has no float16 at all. No compiler removes integer arithmetic on the bi
 ties to even, and treats subnormal numbers, infinities and the sign of zero as a conversion does. A value that was
 widened before needs no rounding. It is copied, since a product that IREE fuses with the widening takes twice as long.
 
+If the products themselves take the 16-bit type (`native`), whatever reads the numbers in it reads the upper halves of
+the rounded bits, since IREE would expand a conversion to integer arithmetic once more. It reads a copy, because IREE's
+code for a rounding within the packing of a product's operand is ten times as slow as the two apart. A number that was
+widened before is read as it was.
+
 IREE folds a conversion of an integer to float32 and its rounding to bfloat16 into one, and LLVM makes that a call to a
 library that IREE does not link. So zero is added in between.
 """
@@ -19,15 +24,19 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.rounding import bf16_of, rounded
 from sonew_compiled.passes.ir.types import element_type, has_element, is_half
 from sonew_compiled.passes.ir.uses import operations_in
-from sonew_compiled.passes.record import Pass
+from sonew_compiled.passes.record import NATIVE, Pass
 
 
-def emulate_rounding(module: ir.Module) -> None:
+def emulate_rounding(module: ir.Module, *, native: str) -> None:
     """Round before each conversion from float32 to 16 bits that the computation reads; drop conversions straight back.
 
     A conversion stays as it is if its result only leaves the function. If the result leaves the function and is read as
     well, integer arithmetic does the whole conversion. Its readers still widen the result, since they may read it back
     from memory.
+
+    Args:
+      module: the module, changed in place.
+      native: `bf16`, the type of operands that products take as they are; or `none`.
     """
     wide = ir.F32Type.get()
     conversions = [op for op in operations_in(module.operation) if op.name == "stablehlo.convert"]
@@ -40,17 +49,20 @@ def emulate_rounding(module: ir.Module) -> None:
         if not is_half(into) or all(leaves):
             continue
         with ir.InsertionPoint(op):
-            exact = source_in(op.operands[0], into) is not None
-            value = build.clone(op.operands[0]) if exact else rounded(op.operands[0], into)
+            source = source_in(op.operands[0], into)
+            value = rounded(op.operands[0], into) if source is None else build.clone(op.operands[0])
             if any(leaves) and into == ir.BF16Type.get():
                 op.results[0].replace_all_uses_with(bf16_of(build.bitcast(value, build.u32())))
                 op.erase()
                 continue
-        op.operands[0] = value
-        for reader in readers:
-            if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
-                reader.results[0].replace_all_uses_with(value)
-                reader.erase()
+            op.operands[0] = value
+            for reader in readers:
+                if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
+                    reader.results[0].replace_all_uses_with(value)
+                    reader.erase()
+            if str(into) == native and not any(leaves) and list(op.results[0].uses):
+                narrow = build.clone(bf16_of(build.bitcast(value, build.u32()))) if source is None else source
+                op.results[0].replace_all_uses_with(narrow)
         if not list(op.results[0].uses):
             op.erase()
 
@@ -68,4 +80,5 @@ PASS = Pass(
     summary="round to 16 bits by integer arithmetic",
     description=__doc__,
     run=emulate_rounding,
+    options=(NATIVE,),
 )

@@ -329,7 +329,8 @@ def _speed(output: Path, preset: str, what: dict[str, Any], *, as_json: bool) ->
         result = models.measure_models(settings, measured, host=what["host"], say=note)
         goals = models.goals_of(measured)
     elif preset == "speed":
-        result, goals = speed.measure_speed(settings, host=what["host"], say=note), speed.GOALS
+        result = speed.measure_speed(settings, host=what["host"], say=note)
+        goals = speed.goals_of(result)
     else:
         result, goals = workers.measure_workers(settings, host=what["host"], say=note), workers.GOALS
     table = markdown(result, goals)

@@ -56,6 +56,11 @@ def count_units(executable: bytes) -> Mapping[str, int]:
     return dict(sorted(found.items()))
 
 
+def is_product(instruction: str) -> bool:
+    """Whether an instruction of `count_units` multiplies; the others round."""
+    return "cvt" not in instruction
+
+
 def _nothing(_: Code) -> Iterator[str]:
     return iter(())
 

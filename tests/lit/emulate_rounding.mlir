@@ -1,4 +1,5 @@
 // RUN: %sonew-opt --pass emulate-rounding %s | FileCheck %s
+// RUN: %sonew-opt --pass emulate-rounding:native=bf16 %s | FileCheck %s --check-prefixes=CHECK,NATIVE
 
 // What is rounded and widened again is rounded on its bits.
 // CHECK-LABEL: func.func public @operand
@@ -49,4 +50,23 @@ func.func public @identity(%is: tensor<4xi1>) -> (tensor<4xbf16>, tensor<4xi32>)
   %1 = stablehlo.convert %0 : (tensor<4xf32>) -> tensor<4xbf16>
   %2 = stablehlo.convert %is : (tensor<4xi1>) -> tensor<4xi32>
   return %1, %2 : tensor<4xbf16>, tensor<4xi32>
+}
+
+// A product in 16 bits reads the upper halves of the rounded bits, and a weight as it is stored; its readers in float32
+// share the rounded number.
+// NATIVE-LABEL: func.func public @product
+// NATIVE:         [[ROUNDED:%.+]] = stablehlo.bitcast_convert {{.+}} : (tensor<2x4xui32>) -> tensor<2x4xf32>
+// NATIVE:         [[HALF:%.+]] = stablehlo.bitcast_convert {{.+}} : (tensor<2x4xui16>) -> tensor<2x4xbf16>
+// NATIVE-NEXT:    [[COPY:%.+]] = "flow.tensor.clone"([[HALF]])
+// NATIVE:         stablehlo.dot_general [[COPY]], %arg1, contracting_dims = [1] x [0]
+// NATIVE-NEXT:    stablehlo.tanh [[ROUNDED]]
+func.func public @product(%x: tensor<2x4xf32>, %w: tensor<4x8xbf16>) -> (tensor<2x8xf32>, tensor<2x4xf32>) {
+  %0 = stablehlo.convert %w : (tensor<4x8xbf16>) -> tensor<4x8xf32>
+  %1 = stablehlo.convert %x : (tensor<2x4xf32>) -> tensor<2x4xbf16>
+  %2 = stablehlo.convert %0 : (tensor<4x8xf32>) -> tensor<4x8xbf16>
+  %3 = stablehlo.dot_general %1, %2, contracting_dims = [1] x [0]
+      : (tensor<2x4xbf16>, tensor<4x8xbf16>) -> tensor<2x8xf32>
+  %4 = stablehlo.convert %1 : (tensor<2x4xbf16>) -> tensor<2x4xf32>
+  %5 = stablehlo.tanh %4 : tensor<2x4xf32>
+  return %3, %5 : tensor<2x8xf32>, tensor<2x4xf32>
 }

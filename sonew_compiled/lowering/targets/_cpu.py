@@ -95,15 +95,8 @@ _BYPASSING = "avx"
 _BYPASS = 16 << 20
 
 
-def _for_processor(target: Target, cpu: str, features: Collection[str], *, units: bool) -> Target:
-    """The target with the flags and the passes for a processor.
-
-    Args:
-      target: the target to change.
-      cpu: the processor, by LLVM's name.
-      features: its features, by LLVM's names.
-      units: whether products of bfloat16 use the processor's units for them.
-    """
+def _for_processor(target: Target, cpu: str, features: Collection[str]) -> Target:
+    """The target with the flags and the passes for a processor, both by LLVM's names."""
     if _WIDE in features and not cpu.startswith(_HALF_IS_ENOUGH):
         target = dataclasses.replace(
             target,
@@ -111,10 +104,10 @@ def _for_processor(target: Target, cpu: str, features: Collection[str], *, units
             fallback_flags=(*target.fallback_flags, f"{_INNER_TILED}=false"),
             verified_operation=_INNER_TILED_OPERATION,
         )
-    return dataclasses.replace(target, passes=_passes(features, units=units))
+    return dataclasses.replace(target, passes=_passes(features))
 
 
-def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
+def _passes(features: Collection[str]) -> tuple[str, ...]:
     """The passes for processors with these features, in LLVM's names.
 
     A vector takes two registers if these are small. The kernels round by conversions, which must not be expanded, so
@@ -125,8 +118,10 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
     if _ROUNDS_BF16 in features:
         kernels += ",native_bf16=1"
     products: tuple[str, ...] = ("emulate-contractions",)
-    if units and not {*_MULTIPLIES_BF16}.isdisjoint(features):
+    rounding = "emulate-rounding"
+    if not {*_MULTIPLIES_BF16}.isdisjoint(features):
         products = ("round-products", "emulate-contractions:native=bf16")
+        rounding += ":native=bf16"
     if _BYPASSING in features:
         kernels += f",bypass={_BYPASS}"
     return (
@@ -146,7 +141,8 @@ def _passes(features: Collection[str], *, units: bool) -> tuple[str, ...]:
         "flatten-contractions",
         "fence-contractions",
         "fence-elements",
-        "emulate-rounding",
+        "fence-widenings",
+        rounding,
         "bound-kernels",
         f"take-examples:lanes={lanes}",
     )
@@ -163,7 +159,7 @@ def cpu_target(model: str) -> Target:
             name="cpu",
             flags=(*_FLAGS, _HOST),
             fallback_flags=_FALLBACK_FLAGS,
-            passes=_passes((), units=False),
+            passes=_passes(()),
             driver=Driver.LOCAL,
             jax_platform="cpu",
             machine=platform.machine(),
@@ -184,7 +180,7 @@ def cpu_target(model: str) -> Target:
         cpu=processor.cpu,
         cpu_features=processor.flags,
     )
-    return _for_processor(target, processor.cpu, processor.features, units=True)
+    return _for_processor(target, processor.cpu, processor.features)
 
 
 def pin_host(target: Target) -> Target:
@@ -200,8 +196,7 @@ def pin_host(target: Target) -> Target:
         return target
     cpu, features = _host()
     described = dataclasses.replace(target, cpu=cpu, cpu_features=_as_cpuinfo(features))
-    # The units were measured for processors that are named. The tests compare `cpu` with float32 products.
-    return _for_processor(described, cpu, features, units=False)
+    return _for_processor(described, cpu, features)
 
 
 @functools.cache
