@@ -39,8 +39,7 @@ def compile_step(asked: SpeedSettings, optimizer: str, output: Path, **more: Any
             output=output,
             model=asked.model,
             check=False,
-            **model.functions(predict=None, metrics=None),
-            **more,
+            **(model.functions(predict=None, metrics=None) | more),
         )
     return time.perf_counter() - started
 

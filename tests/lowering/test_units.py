@@ -20,10 +20,11 @@ from sonew_compiled import passes
 from sonew_compiled.errors import UsageError
 from sonew_compiled.lowering.iree import lower_iree
 from sonew_compiled.lowering.lower import adapt
-from sonew_compiled.lowering.targets import iree_compile, processor_names, resolve_target, target_names
+from sonew_compiled.lowering.targets import iree_compile, pin_host, processor_names, resolve_target, target_names
 from sonew_compiled.lowering.targets._processors import SPELLED, find_processor
 from sonew_compiled.lowering.units import count_units, is_product
 from sonew_compiled.lowering.vmfb import read_code
+from sonew_compiled.runtime.bundle import cpu_flags
 
 ARM_PYTHON = Path(sys.prefix) / "aarch64" / "python"
 
@@ -42,7 +43,7 @@ func.func public @predict(%a: tensor<48x96xf32>, %b: tensor<96x64xf32>) -> (tens
 
 
 def compiled(name: str) -> bytes:
-    target = resolve_target(name)
+    target = pin_host(resolve_target(name))
     artifact = passes.to_portable_artifact(passes.parse(MODULE))
     return lower_iree(adapt(artifact, target, what="two products"), target, what="two products")
 
@@ -77,6 +78,14 @@ def test_products_of_bfloat16_use_the_units_that_there_are(name: str, instructio
             text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             counted.update(re.findall(r"\t(vdpbf16ps|vcvtneps2bf16|vcvtne2ps2bf16)", text))
         assert units == counted
+
+
+def test_the_processor_that_compiles_uses_its_units() -> None:
+    flags = cpu_flags()
+    if flags is None:
+        pytest.skip("this system has no /proc/cpuinfo")
+    has_units = not {"avx512_bf16", "bf16"}.isdisjoint(flags)
+    assert any(map(is_product, count_units(compiled("cpu")))) == has_units
 
 
 def test_a_disassembler_sees_as_many_roundings(tmp_path: Path) -> None:
