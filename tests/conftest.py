@@ -1,5 +1,6 @@
 """Fixtures that many tests share, with a file of `plugins/` for each concept."""
 
+import gc
 import os
 
 from plugins.compile_once import share_what_is_compiled
@@ -18,6 +19,8 @@ os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value 
 # The software Vulkan driver computes in the calling thread: each test process has about one core.
 os.environ.setdefault("LP_NUM_THREADS", "0")
 share_what_is_compiled()
+# Traces are millions of small objects, most of which live long: looking for cycles among them took a fifth of the time.
+gc.set_threshold(100_000, 50, 50)
 
 pytest_plugins = [
     "plugins.command_line",

@@ -89,8 +89,8 @@ class CompiledUpdate:
         functions = function_specs(module)
         shared = passes.to_portable_artifact(module)
         executable, spec = lower(adapt(shared, resolved, what=what), resolved, shared=shared, what=what)
-        self._scratch = tempfile.TemporaryDirectory(prefix="sonew-")
-        self._program = load_executable(Path(self._scratch.name), executable, spec, functions, device)
+        with tempfile.TemporaryDirectory(prefix="sonew-") as scratch:
+            self._program = load_executable(Path(scratch), executable, spec, functions, device)
         self._step = functions[TRAIN_STEP]
         self.bytes = update_function_bytes(optimizer, self._step)
         rng = np.random.default_rng(0)

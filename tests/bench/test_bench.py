@@ -31,6 +31,7 @@ from sonew_compiled.models import load_model
 from sonew_compiled.presets import OPTIMIZERS, PRECISIONS, optimizer_settings
 
 Sonew = Callable[..., Any]
+Task = Callable[..., dict[str, Any]]
 COMMON = ("--model", "small_model:model", "--batch-size", 20, "--data", "data.npz", "--pairs", 1)
 
 
@@ -128,6 +129,13 @@ def test_finished_rows_are_not_run_again(folder: Path, sonew: Sonew) -> None:
     assert [row["kind"] for row in ended.json] == ["train", "jax"]
 
 
+@pytest.fixture
+def without_processes(task_here: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process for each task would take most of a test's time; the `bench` of this file has them."""
+    monkeypatch.setattr(benchmark, "call_apart", task_here)
+
+
+@pytest.mark.usefixtures("without_processes")
 def test_a_finished_training_has_the_target_losses_of_now(folder: Path) -> None:
     for goals in ((1e9,), (0.0, 1e9)):
         plan = Plan(runs=runs_of(epochs=2, steps=None), update=False, target_losses=goals)
@@ -206,7 +214,8 @@ def test_a_changed_bundle_or_version_is_run_again(folder: Path, monkeypatch: pyt
     assert [row["kind"] for row in found] == ["train", "jax"], "a later row replaces an earlier one"
 
 
-def test_a_run_that_fails_is_a_row_and_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("without_processes")
+def test_a_run_that_fails_is_a_row_and_is_tried_again(folder: Path) -> None:
     (bad,) = runs_of(data="missing.npz")
     good = Run(**{**bad.__dict__, "data": "data.npz"})
     plan = Plan(runs=(bad, good), update=False)
@@ -266,6 +275,7 @@ def test_pairs_take_turns() -> None:
     assert len(pairs.each) == 4
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_static_figures_of_what_cannot_run_here(folder: Path) -> None:
     (run,) = runs_of(places=[("cpu:aarch64", "")], seeds=[3, 4])
     assert (run.kind, run.seed) == ("static", 3)
@@ -341,11 +351,13 @@ def test_bad_input_is_one_line(folder: Path, sonew: Sonew, line: str, said: str)
     assert not (folder / "new").exists()
 
 
-def test_a_training_outlives_the_timing_after_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_outlives_the_timing_after_it(
+    folder: Path, task_here: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def failing(task: str, **request: Any) -> dict[str, Any]:
         if task.endswith(":time_update"):
             raise RunError("out of memory")
-        return call_apart(task, **request)
+        return task_here(task, **request)
 
     monkeypatch.setattr(benchmark, "call_apart", failing)
     said: list[str] = []
@@ -354,6 +366,7 @@ def test_a_training_outlives_the_timing_after_it(folder: Path, monkeypatch: pyte
     assert "the update alone was not timed: out of memory" in said
 
 
+@pytest.mark.usefixtures("without_processes")
 def test_torch_is_asked_for_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
     said: list[str] = []

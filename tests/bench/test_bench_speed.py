@@ -61,7 +61,10 @@ model = Model(init=lambda key: {"w": jnp.zeros((36, 36))}, loss=loss, batch=batc
 """
 
 
-def test_the_speed_table(folder: Path) -> None:
+def test_the_speed_table(
+    folder: Path, task_here: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sonew_compiled.bench.speed.call_apart", task_here)
     (folder / "one_matrix.py").write_text(ONE_MATRIX)
     result = measure_speed(
         SpeedSettings(

@@ -116,7 +116,7 @@ def _shape(scope: Scope) -> tuple[int, ...]:
 
 
 def _start(scope: Scope, shape: tuple[int, ...]) -> Callable[[jax.Array], jax.Array]:
-    numbers = jnp.asarray(scope.rng.normal(size=shape), jnp.float32)
+    numbers = np.asarray(scope.rng.normal(size=shape), np.float32)
     constant = scope.chance(0.98)  # random numbers are expensive to compile
     return scope.choice([
         lambda key: numbers, lambda key: numbers, lambda key: jnp.full(shape, 0.3)

@@ -35,11 +35,11 @@ def row(
       optimizer: makes the transformation from a learning rate.
     """
 
-    def drawn(key: jax.Array) -> dict[str, jax.Array]:
+    def drawn(key: jax.Array) -> dict[str, np.ndarray]:
         del key  # random numbers would take most of the compile time
         assert not callable(params)
         rng = np.random.default_rng(0)
-        return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in params.items()}
+        return {name: np.asarray(rng.normal(size=shape), np.float32) for name, shape in params.items()}
 
     def loss(p: Any, b: Any) -> jax.Array:
         return weighed(output(p, b)).astype(jnp.float32)
