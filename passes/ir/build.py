@@ -105,6 +105,14 @@ def transpose(value: ir.Value, order: Sequence[int]) -> ir.Value:
     return ir.Operation.create("stablehlo.transpose", results=[kind], operands=[value], attributes=attributes).result
 
 
+def reverse(value: ir.Value, axes: Sequence[int]) -> ir.Value:
+    """The tensor with its elements in reverse along these axes."""
+    attributes = {"dimensions": ir.DenseI64ArrayAttr.get(list(axes))}
+    return ir.Operation.create(
+        "stablehlo.reverse", results=[value.type], operands=[value], attributes=attributes
+    ).result
+
+
 def concatenate(parts: Sequence[ir.Value], dim: int) -> ir.Value:
     """The tensors one after the other along an axis; a single tensor is returned as it is."""
     if len(parts) == 1:

@@ -15,13 +15,18 @@ becomes
 The gradient of `w` convolves `x` with a window of 26 x 26 elements, which has nine places. In the second form the nine
 slices are those of the places. They are the same as above, and the compiler makes them once for both if they are few.
 Otherwise a barrier keeps it from that: between the two they would take nine times the memory of `x`, and each layer has
-slices of its own.
+slices of its own. If the layer has fewer features than channels, the operands are exchanged, and the slices are those
+of the gradient of its result.
 
 The third form is for results with fewer features than the operand, as in the gradient of a layer's operand. It first
 makes the product of the operand and each element of the window, nine times as many features as the result has, and adds
 slices of that. If the layer has strides, its gradient convolves an operand with zeros between its elements. The zeros
 are left out: with strides of 2 the elements of an axis of the result with even and with odd indices are sums of
 different elements of the window, which are made apart and interleaved.
+
+Slices lie side by side in the last axis. Where the channels come before the axes of space (PyTorch's order), or there
+is but one, they do in the first, so that a slice is copied in long pieces. What is transposed is copied apart from the
+product (`flow.tensor.clone`): IREE would fuse the two to many small products, whose operands it does not pack.
 
 A convolution of groups stays, as do one of too many positions and one whose slices are too large.
 """
@@ -31,140 +36,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.attributes import axis_numbers, paddings
+from sonew_compiled.passes.ir.convolution import Convolution, Residues, Steps
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.types import element_type, is_float, shape_of
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Option, Pass
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Slices of a tensor along one axis: `count` of them, of `size` elements.
-
-    Attributes:
-      count: the number of slices.
-      apart: the distance of their first elements.
-      size: the elements of each.
-      stride: the distance of its elements.
-    """
-
-    count: int
-    apart: int
-    size: int
-    stride: int
-
-    def ranges(self) -> Iterator[tuple[int, int, int]]:
-        """The start, the end and the stride of each slice."""
-        for index in range(self.count):
-            start = index * self.apart
-            yield start, start + (self.size - 1) * self.stride + 1, self.stride
-
-
-@dataclass(frozen=True)
-class _Residues:
-    """An axis of the result of a convolution whose operand has zeros between its elements.
-
-    The elements with indices `apart * q + r` of the result, for all `q`, are sums over those elements of the window
-    that meet no zero: for each, element `q + offset` of the operand without zeros.
-
-    Attributes:
-      apart: the distance of the operand's elements.
-      count: the number of `q`.
-      terms: for each `r`, the elements of the window with their offsets.
-    """
-
-    apart: int
-    count: int
-    terms: tuple[tuple[tuple[int, int], ...], ...]
-
-    @staticmethod
-    def of(window: _Steps, low: int, between: int) -> _Residues:
-        """Of the slices for the elements of the window, the padding before the operand, and the zeros between."""
-        apart = between + 1
-        met = [[(k, r + k * window.apart - low) for k in range(window.count)] for r in range(apart)]
-        terms = (tuple((k, at // apart) for k, at in each if at % apart == 0) for each in met)
-        return _Residues(apart, -(-window.size // apart), tuple(terms))
-
-    @property
-    def first(self) -> int:
-        """The first element of the operand that is read; if it is negative, zeros are before the operand."""
-        return min(offset for each in self.terms for _, offset in each)
-
-    @property
-    def end(self) -> int:
-        """One after the last element that is read."""
-        return max(offset for each in self.terms for _, offset in each) + self.count
-
-
-class _Convolution:
-    """A convolution, with its operands in the order of axes in which its forms read them.
-
-    Attributes:
-      op: the `stablehlo.convolution`.
-      of_window: the slices of the operand for the elements of the window, by axis of space.
-      of_places: those for the places of the window.
-      batch, channels, features: the sizes of the axes that are not of space.
-      residues: the axes of space of its third form without zeros; None if there are no zeros, or strides as well.
-      size: the elements of the operand's space with its padding, as the third form reads it.
-    """
-
-    def __init__(self, op: ir.Operation) -> None:
-        numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
-        self.op = op
-        self._operand = [numbers.input_batch_dimension, *numbers.input_spatial_dimensions]
-        self._operand.append(numbers.input_feature_dimension)
-        self._window = [numbers.kernel_input_feature_dimension, *numbers.kernel_spatial_dimensions]
-        self._window.append(numbers.kernel_output_feature_dimension)
-        self._result = [numbers.output_batch_dimension, *numbers.output_spatial_dimensions]
-        self._result.append(numbers.output_feature_dimension)
-        self.batch, *space, self.channels = _sizes(op.operands[0], self._operand)
-        _, *window, self.features = _sizes(op.operands[1], self._window)
-        places = _sizes(op.results[0], self._result)[1:-1]
-        rank = len(window)
-        strides, dilations = (axis_numbers(op, name, rank) for name in ("window_strides", "rhs_dilation"))
-        spread = axis_numbers(op, "lhs_dilation", rank)
-        self._padding = [
-            (int(low), int(high), step - 1) for (low, high), step in zip(paddings(op, rank), spread, strict=True)
-        ]
-        padded = zip(space, self._padding, strict=True)
-        self.size = math.prod(size + (size - 1) * between + low + high for size, (low, high, between) in padded)
-        axes = list(zip(window, dilations, places, strides, strict=True))
-        self.of_window = [_Steps(elements, dilation, count, stride) for elements, dilation, count, stride in axes]
-        self.of_places = [_Steps(count, stride, elements, dilation) for elements, dilation, count, stride in axes]
-        self.residues: list[_Residues] | None = None
-        if max(strides) == 1 < max(spread):
-            self.residues = [
-                _Residues.of(steps, low, between)
-                for steps, (low, _, between) in zip(self.of_window, self._padding, strict=True)
-            ]
-            self.size = math.prod(each.end - each.first for each in self.residues)
-
-    def operand(self, *, channels_first: bool = False) -> ir.Value:
-        """The operand, as [batch, space..., channels], or with its first and last axis exchanged."""
-        return build.transpose(self.op.operands[0], _ends_exchanged(self._operand, channels_first))
-
-    def window(self, *, channels_first: bool) -> ir.Value:
-        """The window, as [space..., channels, features] or [channels, space..., features]."""
-        channels, *space, features = self._window
-        order = [channels, *space, features] if channels_first else [*space, channels, features]
-        return build.transpose(self.op.operands[1], order)
-
-    def padded(self, value: ir.Value) -> ir.Value:
-        """A tensor with the operand's axes of space between two others, with the zeros of the operand's padding."""
-        low, high, between = ([0, *each, 0] for each in zip(*self._padding, strict=True))
-        return build.pad(value, build.constant(0, element_type(value)), low, high, between)
-
-    def result(self, value: ir.Value, order: Sequence[int]) -> ir.Value:
-        """The result, of a tensor whose axes are those of [batch, space..., features] in another order."""
-        placed = [self._result[axis] for axis in order]
-        return build.transpose(value, [placed.index(axis) for axis in range(len(placed))])
 
 
 def unfold_convolutions(module: ir.Module, *, positions: int, elements: int, kept: int) -> None:
@@ -178,7 +59,10 @@ def unfold_convolutions(module: ir.Module, *, positions: int, elements: int, kep
     """
     for op in operations_in(module.operation):
         if op.name == "stablehlo.convolution" and _is_plain(op):
-            convolution = _Convolution(op)
+            convolution = Convolution(op)
+            if _is_longer(convolution):
+                op = _with_operands_exchanged(op)
+                convolution = Convolution(op)
             window, places = _count(convolution.of_window), _count(convolution.of_places)
             spread = convolution.size * window * convolution.features
             gathered = places * window * convolution.channels
@@ -205,57 +89,121 @@ def _is_plain(op: ir.Operation) -> bool:
     return all(math.prod(shape_of(each)) and isinstance(element_type(each), ir.FloatType) for each in tensors)
 
 
-def _of_elements(convolution: _Convolution) -> ir.Value:
+def _is_longer(convolution: Convolution) -> bool:
+    """Whether the second form's slices of the operand are more elements than such slices of the window would be."""
+    if _count(convolution.of_places) >= _count(convolution.of_window) or not convolution.is_dense:
+        return False
+    return convolution.features * math.prod(convolution.space) < convolution.batch * _count(convolution.of_window)
+
+
+def _with_operands_exchanged(op: ir.Operation) -> ir.Operation:
+    """The convolution of the window with the operand, whose places are those of `op` in reverse, in place of `op`.
+
+    The window's element `k` meets the operand's element `q = strides * p + k - low` in place `p`. In place
+    `places - 1 - p` the operand's element `q` meets the window's element `strides * p + q - (strides * (places - 1) -
+    low)`.
+    """
+    old = Convolution(op)
+    padding = []
+    for size, steps, (low, _) in zip(old.space, old.of_places, old.padding, strict=True):
+        reach = steps.apart * (steps.count - 1)
+        padding.append([reach - low, size - steps.size + low])
+    numbers = stablehlo.ConvDimensionNumbers(op.attributes["dimension_numbers"])
+    with ir.InsertionPoint(op):
+        new = op.clone()
+        new.operands[0], new.operands[1] = op.operands[1], op.operands[0]
+        new.attributes["padding"] = ir.DenseIntElementsAttr.get(np.array(padding, np.int64))
+        new.attributes["dimension_numbers"] = stablehlo.ConvDimensionNumbers.get(
+            input_batch_dimension=numbers.kernel_output_feature_dimension,
+            input_feature_dimension=numbers.kernel_input_feature_dimension,
+            input_spatial_dimensions=numbers.kernel_spatial_dimensions,
+            kernel_input_feature_dimension=numbers.input_feature_dimension,
+            kernel_output_feature_dimension=numbers.input_batch_dimension,
+            kernel_spatial_dimensions=numbers.input_spatial_dimensions,
+            output_batch_dimension=numbers.output_feature_dimension,
+            output_feature_dimension=numbers.output_batch_dimension,
+            output_spatial_dimensions=numbers.output_spatial_dimensions,
+        )
+        reversed_again = build.reverse(new.results[0], numbers.output_spatial_dimensions)
+    op.results[0].replace_all_uses_with(reversed_again)
+    op.erase()
+    return new
+
+
+def _of_elements(convolution: Convolution) -> ir.Value:
     """The first form: the slices for the elements of the window are summed over."""
-    slices = _side_by_side(convolution.padded(convolution.operand()), convolution.of_window)
+    first = convolution.is_first(-1)
+    operand = convolution.operand(-1, first=first)
+    slices = _side_by_side(convolution.padded(operand, 1 + first), convolution.of_window, first=first)
+    left = _matrix(slices, first=first)
     window = convolution.window(channels_first=False)
-    *kept, _ = shape_of(slices)
-    product = _product(slices, window, convolution, 1)
-    value = build.reshape(product, [*kept, convolution.features])
-    return convolution.result(value, range(len(kept) + 1))
+    flat = build.reshape(window, [math.prod(shape_of(window)[:-1]), convolution.features])
+    places = [axis.count for axis in convolution.of_places]
+    return _product(convolution, left, flat, (int(not first), 0), places)
 
 
-def _of_places(convolution: _Convolution, *, apart: bool) -> ir.Value:
+def _of_places(convolution: Convolution, *, apart: bool) -> ir.Value:
     """The second form: the slices for the places of the window are kept; `apart` makes them anew."""
-    operand = convolution.operand(channels_first=True)
+    first = convolution.is_first(0)
+    operand = convolution.operand(0, first=first)
     if apart:
         (operand,) = build.apart([operand])
-    slices = _side_by_side(convolution.padded(operand), convolution.of_places)
-    product = _product(slices, convolution.window(channels_first=True), convolution, 0)
+    slices = _side_by_side(convolution.padded(operand, 1 + first), convolution.of_places, first=first)
+    left = _matrix(slices, first=first)
+    window_first = convolution.has_window_first
+    right = _matrix(convolution.large_window(first=window_first), first=window_first)
+    product = build.product(left, right, (int(first), int(window_first)), element_type(convolution.op.results[0]))
     places = [axis.count for axis in convolution.of_places]
     value = build.reshape(product, [*places, convolution.batch, convolution.features])
     rank = len(places)
     return convolution.result(value, [*range(1, rank + 1), 0, rank + 1])
 
 
-def _of_products(convolution: _Convolution) -> ir.Value:
+def _of_products(convolution: Convolution) -> ir.Value:
     """The third form: products of the operand with each element of the window are added at their places."""
-    operand, features = convolution.operand(), convolution.features
-    *kept, channels = shape_of(operand)
+    first, features_first = convolution.is_first(-1), convolution.has_features_first
+    operand = convolution.operand(-1, first=first)
+    space = shape_of(operand)[1 + first : 1 + first + len(convolution.of_window)]
     # The features of each element of the window lie side by side.
     window = convolution.window(channels_first=True)
-    wide = build.reshape(window, [channels, math.prod(shape_of(window)[1:])])
-    flat = build.reshape(operand, [math.prod(kept), channels])
-    product = build.product(flat, wide, (1, 0), element_type(convolution.op.results[0]))
-    products = build.reshape(product, [*kept, shape_of(wide)[1]])
-    if convolution.residues:
-        total = _interleaved(products, convolution, convolution.residues)
+    wide = build.reshape(window, [convolution.channels, math.prod(shape_of(window)[1:])])
+    flat = _matrix(operand, first=first)
+    element = element_type(convolution.op.results[0])
+    kept = [convolution.batch, *space]
+    if features_first:
+        product = build.product(wide, flat, (0, int(not first)), element)
+        products = build.reshape(product, [shape_of(wide)[1], *kept])
     else:
-        spread = convolution.padded(products)
+        product = build.product(flat, wide, (int(not first), 0), element)
+        products = build.reshape(product, [*kept, shape_of(wide)[1]])
+    if convolution.residues:
+        total = _interleaved(products, convolution, convolution.residues, first=features_first)
+    else:
+        spread = convolution.padded(products, 1 + features_first)
         positions = itertools.product(*(axis.ranges() for axis in convolution.of_window))
-        total = _sum(_block(spread, ranges, number * features, features) for number, ranges in enumerate(positions))
-    return convolution.result(total, range(len(kept) + 1))
+        total = _sum(
+            _block(spread, ranges, number, convolution.features, first=features_first)
+            for number, ranges in enumerate(positions)
+        )
+    return _placed(convolution, total, first=features_first)
 
 
-def _interleaved(products: ir.Value, convolution: _Convolution, axes: Sequence[_Residues]) -> ir.Value:
+def _interleaved(products: ir.Value, convolution: Convolution, axes: Sequence[Residues], *, first: bool) -> ir.Value:
     """The third form's sums, where the operand has zeros between its elements."""
-    batch, *space, _ = shape_of(products)
-    features = convolution.features
-    low = [0, *(-axis.first for axis in axes), 0]
-    high = [0, *(axis.end - size for axis, size in zip(axes, space, strict=True)), 0]
+    rank, features = len(axes), convolution.features
+    space = shape_of(products)[1 + first : 1 + first + rank]
+
+    def whole(sizes: Sequence[int], ends: tuple[int, int]) -> list[int]:
+        """The sizes of axes of space, between those of the batch and of the features."""
+        batch, feature = ends
+        return [feature, batch, *sizes] if first else [batch, *sizes, feature]
+
+    low = whole([-axis.first for axis in axes], (0, 0))
+    high = whole([axis.end - size for axis, size in zip(axes, space, strict=True)], (0, 0))
     read = build.pad(products, build.constant(0, element_type(products)), low, high)
     counts, apart = [axis.count for axis in axes], [axis.apart for axis in axes]
     window = [steps.count for steps in convolution.of_window]
+    ends = convolution.batch, features
     sums = []
     for residues in itertools.product(*(axis.terms for axis in axes)):
         terms = []
@@ -263,20 +211,28 @@ def _interleaved(products: ir.Value, convolution: _Convolution, axes: Sequence[_
             starts = [offset - axis.first for axis, (_, offset) in zip(axes, elements, strict=True)]
             ranges = [(start, start + axis.count, 1) for axis, start in zip(axes, starts, strict=True)]
             number = int(np.ravel_multi_index([k for k, _ in elements], window))
-            terms.append(_block(read, ranges, number * features, features))
-        shape = [batch, *counts, features]
-        sums.append(_sum(terms) if terms else build.constant(0, element_type(products), shape))
-    rank = len(axes)
-    beside = build.reshape(build.concatenate(sums, rank + 1), [batch, *counts, *apart, features])
-    order = [0, *itertools.chain(*((axis, rank + axis) for axis in range(1, rank + 1))), 2 * rank + 1]
-    whole = [batch, *(axis.count * axis.apart for axis in axes), features]
-    ends = [batch, *(steps.size for steps in convolution.of_window), features]
-    return build.slice_of(build.reshape(build.transpose(beside, order), whole), [0] * len(ends), ends)
+            terms.append(_block(read, ranges, number, features, first=first))
+        sums.append(_sum(terms) if terms else build.constant(0, element_type(products), whole(counts, ends)))
+    start = 1 + first
+    if first:
+        beside = build.concatenate([build.reshape(each, [1, *shape_of(each)]) for each in sums], 0)
+        beside = build.reshape(beside, [*apart, *whole(counts, ends)])
+        order = [rank, rank + 1, *itertools.chain(*((rank + start + axis, axis) for axis in range(rank)))]
+    else:
+        beside = build.reshape(build.concatenate(sums, rank + 1), [ends[0], *counts, *apart, features])
+        order = [0, *itertools.chain(*((axis, rank + axis) for axis in range(1, rank + 1))), 2 * rank + 1]
+    spread = whole([axis.count * axis.apart for axis in axes], ends)
+    kept = whole([steps.size for steps in convolution.of_window], ends)
+    return build.slice_of(build.reshape(build.transpose(beside, order), spread), [0] * len(kept), kept)
 
 
-def _block(value: ir.Value, ranges: Iterable[tuple[int, int, int]], start: int, features: int) -> ir.Value:
-    """A slice of each axis of space, and of some features."""
-    within = [(0, shape_of(value)[0], 1), *ranges, (start, start + features, 1)]
+def _block(
+    value: ir.Value, ranges: Iterable[tuple[int, int, int]], number: int, features: int, *, first: bool
+) -> ir.Value:
+    """A slice of each axis of space, and of the features that one element of the window has."""
+    shape = shape_of(value)
+    own = (number * features, (number + 1) * features, 1)
+    within = [own, (0, shape[1], 1), *ranges] if first else [(0, shape[0], 1), *ranges, own]
     return build.slice_of(value, *zip(*within, strict=True))
 
 
@@ -284,42 +240,53 @@ def _sum(terms: Iterable[ir.Value]) -> ir.Value:
     return functools.reduce(functools.partial(build.elementwise, "add"), terms)
 
 
-def _side_by_side(value: ir.Value, axes: Sequence[_Steps]) -> ir.Value:
-    """The slices for all positions side by side in the last axis, of a tensor with the axes of space between others.
+def _side_by_side(value: ir.Value, axes: Sequence[Steps], *, first: bool) -> ir.Value:
+    """The slices for all positions side by side in the first or the last axis, of a tensor with axes of space.
 
-    One axis after the other: that makes the sum of their counts of slices, where all at once made the product.
+    The axes of space are the last ones, or those before the last. One axis comes after the other: that makes the sum of
+    their counts of slices, where all at once made the product.
     """
-    last = len(axes) + 1
-    for axis, steps in reversed(list(enumerate(axes, 1))):
+    joined = 0 if first else len(axes) + 1
+    for axis, steps in reversed(list(enumerate(axes, 1 + first))):
         shape = shape_of(value)
         parts = []
         for start, end, stride in steps.ranges():
             starts, ends, strides = [0] * len(shape), list(shape), [1] * len(shape)
             starts[axis], ends[axis], strides[axis] = start, end, stride
             parts.append(build.slice_of(value, starts, ends, strides))
-        value = build.concatenate(parts, last)
+        value = build.concatenate(parts, joined)
     return value
 
 
-def _product(slices: ir.Value, window: ir.Value, convolution: _Convolution, contracted: int) -> ir.Value:
-    """The product of slices, as a matrix of their last axis and the others, and the window's features."""
-    *outer, inner = shape_of(slices)
-    left = build.reshape(slices, [math.prod(outer), inner])
-    right = build.reshape(window, [shape_of(left)[contracted], convolution.features])
-    return build.product(left, right, (contracted, 0), element_type(convolution.op.results[0]))
+def _matrix(value: ir.Value, *, first: bool) -> ir.Value:
+    """The tensor as a matrix of its first axis and the others, or of its last axis."""
+    shape = shape_of(value)
+    return build.reshape(value, [shape[0], math.prod(shape[1:])] if first else [math.prod(shape[:-1]), shape[-1]])
 
 
-def _count(axes: Sequence[_Steps]) -> int:
+def _product(
+    convolution: Convolution, left: ir.Value, window: ir.Value, contracted: tuple[int, int], places: Sequence[int]
+) -> ir.Value:
+    """The result, from the product of a matrix of the batch and the places, and one of the window's features."""
+    element = element_type(convolution.op.results[0])
+    if convolution.has_features_first:
+        product = build.product(window, left, contracted[::-1], element)
+        return _placed(
+            convolution, build.reshape(product, [convolution.features, convolution.batch, *places]), first=True
+        )
+    product = build.product(left, window, contracted, element)
+    return _placed(convolution, build.reshape(product, [convolution.batch, *places, convolution.features]), first=False)
+
+
+def _placed(convolution: Convolution, value: ir.Value, *, first: bool) -> ir.Value:
+    """The result, of a tensor [features, batch, space...] or [batch, space..., features]."""
+    rank = len(convolution.of_window)
+    batch_and_space = range(rank + 1)
+    return convolution.result(value, [rank + 1, *batch_and_space] if first else [*batch_and_space, rank + 1])
+
+
+def _count(axes: Sequence[Steps]) -> int:
     return math.prod(axis.count for axis in axes)
-
-
-def _sizes(value: ir.Value, axes: Sequence[int]) -> list[int]:
-    return [shape_of(value)[axis] for axis in axes]
-
-
-def _ends_exchanged(axes: Sequence[int], exchanged: bool) -> list[int]:
-    first, *between, last = axes
-    return [last, *between, first] if exchanged else [*axes]
 
 
 PASS = Pass(

@@ -60,6 +60,35 @@ func.func public @strides(%x: tensor<3x4x6xf32>, %w: tensor<3x6x2xf32>) -> tenso
   return %0 : tensor<3x7x2xf32>
 }
 
+// A layer whose channels come before its axes of space: so do the slices, and the product is transposed apart from it.
+// CHECK-LABEL: func.func public @channels_first
+// CHECK:         [[T:%.+]] = stablehlo.transpose %arg0, dims = [1, 0, 2, 3] : {{.+}} -> tensor<4x2x8x8xf32>
+// CHECK:         [[X:%.+]] = "flow.tensor.clone"([[T]])
+// CHECK-COUNT-3: stablehlo.slice [[X]] {{.+}} -> tensor<4x2x8x6xf32>
+// CHECK:         stablehlo.concatenate {{.+}}, dim = 0 : {{.+}} -> tensor<12x2x8x6xf32>
+// CHECK:         [[U:%.+]] = stablehlo.concatenate {{.+}}, dim = 0 : {{.+}} -> tensor<36x2x6x6xf32>
+// CHECK:         [[COLUMNS:%.+]] = stablehlo.reshape [[U]] : (tensor<36x2x6x6xf32>) -> tensor<36x72xf32>
+// CHECK:         [[P:%.+]] = stablehlo.dot_general {{%.+}}, [[COLUMNS]], contracting_dims = [0] x [0] : {{.+}} -> tensor<5x72xf32>
+// CHECK:         [[R:%.+]] = stablehlo.reshape [[P]] : (tensor<5x72xf32>) -> tensor<5x2x6x6xf32>
+// CHECK:         [[C:%.+]] = "flow.tensor.clone"([[R]])
+// CHECK:         stablehlo.transpose [[C]], dims = [1, 0, 2, 3] : {{.+}} -> tensor<2x5x6x6xf32>
+func.func public @channels_first(%x: tensor<2x4x8x8xf32>, %w: tensor<5x4x3x3xf32>) -> tensor<2x5x6x6xf32> {
+  %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, f, 0, 1]x[o, i, 0, 1]->[b, f, 0, 1], window = {} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<2x4x8x8xf32>, tensor<5x4x3x3xf32>) -> tensor<2x5x6x6xf32>
+  return %0 : tensor<2x5x6x6xf32>
+}
+
+// The gradient of its window where it has one feature and four channels: the slices are those of the result's gradient,
+// with the places in reverse.
+// CHECK-LABEL: func.func public @one_feature
+// CHECK:         stablehlo.pad {{.+}}, low = [0, 0, 2, 2], high = [0, 0, 2, 2], interior = [0, 0, 0, 0] : (tensor<1x2x6x6xf32>, tensor<f32>) -> tensor<1x2x10x10xf32>
+// CHECK:         stablehlo.concatenate {{.+}} -> tensor<9x2x8x8xf32>
+// CHECK:         stablehlo.dot_general {{.+}}, contracting_dims = [1] x [1] : (tensor<9x128xf32>, tensor<4x128xf32>) -> tensor<9x4xf32>
+// CHECK:         stablehlo.reverse {{.+}}, dims = [2, 3] : tensor<1x4x3x3xf32>
+func.func public @one_feature(%x: tensor<2x4x8x8xf32>, %g: tensor<2x1x6x6xf32>) -> tensor<1x4x3x3xf32> {
+  %0 = stablehlo.convolution(%x, %g) dim_numbers = [f, b, 0, 1]x[i, o, 0, 1]->[f, b, 0, 1], window = {} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<2x4x8x8xf32>, tensor<2x1x6x6xf32>) -> tensor<1x4x3x3xf32>
+  return %0 : tensor<1x4x3x3xf32>
+}
+
 // Groups stay.
 // CHECK-LABEL: func.func public @groups
 // CHECK:         stablehlo.convolution
