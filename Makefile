@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # How long `make run` trains; `make run EPOCHS=2` is a first look.
 EPOCHS ?= 60
 PIP_SAYS ?= --quiet
+# setuptools warns of any editable installation.
+PIP_INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install -c constraints.txt
 # Written by tools/first_run.py.
 RUN_TAKES := It downloads 112 MB the first time. It takes 47 s to install, 20 s to compile, check and draw, and 1.3 s an epoch, measured on 2 threads of AMD EPYC.
 
@@ -74,12 +76,12 @@ $(VENV)/.venv:
 	@touch $@
 
 $(VENV)/.run: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install $(PIP_SAYS) -c constraints.txt -e '.[compile,plot]'
+	$(PIP_INSTALL) $(PIP_SAYS) -e '.[compile,plot]'
 	@touch $@
 
 # Most of these modules are never imported, and making bytecode of all of them takes 40 s.
 $(VENV)/.test: $(VENV)/.venv pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[compile,bench,cuda,docs,equinox,flax,haiku,mpi,parquet,plot,tpu,tune,dev]'
+	$(PIP_INSTALL) --quiet --no-compile -e '.[compile,bench,cuda,docs,equinox,flax,haiku,mpi,parquet,plot,tpu,tune,dev]'
 	@touch $@ $(VENV)/.run
 
 clean:
