@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from sonew_compiled.contract import MANIFEST_FILE
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime import replacement
 from sonew_compiled.runtime.bundle import Bundle
@@ -81,6 +82,8 @@ class RunFolder:
         Raises:
           UsageError: the folder holds the checkpoints of another run.
         """
+        if (self.path / MANIFEST_FILE).exists() and not self._holds(resumed):
+            raise UsageError(f"{self.path} is a bundle, and a run takes a folder of its own: choose another --output")
         found = list_checkpoints(self.path)
         if found and not overwrite and not self._holds(resumed):
             raise UsageError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from sonew_compiled.errors import measured
 from sonew_compiled.runtime.metrics import EpochMetrics
 
 if TYPE_CHECKING:
@@ -92,10 +93,10 @@ class Callbacks(Reporter):
 def epoch_line(metrics: EpochMetrics, *, epochs: int, unit: str) -> str:
     """An epoch in one line: `epoch 3/20  step 30  loss 0.3333 nats  test 0.3512  accuracy 0.91  lr ...`."""
     parts = [f"epoch {metrics.epoch}/{epochs}", f"step {metrics.step}"]
-    parts.append(f"loss {metrics.loss:.4f}" + (f" {unit}" if unit else ""))
+    parts.append(f"loss {measured(metrics.loss)}" + (f" {unit}" if unit else ""))
     if metrics.test_loss is not None:
-        parts.append(f"test {metrics.test_loss:.4f}")
-    parts += [f"{name} {value:.4f}" for name, value in metrics.test_metrics.items()]
+        parts.append(f"test {measured(metrics.test_loss)}")
+    parts += [f"{name} {measured(value)}" for name, value in metrics.test_metrics.items()]
     parts += [f"lr {metrics.learning_rate:.3g}", f"{metrics.examples_per_second:,.0f} examples/s"]
     return "  ".join(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sonew_compiled.errors import counted
+from sonew_compiled.errors import counted, measured
 from sonew_compiled.runtime.evaluate import Evaluation
 
 
@@ -44,7 +44,7 @@ class TrainResult:
     device: str
 
     def __repr__(self) -> str:
-        done = f"{counted(self.steps, 'step')}: train loss {self.train_loss:.4f}, test {self.test_loss:.4f}"
+        done = f"{counted(self.steps, 'step')}: train loss {measured(self.train_loss)}, test {measured(self.test_loss)}"
         return f"TrainResult({done}; {self.checkpoint})"
 
     @property

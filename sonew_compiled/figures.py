@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.errors import on_one_line
 from sonew_compiled.runtime.tensorfile import write_atomically
 
 
@@ -24,8 +25,15 @@ def pyplot() -> Any:
 
 
 def legend_text(name: str) -> str:
-    """The name escaped for a legend: matplotlib must not read dollars as mathematics or hide names with a `_`."""
-    text = name.replace("$", r"\$")
+    """The name escaped for a legend: matplotlib must not read dollars as mathematics or hide names with a `_`.
+
+    Letters that the font lacks are escaped as Python does.
+    """
+    from matplotlib import font_manager
+
+    has = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
+    shown = "".join(letter if ord(letter) in has else ascii(letter)[1:-1] for letter in on_one_line(name))
+    text = shown.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 

@@ -176,13 +176,15 @@ def test_every_curve_is_drawn(sonew_apart: Run, tmp_path: Path, losses: tuple[fl
 
 
 def test_every_curve_has_its_name(sonew_apart: Run, tmp_path: Path) -> None:
-    for name in ("_first", "lr$x_$", "a/same", "b/same"):
+    folders = ("_first", "lr$x_$", "a/same", "b/same", "\u8bad\u7ec3", os.fsdecode(b"n\xe9"))
+    for name in folders:
         _metrics(tmp_path / name, 3, 2)
-    result = sonew_apart("plot", "_first", "lr$x_$", "a/same", "b/same", "-o", "loss.svg", cwd=tmp_path)
+    result = sonew_apart("plot", *folders, "-o", "loss.svg", cwd=tmp_path)
     assert (result.code, result.err) == (0, "wrote loss.svg\n")
     # matplotlib writes each text of an SVG as a comment beside its shape.
     drawn = re.sub(r"[\\\s]+", "", (tmp_path / "loss.svg").read_text())
-    for name in ("_first", "lr$x_$", "a/same", "b/same"):
+    # matplotlib's font has no Chinese, and no font has what is not UTF-8.
+    for name in (*folders[:4], "u8badu7ec3", "nudce9"):
         assert f"<!--{name}(2.00)-->" in drawn
 
 

@@ -28,7 +28,7 @@ from sonew_compiled.bench._study import STUDY_FILE as STUDY_FILE
 from sonew_compiled.bench._study import rungs_of as rungs_of
 from sonew_compiled.bench._tune_settings import TuneSettings as TuneSettings
 from sonew_compiled.bench.studies import BEST_FILE
-from sonew_compiled.errors import UsageError, counted
+from sonew_compiled.errors import UsageError, counted, measured
 from sonew_compiled.presets import Value, optimizer_settings
 from sonew_compiled.runtime.owner import owned
 from sonew_compiled.runtime.shown import quoted
@@ -170,8 +170,8 @@ def _in_words(trial: Any, form: Form) -> str:
     told = [*form.told.items(), *((key, f"{value:.4g}") for key, value in form.values_of(trial.params).items())]
     epochs = max(trial.intermediate_values, default=0)
     ended = {
-        "whole": f"train loss {trial.value:.4f}",
-        "stopped": f"stopped at epoch {epochs}, loss {trial.value:.4f}",
+        "whole": f"train loss {measured(trial.value)}",
+        "stopped": f"stopped at epoch {epochs}, loss {measured(trial.value)}",
         "diverged": f"diverged in epoch {epochs}",
     }
     return f"trial {trial.user_attrs[NUMBER]}: {', '.join(f'{a} {b}' for a, b in told)}: {ended[_ended(trial)]}"

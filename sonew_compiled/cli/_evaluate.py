@@ -92,6 +92,8 @@ def reconstruct_command(
     from sonew_compiled.errors import UsageError, counted
     from sonew_compiled.runtime import bind, predict, reconstruction_grid
 
+    if output.suffix != ".png":
+        raise UsageError(f"cannot draw {output}; give a name that ends in .png")
     program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
     buffers = trained.upload(program)
     examples = options.dataset_of(data, data_dir, trained.settings).test

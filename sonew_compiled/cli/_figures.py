@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sonew_compiled.errors import counted
+from sonew_compiled.errors import counted, measured
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Evaluation
@@ -19,7 +19,7 @@ def figures(train: Evaluation, test: Evaluation) -> dict[str, float]:
 
 def in_words(train: Evaluation, test: Evaluation, unit: str) -> str:
     """In one line: `train loss 0.3014, test loss 0.3120 nats, train accuracy 0.9120, test accuracy 0.9060`."""
-    words = {name.replace("_", " ", 1): f"{value:.4f}" for name, value in figures(train, test).items()}
+    words = {name.replace("_", " ", 1): measured(value) for name, value in figures(train, test).items()}
     words["test loss"] += f" {unit}" if unit else ""
     left = train.left_over + test.left_over
     rest = f", {counted(left, 'example')} left over from whole batches" if left else ""

@@ -33,8 +33,8 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
     """Draw the loss of one or more runs, or another number, against the epoch.
 
     The training loss is drawn as a line, and what was measured on the test split as a dashed one of the same color.
-    Of a study of sonew tune, its folder, best.json or a .jsonl file of such, the loss of each trial is drawn against
-    each setting.
+    RUN may be a study of sonew tune: its folder, its best.json, or a .jsonl file with a best.json in each line. Then
+    the loss of each trial is drawn against each setting.
 
     \b
     Examples:
@@ -47,8 +47,9 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
         raise UsageError(f"cannot draw {output}; give a name that ends in .png, .svg or .pdf")
     require("plot", purpose="sonew plot")
     from sonew_compiled.bench.studies import is_study
+    from sonew_compiled.runtime.metrics import METRICS_FILE
 
-    if studies := [path for path in runs if is_study(path)]:
+    if studies := [path for path in runs if path.name != METRICS_FILE and is_study(path)]:
         if len(studies) < len(runs):
             other = next(path for path in runs if path not in studies)
             raise UsageError(f"{studies[0]} is a study and {other} is none; draw studies and runs apart")
@@ -56,9 +57,9 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
         return
     from sonew_compiled import figures
     from sonew_compiled.runtime import read_metrics
-    from sonew_compiled.runtime.metrics import METRICS_FILE
 
     metric = metric.removeprefix("test_")
+    runs = tuple(run.parent if run.name == METRICS_FILE else run for run in runs)
     curves: dict[Path, Rows] = {run: read_metrics(run) for run in runs}
     for run, rows in curves.items():
         if not all({"epoch", "loss"} <= row.keys() for row in rows):
@@ -72,9 +73,10 @@ def plot_command(runs: tuple[Path, ...], output: Path, metric: str, as_json: boo
     figure, axes = figures.pyplot().subplots(figsize=(6.4, 3.6), layout="constrained")
     for path_name, rows in zip(figures.distinct_names(list(curves)), curves.values(), strict=True):
         name, color = figures.legend_text(path_name), None
-        for key in _keys(metric):
-            if points := _points(rows, key):
-                color = _draw(axes, points, name=name, is_test=key.startswith("test_"), digits=digits, color=color)
+        drawn_of_run = {key: points for key in _keys(metric) if (points := _points(rows, key))}
+        for key, points in drawn_of_run.items():
+            split = "test" if key.startswith("test_") else "train" if len(drawn_of_run) > 1 else ""
+            color = _draw(axes, points, name=name, split=split, digits=digits, color=color)
     trained = [_trained(run) for run in runs]
     units = {each.get("unit", "") for each in trained} if metric == _LOSS else {""}
     unit = units.pop() if len(units) == 1 else ""
@@ -135,10 +137,11 @@ def _points(rows: Rows, key: str) -> list[tuple[float, float]]:
     return [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
 
 
-def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, is_test: bool, digits: str, color: Any) -> Any:
+def _draw(axes: Any, points: list[tuple[float, float]], *, name: str, split: str, digits: str, color: Any) -> Any:
     """Draws a curve with its last value in the legend, and returns its color."""
-    style = {"linestyle": "--" if is_test else "-", "marker": "o" if len(points) == 1 else None, "color": color}
-    label = f"{name}{', test' if is_test else ''} ({points[-1][1]:.{digits}})"
+    linestyle = "--" if split == "test" else "-"
+    style = {"linestyle": linestyle, "marker": "o" if len(points) == 1 else None, "color": color}
+    label = f"{name}{split and f', {split}'} ({points[-1][1]:.{digits}})"
     (line,) = axes.plot(*zip(*points, strict=True), label=label, **style)
     if len(points) == 1:  # one epoch is a point: its level can be compared with other curves
         axes.axhline(points[0][1], color=line.get_color(), linestyle="--")

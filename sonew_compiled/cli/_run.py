@@ -24,7 +24,7 @@ from sonew_compiled.cli._say import is_quiet, note, output_options, print_json, 
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.cli._workers import check_bundle_for_workers, device_of, is_worker_by_config, start_workers
-from sonew_compiled.errors import SonewError, UsageError, counted
+from sonew_compiled.errors import SonewError, UsageError, counted, measured
 from sonew_compiled.install import install_command, require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, long_preset_of
 from sonew_compiled.setting import flag_of
@@ -92,7 +92,8 @@ def run_command(
     """Train from BUNDLE; without one, compile first.
 
     Writes checkpoints and metrics.jsonl into the output folder. Ctrl-C saves a checkpoint and shows the command that
-    resumes. The options from --model to --target configure the compilation, so they apply only without BUNDLE.
+    resumes. A BUNDLE has been compiled, so it goes with no option of the sections Compilation, Optimizer and Step but
+    --params.
 
     \b
     Examples:
@@ -221,16 +222,16 @@ def _train(
         on_train, on_test = fields.pop("on_train"), fields.pop("on_test")
         print_json(figures(on_train, on_test) | fields | {"output": folder.path})
     all_steps = settings.epochs * (len(next(iter(dataset.train.values()))) // opened.manifest.batch_size)
+    if checkpoint is not None and int(metadata["step"]) == all_steps:
+        note(f"{checkpoint} has all {counted(settings.epochs, 'epoch')} already; give more --epochs to go on")
     if settings.max_steps == result.steps < all_steps:
         note(f"stopped after --max-steps {result.steps}; go on with: {resume_command}")
+    best = None if result.best_test_loss is None else measured(result.best_test_loss)
     if result.stopped_early:
-        note(
-            f"stopped early: the test loss was not below {result.best_test_loss:.4f} in "
-            f"{counted(settings.patience or 0, 'evaluation')}"
-        )
+        was = "NaN or infinite" if best is None else f"not below {best}"
+        note(f"stopped early: the test loss was {was} in {counted(settings.patience or 0, 'evaluation')}")
     if result.best_checkpoint:
-        best = f"the smallest test loss was {result.best_test_loss:.4f}"
-        show_result(f"{best}: {result.best_checkpoint}", as_json=as_json)
+        show_result(f"the smallest test loss was {best}: {result.best_checkpoint}", as_json=as_json)
     worth = in_words(result.on_train, result.on_test, opened.manifest.unit)
     show_result(
         f"{worth} after {counted(result.steps, 'step')}; "

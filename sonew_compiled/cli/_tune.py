@@ -13,7 +13,7 @@ from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
 from sonew_compiled.cli._say import console, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.cli._setting_type import Whole
-from sonew_compiled.errors import SonewError, counted
+from sonew_compiled.errors import SonewError, counted, measured
 from sonew_compiled.install import require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, SETTINGS
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sonew_compiled.bench.tuning import Limits, TuneSettings
 
 
-@click.command("tune", cls=SectionedCommand)
+@click.command("tune", cls=SectionedCommand, short_help="Search the settings of an optimizer.")
 @click.option(
     "-o", "--output", type=options.PATH, default=Path("sonew-tune"), show_default=True, help="The study's folder."
 )
@@ -62,8 +62,8 @@ if TYPE_CHECKING:
     "--enqueue",
     multiple=True,
     metavar="SETTINGS",
-    help="Trial to begin with, such as 'learning_rate=2e-5,grafting=none', or a file: of the best.json of a study, or "
-    "of such objects a line, the best of each study of this optimizer; repeatable.",
+    help="Trial to begin with, such as 'learning_rate=2e-5,grafting=none', or a file: a study's best.json, or a "
+    ".jsonl file with a best.json in each line, for the best trial of each study of this optimizer; repeatable.",
 )
 @click.option(
     "--budget",
@@ -73,7 +73,10 @@ if TYPE_CHECKING:
 )
 @click.option("--trials", type=Whole(min=1), help="Trials of the whole study, including those already done.")
 @click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Minutes after which no further trial starts."
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="NUMBER",
+    help="Minutes after which no further trial starts.",
 )
 @click.option(
     "--jobs",
@@ -98,8 +101,8 @@ def tune_command(
 ) -> None:
     """Search an optimizer's learning rate, b1, b2 and eps by training with many values.
 
-    Every trial trains by the protocol of sonew run, under the schedule of the whole length. Successive halving stops
-    most of them early. The values are inputs of one compiled step. A value that is given for one of them is the center
+    Every trial trains as sonew run does, under the schedule of the whole length. Successive halving stops most of them
+    early. The values are inputs of one compiled step. A value that is given for one of them is the center
     of its search; other settings stay as given. The study is saved after each epoch, and the same command resumes it.
     sonew plot draws it.
 
@@ -199,6 +202,6 @@ def _print_best(folder: Path) -> None:
         table.add_row(
             str(trial["trial"]),
             *(f"{value:g}" if isinstance(value, float) else str(value) for value in values),
-            *("" if loss is None else f"{loss:.4f}" for loss in losses),
+            *("" if loss is None else measured(loss) for loss in losses),
         )
     console().print(table)

@@ -217,6 +217,26 @@ def test_reconstruct_draws_inputs_over_outputs(sonew: Run) -> None:
     with Image.open("deep/picture.png") as picture:
         assert picture.width > 10 * 6
         assert picture.height > 3 * 2 * 6
+    refused = sonew("reconstruct", "small.bundle", "--checkpoint", "sonew-run", "-o", "picture.jpg")
+    assert (refused.code, refused.err) == (2, "sonew: cannot draw picture.jpg; give a name that ends in .png\n")
+
+
+def test_a_run_does_not_go_into_a_bundle(sonew: Run) -> None:
+    before = sorted(Path("small.bundle").iterdir())
+    for more in ((), ("--overwrite",), ("--dry-run",)):
+        refused = sonew(*TRAIN, "-o", "small.bundle", *more)
+        assert (refused.code, refused.out) == (2, "")
+        assert refused.err == (
+            "sonew: small.bundle is a bundle, and a run takes a folder of its own: choose another --output\n"
+        )
+    assert sorted(Path("small.bundle").iterdir()) == before
+
+
+def test_a_run_that_has_all_its_epochs_says_so(sonew: Run) -> None:
+    sonew(*TRAIN)
+    again = sonew("run", "small.bundle", "--resume", "sonew-run", "--data", TRAIN[3])
+    assert again.code == 0
+    assert again.err == ("sonew-run/step-00000036.safetensors has all 4 epochs already; give more --epochs to go on\n")
 
 
 def test_plot_draws_every_run(sonew: Run) -> None:
@@ -228,7 +248,7 @@ def test_plot_draws_every_run(sonew: Run) -> None:
     drawn = Path("figures/loss.svg").read_text()
     assert "<!-- loss -->" in drawn
     rows = [json.loads(line) for line in Path("one/metrics.jsonl").read_text().splitlines()]
-    for curve in ("one (" + f"{rows[-1]['loss']:.2f})", f"one, test ({rows[-1]['test_loss']:.2f})", "two ("):
+    for curve in (f"one, train ({rows[-1]['loss']:.2f})", f"one, test ({rows[-1]['test_loss']:.2f})", "two ("):
         assert f"<!-- {curve}" in drawn
     assert "<!-- two, test" not in drawn
     assert sonew("plot", "two", "-o", "two.svg").code == 0
@@ -246,7 +266,7 @@ def test_plot_draws_every_run(sonew: Run) -> None:
     drawn = Path("unit.svg").read_text()
     assert "<!-- loss (squared pixels) -->" in drawn
     assert "<!-- loss of small_model:model by tridiag-sonew, f32 -->" in drawn
-    assert sonew("plot", "one").code == 0
+    assert sonew("plot", "one/metrics.jsonl").code == 0
     with Image.open("loss.png") as picture:
         assert picture.width > 400
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, measured
 from sonew_compiled.runtime import EpochMetrics, read_metrics, reconstruction_grid
 from sonew_compiled.runtime.metrics import MetricsFile
 from sonew_compiled.runtime.reporter import LineReporter, epoch_line, make_reporter
@@ -47,6 +47,15 @@ def test_a_line_has_the_test_split_and_the_unit_where_there_are_any() -> None:
     tested = dataclasses.replace(metrics(2), test_loss=0.25, test_metrics={"accuracy": 0.875})
     line = epoch_line(tested, epochs=3, unit="nats")
     assert line == ("epoch 2/3  step 20  loss 0.3333 nats  test 0.2500  accuracy 0.8750  lr 0.01  1,234 examples/s")
+
+
+def test_tiny_and_huge_losses_have_digits() -> None:
+    shown = (0.0, 0.00123456, 1.23456e-6, -1.23456e-6, 9999999.0, 1.23456e30, math.inf, math.nan)
+    assert [measured(value) for value in shown] == [
+        *("0.0000", "0.0012", "1.235e-06", "-1.235e-06", "9999999.0000", "1.235e+30", "inf", "nan")
+    ]
+    diverged = dataclasses.replace(metrics(2), loss=1.23456e30, test_loss=1e-6, test_metrics={})
+    assert "  loss 1.235e+30  test 1e-06  lr " in epoch_line(diverged, epochs=3, unit="")
 
 
 def test_a_progress_bar_on_a_terminal() -> None:
