@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.install import install_command
-from sonew_compiled.runtime.mpi_environment import workers_started
+from sonew_compiled.mpi_environment import workers_started
 from sonew_compiled.runtime.workers import Alone, Workers
 
 

@@ -16,9 +16,9 @@ from iree.runtime import _binding
 
 from sonew_compiled.contract import Driver
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.mpi_environment import hidden
 from sonew_compiled.runtime._memory import keep_freed_memory
 from sonew_compiled.runtime.dtypes import as_dtype
-from sonew_compiled.runtime.mpi_environment import hidden
 
 DEFAULT_DEVICE = "local-task"
 

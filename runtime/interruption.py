@@ -28,8 +28,8 @@ class Interruption:
 
     A SIGHUP that is ignored, as under `nohup`, stays ignored. Outside the main thread, where Python allows no handlers,
     the context does nothing. With `sent_on`, SIGUSR1 sets `requested` too: MPI's launchers pass it on to all workers,
-    while the other signals make them end the workers. The first signal writes `notice`, a
-    line, to stderr at once.
+    while the other signals make them end the workers. The first signal writes `notice`, a line, to stderr at once,
+    on a terminal below the progress bar.
     """
 
     def __init__(self, *, sent_on: bool = False, notice: str = "") -> None:
@@ -54,7 +54,8 @@ class Interruption:
         if self._notice:
             # A handler may run inside a write to `sys.stderr`, which must not be entered again.
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                os.write(sys.stderr.fileno(), f"{self._notice}\n".encode())
+                start = "\n" if sys.stderr.isatty() else ""
+                os.write(sys.stderr.fileno(), f"{start}{self._notice}\n".encode())
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import mpi4py
 
-from sonew_compiled.runtime.mpi_environment import LOCAL_SIZE, rank_started, workers_of_host, workers_started
+from sonew_compiled.mpi_environment import LOCAL_SIZE, rank_started, workers_of_host, workers_started
 
 # MPI is started below, and not as soon as it is imported.
 mpi4py.rc.initialize = False

@@ -41,7 +41,7 @@ class DivergedError(SonewError):
 
 
 # The message that the first Ctrl-C prints at once.
-_NOTICE = "stopping: finishing the step and saving a checkpoint; Ctrl-C again ends at once, without"
+_NOTICE = "stopping: finishing the step and saving a checkpoint; Ctrl-C again ends at once, without them"
 
 
 def train(

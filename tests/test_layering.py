@@ -26,6 +26,7 @@ ALLOWED = {
     "errors": (),
     "contract": (),
     "pages": (),
+    "mpi_environment": (),
     "setting": ("errors",),
     "presets": ("errors", "setting"),
     "train_settings": ("errors", "pages", "setting"),
@@ -66,7 +67,7 @@ ALLOWED = {
     "weights_of_model": ("jax_settings", "model_functions", "models", "training_state", "weight_trees"),
     "micro_batches": ("errors", "contract", "backward", "passes", "trace"),
     "passes": ("errors", "contract"),
-    "runtime": ("errors", "contract", "install", "pages", "train_settings"),
+    "runtime": ("errors", "contract", "install", "mpi_environment", "pages", "train_settings"),
     "lowering": ("errors", "contract", "folder_lock", "install", "passes", "runtime.manifest", "xla"),
     "figures": ("errors", "runtime"),
     "tpu_program": ("errors", "runtime", "lowering.targets"),
@@ -87,7 +88,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
 FREE = ("", "compile", "cli", "bench")
 
 # The modules that the command line and the device import at once.
-LIGHT = ("contract", "errors", "install", "pages", "setting", "presets", "step_settings", "train_settings")
+LIGHT = (
+    *("contract", "errors", "install", "mpi_environment", "pages", "setting", "presets", "step_settings"),
+    "train_settings",
+)
 
 # Modules, beside the commands, that import others of the project only within functions: to start sooner, to measure a
 # process that has loaded nothing else, or to do without a package that not everybody has.

@@ -9,9 +9,10 @@ from typing import NoReturn
 def main() -> NoReturn:
     """The console script; see `_main.main`."""
     try:
-        from sonew_compiled.cli._main import main as run
-    except KeyboardInterrupt:
         # Most of a short command's time is in these imports.
+        from sonew_compiled.cli._main import main as run
+
+        run()
+    except KeyboardInterrupt:  # within the imports, or once more at the end
         sys.stderr.write("sonew: stopped\n")
         sys.exit(130)
-    run()

@@ -53,7 +53,12 @@ _NOT_FOR_SPEED = {
 }
 
 
-@click.group("bench", cls=SectionedGroup, invoke_without_command=True)
+@click.group(
+    "bench",
+    cls=SectionedGroup,
+    invoke_without_command=True,
+    short_help="Compare optimizers, precisions and devices.",
+)
 @click.option(
     "-o", "--output", type=options.PATH, default=DEFAULT_OUTPUT, show_default=True, help="The benchmark's folder."
 )

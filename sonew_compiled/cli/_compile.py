@@ -16,6 +16,7 @@ from sonew_compiled.cli._progress import Stages
 from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.cli._sections import SectionedCommand
 from sonew_compiled.install import require
+from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime.manifest import Manifest
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
     help="The bundle, a directory.",
 )
 @options.compile_options
-@options.how_to_train("learning_rate", "schedule")
+@options.how_to_train(
+    "learning_rate",
+    "schedule",
+    shown={"learning_rate": "the optimizer's preset", "schedule": f"{DEFAULT_SCHEDULE}, or that of --preset long"},
+)
 @click.option("--dump-ir", type=options.PATH, help="Write the module after each pass into this directory.")
 @click.option("--print-ir-after", multiple=True, metavar="PASS", help="Print the module after this pass, or all.")
 @options.check_options

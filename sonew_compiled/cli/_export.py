@@ -16,7 +16,7 @@ from sonew_compiled.install import require
 _BUNDLES = ("", ".bundle")
 
 
-@click.command("export", short_help="Write trained weights for other programs, or a bundle for inference.")
+@click.command("export", short_help="Write trained weights, or a bundle for inference.")
 @options.bundle_argument
 @options.checkpoint_option
 @options.raw_option
@@ -50,9 +50,9 @@ def export_command(
 ) -> None:
     """Write the weights of a trained model under the model's own names, such as layer0/kernel.
 
-    A .npz file has no bfloat16; such weights are written as float32, exactly. Any other name is that of a bundle for
-    inference: it holds the weights, evaluates and predicts, and has neither a training step nor an optimizer. It needs
-    the compiler, but not the model's code.
+    A .npz file has no bfloat16; such weights are written as float32, exactly. A name without an ending, or in .bundle,
+    makes a bundle for inference: it holds the weights, evaluates and predicts, and has neither a training step nor an
+    optimizer. Making it needs the compiler, but not the model's code.
 
     \b
     Examples:

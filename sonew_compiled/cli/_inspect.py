@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOST_TENSORS = 4
 
 
-@click.command("inspect")
+@click.command("inspect", short_help="Show the contents of a bundle, and check its files.")
 @options.bundle_argument
 @click.option("--kernels", is_flag=True, help="Show the figures of every kernel (CUDA, ROCm) and function (TPU).")
 @options.trusted_keys_option

@@ -6,15 +6,11 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import signal
 import sys
 import tempfile
-import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -29,12 +25,15 @@ from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._predict import predict_command
 from sonew_compiled.cli._run import run_command
 from sonew_compiled.cli._say import complain
+from sonew_compiled.cli._sections import WIDTH
 from sonew_compiled.cli._sign import sign_command
+from sonew_compiled.cli._stop import signals_unwind
 from sonew_compiled.cli._targets import targets_command
 from sonew_compiled.cli._tune import tune_command
 from sonew_compiled.cli.data import data
 from sonew_compiled.errors import SonewError, on_one_line
 from sonew_compiled.install import extra_of, install_command
+from sonew_compiled.mpi_environment import rank_started, workers_started
 
 # The packages whose versions decide what a bundle computes, if they are installed.
 _STANDS_ON = ("iree-base-runtime", "numpy", "iree-base-compiler", "jax", "jaxlib", "optax", "libtpu", "mpi4py")
@@ -53,6 +52,15 @@ class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Calls the command; click would print an empty line for Ctrl-C even where no terminal shows `^C`."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                complain("")
+            raise click.Abort from None
+
 
 def _show_version(context: click.Context, option: click.Parameter, value: bool) -> None:
     if not value or context.resilient_parsing:
@@ -69,7 +77,8 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
     context.exit()
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+# Its commands have the width, too.
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH})
 @click.option(
     "--version",
     is_flag=True,
@@ -125,7 +134,7 @@ def main() -> NoReturn:
     """The console script; it exits with 0 for success, 1 for a failure, 2 for a wrong command line, 130 if stopped."""
     _open_missing_streams()
     try:
-        with _termination_unwinds():
+        with signals_unwind():
             sonew.main(prog_name="sonew", standalone_mode=False)
     except click.ClickException as error:
         _leave_it_to_the_first_worker()
@@ -173,34 +182,8 @@ def _leave_it_to_the_first_worker() -> None:
     The first worker that ends takes the others with it. A worker that is still alive after that has an error of its
     own.
     """
-    from sonew_compiled.runtime.mpi_environment import rank_started, workers_started
-
     if workers_started() > 1 and rank_started() > 0:
         time.sleep(_FIRST_WORKER)
-
-
-@contextmanager
-def _termination_unwinds() -> Iterator[None]:
-    """Makes SIGTERM and SIGHUP act like Ctrl-C, so that compilers end with us and their folders are removed.
-
-    A SIGHUP that is ignored, as under `nohup`, stays ignored. Workers that MPI has started compile nothing, and their
-    launcher ends them by SIGTERM after it has said why.
-    """
-    from sonew_compiled.runtime.mpi_environment import workers_started
-
-    handled = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    if workers_started() > 1 or threading.current_thread() is not threading.main_thread():
-        handled = []
-    previous = {number: signal.getsignal(number) for number in handled}
-    try:
-        for number, handler in previous.items():
-            if handler is signal.SIG_DFL:
-                signal.signal(number, signal.default_int_handler)
-        yield
-    finally:
-        for number, handler in previous.items():
-            if handler is signal.SIG_DFL:
-                signal.signal(number, handler)
 
 
 def _end(code: int) -> NoReturn:
@@ -240,4 +223,5 @@ def _show(error: click.ClickException) -> None:
     message = " ".join(error.format_message().split())
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "sonew"
-    complain(f"{command}: {on_one_line(message.rstrip('.'))}; see `{command} --help`")
+    end = " See" if message.endswith("?") else "; see"
+    complain(f"{command}: {on_one_line(message.rstrip('.'))}{end} `{command} --help`")

@@ -69,9 +69,7 @@ PARAMS = "params"
 params_option = click.option(
     "--params", type=PATH, help=f"Initial weights: {WEIGHTS}.  [default: random ones, or those of the bundle]"
 )
-raw_option = click.option(
-    "--raw", is_flag=True, help="Of a run with --ema take the parameters themselves, in place of their averages."
-)
+raw_option = click.option("--raw", is_flag=True, help="Take the parameters of a run with --ema, not their averages.")
 
 
 def complete_devices(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -154,11 +152,12 @@ def dataset_of(
     return dataset
 
 
-def how_to_train(*names: str, **defaults: Any) -> Callable[[Command], Command]:
+def how_to_train(*names: str, shown: Mapping[str, str] | None = None, **defaults: Any) -> Callable[[Command], Command]:
     """The options of `TrainSettings` with these names, or all of them.
 
     Args:
       names: the names of the options.
+      shown: how the help shows the defaults of some, by name.
       defaults: values, by name, for a command that knows them. Others are None if they are not given, and come from a
         bundle or a checkpoint.
     """
@@ -173,10 +172,10 @@ def how_to_train(*names: str, **defaults: Any) -> Callable[[Command], Command]:
                 default=default,
                 help=f"{declared.help}  [default: {default}]",
             )
-        shown = f"{declared.help}  [default: {declared.shown_default}]"
+        text = f"{declared.help}  [default: {(shown or {}).get(declared.name, declared.shown_default)}]"
         if declared.kind is bool:
-            return click.option(declared.flag, declared.name, is_flag=True, default=None, help=shown)
-        return click.option(declared.flag, declared.name, type=type_of(declared), help=shown)
+            return click.option(declared.flag, declared.name, is_flag=True, default=None, help=text)
+        return click.option(declared.flag, declared.name, type=type_of(declared), help=text)
 
     declared = [_TRAIN_OPTIONS[name] for name in names or _TRAIN_OPTIONS]
     return lambda command: _with([option(each) for each in declared], command)

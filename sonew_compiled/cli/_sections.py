@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from sonew_compiled.presets import SETTINGS
 from sonew_compiled.step_settings import NUMBERS, PATTERNS
 from sonew_compiled.train_settings import train_options
 
+# `bench` takes several of some options, under the names of several.
+_PRECISIONS = ("precision", "precisions")
 _SECTIONS = {
     "Data": ("data", "data_dir"),
-    "Training": (*(option.name for option in train_options()), "trackers"),
-    "Compilation": ("model", "batch_size", "micro_batch", "exchange", "precision", "targets", "init_on", "params"),
-    "Optimizer": ("optimizer", "optimizer_preset", *SETTINGS),
+    "Training": (*(option.name for option in train_options()), "seeds", "steps", "trackers"),
+    "Compilation": ("model", "batch_size", "micro_batch", "exchange", *_PRECISIONS, "targets", "init_on", "params"),
+    "Optimizer": ("optimizer", "optimizers", "optimizer_preset", *SETTINGS),
     "Step": (*(setting.name for setting in NUMBERS), *PATTERNS),
 }
-_WIDTH = 100
+WIDTH = 100
+"""The characters of the longest line of a help."""
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options in sections, those of none first, in lines of at most 100 characters."""
-
-    def __init__(self, *arguments: Any, **described: Any) -> None:
-        super().__init__(*arguments, **described)
-        self.context_settings["max_content_width"] = _WIDTH
+    """A command whose help lists its options in sections, those of none first."""
 
     def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         """The options and their help by section, without the empty ones."""

@@ -11,7 +11,7 @@ from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.install import require
 
 
-@click.command("sign")
+@click.command("sign", short_help="Sign a bundle with a key.")
 @options.bundle_argument
 @click.option("--key", type=options.PATH, required=True, help="File of an Ed25519 private key in PEM.")
 @output_options

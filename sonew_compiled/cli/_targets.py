@@ -42,7 +42,7 @@ class _Found:
         }
 
 
-@click.command("targets")
+@click.command("targets", short_help="Show what can be compiled for and run here.")
 @output_options
 def targets_command(as_json: bool) -> None:
     """Show the targets that this machine can compile, and the --device that runs each here.
@@ -56,14 +56,14 @@ def targets_command(as_json: bool) -> None:
     if as_json:
         print_json([each.to_json() for each in found])
         return
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from sonew_compiled.lowering.targets import processor_names
 
     out = console()
     width = min(out.width, _WIDEST)
     left = width - len("".join(_HEADS[1:3])) - 3 * 2
-    table = Table(*_HEADS, box=None, header_style="bold", pad_edge=False)
+    table = Table(*(Column(head, overflow="fold") for head in _HEADS), box=None, header_style="bold", pad_edge=False)
     for (compiles, runs, why), names in _alike(found).items():
         can = ("yes" if able else "no" for able in (compiles, runs))
         table.add_row(_folded(", ".join(names), left * 2 // 5), *can, _folded(why, left - left * 2 // 5))

@@ -14,6 +14,7 @@ import click
 
 from sonew_compiled.cli._say import complain
 from sonew_compiled.errors import UsageError
+from sonew_compiled.mpi_environment import workers_started
 
 # Open MPI puts such lines around its own messages.
 _FRAME = re.compile(r"-{40,}\s*")
@@ -23,7 +24,6 @@ _NOISE = re.compile(r"\[\S+:\d+\] |Abort is in progress|prterun: ")
 
 def is_worker_by_config() -> bool:
     """Whether MPI has started this process, and --workers comes from a file or variable that started the others too."""
-    from sonew_compiled.runtime.mpi_environment import workers_started
 
     source = click.get_current_context().get_parameter_source("workers")
     return workers_started() > 1 and source is not click.core.ParameterSource.COMMANDLINE
@@ -63,7 +63,6 @@ def start_workers(count: int) -> NoReturn:
     """
     from sonew_compiled.runtime.interruption import Interrupted
     from sonew_compiled.runtime.launcher import launched
-    from sonew_compiled.runtime.mpi_environment import workers_started
 
     if workers_started() > 1:
         raise UsageError(f"--workers starts MPI, which has started this process already: leave out --workers {count}")

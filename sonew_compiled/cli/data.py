@@ -99,7 +99,7 @@ def verify(name: str, data_dir: Path | None, as_json: bool) -> None:
         raise SonewError(f"the data set `{name}` in {directory} is not usable ({', '.join(bad)}); {remedy}")
 
 
-@data.command()
+@data.command(short_help="Write a data set as a folder of .npy files.")
 @click.argument("source")
 @click.argument("folder", type=_DIRECTORY)
 @click.option("--data-dir", type=_DIRECTORY, help="Where the files of `mnist` are.")

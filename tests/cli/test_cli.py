@@ -59,9 +59,10 @@ def test_every_option_has_help(words: tuple[str, ...]) -> None:
 
 def test_an_option_means_the_same_everywhere() -> None:
     seen: dict[str, tuple[str, ...]] = {}
+    of_the_command = {"output", "data_dir", "learning_rate", "schedule"}
     for name in ("run", "compile", "eval", "reconstruct"):
         for option in _main.sonew.commands[name].params:
-            if isinstance(option, click.Option) and "--output" not in option.opts and option.name != "data_dir":
+            if isinstance(option, click.Option) and option.name not in of_the_command:
                 about = (str(option.type), str(option.help), str(option.multiple))
                 assert seen.setdefault(option.opts[0], about) == about, f"{option.opts[0]} of {name}"
 
@@ -81,12 +82,23 @@ def test_the_version(sonew: Run) -> None:
         assert f"\n{package} {importlib.metadata.version(package)}\n" in result.out
 
 
-@pytest.mark.parametrize("name", _main.sonew.commands)
-def test_no_line_of_help_is_longer_than_a_screen(sonew: Run, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [(), ("data",), *COMMANDS], ids=" ".join)
+def test_the_help_of_every_command_takes_a_wide_screen_and_cuts_nothing_on_a_narrow_one(
+    sonew: Run, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    result = sonew(name, "--help")
+    result = sonew(*words, "--help")
     assert result.code == 0
-    assert max(map(len, result.out.splitlines())) <= 100
+    assert (72 if words == ("data",) else 80) < max(map(len, result.out.splitlines())) <= 100
+    monkeypatch.setenv("COLUMNS", "80")
+    assert not re.search(r"\.\.\.$", sonew(*words, "--help").out.partition("Commands:")[2], re.M)
+
+
+def test_a_default_is_that_of_the_command(sonew: Run) -> None:
+    shown = {name: " ".join(sonew(name, "--help").out.split()) for name in ("run", "compile")}
+    assert "Peak learning rate. [default: the bundle's, else the optimizer's preset]" in shown["run"]
+    assert "Peak learning rate. [default: the optimizer's preset]" in shown["compile"]
+    assert "the bundle's" not in shown["compile"]
 
 
 def test_the_help_of_run_is_in_sections(sonew: Run) -> None:
@@ -160,6 +172,7 @@ def test_completion(sonew_apart: Run, tmp_path: Path) -> None:
     ("line", "expected"),
     [
         ("bogus", "sonew: No such command 'bogus'; see `sonew --help`"),
+        ("rum", "sonew: No such command 'rum'. Did you mean 'run'? See `sonew --help`"),
         ("run --zzz", "sonew run: No such option '--zzz'; see `sonew run --help`"),
         ("inspect", "sonew inspect: Missing argument 'BUNDLE'; see `sonew inspect --help`"),
         ("inspect a b", "sonew inspect: Got unexpected extra argument (b); see `sonew inspect --help`"),
@@ -305,32 +318,3 @@ def test_numbers_that_json_does_not_have_are_null(capsys: pytest.CaptureFixture[
 
     print_json({"loss": float("nan"), "path": Path("x")})
     assert json.loads(capsys.readouterr().out) == {"loss": None, "path": "x"}
-
-
-def test_an_error_while_xla_is_at_work_ends_the_process(sonew: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python's shutdown would wait for its threads, and abort: `tune` that is stopped says so by an error."""
-    codes = []
-
-    def ended(code: int) -> None:
-        codes.append(code)
-        raise SystemExit(code)
-
-    monkeypatch.setattr("sonew_compiled.background.end_process", ended)
-    assert (sonew("inspect", "nothing").code, codes) == (2, [2])
-
-
-def test_ctrl_c_while_the_program_is_loaded_is_one_line() -> None:
-    program = """
-import sys
-
-class Interrupted:
-    def find_spec(self, name, *_):
-        if name == "sonew_compiled.cli._main":
-            raise KeyboardInterrupt
-
-sys.meta_path.insert(0, Interrupted())
-from sonew_compiled.cli import main
-main()
-"""
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "sonew: stopped\n")

@@ -14,6 +14,7 @@ import pytest
 from plugins.parts import compile_parts
 
 from sonew_compiled.errors import UsageError
+from sonew_compiled.mpi_environment import hidden, rank_started, workers_started
 from sonew_compiled.runtime import (
     Dataset,
     Device,
@@ -28,7 +29,6 @@ from sonew_compiled.runtime import (
 from sonew_compiled.runtime.connect import connect
 from sonew_compiled.runtime.cores import share_of
 from sonew_compiled.runtime.launcher import launched
-from sonew_compiled.runtime.mpi_environment import hidden, rank_started, workers_started
 from sonew_compiled.runtime.workers import shared
 from sonew_compiled.step_settings import StepSettings
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from sonew_compiled.cli import main
+from sonew_compiled.mpi_environment import rank_started
 from sonew_compiled.runtime import (
     TrainingState,
     TrainSettings,
@@ -28,7 +29,6 @@ from sonew_compiled.runtime import (
     train,
 )
 from sonew_compiled.runtime.connect import connect
-from sonew_compiled.runtime.mpi_environment import rank_started
 from sonew_compiled.runtime.reduce import Node, push, total
 from sonew_compiled.runtime.workers import add, shared
 
