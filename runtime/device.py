@@ -257,7 +257,7 @@ class Device:
             mapped = source.map()
             result[...] = mapped.asarray(list(shape), dtype)
         except Exception as error:
-            raise SonewError(f"device {self.name} failed in copying a result: {first_error(error)}") from None
+            raise SonewError(f"device {self.name} failed while copying a result: {first_error(error)}") from None
         return result
 
     def memory(self, buffer: Buffer, dtype: str, shape: tuple[int, ...]) -> np.ndarray | None:
@@ -273,7 +273,7 @@ class Device:
         try:
             array: np.ndarray = source.map().asarray(list(shape), as_dtype(dtype))
         except Exception as error:
-            raise SonewError(f"device {self.name} failed in reaching a result: {first_error(error)}") from None
+            raise SonewError(f"device {self.name} failed while computing a result: {first_error(error)}") from None
         return array
 
     def _staged(self, source: Any) -> Any:

@@ -79,7 +79,7 @@ def writable_bundle(path: Path) -> Path:
 
     Raises:
       UsageError: the path is a file, a directory with foreign files, or an older bundle that cannot be exchanged.
-      SonewError: there is no directory to write to.
+      SonewError: there is not a directory that can be written.
     """
     place = Path(os.path.realpath(path))
     if not place.is_dir() and (os.path.lexists(place) or path.is_symlink()):
@@ -106,7 +106,7 @@ def writable_bundle(path: Path) -> Path:
     # This is checked before minutes of compiling.
     folder = place if filled else next(parent for parent in place.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise SonewError(f"cannot write the bundle {path}: {folder} is no directory to write to; give another output")
+        raise SonewError(f"cannot write the bundle {path}: {folder} cannot be written to; give another output")
     return place if path.is_symlink() or not path.name else path
 
 

@@ -71,6 +71,6 @@ def check_average(decay: float | None, arithmetic: str) -> None:
     """
     if decay is not None and decay >= (bound := slowest_decay(arithmetic)):
         raise UsageError(
-            f"--ema is {decay:g}; {arithmetic}, which this precision computes in, rounds changes of averages away from "
-            f"a decay of {bound:.6g} on: give a smaller one, or --precision bf16"
+            f"--ema is {decay:g}; this precision computes in {arithmetic}, where averages with a decay of {bound:.6g} "
+            "and more do not change: give a smaller one, or --precision bf16"
         )

@@ -133,13 +133,13 @@ def check_loss(loss: Loss, params: Tree, batch: Tree) -> None:
     if not isinstance(value, jax.ShapeDtypeStruct) or value.shape != ():
         raise UsageError(f"the loss returned {value}; {remedy}")
     if not isinstance(returned[-1], jax.Array):
-        raise UsageError(f"the loss returned {returned[-1]!r}, which is no array of JAX; {remedy}")
+        raise UsageError(f"the loss returned {returned[-1]!r}, which is not a JAX array; {remedy}")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise UsageError(
             f"the loss is of dtype {value.dtype}, which has no gradient; it must be a floating-point scalar"
         )
     if not any(dependents(jax.make_jaxpr(loss)(params, batch), range(len(jax.tree.leaves(params))))):
-        raise UsageError("the loss depends on no parameter, so that nothing would be trained; compute it of them")
+        raise UsageError("the loss depends on no parameter, so that nothing would be trained; compute it from them")
 
 
 def check_gradients(gradients: ClosedJaxpr, cotangent: int, results: Iterable[int]) -> None:
@@ -159,7 +159,7 @@ def check_gradients(gradients: ClosedJaxpr, cotangent: int, results: Iterable[in
     if not any(depends[index] for index in results):
         raise UsageError(
             "the loss has a gradient of zero everywhere, so that nothing would be trained: all that it computes of the "
-            "parameters goes through stop_gradient, rounding, comparisons or integers; let one reach it otherwise"
+            "parameters goes through stop_gradient, rounding, comparisons or integers; let one reach it another way"
         )
 
 
@@ -229,9 +229,9 @@ def check_decays(state: Tree, steps: Sequence[Recurrence], *, first: int, stored
         for factor in steps[index].factors.get(first + index, ()):
             if bound <= factor < 1:
                 raise UsageError(
-                    f"{name} decays by {factor:.6g} a step; {stored}, which this precision {how} it in, rounds decays "
-                    f"from {bound:.6g} on away, so that it would stop falling; give a smaller one, such as 0.99, or "
-                    "--precision bf16-mixed or f32"
+                    f"{name} decays by {factor:.6g} a step; this precision {how} it in {stored}, where it would stop "
+                    f"falling, because decays of {bound:.6g} and more are rounded away; give a smaller one, such as "
+                    "0.99, or --precision bf16-mixed or f32"
                 )
 
 

@@ -88,7 +88,7 @@ def _first_tpu() -> jax.Device:
         raise SonewError(f"loading code on a TPU needs {error.name}: pip install 'jax[tpu]'") from None
     except RuntimeError:
         raise SonewError(
-            "JAX finds no TPU here: call this on a machine with one, with 'jax[tpu]' installed and JAX_PLATFORMS unset"
+            "JAX finds no TPU here: run this where one is, with 'jax[tpu]' installed and JAX_PLATFORMS unset"
         ) from None
 
 

@@ -78,7 +78,7 @@ def of_any(params: Any, batch: Any) -> jax.Array:
         ({"init": lambda key: {"w": init(key)["w"], "name": "mlp"}}, "'params/name' is of type str"),
         ({"init": lambda key: {"w": init(key)["w"] * 1j}, "loss": of_any}, "params/w is of dtype complex64"),
         ({"loss": lambda p, b: loss(p, b).astype(jnp.int32)}, "the loss is of dtype int32, which has no gradient"),
-        ({"loss": lambda p, b: 3.0}, "the loss returned 3.0, which is no array of JAX"),
+        ({"loss": lambda p, b: 3.0}, "the loss returned 3.0, which is not a JAX array"),
         ({"loss": lambda p, b: jnp.mean(b["x"])}, "the loss depends on no parameter"),
         ({"loss": lambda p, b: jax.lax.stop_gradient(loss(p, b))}, "the loss has a gradient of zero everywhere"),
         ({"loss": lambda p, b: jnp.mean(b["x"] @ jnp.sign(p["w"]))}, "the loss has a gradient of zero everywhere"),
@@ -168,8 +168,8 @@ def test_decays_that_bfloat16_rounds_away_are_refused(
 @pytest.mark.parametrize(
     ("name", "given", "policy", "said"),
     [
-        ("adam-8bit", {"b2": 0.999}, "bf16", "optimizer/0/nu/w/scales decays by 0.999 a step; bfloat16"),
-        ("adam-8bit", {"b1": 0.997}, "bf16-sr", "optimizer/0/mu/w/scales decays by 0.997 a step; bfloat16"),
+        ("adam-8bit", {"b2": 0.999}, "bf16", "optimizer/0/nu/w/scales decays by 0.999 a step; this"),
+        ("adam-8bit", {"b1": 0.997}, "bf16-sr", "optimizer/0/mu/w/scales decays by 0.997 a step; this"),
         ("adam-8bit", {"b2": 0.999}, "bf16-mixed", ""),
         # Codes that are rounded stochastically follow the average that they are made from.
         ("tridiag-sonew", {"state": "int8", "b1": 0.997, "b2": 0.999}, "bf16", ""),

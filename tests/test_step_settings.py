@@ -325,7 +325,7 @@ def test_what_does_not_go_together_is_refused(
 
 def test_an_average_that_could_not_follow_is_refused(refusal: Callable[..., str]) -> None:
     given = MODEL | {"optimizer": optax.sgd, "arithmetic": "bfloat16"}
-    assert "--ema is 0.999; bfloat16, which this precision computes in" in refusal(
+    assert "--ema is 0.999; this precision computes in bfloat16, where averages" in refusal(
         UsageError, lambda: trace_training(**given, ema=0.999)
     )
 

@@ -17,7 +17,7 @@ def functions_of_state(module: ir.Module, name: str) -> tuple[Function, Function
     """
     by_name = {function.name: function for function in functions(module)}
     if not {INIT, TRAIN_STEP} <= by_name.keys():
-        raise UsageError(f"{name} wants the functions init and train_step")
+        raise UsageError(f"{name} needs the functions init and train_step")
     return by_name[INIT], by_name[TRAIN_STEP]
 
 

@@ -29,7 +29,7 @@ def merge_exports(module: ir.Module) -> None:
     inner = [op.operation for op in module.body.operations]
     names = [text_attribute(op.attributes, "sym_name") for op in inner if op.name == "builtin.module"]
     if not names or len(names) != len(inner) or "" in names:
-        raise UsageError("merge-exports wants a module that holds named modules and nothing else")
+        raise UsageError("merge-exports needs a module that holds named modules and nothing else")
     taken = set(names)
     for op, name in zip(inner, names, strict=True):
         _check_device_count(op, name)

@@ -209,7 +209,7 @@ def _combined(op: ir.Operation, parts: _Parts) -> Pair:
 def _refused(op: ir.Operation, how: str = "") -> UsageError:
     return UsageError(
         f"{op.name.removeprefix('stablehlo.')}{how} of complex numbers has no lowering; "
-        "compute it of their real and imaginary parts"
+        "compute it from their real and imaginary parts"
     )
 
 

@@ -50,7 +50,7 @@ def split_step(module: ir.Module, *, count: int, exchange: str) -> None:
     by_name = {function.name: function for function in functions(module)}
     step = by_name.get(contract.TRAIN_STEP)
     if step is None:
-        raise UsageError("split-step wants a function train_step")
+        raise UsageError("split-step needs a function train_step")
     seam = [op.operation for op in step.block.operations if _is_seam(op.operation)]
     if len(seam) != 1:
         raise UsageError(f"split-step: train_step calls @{_GRADIENTS} {len(seam)} times, not once")

@@ -49,7 +49,7 @@ def split_update(module: ir.Module, *, parts: int) -> None:
         raise UsageError(f"split-update: parts is {parts}; give the most parts, 2 or more")
     by_name = {function.name: function for function in functions(module)}
     if contract.UPDATE not in by_name:
-        raise UsageError("split-update wants a function update; run split-step before")
+        raise UsageError("split-update needs a function update; run split-step before")
     with ir.InsertionPoint.at_block_begin(module.body):
         flat = Function(by_name[contract.UPDATE].op.clone())
     inline_into(flat, by_name)

@@ -208,7 +208,7 @@ def _configured_directory() -> Path | None:
         return Path(configured).expanduser()
     except RuntimeError:
         raise SonewError(
-            f"{DIRECTORY_VARIABLE} is {configured!r}, and nobody knows that home folder; set it to a full path"
+            f"{DIRECTORY_VARIABLE} is {configured!r}, and there is no such user here; set it to a full path"
         ) from None
 
 

@@ -147,5 +147,5 @@ def _start_seconds(bundle: Path, data: str) -> float:
         process = subprocess.run(command, capture_output=True, text=True, check=False)
         if not stamp.exists():
             said = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-            raise SonewError(f"`sonew run {bundle.name}` did not come to its first step: {said}")
+            raise SonewError(f"`sonew run {bundle.name}` did not reach its first step: {said}")
         return float(stamp.read_text(encoding="utf-8")) - started

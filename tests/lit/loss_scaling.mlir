@@ -2,7 +2,7 @@
 // RUN: not %sonew-opt --pass loss-scaling:initial=1000 %s 2>&1 | FileCheck %s --check-prefix=INITIAL
 // INITIAL: sonew_opt: loss-scaling: the initial scale is 1000; give a power of two up to 16777216
 // RUN: echo 'module {}' | not %sonew-opt --pass loss-scaling - 2>&1 | FileCheck %s --check-prefix=EMPTY
-// EMPTY: sonew_opt: loss-scaling wants the functions init and train_step
+// EMPTY: sonew_opt: loss-scaling needs the functions init and train_step
 
 // CHECK-LABEL: func.func public @init
 // CHECK-DAG:     stablehlo.constant dense<1.024000e+03> : tensor<f32>

@@ -1,6 +1,6 @@
 // RUN: %sonew-opt --pass split-update %s | FileCheck %s
 // RUN: not %sonew-opt --pass split-update %S/split_step_errors.mlir 2>&1 | FileCheck %s --check-prefix=NONE
-// NONE: sonew_opt: split-update wants a function update; run split-step before
+// NONE: sonew_opt: split-update needs a function update; run split-step before
 
 // One matrix for two parameters: there is nothing to divide.
 // CHECK-NOT: @update_

@@ -308,7 +308,7 @@ def test_averages_too_slow_for_the_arithmetic_are_refused(refusal: Callable[...,
         return plain(params, batch), state | {"mean": 0.999 * state["mean"] + 0.001 * layer(params, batch).mean(0)}
 
     given: dict[str, Any] = {"init": init, "loss": slow, "eval_loss": eval_loss, "optimizer": adam, "batch": BATCH}
-    assert "state/mean decays by 0.999 a step; bfloat16, which this precision computes it in" in refusal(
+    assert "state/mean decays by 0.999 a step; this precision computes it in bfloat16, where" in refusal(
         UsageError, lambda: trace_training(**given, arithmetic="bfloat16")
     )
     trace_training(**given)

@@ -19,7 +19,7 @@ Line = tuple[object, ...]
         ("folder", 2, "folder is a directory that is not a bundle, or holds more than one; give a new directory, or"),
         ("extension", 2, "extension is a directory that is not a bundle, or holds more than one"),
         ("file", 2, "file is a file; give a new directory, or an older bundle to replace"),
-        ("file/deeper/bundle", 1, "file is no directory to write to; give another output"),
+        ("file/deeper/bundle", 1, "file cannot be written to; give another output"),
     ],
 )
 def test_bundles_go_where_they_destroy_nothing(refused: Refused, small: Any, output: str, code: int, said: str) -> None:
