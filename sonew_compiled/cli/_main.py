@@ -13,11 +13,12 @@ import traceback
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._bench import bench_command
 from sonew_compiled.cli._compile import compile_command
-from sonew_compiled.cli._config import name_variables, use_config
+from sonew_compiled.cli._config import file_of_values, name_variables, use_config
 from sonew_compiled.cli._evaluate import eval_command, reconstruct_command
 from sonew_compiled.cli._export import export_command
 from sonew_compiled.cli._inspect import inspect_command
@@ -25,7 +26,7 @@ from sonew_compiled.cli._plot import plot_command
 from sonew_compiled.cli._predict import predict_command
 from sonew_compiled.cli._run import run_command
 from sonew_compiled.cli._say import complain
-from sonew_compiled.cli._sections import WIDTH
+from sonew_compiled.cli._sections import WIDTH, keep_names_whole
 from sonew_compiled.cli._sign import sign_command
 from sonew_compiled.cli._stop import signals_unwind
 from sonew_compiled.cli._targets import targets_command
@@ -128,6 +129,7 @@ for command in (
 ):
     sonew.add_command(command)
 name_variables(sonew)
+keep_names_whole(sonew)
 
 
 def main() -> NoReturn:
@@ -224,4 +226,14 @@ def _show(error: click.ClickException) -> None:
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "sonew"
     end = " See" if message.endswith("?") else "; see"
-    complain(f"{command}: {on_one_line(message.rstrip('.'))}{end} `{command} --help`")
+    complain(f"{command}: {on_one_line(message.rstrip('.'))}{_source_in_words(error)}{end} `{command} --help`")
+
+
+def _source_in_words(error: click.ClickException) -> str:
+    """The variable or the file that a wrong value comes from, in brackets."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    source = error.ctx.get_parameter_source(str(error.param.name))
+    if source is ParameterSource.ENVIRONMENT:
+        return f" (from {error.param.envvar})"
+    return f" (from {on_one_line(file_of_values(error.ctx))})" if source is ParameterSource.DEFAULT_MAP else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 
 from sonew_compiled.presets import SETTINGS
@@ -19,6 +21,34 @@ _SECTIONS = {
 }
 WIDTH = 100
 """The characters of the longest line of a help."""
+
+
+# Looks like a hyphen, and is no place to break a line.
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
+
+
+class _Formatter(click.HelpFormatter):
+    """Breaks lines between words only, so that names such as schedule-free-adamw can be copied."""
+
+    def write(self, string: str) -> None:
+        super().write(string.replace(_UNBROKEN, "-"))
+
+    def write_text(self, text: str) -> None:
+        super().write_text(text.replace("-", _UNBROKEN))
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        super().write_dl([(name, text.replace("-", _UNBROKEN)) for name, text in rows], col_max, col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = _Formatter
+
+
+def keep_names_whole(command: click.Command) -> None:
+    """Lets the help of a command, and of those below it, break no name at a hyphen."""
+    command.context_class = _Context
+    for inner in command.commands.values() if isinstance(command, click.Group) else ():
+        keep_names_whole(inner)
 
 
 class SectionedCommand(click.Command):

@@ -91,7 +91,10 @@ def test_the_help_of_every_command_takes_a_wide_screen_and_cuts_nothing_on_a_nar
     assert result.code == 0
     assert (72 if words == ("data",) else 80) < max(map(len, result.out.splitlines())) <= 100
     monkeypatch.setenv("COLUMNS", "80")
-    assert not re.search(r"\.\.\.$", sonew(*words, "--help").out.partition("Commands:")[2], re.M)
+    narrow = sonew(*words, "--help").out
+    assert not re.search(r"\.\.\.$", narrow.partition("Commands:")[2], re.M)
+    assert not re.search(r"\w-$", narrow, re.M), "a name is broken"
+    assert narrow.isascii()
 
 
 def test_a_default_is_that_of_the_command(sonew: Run) -> None:
@@ -122,6 +125,8 @@ def test_values_of_options_come_from_the_line_then_variables_then_a_file(
             monkeypatch.setenv("SONEW_DATA_VERIFY_DATA", name)
         result = sonew("--config", config, "data", "verify", *said)
         assert (result.code, f"'{name}'" in result.err) == (2, True), result.err
+        source = {"mnist-1": f" (from {config})", "mnist-2": " (from SONEW_DATA_VERIFY_DATA)", "mnist-3": ""}[name]
+        assert result.err.endswith(f"'mnist-10k', 'mnist'{source}; see `sonew data verify --help`\n")
     assert "'--epochs'" in sonew("--config", config, "run", "bundle").err
     assert "'--epochs'" not in sonew("--config", config, "run", "bundle", "--epochs", 1).err
 
