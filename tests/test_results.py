@@ -11,6 +11,7 @@ from typing import Any
 
 import first_run
 import generated
+import precision_runs
 import pytest
 
 from sonew_compiled.bench.models import BATCHES
@@ -117,8 +118,11 @@ def test_the_table_of_the_readme_is_that_of_its_rows() -> None:
     table = {cells[0]: cells[1:] for cells in table_rows("README.md")[2:]}
     assert table.keys() == SYSTEMS.keys()
     for name, cells in table.items():
-        for precision, quoted in (("f32", cells[:2]), ("bf16", cells[2:])):
-            assert tuple(quoted) == found.get((SYSTEMS[name], precision), ("", ""))
+        for precision, quoted in (("f32", cells[:3]), ("bf16", cells[3:])):
+            system = (SYSTEMS[name], precision)
+            runs = [row for row in rows("precision-20.jsonl") if (row["optimizer"], row["precision"]) == system]
+            seconds = min(row["seconds"] / row["epochs"] for row in runs)
+            assert tuple(quoted) == (*found[system], f"{seconds:.1f}")
     short = losses(json.loads((RESULTS / "run-default-20.json").read_text(encoding="utf-8")))
     assert "{} ({} on the test set)".format(*short) in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -208,8 +212,8 @@ def test_the_order_of_the_optimizers_is_that_of_its_rows() -> None:
 
 
 def test_every_run_of_the_precision_policies_is_quoted() -> None:
-    table = [cells for cells in table_rows("docs/reference/precision.md") if len(cells) == 5]
-    quoted = {(cells[0], cells[1].strip("`"), *cells[2:]) for cells in table}
+    table = [cells for cells in table_rows("docs/reference/precision.md") if len(cells) == 6]
+    quoted = {(cells[0], cells[1].strip("`"), *cells[2:5]) for cells in table}
     for row in rows("precision-20.jsonl"):
         rate = f"{row['learning_rate']:g}"
         assert (row["optimizer"], row["precision"], rate, *losses(row)) in quoted
@@ -236,7 +240,10 @@ def test_figures_in_sentences_are_those_of_the_rows() -> None:
 
 def test_every_policy_was_run_with_every_optimizer() -> None:
     run = {(row["optimizer"], row["precision"]) for row in rows("precision-20.jsonl")}
-    assert run == set(itertools.product(("adam", "tridiag-sonew", "band-sonew"), PRECISIONS))
+    every = set(itertools.product(("adam", "tridiag-sonew", "band-sonew"), PRECISIONS))
+    assert run == every | {("shampoo", "f32"), ("shampoo", "bf16")}
+    done = [(row["optimizer"], row["precision"], row["learning_rate"]) for row in rows("precision-20.jsonl")]
+    assert sorted(done) == sorted(precision_runs.RUNS)
 
 
 @pytest.mark.parametrize("name", ["tridiag-sonew", "band-sonew"])

@@ -65,9 +65,12 @@ def speed() -> str:
 def policies() -> str:
     """The losses under each policy of precision."""
     return _table(
-        ["optimizer", "policy", "learning rate", "train loss", "test loss"],
+        ["optimizer", "policy", "learning rate", "train loss", "test loss", "seconds"],
         (
-            [row["optimizer"], f"`{row['precision']}`", f"{row['learning_rate']:g}", *_losses(row)]
+            [
+                *(row["optimizer"], f"`{row['precision']}`", f"{row['learning_rate']:g}"),
+                *(*_losses(row), f"{row['seconds']:.0f}"),
+            ]
             for row in sorted(_rows("precision-20"), key=lambda row: str(row["optimizer"]))
         ),
     )
