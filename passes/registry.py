@@ -22,6 +22,7 @@ from sonew_compiled.passes.shared import (
     keep_exports,
     legalize_chlo,
     merge_exports,
+    move_widened,
     split_complex,
     split_reductions,
     split_step,
@@ -75,6 +76,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
         "shared": (
             strip_shardings.PASS,
             merge_exports.PASS,
+            move_widened.PASS,
             legalize_chlo.PASS,
             split_complex.PASS,
             clamp_gathers.PASS,

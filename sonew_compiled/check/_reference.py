@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
+from itertools import zip_longest
 from typing import Any
 
 import jax
@@ -47,7 +48,28 @@ _MOVES = 65537
 _SEED = 0x2B7E1516
 
 Arrays = dict[str, np.ndarray]
-_Function = Callable[[Mapping[str, np.ndarray]], Arrays]
+
+
+class _Function:
+    """An export as JAX computes it.
+
+    Attributes:
+      names: the names of its results.
+    """
+
+    def __init__(self, spec: FunctionSpec, run: Callable[..., Any], moved: Callable[[], Callable[..., Any]]) -> None:
+        self.names = [output.name for output in spec.outputs]
+        self._inputs = [each.name for each in spec.inputs]
+        self._run = run
+        self._has_halves = any(each.dtype in ("bfloat16", "float16") for each in spec.inputs)
+        self._moved = cache(moved)
+
+    def __call__(self, inputs: Mapping[str, np.ndarray], *, seed: int | None = None) -> Arrays:
+        """The results by name; with a seed, those for numbers that move after they were widened from 16 bits."""
+        given = [inputs[name] for name in self._inputs]
+        moves = seed is not None and self._has_halves
+        results = self._moved()(*given, np.array(seed, np.int32)) if moves else self._run(*given)
+        return dict(zip(self.names, map(np.asarray, results), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +80,13 @@ class Call:
       function: its name.
       inputs: the inputs by name.
       results: JAX's results by name.
-      again: computes JAX's results for other inputs.
+      again: computes JAX's results for other inputs; with a seed, as `_Function` does.
     """
 
     function: str
     inputs: Arrays
     results: Arrays
-    again: _Function
+    again: Callable[..., Arrays]
 
     @cached_property
     def moved(self) -> list[Arrays]:
@@ -73,13 +95,15 @@ class Call:
         return self._moved_runs(_MOVED_RUNS_OF_LARGE if large else _MOVED_RUNS, seed=0)
 
     def move_further(self) -> None:
-        """Adds results for other changes of the inputs."""
-        self.moved.extend(self._moved_runs(_FURTHER_RUNS, seed=len(self.moved)))
+        """Adds results for other changes of the inputs, those that are stored in 16 bits among them."""
+        done = len(self.moved)
+        self.moved.extend(self._moved_runs(_FURTHER_RUNS, seed=done, within=range(done, done + _FURTHER_RUNS)))
 
-    def _moved_runs(self, count: int, *, seed: int) -> list[Arrays]:
+    def _moved_runs(self, count: int, *, seed: int, within: Sequence[int] = ()) -> list[Arrays]:
         rng = np.random.default_rng(seed)
+        inputs = [{name: _moved(value, rng) for name, value in self.inputs.items()} for _ in range(count)]
         with pinned_settings():
-            return [self.again({name: _moved(value, rng) for name, value in self.inputs.items()}) for _ in range(count)]
+            return [self.again(each, seed=key) for each, key in zip_longest(inputs, within)]
 
     def movement(self, name: str) -> np.ndarray:
         """How far each element of a result moves at most when the inputs change in their last places."""
@@ -157,13 +181,7 @@ class Reference:
             run: Callable[..., Any] = _compiled(self.traced[name])
         else:
             run = _artifact(self.stablehlo, name, spec)
-        names = [output.name for output in spec.outputs]
-
-        def function(inputs: Mapping[str, np.ndarray]) -> Arrays:
-            results = run(*(inputs[each.name] for each in spec.inputs))
-            return dict(zip(names, map(np.asarray, results), strict=True))
-
-        return function
+        return _Function(spec, run, partial(_artifact, self.stablehlo, name, spec, moves=True))
 
 
 def _steps(
@@ -215,15 +233,18 @@ def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
     return run
 
 
-def _artifact(stablehlo: bytes, name: str, spec: FunctionSpec) -> Callable[..., Any]:
-    """An export of the bundle's module as XLA runs it."""
+def _artifact(stablehlo: bytes, name: str, spec: FunctionSpec, *, moves: bool = False) -> Callable[..., Any]:
+    """An export of the bundle's module as XLA runs it; if it moves what it widens, it takes a seed as well."""
     module = passes.from_portable_artifact(stablehlo)
-    passes.run_pipeline(module, [passes.parse_pass(f"select-export:name={name}")])
+    rewrites = [f"select-export:name={name}", *(["move-widened"] if moves else [])]
+    passes.run_pipeline(module, [passes.parse_pass(each) for each in rewrites])
 
     inputs, outputs = (
         [jax.ShapeDtypeStruct(each.shape, as_dtype(each.dtype)) for each in specs]
         for specs in (spec.inputs, spec.outputs)
     )
+    if moves:
+        inputs.append(jax.ShapeDtypeStruct((), np.int32))
     return compile_artifact(passes.to_portable_artifact(module), inputs, outputs, platform="cpu", quickly=True)
 
 
@@ -253,9 +274,16 @@ def _numbers(common: Call) -> Arrays:
     return {name: value for name, value in common.results.items() if name not in common.inputs}
 
 
-def _part(update: _Function, names: Sequence[str], inputs: Arrays, given: Mapping[str, np.ndarray]) -> Arrays:
+def _part(
+    update: _Function,
+    names: Sequence[str],
+    inputs: Arrays,
+    given: Mapping[str, np.ndarray],
+    *,
+    seed: int | None = None,
+) -> Arrays:
     """The results of these names of the whole update, from the inputs of a part and others."""
-    results = update({**inputs, **given})
+    results = update({**inputs, **given}, seed=seed)
     return {name: results[name] for name in names}
 
 

@@ -71,6 +71,12 @@ def test_low_precision_is_compared_with_what_the_policy_computes(
     assert steps[-1] == "check cpu against JAX"
 
 
+def loaded(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an archive."""
+    with np.load(path) as archive:
+        return dict(archive)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -106,7 +112,7 @@ def test_what_is_wrong_is_not_written(
     assert str(dump) in message
     assert not (tmp_path / "bundle").exists()
     (function,) = {path.name.partition("-")[0] for path in dump.glob("*.npz")}
-    inputs, results, expected = (np.load(dump / f"{function}-{part}.npz") for part in ("inputs", "results", "expected"))
+    inputs, results, expected = (loaded(dump / f"{function}-{part}.npz") for part in ("inputs", "results", "expected"))
     assert sorted(results) == sorted(expected)
     assert any(not np.allclose(results[name], expected[name], rtol=1e-4) for name in results)
     if function == "predict":
@@ -178,7 +184,7 @@ def damage() -> tuple[bytes, Manifest, list[Call]]:
         function="eval_step",
         inputs={"params": values},
         results={"losses": 2 * values},
-        again=lambda inputs: {"losses": 2 * inputs["params"]},
+        again=lambda inputs, **_: {"losses": 2 * inputs["params"]},
     )
     return bytes(executable), manifest, [call]
 
@@ -279,7 +285,7 @@ def test_another_number_in_any_result_of_any_function_is_found(
             changed = dataclasses.replace(
                 call,
                 results=wrong(call.results),
-                again=lambda inputs, call=call, wrong=wrong: wrong(call.again(inputs)),
+                again=lambda inputs, call=call, wrong=wrong, **moves: wrong(call.again(inputs, **moves)),
             )
             message = refusal(SonewError, partial(check_executable, executable, target, manifest, [changed]))
             assert f"computes {call.function} wrongly: {name} differs from JAX's in 1 of {value.size}" in message
@@ -360,7 +366,7 @@ def test_jax_moves_further_before_a_result_is_called_wrong(
         # From the third run on, the element hangs on a comparison that falls the other way; or it never does.
         asked: list[int] = []
 
-        def again(inputs: Any, asked: list[int] = asked, moves: bool = moves) -> dict[str, np.ndarray]:
+        def again(inputs: Any, asked: list[int] = asked, moves: bool = moves, **_: Any) -> dict[str, np.ndarray]:
             asked.append(1)
             return {name: call.results[name] if moves and len(asked) > 2 else wrong}
 
