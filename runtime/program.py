@@ -193,6 +193,12 @@ class Program:
         """Copies a tensor of the manifest to a new array."""
         return self.device.download(buffer, spec.dtype, spec.shape)
 
+    def view(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray:
+        """A tensor of the manifest in the device's own memory where the host can reach it, or else a copy."""
+        stored = self.target.stored_as.get(spec.dtype)
+        array = None if stored else self.device.memory(buffer, spec.dtype, spec.shape)
+        return self.download(spec, buffer) if array is None else array
+
 
 def _checked(field: str, batch: Mapping[str, np.ndarray], spec: TensorSpec) -> np.ndarray:
     array = batch.get(field)

@@ -89,13 +89,9 @@ class Shards:
         return found
 
     def _exchange(self, state: TrainingState) -> None:
-        device, rank = self._program.device, self._workers.rank
+        rank = self._workers.rank
         for spec, place in self._places(rank):
-            buffer = state.buffers[spec.name]
-            # A view where the host can reach the memory.
-            stored = self._program.target.stored_as.get(spec.dtype)
-            array = None if stored else device.memory(buffer, spec.dtype, spec.shape)
-            array = self._program.download(spec, buffer) if array is None else array
+            array = self._program.view(spec, state.buffers[spec.name])
             place[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self._workers.spread(self._vector, self._bounds)
         for other in range(self._workers.count):

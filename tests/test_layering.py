@@ -45,7 +45,7 @@ ALLOWED = {
     "background": (),
     "folder_lock": (),
     "bundle_writer": ("errors", "contract", "folder_lock", "runtime"),
-    "check": ("errors", "contract", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
+    "check": ("errors", "contract", "background", "jax_settings", "lowering.scratch", "passes", "runtime", "xla"),
     "held": ("errors", "contract", "requirements", "step_settings"),
     "labelled": ("contract", "requirements", "rules"),
     "inference": ("errors", "contract", "background", "bundle_writer", "check", "lowering", "passes", "runtime"),

@@ -222,7 +222,8 @@ def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
         given = [
             jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(jnp.empty((), kind)))
             if jnp.issubdtype(kind, jax.dtypes.prng_key)
-            else jnp.asarray(array)
+            # Not a JAX array: XLA would compile its making anew for each shape.
+            else array
             for array, kind in zip(arrays, kinds, strict=True)
         ]
         return [

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from sonew_compiled.background import in_background
 from sonew_compiled.check._compare import Difference, difference, same_bits
 from sonew_compiled.check._reference import Arrays, Call
 from sonew_compiled.check._takes import wrong_take
@@ -125,37 +126,49 @@ def check_executable(
             program = Program.load(replace(open_bundle(path), is_trusted=True), device)
         except SonewError as error:
             raise _wrong(target, f"cannot be loaded: {error}", dump) from None
+        comparisons = _Comparisons(manifest, partial(_end, executable=executable, target=target, dump=dump))
         last = {call.function: call for call in calls}
         first: dict[str, Arrays] = {}
         for call in calls:
-            problem, first[call.function] = _tried(program, call, twice=call is last[call.function])
-            _end(problem, call, first[call.function], executable, target, dump)
+            made = _made(program, call, twice=call is last[call.function])
+            first[call.function] = made.results[0]
+            comparisons.add(call, made)
         for call in last.values():
             # The same bits agree with JAX as they did before.
-            problem, results = _tried(program, call, known=first[call.function])
-            _end(problem, call, results, executable, target, dump)
+            comparisons.add(call, _made(program, call), known=first[call.function])
+        comparisons.end()
         if problem := wrong_take(program):
             raise _wrong(target, problem, dump)
     return program
 
 
-def _end(problem: str, call: Call, results: Arrays, executable: bytes, target: TargetSpec, dump: Path | None) -> None:
-    """Raises an error if there is a problem, after writing the files that show it."""
-    if problem:
-        if dump is not None:
-            _dump(dump, executable, target, call, results)
-        raise _wrong(target, f"computes {call.function} wrongly: {problem}", dump)
+def _end(
+    problem: str, call: Call, results: Arrays, *, executable: bytes, target: TargetSpec, dump: Path | None
+) -> NoReturn:
+    """Raises the error of a problem, after writing the files that show it."""
+    if dump is not None:
+        _dump(dump, executable, target, call, results)
+    raise _wrong(target, f"computes {call.function} wrongly: {problem}", dump)
 
 
-def _tried(program: Program, call: Call, *, twice: bool = False, known: Arrays | None = None) -> tuple[str, Arrays]:
-    """The problem of a call in words, empty if there is none, and its results.
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What came of a call that was made once or twice.
 
-    Args:
-      program: the loaded executable.
-      call: its inputs, and JAX's results.
-      twice: whether to call a second time.
-      known: the results of an earlier call, already compared with JAX's.
+    Attributes:
+      error: why a call failed; empty if none did.
+      results: the results of each time, in the device's memory where the host can reach it; of the first none if it
+        failed.
+      kept: the inputs that the call has to leave as they are, read likewise after it.
     """
+
+    error: str
+    results: list[Arrays]
+    kept: Arrays
+
+
+def _made(program: Program, call: Call, *, twice: bool = False) -> _Made:
+    """Makes a call, a second time with the same inputs if `twice`."""
     function = program.manifest.functions[call.function]
     given = call.function != UPDATE_COMMON and (call.function == TRAIN_STEP or is_update(call.function))
     left = [spec for spec in function.inputs if not (given and spec.name in call.results)]
@@ -167,16 +180,64 @@ def _tried(program: Program, call: Call, *, twice: bool = False, known: Arrays |
         }
         try:
             results = program.call(call.function, {**kept, **donated})
-            found.append({spec.name: program.download(spec, results[spec.name]) for spec in function.outputs})
+            found.append({spec.name: program.view(spec, results[spec.name]) for spec in function.outputs})
         except SonewError as error:
-            return f"it ends with: {_reason(error)}", {}
-    for spec in left:
-        if not same_bits(program.download(spec, kept[spec.name]), call.inputs[spec.name]):
-            return f"it changes {spec.name}, which it has to leave as it is", found[0]
+            return _Made(error=f"it ends with: {_reason(error)}", results=[*found, {}], kept={})
+    return _Made(error="", results=found, kept={spec.name: program.view(spec, kept[spec.name]) for spec in left})
+
+
+def _problem(call: Call, specs: Sequence[TensorSpec], made: _Made, *, known: Arrays | None = None) -> str:
+    """The problem of a call in words; empty if there is none.
+
+    Args:
+      call: the call, with its inputs and JAX's results.
+      specs: the results in the manifest.
+      made: what came of it.
+      known: the results of an earlier call, already compared with JAX's.
+    """
+    if made.error:
+        return made.error
+    for name, array in made.kept.items():
+        if not same_bits(array, call.inputs[name]):
+            return f"it changes {name}, which it has to leave as it is"
+    earlier, later = made.results[0] if known is None else known, made.results[-1]
+    # Where a later call has written over an earlier call's result, there is nothing left to compare.
+    handed = {_address(array) for array in made.kept.values()}
+    for name in later if earlier is not later else ():
+        if later[name].nbytes and _address(earlier[name]) == _address(later[name]) not in handed:
+            return f"it writes {name} over that of an earlier call"
     if known is not None:
-        return _unequal(known, found[0], "after calls of other functions"), found[0]
-    problem = _unequal(found[0], found[-1], "in two calls with the same inputs") if twice else ""
-    return problem or _not_jax(call, function.outputs, found[0]), found[0]
+        return _unequal(known, later, "after calls of other functions")
+    return _unequal(earlier, later, "in two calls with the same inputs") or _not_jax(call, specs, earlier)
+
+
+class _Comparisons:
+    """Compares the results of each call in the background, while the next call is made."""
+
+    def __init__(self, manifest: Manifest, end: Callable[[str, Call, Arrays], NoReturn]) -> None:
+        """`end` is called with the problem of a call in words, the call and its results."""
+        self._manifest = manifest
+        self._end = end
+        self._waiting: tuple[Future[str], Call, Arrays] | None = None
+
+    def add(self, call: Call, made: _Made, *, known: Arrays | None = None) -> None:
+        """Waits for the comparison before, so that no more results are kept than of two calls, and starts this one."""
+        self.end()
+        specs = self._manifest.functions[call.function].outputs
+        self._waiting = in_background(partial(_problem, call, specs, made, known=known)), call, made.results[0]
+
+    def end(self) -> None:
+        """Waits for the last comparison, and calls `end` if it has found a problem."""
+        if self._waiting is not None:
+            future, call, results = self._waiting
+            self._waiting = None
+            if problem := future.result():
+                self._end(problem, call, results)
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 def _not_jax(call: Call, specs: Sequence[TensorSpec], results: Mapping[str, np.ndarray]) -> str:

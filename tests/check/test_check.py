@@ -216,19 +216,38 @@ def test_results_that_differ_from_call_to_call_are_found(
     damage: tuple[bytes, Manifest, list[Call]], refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executable, manifest, calls = damage
-    download = Program.download
+    view = Program.view
     count = iter(range(100))
 
     def unsteady(program: Program, spec: TensorSpec, buffer: Any) -> np.ndarray:
         # A difference in the last place, which is within every tolerance.
-        got = download(program, spec, buffer)
+        got = view(program, spec, buffer)
         if spec.name != "losses":
             return calls[0].inputs["params"]
         return np.nextafter(got, np.float32(9)) if next(count) == 1 else got
 
-    monkeypatch.setattr(Program, "download", unsteady)
+    monkeypatch.setattr(Program, "view", unsteady)
     message = refusal(SonewError, lambda: check_executable(executable, TARGET, manifest, calls))
     assert "computes eval_step wrongly: losses is not the same in two calls with the same inputs" in message
+
+
+@pytest.mark.usefixtures("only_eval_step")
+def test_a_result_over_an_earlier_one_is_found(
+    damage: tuple[bytes, Manifest, list[Call]], refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both calls give the same memory, in which only the later result is left to compare."""
+    executable, manifest, calls = damage
+    shared = np.empty(4, np.float32)
+
+    def over(program: Program, spec: TensorSpec, buffer: Any) -> np.ndarray:
+        if spec.name != "losses":
+            return calls[0].inputs["params"]
+        shared[:] = program.download(spec, buffer)
+        return shared
+
+    monkeypatch.setattr(Program, "view", over)
+    message = refusal(SonewError, lambda: check_executable(executable, TARGET, manifest, calls))
+    assert "computes eval_step wrongly: it writes losses over that of an earlier call" in message
 
 
 @pytest.mark.parametrize(
