@@ -26,42 +26,54 @@ _FATAL = re.compile(r"F\d{4} [\d:.]+ +\d+ \S+\] (.+)")
 
 
 def compile_error(
-    *, compiler: str, process: subprocess.CompletedProcess[bytes], folder: Path, target: Target, what: str
+    *,
+    compiler: str,
+    process: subprocess.CompletedProcess[bytes],
+    before: subprocess.CompletedProcess[bytes] | None = None,
+    folder: Path,
+    target: Target,
+    what: str,
 ) -> SonewError:
     """The error of a compiler that ended without a result.
 
     Args:
       compiler: its name in the message.
       process: its command, and its output on stderr.
+      before: those of an earlier try with other flags, if there was one.
       folder: its working directory.
       target: the target that it compiled for.
       what: names the module, such as `autoencoder with tridiag-sonew`.
 
     Returns:
-      An error of three lines: the module, the first real error, and a remedy. The last line names a file, written here,
-      with the command and the whole log. If the disk is full, the error is one line that says so.
+      An error of three lines: the module, the first real error of each try, and a remedy. The last line names a file,
+      written here, with the commands and the whole logs. If the disk is full, the error is one line that says so.
     """
     if is_full(folder):
         return no_space(folder.parent)
-    log, returncode = process.stderr.decode(errors="replace"), process.returncode
+    tries = [process] if before is None or before.returncode == 0 else [before, process]
+    logs = [each.stderr.decode(errors="replace") for each in tries]
     with tempfile.NamedTemporaryFile(
         "w", prefix="sonew-compile-", suffix=".log", delete=False, encoding="utf-8"
     ) as file:
-        file.write(" ".join(process.args) + "\n" + log)
+        file.write("\n".join(" ".join(each.args) + "\n" + log for each, log in zip(tries, logs, strict=True)))
+    errors = {
+        first_error(log, each.returncode, compiler=compiler, longest=_LONGEST_ERROR // len(tries)): None
+        for each, log in zip(tries, logs, strict=True)
+    }
     return SonewError(
         f"cannot compile {what} for target {target.name}\n"
-        f"  {first_error(log, returncode, compiler=compiler)}\n"
-        f"  {_remedy(log, returncode)}; the compiler's log is {file.name}"
+        f"  {'; with other flags: '.join(errors)}\n"
+        f"  {_remedy(logs[-1], process.returncode)}; the compiler's log is {file.name}"
     )
 
 
-def first_error(log: str, returncode: int, *, compiler: str) -> str:
+def first_error(log: str, returncode: int, *, compiler: str, longest: int = _LONGEST_ERROR) -> str:
     """The first real error of a compiler's log as one short line: the operation and the message."""
     crash = _crash(returncode, compiler)
     found = next(_error_lines(log, compiler), "")
     if not found:
         return crash or f"{compiler} ended with exit code {returncode} and no error message"
-    return (f"{crash}: " if crash else "") + _shortened(found + _place(log, found))
+    return (f"{crash}: " if crash else "") + _shortened(found + _place(log, found), longest)
 
 
 def _error_lines(log: str, compiler: str) -> Iterator[str]:
@@ -84,17 +96,17 @@ def _place(log: str, error: str) -> str:
     return f" (in {kernel[1] or kernel[2]})"
 
 
-def _shortened(message: str) -> str:
+def _shortened(message: str, longest: int) -> str:
     """The message on one line, without long attributes and types."""
     message = re.sub(r"\s+", " ", message).strip()
     message = re.sub(r"<\{[^{}]{60,}\}>|\s+Try: .*", "", message)  # an operation's attributes; the compiler's own path
     message = re.sub(r"(<|\()[^<>()]{100,}(>|\))", r"\1...\2", message)
-    if len(message) <= _LONGEST_ERROR:
+    if len(message) <= longest:
         return message
     head, separator, place = message.rpartition(" (in ")
-    if not separator or len(place) > _LONGEST_ERROR // 2:
+    if not separator or len(place) > longest // 2:
         head, place = message, ""
-    return head[: _LONGEST_ERROR - len(separator + place)].rstrip() + " ..." + separator + place
+    return head[: longest - len(separator + place)].rstrip() + " ..." + separator + place
 
 
 def _crash(returncode: int, compiler: str) -> str:

@@ -68,7 +68,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         if target.verified_operation:
             hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         try:
-            process = in_two_parts(*hurried)
+            process = hurriedly = in_two_parts(*hurried)
             refused = process.returncode != 0
             if target.verified_operation and not refused:
                 refused = not _is_verified(scratch / _GENERATED, target.verified_operation)
@@ -86,7 +86,11 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
             ) from None
         if process.returncode == 0:
             return result.read_bytes()
-        raise compile_error(compiler="iree-compile", process=process, folder=scratch, target=target, what=what)
+        # The flags of the second try can have a fault of their own. Without any it is the first, with a better message.
+        before = hurriedly if refused and target.fallback_flags else None
+        raise compile_error(
+            compiler="iree-compile", process=process, before=before, folder=scratch, target=target, what=what
+        )
 
 
 def _is_verified(folder: Path, operation: str) -> bool:

@@ -368,6 +368,30 @@ def test_ways_in_which_a_compiler_ends(
     assert remedy in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("why", "  why"),
+        ("other", "  why; with other flags: other"),
+        # Of a long error there is room for half.
+        ("<x" * 999, f"  why; with other flags: {'<x' * 60} ..."),
+    ],
+)
+def test_the_error_of_each_try_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second: str, said: str) -> None:
+    script = f'case "$*" in *--other*) echo "error: {second}" >&2;; *) echo "error: why" >&2;; esac; exit 1'
+    monkeypatch.setattr(iree, "iree_compile", lambda: program(tmp_path, script))
+    target = dataclasses.replace(resolve_target("vmvx"), fallback_flags=("--other",))
+    with pytest.raises(SonewError) as caught:
+        iree.lower_iree(ADD, target, what="tiny")
+    lines = str(caught.value).splitlines()
+    assert lines[1] == said
+    log = Path(lines[2].partition("the compiler's log is ")[2])
+    text = log.read_text()
+    log.unlink()
+    assert "error: why" in text
+    assert f"error: {second}" in text
+
+
 def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
     monkeypatch.setattr(iree, "iree_compile", lambda: "/no/such/compiler")
     message = refusal(SonewError, lambda: iree.lower_iree(ADD, resolve_target("vmvx"), what="tiny"))
