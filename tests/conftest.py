@@ -14,6 +14,7 @@ _XLA = {
     "xla_llvm_disable_expensive_passes": "true",
     "xla_cpu_use_fusion_emitters": "false",
     "xla_cpu_multi_thread_eigen": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
 }
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in _XLA.items()))
 # The software Vulkan driver computes in the calling thread: each test process has about one core.

@@ -1,5 +1,7 @@
 """Every initialiser, draws from every distribution, and every optimizer of optax that keeps a state."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,13 +15,16 @@ R = jax.random
 
 
 def initial(init) -> Case:
-    """A row whose parameters are `init`'s, which may be of any dtype."""
+    """A row whose parameters are `init`'s, which may be of any dtype; its step, which nobody calls, does nothing."""
+    return row(lambda p, b: p["z"], start_of(init), optimizer=lambda rate: optax.set_to_zero())
 
+
+def start_of(init):
     def start(key):
         value = init(key)
         return {"v": value.astype(jnp.float32), "z": jnp.zeros(())}
 
-    return row(lambda p, b: p["v"] * p["z"], start)
+    return start
 
 
 SHAPE = (6, 4)
@@ -94,14 +99,17 @@ DRAWS: dict[str, Case] = {
 }
 
 
+def start_of_training(key):
+    del key
+    return {"w": jnp.cos(jnp.arange(20.0).reshape(5, 4)), "b": jnp.linspace(-1, 1, 4), "s": jnp.float32(0.7)}
+
+
+TRAINED = row(lambda p, b: jnp.tanh(b["x"] @ p["w"] + p["b"]) * p["s"], start_of_training)
+
+
 def trained(optimizer) -> Case:
     """A row of a matrix, a vector and a number, whose gradients are of all sizes."""
-
-    def start(key):
-        del key
-        return {"w": jnp.cos(jnp.arange(20.0).reshape(5, 4)), "b": jnp.linspace(-1, 1, 4), "s": jnp.float32(0.7)}
-
-    return row(lambda p, b: jnp.tanh(b["x"] @ p["w"] + p["b"]) * p["s"], start, optimizer=optimizer)
+    return replace(TRAINED, optimizer=optimizer)
 
 
 OPTIMIZERS: dict[str, Case] = {
@@ -245,8 +253,8 @@ OPTIMIZERS: dict[str, Case] = {
 }
 
 TABLES = {
-    "initializers": Table(INITIALIZERS, trained=False),
-    "draws": Table(DRAWS, trained=False),
+    "initializers": Table(INITIALIZERS, trained=False, evaluates=False),
+    "draws": Table(DRAWS, trained=False, evaluates=False),
     # Updates as large as the parameters would end in infinities.
     "optimizers": Table(OPTIMIZERS, rate=0.05),
 }
