@@ -11,7 +11,8 @@ becomes
     f(%xs, 0), f(%xs, 1), ..., f(%xs, 27), each with its update of the stack
 
 What a body passes on is read from outside. A loop with stacks is unrolled as far as `operations` allows: wholly, or by
-a divisor of its number of iterations; one with a loop inside is not. All this is done to loops that are in no other
+a divisor of its number of iterations; its gradient, which reads the rows, wholly or not at all. One with a loop inside
+is not. All this is done to loops that are in no other
 region, whose iterations are known and in which at least `moved` bytes are copied needlessly. Others stay, since IREE
 does not compile some loops that read from outside.
 """
@@ -53,8 +54,9 @@ def unroll_loops(module: ir.Module, *, operations: int, moved: int) -> None:
                 stacked, unchanged = _stacked(op), _unchanged(op)
                 if sum(_bytes(op.operands[index]) for index in stacked + unchanged) * trips >= moved:
                     kept = [index for index in range(len(op.operands)) if index not in unchanged]
+                    is_whole = _reads_rows(op, unchanged) and _size(op) * trips <= operations
                     _read_from_outside(op, unchanged)
-                    _unroll(op, kept, trips, operations if stacked and not _has_loop(op) else 0)
+                    _unroll(op, kept, trips, operations if (stacked or is_whole) and not _has_loop(op) else 0)
 
 
 def _returned(op: ir.Operation, region: int = 1) -> list[ir.Value]:
@@ -134,6 +136,20 @@ def _stacked(op: ir.Operation) -> list[int]:
     ]
 
 
+def _reads_rows(op: ir.Operation, unchanged: Sequence[int]) -> bool:
+    """Whether the body takes slices of tensors that it does not change, as the gradient of a scan does of stacks."""
+    given = [_arguments(op)[index] for index in unchanged]
+    return any(
+        each.operation.name == "stablehlo.dynamic_slice" and each.operation.operands[0] in given
+        for each in op.regions[1].blocks[0].operations
+    )
+
+
+def _size(op: ir.Operation) -> int:
+    """The operations of the body."""
+    return sum(1 + len(operations_in(each.operation)) for each in op.regions[1].blocks[0].operations)
+
+
 def _has_loop(op: ir.Operation) -> bool:
     return any(inner.name == _LOOP for inner in operations_in(op))
 
@@ -148,7 +164,7 @@ def _unroll(op: ir.Operation, kept: Sequence[int], trips: int, operations: int) 
     The loop then carries the values `kept`; nothing reads its others.
     """
     body = op.regions[1].blocks[0]
-    size = sum(1 + len(operations_in(each.operation)) for each in body.operations)
+    size = _size(op)
     times = max((each for each in range(1, trips + 1) if trips % each == 0 and each * size <= operations), default=1)
     if times < trips:
         _made_again(op, kept, times)
@@ -168,7 +184,7 @@ PASS = Pass(
     description=__doc__,
     run=unroll_loops,
     options=(
-        Option(name="operations", default=2560, help="the most operations made of a loop", read=int),
+        Option(name="operations", default=8192, help="the most operations made of a loop", read=int),
         Option(
             name="moved",
             default=1 << 24,

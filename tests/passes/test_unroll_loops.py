@@ -50,7 +50,7 @@ def _until(kernel: jax.Array, inputs: jax.Array) -> Any:
 
 
 # The loops that are left with room for all iterations, for a few in one, and for one.
-LOOPS = {_scan: (0, 1, 1), _gradient: (1, 2, 2), _nested: (2, 2, 2), _from_four: (0, 1, 1), _until: (1, 1, 1)}
+LOOPS = {_scan: (0, 1, 1), _gradient: (0, 2, 2), _nested: (2, 2, 2), _from_four: (0, 1, 1), _until: (1, 1, 1)}
 
 
 @pytest.mark.parametrize("function", LOOPS, ids=lambda function: function.__name__)
@@ -59,7 +59,8 @@ def test_the_results_stay(function: Callable[..., Any]) -> None:
     sizes = set()
     for operations, left in zip((1_000, 120, 2), LOOPS[function], strict=True):
         module = passes.parse(jax.jit(function).lower(KERNEL, INPUTS).as_text())
-        passes.run_pipeline(module, [passes.parse_pass(f"unroll-loops:operations={operations},moved=0")])
+        names = (f"unroll-loops:operations={operations},moved=0", "forward-rows", "join-products:alike=3")
+        passes.run_pipeline(module, [passes.parse_pass(name) for name in names])
         text = passes.to_text(module)
         assert text.count("stablehlo.while(") == left, operations
         sizes.add(text.count(" = "))
@@ -69,6 +70,34 @@ def test_the_results_stay(function: Callable[..., Any]) -> None:
             # All numbers are small integers.
             np.testing.assert_array_equal(np.array(list(here)).reshape(there.shape), there)
     assert len(sizes) == (1 if LOOPS[function][0] == LOOPS[function][1] else 3)
+
+
+def test_the_gradient_of_a_recurrence_is_one_product() -> None:
+    """Neither it nor the products with the inputs are made step by step, and the only stack is that of the results."""
+    inputs, weights = np.stack([INPUTS, -INPUTS, INPUTS[::-1]], 1), np.ascontiguousarray(KERNEL.T)
+
+    def gradient(kernel: jax.Array, weights: jax.Array, inputs: jax.Array) -> Any:
+        def loss(kernel: jax.Array, weights: jax.Array) -> jax.Array:
+            def step(carry: jax.Array, x: jax.Array) -> Any:
+                carry = jnp.clip(carry @ kernel + x @ weights, -3, 3)
+                return carry, carry
+
+            return jnp.sum(lax.scan(step, jnp.zeros((3, 3)), inputs)[1] ** 2)
+
+        return jax.grad(loss, argnums=(0, 1))(kernel, weights)
+
+    given = (KERNEL, weights, inputs)
+    module = passes.parse(jax.jit(gradient).lower(*given).as_text())
+    names = ("unroll-loops:moved=0", "forward-rows", "join-products")
+    passes.run_pipeline(module, [passes.parse_pass(name) for name in names])
+    text = passes.to_text(module)
+    assert text.count("stablehlo.dynamic_update_slice") == STEPS
+    # One for each step forwards and, but for the first, backwards, one for the inputs, and two gradients.
+    assert text.count("stablehlo.dot_general") == 2 * STEPS + 2
+    with module.context:
+        got = stablehlo.eval_module(module, [ir.DenseElementsAttr.get(each) for each in given])
+    for here, there in zip(got, jax.jit(gradient)(*given), strict=True):
+        np.testing.assert_array_equal(np.array(list(here)).reshape(there.shape), there)
 
 
 def test_loops_that_move_little_stay() -> None:

@@ -126,6 +126,8 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         kernels += f",bypass={_BYPASS}"
     return (
         "unroll-loops",
+        "forward-rows",
+        "join-products",
         *OWNERSHIP,
         "guard-powers",
         "guard-functions",
