@@ -26,6 +26,10 @@ _LOCK = ".owner"
 _LONGEST = 1000
 # Seconds between two signs of life of an owner, and for how long another process waits for one.
 _BEAT, _PATIENCE = 2.0, 8.0
+# Seconds for which a process that holds the lock is given to end. A worker lives on for one after its `mpirun` was
+# killed, or has crashed as it may under fault tolerance.
+_ENDING = 3.0
+_POLL = 0.05
 
 
 class InUseError(SonewError):
@@ -41,7 +45,7 @@ def owned(folder: Path) -> Iterator[None]:
     touches was left by a process that was killed.
 
     Raises:
-      InUseError: another process works in it, named by host, number and time.
+      InUseError: another process works in it, named by host, number and time, and has not ended within three seconds.
       SonewError: the folder cannot be written to.
     """
     if sys.platform == "win32":
@@ -76,7 +80,7 @@ def owned(folder: Path) -> Iterator[None]:
 
 
 def _locked(folder: Path) -> int:
-    path = folder / _LOCK
+    path, until = folder / _LOCK, time.monotonic() + _ENDING
     while True:
         descriptor, is_new = _opened(path)
         try:
@@ -84,11 +88,13 @@ def _locked(folder: Path) -> int:
             had = {} if is_new else _read(descriptor)
             # Our lock excludes this machine's processes, but perhaps not another machine's.
             is_settled = is_new or (is_ours and had.get("host", platform.node()) == platform.node())
-            if is_ours is False or (not is_settled and _is_alive(path, descriptor, had)):
+            if is_ours is False and had.get("process") != os.getpid() and time.monotonic() < until:
+                time.sleep(_POLL)
+            elif is_ours is False or (not is_settled and _is_alive(path, descriptor, had)):
                 raise InUseError(
                     f"{folder} is in use by {_described(had)}: wait until it ends, or choose another --output"
                 )
-            if is_ours is None and not is_new:
+            elif is_ours is None and not is_new:
                 # The process that makes the file again owns the folder.
                 _remove(path, descriptor)
             # Another process may have ended and removed the file since this one opened it.

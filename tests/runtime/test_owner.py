@@ -45,12 +45,42 @@ def test_what_a_killed_owner_left_is_taken_over(
     tmp_path: Path, content: str, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, "_PATIENCE", 0.1)
+    monkeypatch.setattr(owner, "_ENDING", 0.1)
     (tmp_path / ".owner").write_text(content)
     with owned(tmp_path):
         assert json.loads((tmp_path / ".owner").read_text())["process"] == os.getpid()
         (tmp_path / ".owner").write_text(content)
         assert "is in use by " in refusal(InUseError, lambda: owned(tmp_path).__enter__())
     assert not list(tmp_path.iterdir())
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from sonew_compiled.runtime.owner import owned
+with owned(Path(sys.argv[1])):
+    print(flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("is_ending", [True, False])
+def test_a_process_is_given_time_to_end(
+    tmp_path: Path, is_ending: bool, monkeypatch: pytest.MonkeyPatch, refusal: Refusal
+) -> None:
+    """As a worker whose `mpirun` has gone before it."""
+    monkeypatch.setattr(owner, "_ENDING", 60.0 if is_ending else 0.2)
+    words = [sys.executable, "-c", HOLDING, str(tmp_path), "0.5" if is_ending else "60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        if is_ending:
+            with owned(tmp_path):
+                assert json.loads((tmp_path / ".owner").read_text())["process"] == os.getpid()
+        else:
+            message = refusal(InUseError, lambda: owned(tmp_path).__enter__())
+            assert f"is in use by process {process.pid} of" in message
+        process.kill()
 
 
 @pytest.fixture
