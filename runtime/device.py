@@ -276,6 +276,18 @@ class Device:
             raise SonewError(f"device {self.name} failed while computing a result: {first_error(error)}") from None
         return array
 
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Copies a buffer to another one of this device and of the same size.
+
+        Raises:
+          SonewError: the device failed.
+        """
+        self.check_process()
+        try:
+            self._copy(source.get_buffer(), target.get_buffer())
+        except Exception as error:
+            raise SonewError(f"device {self.name} failed in copying a buffer: {first_error(error)}") from None
+
     def _staged(self, source: Any) -> Any:
         """A copy of a device buffer that the host can map.
 
@@ -287,15 +299,18 @@ class Device:
             allowed_usage=int(rt.BufferUsage.TRANSFER_TARGET | rt.BufferUsage.MAPPING_SCOPED),
             allocation_size=source.byte_length(),
         )
+        self._copy(source, staging)
+        return staging
+
+    def _copy(self, source: Any, target: Any) -> None:
         semaphore = self.hal.create_semaphore(0)
         self.hal.queue_copy(
             source,
-            staging,
+            target,
             wait_semaphores=rt.HalFence.create_at(semaphore, 0),
             signal_semaphores=rt.HalFence.create_at(semaphore, 1),
         )
         rt.HalFence.create_at(semaphore, 1).wait()
-        return staging
 
 
 def _is_mappable(buffer: Any) -> bool:

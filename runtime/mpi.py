@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeVar
 
@@ -25,13 +25,13 @@ from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
 from sonew_compiled.runtime.interruption import Interrupted
 from sonew_compiled.runtime.mpi_start import MPI, start_mpi
 from sonew_compiled.runtime.reduce import Node, push, total
-from sonew_compiled.runtime.workers import AgreedError, WorkerLostError, add, shared
+from sonew_compiled.runtime.workers import AgreedError, Wait, WorkerLostError, add, shared
 
 T = TypeVar("T")
 
 _GO_ON, _STOP, _FAILED = range(3)
-# The tag of votes; other messages have none.
-_VOTES = 1
+# The tag of votes, and one that no message has; other messages have none.
+_VOTES, _NEVER = 1, 2
 # Up to this size in bytes, each worker receives all buckets and adds them itself: one message instead of two.
 _SMALL = 1 << 16
 # The seconds for which a worker asks MPI again and again whether the others have come, and of its naps after that. It
@@ -187,6 +187,22 @@ class MpiWorkers:
             else:
                 self._comm.Recv(content, source=owner)
 
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[Wait]:
+        """A context for an exchange that does not go through MPI."""
+        self.meet()
+
+        def wait(is_done: Callable[[], bool]) -> None:
+            def is_done_by_the_living() -> bool:
+                # MPI raises an error if a worker has ended.
+                self._comm.Iprobe(MPI.ANY_SOURCE, _NEVER)
+                return is_done()
+
+            _wait_for(is_done_by_the_living)
+
+        with self._exchange():
+            yield wait
+
     def _vote(self, vote: int, failure: _Failure | None = None) -> None:
         with self._exchange():
             highest = self._highest(vote)
@@ -213,7 +229,7 @@ class MpiWorkers:
             receiver, sender = (self.rank + distance) % self.count, (self.rank - distance) % self.count
             arriving = self._comm.Irecv(other, sender, _VOTES)
             self._comm.Send(votes, receiver, _VOTES)
-            _wait_for(arriving)
+            _wait_for(arriving.Test)
             np.maximum(votes, other, out=votes)
             distance *= 2
         return int(votes[0])
@@ -273,10 +289,10 @@ class MpiWorkers:
         raise AssertionError("MPI_Abort does not return")
 
 
-def _wait_for(request: MPI.Request) -> None:
-    """Waits for a message of a worker that may have more to do."""
+def _wait_for(is_done: Callable[[], bool]) -> None:
+    """Waits for a worker that may have more to do."""
     until = time.perf_counter() + _EAGER
-    while not request.Test():
+    while not is_done():
         if time.perf_counter() > until:
             time.sleep(_NAP)
 

@@ -12,6 +12,7 @@ from sonew_compiled.contract import GRADIENTS, TRAIN_STEP
 from sonew_compiled.errors import UsageError
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.examples import Examples
+from sonew_compiled.runtime.nccl import Nccl
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reduce import Node, push
 from sonew_compiled.runtime.shards import Shards
@@ -53,16 +54,17 @@ def training_batches(stepper: Stepper, examples: Examples, seed: int, step: int)
         yield stepper.take(examples, data.training_indices(seed, number, within))
 
 
-def stepper_of(program: Program, workers: Workers, shards: Shards | None = None) -> Stepper:
+def stepper_of(program: Program, workers: Workers, shards: Shards | None = None, nccl: Nccl | None = None) -> Stepper:
     """The stepper of a bundle, which uses micro-batches if the bundle was compiled for them.
 
     Args:
       program: the loaded bundle.
       workers: the workers that share a batch.
       shards: the division of the state, if it is divided; the bundle has micro-batches then.
+      nccl: what adds the buckets of the workers, if it is not the workers' own exchange.
 
     Raises:
-      UsageError: there are more workers than micro-batches.
+      UsageError: there are more workers than micro-batches, or NCCL cannot add in the order of the host.
     """
     parts, path = program.manifest.micro_batches, program.bundle.path
     if workers.count > 1 and not parts:
@@ -74,7 +76,9 @@ def stepper_of(program: Program, workers: Workers, shards: Shards | None = None)
             f"a batch of {path} has {parts} micro-batches, too few for {workers.count} workers: start fewer, or "
             f"compile it with a --micro-batch of {program.manifest.batch_size // workers.count} or less"
         )
-    return _InMicroBatches(program, workers, shards) if parts else _AsAWhole(program)
+    if nccl is not None and parts:
+        nccl.check_shared(parts, path)
+    return _InMicroBatches(program, workers, shards, nccl) if parts else _AsAWhole(program)
 
 
 class _AsAWhole:
@@ -95,9 +99,10 @@ class _AsAWhole:
 
 
 class _InMicroBatches:
-    def __init__(self, program: Program, workers: Workers, shards: Shards | None) -> None:
+    def __init__(self, program: Program, workers: Workers, shards: Shards | None, nccl: Nccl | None) -> None:
         self._program = program
         self._workers = workers
+        self._nccl = nccl
         self._update = TrainingState.update if shards is None else shards.update
         self._spec = program.manifest.functions[GRADIENTS].outputs[0]
         size = program.manifest.micro_batch_size
@@ -116,6 +121,8 @@ class _InMicroBatches:
     def step(self, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> float:
         if self._parts == 1:  # there is nothing to add, so the bucket stays on the device
             return self._update(state, state.gradients(placed[0], learning_rate), learning_rate)
+        if self._nccl is not None:
+            return self._update(state, self._sum_by_nccl(self._nccl, state, placed, learning_rate), learning_rate)
         nodes: list[Node[np.ndarray]] = []
         first: Buffer | None = None
         for number, batch in zip(self._mine, placed, strict=True):
@@ -130,3 +137,17 @@ class _InMicroBatches:
         # The sum is in the memory of the first bucket, which is the device's own, or in a copy.
         bucket = self._program.upload(self._spec, total) if first is None else first
         return self._update(state, bucket, learning_rate)
+
+    def _sum_by_nccl(self, nccl: Nccl, state: TrainingState, placed: Placed, learning_rate: Buffer | float) -> Buffer:
+        buckets = (state.gradients(batch, learning_rate) for batch in placed)
+        if len(placed) == 1:
+            bucket = next(buckets)
+        else:
+            # This worker's own buckets are added on the host: no function of a bundle adds two.
+            nodes: list[Node[np.ndarray]] = []
+            for number, each in zip(self._mine, buckets, strict=True):
+                push(nodes, Node(number, 1, self._program.download(self._spec, each)), add)
+            (node,) = nodes
+            bucket = self._program.upload(self._spec, node.value)
+        (size,) = self._spec.shape
+        return nccl.sum(bucket, size)

@@ -23,6 +23,7 @@ from sonew_compiled.runtime.folder import RunFolder
 from sonew_compiled.runtime.interruption import Interrupted, Interruption
 from sonew_compiled.runtime.limits import check_trainable
 from sonew_compiled.runtime.metrics import METRICS_FILE, EndMetrics, EpochMetrics
+from sonew_compiled.runtime.nccl import Nccl
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Callbacks, Reporter
 from sonew_compiled.runtime.resuming import header_of, load_to_resume, loss_sum
@@ -61,6 +62,7 @@ def train(
     resume_command: str | None = None,
     workers: Workers | None = None,
     shard_state: bool = False,
+    nccl: Nccl | None = None,
 ) -> TrainResult:
     """Trains, writing `step-*.safetensors` and `metrics.jsonl` to `output`.
 
@@ -84,6 +86,7 @@ def train(
       workers: the workers that train together, each of which calls this function; by default this process alone. The
         number of workers changes no bit of the result. Worker 0 writes the files.
       shard_state: whether each worker keeps the optimizer's state of its own tensors only. That changes no bit either.
+      nccl: what adds the buckets of workers with a GPU each; by default they go through the host.
 
     Raises:
       InUseError: another process works in `output`.
@@ -116,6 +119,7 @@ def train(
                 resume_command,
                 workers,
                 shard_state,
+                nccl,
             )
             notice = "" if workers.rank else _NOTICE
             with run.reporter, Interruption(sent_on=workers.count > 1, notice=notice) as interruption:
@@ -146,6 +150,7 @@ class _Run:
         resume_command: str,
         workers: Workers,
         shard_state: bool,
+        nccl: Nccl | None,
     ) -> None:
         manifest = bundle.manifest
         check_trainable(manifest, bundle.path)
@@ -164,8 +169,7 @@ class _Run:
         self.steps = settings.epochs * self.steps_per_epoch
         of_bundle = header_of(bundle, data=dataset.name, fingerprint=dataset.fingerprint)
         self.header = {**settings.to_metadata(), **of_bundle}
-        self.step = 0
-        self.loss_sum = 0.0  # of the epoch's batches so far
+        self.step, self.loss_sum = 0, 0.0  # steps done, and the sum over the epoch's batches so far
         self.is_open = False  # whether the epoch of the last step has to end: a worker can be lost in its evaluation
         self.best = Best()
         self.evaluated: tuple[int, Evaluation] | None = None  # the step and the result of the last evaluation
@@ -184,7 +188,7 @@ class _Run:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)
         self.shards = Shards(self.program, workers) if shard_state else None
-        self.stepper = stepper_of(self.program, workers, self.shards)
+        self.stepper = stepper_of(self.program, workers, self.shards, nccl)
         splits = (Examples(self.program, each, copies=workers.count) for each in (self.data, test_data))
         self.examples, self.test_examples = splits
         if checkpoint is None:

@@ -7,9 +7,12 @@ worker reaches, since all do the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.reduce import Node, total
 
 T = TypeVar("T")
+Wait: TypeAlias = Callable[[Callable[[], bool]], None]
+"""Calls a function again and again until it returns True."""
 
 
 class AgreedError(SonewError):
@@ -98,6 +103,12 @@ class Workers(Protocol):
     def bring(self, array: np.ndarray, owner: int) -> None:
         """Copies the array of one worker to that of worker 0; for the others nothing changes."""
 
+    def outside(self) -> AbstractContextManager[Wait]:
+        """A context for an exchange that does not go through MPI.
+
+        Its value waits for the exchange, and looks whether all workers live. An error within ends all of them.
+        """
+
 
 def shared(parts: int, rank: int, count: int) -> range:
     """The consecutive numbers of a worker's micro-batches; the workers' counts differ by at most one."""
@@ -144,6 +155,16 @@ class Alone:
 
     def bring(self, array: np.ndarray, owner: int) -> None:
         """Changes nothing: the array is this worker's."""
+
+    @contextlib.contextmanager
+    def outside(self) -> Iterator[Wait]:
+        """A context in which there is nobody to look at."""
+
+        def wait(is_done: Callable[[], bool]) -> None:
+            while not is_done():
+                time.sleep(0)
+
+        yield wait
 
 
 def check_alike(workers: Workers, facts: Mapping[str, Any], *, remedy: str = "give all workers the same") -> None:

@@ -26,6 +26,7 @@ MODULES = {
     "plot": ("matplotlib",),
     "sign": ("cryptography",),
     "mpi": ("mpi4py",),
+    "nccl": ("nvidia.nccl",),
     "tpu": ("libtpu",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),

@@ -22,8 +22,14 @@ from sonew_compiled.cli._dry_run import (
 from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._say import is_quiet, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
-from sonew_compiled.cli._setting_type import Whole
-from sonew_compiled.cli._workers import check_bundle_for_workers, device_of, is_worker_by_config, start_workers
+from sonew_compiled.cli._workers import (
+    check_bundle_for_workers,
+    device_of,
+    exchange_of,
+    is_worker_by_config,
+    start_workers,
+    worker_options,
+)
 from sonew_compiled.errors import SonewError, UsageError, counted, measured
 from sonew_compiled.install import install_command, require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, long_preset_of
@@ -32,6 +38,7 @@ from sonew_compiled.train_settings import DEFAULT_EPOCHS, TrainSettings, train_o
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Bundle, Device, RunFolder, Workers
+    from sonew_compiled.runtime.nccl import Nccl
 
 DEFAULT_OUTPUT = Path("sonew-run")
 # The names of `sonew_compiled.trackers`, which is imported only when one is asked for.
@@ -52,23 +59,13 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 @options.trusted_keys_option
 @click.option("--resume", type=options.PATH, metavar="RUN", help="Resume from a run's folder, or from one checkpoint.")
 @click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
-@click.option(
-    "--workers",
-    type=Whole(min=1),
-    help="Number of processes that train together on this machine, connected by MPI; the bundle must be "
-    "compiled with --micro-batch.  [default: 1]",
-)
+@worker_options
 @click.option(
     "--log",
     "trackers",
     type=click.Choice(TRACKERS),
     multiple=True,
     help="Experiment tracker to send the numbers of each epoch to, through its own library; repeatable.",
-)
-@click.option(
-    "--shard-state",
-    is_flag=True,
-    help="Let each worker keep only the optimizer's state of its own tensors.",
 )
 @options.compile_options
 @dry_run_option
@@ -85,6 +82,7 @@ def run_command(
     workers: int | None,
     trackers: tuple[str, ...],
     shard_state: bool,
+    exchange_by: str,
     dry_run: bool,
     as_json: bool,
     **what: Any,
@@ -128,6 +126,7 @@ def run_command(
         if connected.count > 1:
             check_bundle_for_workers(bundle, resume)
         opened_device = open_device(device_of(device, connected.local_rank))
+        nccl = exchange_of(exchange_by, opened_device, connected)
         found = None if resume is None else find_checkpoint(resume)
         folder = RunFolder(output or (found.parent if found else DEFAULT_OUTPUT))
         with folder.hold() if connected.rank == 0 else contextlib.nullcontext():
@@ -145,6 +144,7 @@ def run_command(
                     connected,
                     trackers,
                     shard_state=shard_state,
+                    nccl=nccl,
                     overwrite=overwrite,
                     as_json=as_json,
                 )
@@ -166,6 +166,7 @@ def _train(
     trackers: tuple[str, ...],
     *,
     shard_state: bool,
+    nccl: Nccl | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -214,7 +215,10 @@ def _train(
             resume_command=resume_command,
             workers=workers,
             shard_state=shard_state,
+            nccl=nccl,
         )
+    if nccl is not None:
+        nccl.close()
     if workers.rank:
         return
     if as_json:

@@ -6,20 +6,47 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from sonew_compiled.cli._say import complain
+from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.errors import UsageError
 from sonew_compiled.mpi_environment import workers_started
 
+if TYPE_CHECKING:
+    from sonew_compiled.runtime import Device, Workers
+    from sonew_compiled.runtime.nccl import Nccl
+
+_EXCHANGES = ("host", "nccl")
 # Open MPI puts such lines around its own messages.
 _FRAME = re.compile(r"-{40,}\s*")
 # The messages of Open MPI's parts about each other when workers end early.
 _NOISE = re.compile(r"\[\S+:\d+\] |Abort is in progress|prterun: ")
+
+
+def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--workers`, `--shard-state` and `--exchange-by`."""
+    command = click.option(
+        "--exchange-by",
+        type=click.Choice(_EXCHANGES),
+        default=_EXCHANGES[0],
+        show_default=True,
+        help="What adds the gradients of workers: nccl does it on NVIDIA GPUs.",
+    )(command)
+    command = click.option(
+        "--shard-state", is_flag=True, help="Let each worker keep only the optimizer's state of its own tensors."
+    )(command)
+    return click.option(
+        "--workers",
+        type=Whole(min=1),
+        help="Number of processes that train together on this machine, connected by MPI; the bundle must be "
+        "compiled with --micro-batch.  [default: 1]",
+    )(command)
 
 
 def is_worker_by_config() -> bool:
@@ -50,6 +77,20 @@ def device_of(name: str | None, local_rank: int) -> str | None:
         return name
     kinds = {each.name.partition("://")[0]: each.driver for each in list_devices()}
     return name if kinds.get(name) in (None, Driver.LOCAL) else f"{name}://{local_rank}"
+
+
+def exchange_of(kind: str, device: Device, workers: Workers) -> Nccl | None:
+    """What adds the buckets of the workers; None stands for their own exchange, through the host.
+
+    Raises:
+      UsageError: the workers differ in the choice, or their devices cannot add.
+      SonewError: NCCL cannot connect the GPUs.
+    """
+    from sonew_compiled.runtime.nccl import Nccl
+    from sonew_compiled.runtime.workers import check_alike
+
+    check_alike(workers, {"--exchange-by": kind})
+    return Nccl(device, workers) if kind == "nccl" else None
 
 
 def start_workers(count: int) -> NoReturn:

@@ -1,6 +1,7 @@
 """The script that the tests of workers run under mpirun: `sonew` with a fault in one worker, or sums.
 
 mpirun -n 2 python worker_driver.py KIND:RANK:CALL run BUNDLE ...
+mpirun -n 2 python worker_driver.py nccl-KIND:RANK:CALL FOLDER run BUNDLE ...
 mpirun -n 4 python worker_driver.py sums
 mpirun -n 4 python worker_driver.py trains FOLDER DATA
 """
@@ -12,11 +13,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from nccl_stand_in import StandIn
 
 from sonew_compiled.cli import main
+from sonew_compiled.contract import Driver
 from sonew_compiled.mpi_environment import rank_started
 from sonew_compiled.runtime import (
     TrainingState,
@@ -24,6 +28,7 @@ from sonew_compiled.runtime import (
     load_dataset,
     mpi,
     mpi_start,
+    nccl,
     open_bundle,
     open_device,
     train,
@@ -108,6 +113,12 @@ def fault(kind: str, call: int) -> None:
     TrainingState.gradients = counted  # type: ignore[method-assign]
 
 
+def use_stand_in(libraries: StandIn) -> None:
+    """Has the processor pass for an NVIDIA GPU."""
+    setattr(nccl, "load", libraries.load)  # noqa: B010
+    setattr(nccl, "Driver", SimpleNamespace(CUDA=Driver.LOCAL))  # noqa: B010
+
+
 def end_at_once() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -120,6 +131,9 @@ if __name__ == "__main__":
         train_all(Path(sys.argv[1]), sys.argv[2])
     else:
         kind, rank, call = what.split(":")
+        if kind.startswith("nccl-"):
+            fault_of_nccl = kind.removeprefix("nccl-") if rank_started() == int(rank) else ""
+            use_stand_in(StandIn(Path(sys.argv.pop(1)), rank_started(), fault_of_nccl, int(call)))
         if rank_started() == int(rank):
             fault(kind, int(call))
             if kind == "other-seed":
