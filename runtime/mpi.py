@@ -23,7 +23,7 @@ import numpy as np
 from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
 from sonew_compiled.runtime.interruption import Interrupted
-from sonew_compiled.runtime.mpi_start import MPI, start_mpi
+from sonew_compiled.runtime.mpi_start import MPI, prepare_end, start_mpi
 from sonew_compiled.runtime.reduce import Node, push, total
 from sonew_compiled.runtime.workers import AgreedError, Wait, WorkerLostError, add, shared
 
@@ -77,6 +77,7 @@ class MpiWorkers:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if error is None or (isinstance(error, SystemExit) and not error.code):
+            self._leave()
             return
         if self._survivors is not None:
             self._end(error)
@@ -86,10 +87,19 @@ class MpiWorkers:
             agreed = error if isinstance(error, AgreedError) else self._told(error)
         except WorkerLostError as lost:
             self._end(lost)
+        prepare_end()
         if self.rank:
             # Ends silently after worker 0 has reported, since no worker leaves MPI before all do.
             sys.exit(agreed.exit_code)
         raise agreed from error
+
+    def _leave(self) -> None:
+        """Waits for all workers a last time, so that the loss of one before shows."""
+        try:
+            self.meet()
+        except WorkerLostError as lost:
+            self._end(lost)
+        prepare_end()
 
     def meet(self) -> None:
         """Waits for all workers."""

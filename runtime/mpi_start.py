@@ -1,12 +1,13 @@
-"""Starting MPI, and an end of this worker if the others do not come.
+"""Starting and ending MPI, and an end of this worker if the others do not come.
 
 While MPI waits for the other workers it holds Python's lock, so that neither threads nor signal handlers of Python run.
 So a process of its own watches. If a worker ends, MPI's launcher ends the others, but with fault tolerance it does not,
-and they would wait without end.
+and they would wait without end, at the start and at the end.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import select
@@ -19,7 +20,13 @@ from pathlib import Path
 
 import mpi4py
 
-from sonew_compiled.mpi_environment import LOCAL_SIZE, rank_started, workers_of_host, workers_started
+from sonew_compiled.mpi_environment import (
+    LOCAL_SIZE,
+    is_fault_tolerant,
+    rank_started,
+    workers_of_host,
+    workers_started,
+)
 
 # MPI is started below, and not as soon as it is imported.
 mpi4py.rc.initialize = False
@@ -31,7 +38,10 @@ _START = 60.0
 _LATER = 10.0
 # The seconds in which a launcher without fault tolerance ends this worker after another of its machine.
 _MISSING = 2.0
+# The seconds in which a worker that has left MPI ends after another of its machine.
+_LEAVING = 5.0
 _POLL = 0.25
+_LOOK = "see whether all have started, and why some have ended"
 
 
 def start_mpi() -> None:
@@ -59,13 +69,52 @@ def _ended_by_hangup() -> Iterator[None]:
     Under fault tolerance a job whose last workers are ended by signals has exit code 0.
     """
     before = signal.getsignal(signal.SIGHUP)
-    library = ctypes.CDLL(None)
-    # The handler's argument, the number of the signal, becomes the exit code.
-    library.signal(ctypes.c_int(signal.SIGHUP), ctypes.cast(library._exit, ctypes.c_void_p))
+    _end_by_hangup()
     try:
         yield
     finally:
         signal.signal(signal.SIGHUP, signal.SIG_DFL if before is None else before)
+
+
+def _end_by_hangup() -> None:
+    library = ctypes.CDLL(None)
+    # The handler's argument, the number of the signal, becomes the exit code.
+    library.signal(ctypes.c_int(signal.SIGHUP), ctypes.cast(library._exit, ctypes.c_void_p))
+
+
+def prepare_end() -> None:
+    """Has this worker end, once all work is done, if another one is killed before all have left MPI."""
+    if not is_fault_tolerant():
+        return
+    worker = os.getpid()
+    watched, ending = os.pipe()
+    # Python forks no more while it ends.
+    if os.fork() == 0:
+        os.close(ending)
+        _watch_end(watched, worker)
+        os._exit(0)
+    os.close(watched)
+    atexit.register(_begin_end, ending)
+
+
+def _begin_end(ending: int) -> None:
+    _end_by_hangup()
+    os.write(ending, b"e")
+
+
+def _watch_end(watched: int, worker: int) -> None:
+    """Ends a worker that has begun to end, and does not, some seconds after another one of its machine."""
+    if not os.read(watched, 1):
+        return
+    since = time.monotonic()
+    while not select.select([watched], [], [], _POLL)[0]:
+        alive = _workers_beside(worker)
+        if not alive or len(alive) >= workers_of_host():
+            since = time.monotonic()
+        elif time.monotonic() > since + _LEAVING:
+            is_first = alive[0] == _started_by_launcher(worker)
+            _end(worker, "a worker was killed after all work was done, before all had left MPI" if is_first else "")
+            return
 
 
 def _watch(watched: int, worker: int) -> None:
@@ -75,7 +124,7 @@ def _watch(watched: int, worker: int) -> None:
     while not select.select([watched], [], [], _POLL)[0]:
         now, alive, started = time.monotonic(), _workers_beside(worker), workers_of_host()
         if now > limit:
-            _end(worker, f"MPI has not connected {workers_started()} workers within {_START:g} s")
+            _end(worker, f"MPI has not connected {workers_started()} workers within {_START:g} s: {_LOOK}")
             return
         if not alive or len(alive) >= started:
             missing = None
@@ -85,13 +134,13 @@ def _watch(watched: int, worker: int) -> None:
             missing = now + (_MISSING if is_first else 2 * _MISSING), is_first
         elif now > missing[0]:
             why = f"{len(alive)} of {started} workers on this machine are left before MPI has connected them"
-            _end(worker, why if missing[1] else "")
+            _end(worker, f"{why}: {_LOOK}" if missing[1] else "")
             return
 
 
 def _end(worker: int, why: str = "") -> None:
     if why:
-        sys.stderr.write(f"sonew: {why}: see whether all have started, and why some have ended\n")
+        sys.stderr.write(f"sonew: {why}\n")
         sys.stderr.flush()
     os.kill(worker, signal.SIGHUP)
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 # Set by Open MPI's launcher, by launchers that speak PMI, and by Slurm's, which sets none of them under PMIx.
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID")
+# Set by Open MPI's launcher.
+_TOLERANT = "OMPI_MCA_mpi_ft_enable"
 LOCAL_SIZE = "OMPI_COMM_WORLD_LOCAL_SIZE"
 """Open MPI's variable with the number of workers of this machine."""
 
@@ -31,6 +33,11 @@ def workers_of_host() -> int:
     """The number of workers that Open MPI's launcher starts on this machine; 0 under other launchers."""
     number = os.environ.get(LOCAL_SIZE, "")
     return int(number) if number.isdecimal() else 0
+
+
+def is_fault_tolerant() -> bool:
+    """Whether Open MPI's launcher lets workers outlive another one: `mpirun --with-ft ulfm`."""
+    return os.environ.get(_TOLERANT, "0") not in ("0", "")
 
 
 @contextlib.contextmanager

@@ -68,7 +68,7 @@ def test_kills_of_workers(parts_bundle: Path, tmp_path: Path) -> None:
         # Without fault tolerance MPI's launcher says which worker was killed. One that is lost while MPI connects them
         # makes MPI itself abort, with a page of text.
         assert "Traceback" not in said, f"{what} says {said[-2000:]}"
-        assert is_done or (process.returncode and took < PATIENCE), what
+        assert is_done or (process.returncode and took < PATIENCE), f"{what} says {said[-2000:]}"
         is_said = "reported by process" in said or len(lines) == tolerant
         assert is_done or is_said, f"{what} says {said[-2000:]}"
         result = train(bundle, dataset, settings, device, output=folder, resume=resume)

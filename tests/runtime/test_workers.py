@@ -198,6 +198,33 @@ def test_the_others_save_the_last_whole_step_if_mpi_lets_them_live(
     assert goes_on(parts_bundle, data, folder, whole)
 
 
+LEAVING = """
+import atexit, ctypes, os, sys
+from sonew_compiled.runtime import mpi_start
+beside = int(sys.argv[1])
+os.environ["OMPI_MCA_mpi_ft_enable"] = "1"
+mpi_start.workers_of_host = lambda: 2
+mpi_start._workers_beside = lambda worker: [worker, worker + 1][:beside]
+mpi_start._started_by_launcher = lambda worker: worker
+mpi_start._LEAVING = 0.5
+atexit.register(ctypes.PyDLL(None).sleep, 60 if beside == 1 else 2)
+mpi_start.prepare_end()
+"""
+
+
+@pytest.mark.parametrize(
+    ("beside", "code", "said"),
+    [(1, 1, ["sonew: a worker was killed after all work was done, before all had left MPI"]), (2, 0, [])],
+)
+def test_a_worker_ends_if_another_is_killed_while_mpi_ends(beside: int, code: int, said: list[str]) -> None:
+    """Under fault tolerance MPI's end may wait for it, with Python's lock held."""
+    words, environment = launched(1, ["-c", LEAVING, str(beside)])
+    started = time.monotonic()
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=LIMIT, check=False)
+    assert (done.returncode, ours(done.stderr)) == (code, said), done.stderr
+    assert time.monotonic() - started < SOON
+
+
 def test_what_differs_or_never_starts_is_one_line(parts_bundle: Path, data: Path, tmp_path: Path) -> None:
     run = ("run", parts_bundle, "--data", data, "--epochs", 3, "-o", tmp_path / "run")
     done = mpirun(2, "other-seed:1:0", *run)
