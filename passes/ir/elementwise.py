@@ -25,6 +25,15 @@ ARITHMETIC = {
 }
 """The operations on floating point and on integers, by StableHLO's operation; empty where there is none."""
 
+FUNCTIONS = {
+    "exponential": "math.exp",
+    "exponential_minus_one": "math.expm1",
+    "log": "math.log",
+    "log_plus_one": "math.log1p",
+    "tanh": "math.tanh",
+}
+"""The functions that IREE approximates by polynomials in float32, by StableHLO's operation."""
+
 # Operations that take more than one operation of `arith`, or whose types differ.
 _OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
 
@@ -43,8 +52,15 @@ MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.reshape", "stablehlo.slice", "
 """The operations of one tensor that only move its elements, which IREE computes there as well."""
 
 
+def is_function(op: ir.Operation) -> bool:
+    """Whether it is one of `FUNCTIONS`, on float32 or 16-bit floats."""
+    kind = element_type(op.results[0]) if len(op.results) == 1 else None
+    is_named = op.name.removeprefix("stablehlo.") in FUNCTIONS
+    return is_named and (isinstance(kind, ir.F32Type) or is_half(kind))
+
+
 def is_vectorised(op: ir.Operation) -> bool:
-    """Whether a kernel's vectors can compute the operation on its element types."""
+    """Whether one instruction or a few on vectors compute the operation on its element types."""
     name = op.name.removeprefix("stablehlo.")
     kinds = [element_type(each) for each in (*op.operands, *op.results)]
     if name == "convert":
@@ -76,7 +92,7 @@ def conversion_of(source: ir.Type, into: ir.Type) -> str | None:
 
 def is_elementwise(op: ir.Operation) -> bool:
     """Whether each element of the result depends only on scalars and on the same element of each operand."""
-    if not is_vectorised(op):
+    if not (is_vectorised(op) or is_function(op)):
         return False
     shape = shape_of(op.results[0])
     return all(shape_of(operand) in (shape, []) for operand in op.operands)

@@ -109,7 +109,8 @@ class Columns:
         if value in frame.carried and at == -1 and self._numbers is None:
             return self._vectors.load(frame.carried[value], self._in_block(), element_type(value))
         if value in frame.memory:
-            return self._vectors.load(frame.memory[value], self._in_matrix(at), element_type(value), self._read)
+            here = self._column if value in frame.layout.repeated else self._in_matrix(at)
+            return self._vectors.load(frame.memory[value], here, element_type(value), self._read)
         return self._computed(value, at)
 
     def _computed(self, value: ir.Value, at: int) -> ir.Value:

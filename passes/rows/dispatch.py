@@ -26,20 +26,29 @@ class _Placed:
 
 
 def dispatch(
-    executable: StreamExecutable, function: Function, layouts: Sequence[Layout], *, after: ir.Operation | None
+    executable: StreamExecutable,
+    function: Function,
+    layouts: Sequence[Layout],
+    *,
+    after: ir.Operation | None = None,
+    independent: bool = False,
 ) -> dict[ir.Operation, Kernel]:
     """Make the kernels of a group and their dispatches, and redirect the readers of their results.
 
-    Nothing is made if a kernel has no place.
+    Nothing is made if a kernel has no place, unless the kernels are independent: then only that one is left out.
 
     Args:
       executable: receives the kernels.
       function: receives the dispatches.
       layouts: the layouts of the group's kernels, in order.
+      independent: whether each can do without the others.
       after: a dispatch whose result the first of these takes, so as to run after it, if that is early enough.
     """
     placed = _places(function, layouts, after)
-    if not placed:
+    while independent and len(placed) < len(layouts):
+        layouts = [each.layout for each in placed]
+        placed = _places(function, layouts, after)
+    if len(placed) < len(layouts) or not layouts:
         return {}
     given: dict[ir.Value, ir.Value] = {}
     partial: dict[FullReduction, ir.Value] = {}
@@ -91,7 +100,7 @@ def overwrite_arguments(function: Function, dispatches: Mapping[ir.Operation, Ke
 
 
 def _places(function: Function, layouts: Sequence[Layout], after: ir.Operation | None) -> list[_Placed]:
-    """The places of the kernels; empty if one of them has no place.
+    """The places of the kernels that have one.
 
     A dispatch goes after the last of its operands. That must be before the first reader of its results.
     """
@@ -108,7 +117,7 @@ def _places(function: Function, layouts: Sequence[Layout], after: ir.Operation |
         last = max(makers, key=places.__getitem__, default=None)
         place = max([places[last] if last is not None else -1, *(given.get(each, -1) for each in operands)])
         if first_read <= place:
-            return []
+            continue
         placed.append(_Placed(layout=layout, last=last))
         given |= dict.fromkeys([*layout.phase.stored, *(each.result for each in layout.reductions)], place)
     return placed
@@ -117,11 +126,20 @@ def _places(function: Function, layouts: Sequence[Layout], after: ir.Operation |
 def _first_reads(layouts: Iterable[Layout], places: Mapping[ir.Operation, float]) -> list[float]:
     """For each kernel, the place of the first operation that reads its results and that no kernel replaces."""
     layouts = list(layouts)
-    replaced = {op for layout in layouts for op in layout.phase.operations()}
-    return [
-        min((places[op] for op in _readers(layout) - replaced - layout.phase.group.beside), default=math.inf)
-        for layout in layouts
-    ]
+    replaced = _replaced(layouts)
+    return [min((places[op] for op in _readers(layout) - replaced), default=math.inf) for layout in layouts]
+
+
+def _replaced(layouts: Sequence[Layout]) -> set[ir.Operation]:
+    """The operations of the group that nothing reads any more when the kernels are there."""
+    stored = {value for layout in layouts for value in layout.phase.stored}
+    gone = {op for layout in layouts for reduction in layout.reductions for op in reduction.operations}
+    reductions = set(gone)
+    for op in reversed(layouts[0].phase.group.inside) if layouts else ():
+        value = op.results[0]
+        if value in stored or all(use.owner.operation in gone for use in value.uses):
+            gone.add(op)
+    return gone - reductions
 
 
 def _readers(layout: Layout) -> set[ir.Operation]:

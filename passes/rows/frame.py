@@ -92,7 +92,8 @@ def make_frame(layout: Layout, block: ir.Block) -> Frame:
     phase, vectors = layout.phase, layout.vectors
     bindings = iter(block.arguments)
     size = layout.rows * layout.columns
-    memory = {value: _memory(next(bindings), zero, size, value) for value in layout.inputs}
+    sizes = {value: layout.columns if value in layout.repeated else size for value in layout.inputs}
+    memory = {value: _memory(next(bindings), zero, each, value) for value, each in sizes.items()}
     scalars = _scalars(layout, bindings, zero)
     if layout.after is not None:
         next(bindings)

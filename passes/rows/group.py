@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
+from sonew_compiled.passes.ir.elementwise import is_function
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.shifts import shift_of
 from sonew_compiled.passes.ir.types import shape_of
 
 # From this many 16-bit results on, a kernel pays off without a shift: IREE makes a loop for the readers of each.
 SEVERAL = 2
+
+# The cost of a function, in additions. It exceeds what may be done again, so that no later kernel does.
+_FUNCTION = 64
 
 Stencil: TypeAlias = dict[ir.Value, set[int]]
 """The values that the computation of one row reads, each with the offsets of the rows that are read."""
@@ -20,15 +25,16 @@ Stencil: TypeAlias = dict[ir.Value, set[int]]
 class RowGroup:
     """Matrices of one shape in one function that elementwise operations and shifts join.
 
-    One of the operations is a shift, or the function returns several of the matrices in 16 bits.
+    One of the operations is a shift, or the function returns several of the matrices in 16 bits, or they are
+    activations.
 
     Attributes:
-      rows: the size of their leading axis.
-      columns: the size of the other axis.
+      rows: the size of their leading axis, or of all axes but the last one together.
+      columns: the size of the last axis.
       operations: the operations that make a matrix of the group, in order.
       inside: these operations, and the slices and concatenations that only they read, in order.
       beside: the slices and concatenations of `inside`.
-      reductions: the number of reductions on the way to each value.
+      levels: a number for each value; one kernel computes values of one level, and levels in their order.
       shifts: the operations that are shifts, each with its `Shift`.
     """
 
@@ -36,15 +42,16 @@ class RowGroup:
         self,
         operations: list[ir.Operation],
         inside: Iterable[ir.Operation],
-        reductions: Mapping[ir.Value, int],
+        levels: Mapping[ir.Value, int],
         stored: Collection[ir.Value],
     ) -> None:
         self.operations = operations
         self._stored = frozenset(stored)
-        self.reductions = reductions
+        self.levels = levels
         self.inside = dict.fromkeys(inside)
         self.beside = self.inside.keys() - set(operations)
-        self.rows, self.columns = shape_of(operations[0].results[0])
+        *leading, self.columns = shape_of(operations[0].results[0])
+        self.rows = math.prod(leading)
         self._places = {op.results[0]: place for place, op in enumerate(operations)}
         self.shifts = {op: shift for op in operations if (shift := shift_of(op)) is not None}
 
@@ -88,11 +95,11 @@ class RowGroup:
         return {op: len(stencil[op.results[0]]) for op in (self.operations[place] for place in places)}
 
     def takes_more(self, value: ir.Value, known: Collection[ir.Value], most: float) -> bool:
-        """Whether more than `most` elementwise operations compute the value, not counting those of `known` values."""
+        """Whether operations that cost more than `most` compute the value, not counting those of `known` values."""
         count, seen, waiting = 0, {value}, [value]
         while waiting and count <= most:
             op = self.operations[self._places[waiting.pop()]]
-            count += op not in self.shifts
+            count += 0 if op in self.shifts else _cost(op)
             for operand, _ in self.reads(op):
                 if operand in self._places and operand not in known and operand not in seen:
                     seen.add(operand)
@@ -100,5 +107,9 @@ class RowGroup:
         return count > most
 
     def costs(self, value: ir.Value, known: Collection[ir.Value]) -> list[int]:
-        """For each elementwise operation that computes the value, the number of offsets at which it is done."""
-        return [times for op, times in self.computed(value, known).items() if op not in self.shifts]
+        """For each elementwise operation that computes the value, its cost at all offsets at which it is done."""
+        return [times * _cost(op) for op, times in self.computed(value, known).items() if op not in self.shifts]
+
+
+def _cost(op: ir.Operation) -> int:
+    return _FUNCTION if is_function(op) else 1

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sonew_compiled.passes.ir.constants import SPLATS
-from sonew_compiled.passes.ir.elementwise import is_elementwise
+from sonew_compiled.passes.ir.elementwise import is_elementwise, is_function
 from sonew_compiled.passes.ir.function import Function
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.shifts import Shift, is_part_of_shift, shift_of
@@ -20,7 +20,7 @@ _HALF_BYTES = 2
 _AXES = 2
 
 
-class _Sets:
+class Sets:
     """Disjoint sets of values: a union-find structure."""
 
     def __init__(self) -> None:
@@ -41,28 +41,29 @@ class _Sets:
 def row_groups(function: Function, elements: int) -> list[RowGroup]:
     """The groups of a function whose matrices have at least `elements` elements."""
     block = [op.operation for op in function.block.operations]
-    members = _members(block, elements)
-    sets = _joined(members)
+    # A function is no part. Random weights in 16 bits would else be a kernel with the integers that they are made of.
+    found = {op: shift for op, shift in members(block, elements).items() if not is_function(op)}
+    sets = joined(found)
     stored = _stored_halves(function)
     by_root: dict[ir.Value, list[ir.Operation]] = {}
-    for op in members:
+    for op in found:
         by_root.setdefault(sets.root(op.results[0]), []).append(op)
-    shifted = [sets.root(op.results[0]) for op, shift in members.items() if shift is not None]
-    halves = collections.Counter(sets.root(op.results[0]) for op in members if op.results[0] in stored)
+    shifted = [sets.root(op.results[0]) for op, shift in found.items() if shift is not None]
+    halves = collections.Counter(sets.root(op.results[0]) for op in found if op.results[0] in stored)
     several = [root for root, count in halves.items() if count >= SEVERAL]
     reductions = _reductions(block)
     groups = []
     for root in dict.fromkeys([*shifted, *several]):
-        joined = by_root[root]
-        begin = [op for op in joined if members[op] is not None] or [op for op in joined if op.results[0] in stored]
-        operations = _without_preparation(begin, joined, block)
+        mine = by_root[root]
+        begin = [op for op in mine if found[op] is not None] or [op for op in mine if op.results[0] in stored]
+        operations = _without_preparation(begin, mine, block)
         groups.append(RowGroup(operations, _with_slices(operations, block), reductions, stored))
     return groups
 
 
-def _members(block: Sequence[ir.Operation], elements: int) -> dict[ir.Operation, Shift | None]:
+def members(block: Sequence[ir.Operation], elements: int) -> dict[ir.Operation, Shift | None]:
     """The shifts, each with its `Shift`, and the elementwise operations, on at least `elements` elements, in order."""
-    members: dict[ir.Operation, Shift | None] = {}
+    found: dict[ir.Operation, Shift | None] = {}
     for op in block:
         if len(op.results) != 1 or not isinstance(op.results[0].type, ir.RankedTensorType):
             continue
@@ -71,14 +72,14 @@ def _members(block: Sequence[ir.Operation], elements: int) -> dict[ir.Operation,
             continue
         shift = shift_of(op)
         if shift is not None or is_elementwise(op):
-            members[op] = shift
-    return members
+            found[op] = shift
+    return found
 
 
-def _joined(members: Mapping[ir.Operation, Shift | None]) -> _Sets:
+def joined(operations: Mapping[ir.Operation, Shift | None]) -> Sets:
     """The sets of values that operations join: each result with the operands of its shape, splats left out."""
-    sets = _Sets()
-    for op, shift in members.items():
+    sets = Sets()
+    for op, shift in operations.items():
         for value in op.operands if shift is None else [shift.source]:
             source = owner(value)
             if shape_of(value) == shape_of(op.results[0]) and (source is None or source.name not in SPLATS):

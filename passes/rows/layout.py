@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 
+from sonew_compiled.passes.ir.broadcasts import row_of
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type
 from sonew_compiled.passes.rows.phase import Phase
@@ -32,6 +33,7 @@ class Layout:
       vectors: its vectors.
       inputs: the matrices that it loads.
       own: the inputs of which each workgroup reads only the rows that it computes.
+      repeated: those of them that are broadcasts of a row, each with the row, which alone is loaded.
       scalars: the loop-invariant scalars that it reads.
       block: how many columns a workgroup computes.
       count: how many rows a workgroup computes.
@@ -43,6 +45,7 @@ class Layout:
     vectors: Vectors
     inputs: Sequence[ir.Value]
     own: Collection[ir.Value]
+    repeated: Mapping[ir.Value, ir.Value]
     scalars: Scalars
     block: int
     count: int
@@ -77,7 +80,8 @@ class Layout:
     def operands(self) -> list[ir.Value]:
         """The operands of its dispatch; for a scalar in parts, the value for which its partial results stand."""
         after = [] if self.after is None else [self.after]
-        return [*self.inputs, *self.scalars.given, *self.scalars.partials, *after]
+        inputs = [self.repeated.get(each, each) for each in self.inputs]
+        return [*inputs, *self.scalars.given, *self.scalars.partials, *after]
 
     @property
     def results(self) -> list[ir.Type]:
@@ -104,6 +108,7 @@ def layout_of(symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.
     group = phase.group
     vectors = dataclasses.replace(vectors, lanes=_lanes(phase, vectors.lanes))
     inputs = phase.inputs()
+    own = _own(phase, inputs)
     block = _block(phase, vectors.lanes)
     least = max(math.ceil(_ELEMENTS / block), _WARM_UP_SHARE * phase.warm_up, 1)
     pieces = max(round(group.rows / least), 1)
@@ -112,7 +117,8 @@ def layout_of(symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.
         phase=phase,
         vectors=vectors,
         inputs=inputs,
-        own=_own(phase, inputs),
+        own=own,
+        repeated={each: row for each in own if (row := row_of(each)) is not None},
         scalars=scalars_of(phase.scalars(), partials),
         block=block,
         count=padded(math.ceil(group.rows / pieces), phase.strip),

@@ -34,10 +34,10 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
     """
     reduced, stored = _results(group, recompute)
     phases = []
-    for number in sorted({group.reductions[value] for value in (*stored, *reduced)}):
-        mine = {value: each for value, each in reduced.items() if group.reductions[value] == number}
-        written = [value for value in stored if group.reductions[value] == number]
-        before = {value for value in stored if group.reductions[value] < number}
+    for number in sorted({group.levels[value] for value in (*stored, *reduced)}):
+        mine = {value: each for value, each in reduced.items() if group.levels[value] == number}
+        written = [value for value in stored if group.levels[value] == number]
+        before = {value for value in stored if group.levels[value] < number}
         phase = _phase(group, written, mine, before, recompute)
         late = _late(phase)
         if not late:
@@ -92,18 +92,27 @@ def _stored_for_later(
 ) -> set[ir.Value]:
     """The values that later phases need and that are expensive to compute again."""
     stored = set(read_outside)
+    # How many later phases need each value.
+    later: dict[ir.Value, int] = {}
     # The phases that need each value. Operations are visited last first, so that all readers come before.
     needed: dict[ir.Value, set[int]] = {}
     for op in reversed(group.operations):
         value = op.results[0]
-        own = {group.reductions[value]}
+        own = {group.levels[value]}
         read = needed.get(value, set()) | (own if value in stored or value in reduced else set())
-        later = len(read | own) - 1
-        if value not in stored and later and later * sum(group.costs(value, stored)) > recompute:
+        later[value] = len(read | own) - 1
+        if value not in stored and later[value] and later[value] * sum(group.costs(value, stored)) > recompute:
             stored.add(value)
         read = own if value in stored else read
         for operand, _ in group.reads(op):
             needed.setdefault(operand, set()).update(read)
+    # Some of them are cheap to compute from others that are stored.
+    for op in group.operations:
+        value = op.results[0]
+        if value in stored and value not in read_outside:
+            stored.remove(value)
+            if later[value] * sum(group.costs(value, stored)) > recompute:
+                stored.add(value)
     return stored
 
 

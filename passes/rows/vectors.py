@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from sonew_compiled.passes.ir.build import create
-from sonew_compiled.passes.ir.elementwise import ARITHMETIC, conversion_of
+from sonew_compiled.passes.ir.elementwise import ARITHMETIC, FUNCTIONS, conversion_of
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_float, is_half, width_of
 from sonew_compiled.passes.rows.loops import index, select
@@ -186,6 +186,8 @@ class Vectors:
             return special[name](*operands)
         if name == "maximum" and isinstance(source, ir.F32Type) and all(map(is_magnitude, op.operands)):
             return self._larger(*operands)
+        if name in FUNCTIONS:
+            return create(FUNCTIONS[name], operands, [operands[0].type]).result
         floating, integer = ARITHMETIC[name]
         return create(floating if is_float(lane_type(source)) else integer, operands, [operands[0].type]).result
 

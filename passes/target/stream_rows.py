@@ -1,4 +1,4 @@
-"""Compute elementwise operations on shifted matrices, and their reductions, in kernels that loop over rows.
+"""Compute elementwise operations on shifted matrices and activations, and their reductions, in kernels over rows.
 
 A shifted matrix takes elements of earlier or later rows, as SONew's statistics do along a chain of weights. IREE writes
 each shifted matrix out before it is read, and makes a separate loop for each reduction. Here one kernel computes
@@ -13,6 +13,12 @@ Several 16-bit results that elementwise operations alone compute, such as the mo
 kernel as well, since IREE reads a rounded result again in a separate loop. The kernels of one matrix run one after the
 other, while the matrix is in the cache.
 
+So do activations: a function of a product and a bias, and, where an instruction rounds to bfloat16, what products read
+rounded. IREE divides a matrix that a bias is added to into tiles that cut its rows to pieces, and rounds by integer
+arithmetic. A kernel computes what is between two products, reads the bias as a row, and stores a result in float32 and
+rounded. Its functions are the polynomials that IREE uses. What IREE computes where it is read, such as a transposed
+matrix, keeps an activation from being a kernel, since it would have to be written first.
+
 A kernel overwrites a donated matrix only if it is the matrix's only reader, and reads no row but the one that it
 writes: another row may belong to another workgroup. A reduction that reads other rows and keeps two or more matrices
 from being overwritten becomes a kernel of its own, which runs after they are overwritten.
@@ -24,13 +30,17 @@ artifact cannot hold them. `passes/rows/README.md` shows how a kernel is laid ou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from sonew_compiled.passes.ir.broadcasts import merge_broadcasts
 from sonew_compiled.passes.ir.calls import inline_calls
 from sonew_compiled.passes.ir.function import Function, erase_unused, functions
 from sonew_compiled.passes.ir.mlir import ir, run_mlir_passes
 from sonew_compiled.passes.ir.shifts import is_concatenation, is_part_of_shift
-from sonew_compiled.passes.ir.types import shape_of
+from sonew_compiled.passes.ir.types import element_type, shape_of, width_of
 from sonew_compiled.passes.ir.uses import owner
 from sonew_compiled.passes.record import Option, Pass, read_flag
+from sonew_compiled.passes.rows.activations import activation_groups, is_activation
 from sonew_compiled.passes.rows.dispatch import dispatch, overwrite_arguments
 from sonew_compiled.passes.rows.group import RowGroup
 from sonew_compiled.passes.rows.groups import row_groups
@@ -54,7 +64,7 @@ def stream_rows(
     native_bf16: bool,
     bypass: int,
 ) -> None:
-    """Make kernels for the matrices that are shifted, and for several matrices of 16 bits that a function returns.
+    """Make kernels for shifted matrices, for several matrices of 16 bits that a function returns, and for activations.
 
     Functions are inlined into the exports. The pass sees shifts only at the top level of the exports. Matrices that fit
     no kernel stay as they are.
@@ -76,6 +86,7 @@ def stream_rows(
         executable = StreamExecutable(_EXECUTABLE)
     count = 0
     for function in functions(module):
+        merge_broadcasts([op.operation for op in function.block.operations])
         _clone_for_each_reader(function)
         _hoist_scalars(function)
         dispatches: dict[ir.Operation, Kernel] = {}
@@ -84,6 +95,10 @@ def stream_rows(
             made = dispatch(executable, function, layouts, after=next(reversed(dispatches), None))
             dispatches |= made
             count += len(made)
+        for group in activation_groups(function, elements):
+            layouts = _activation_layouts(group, count, recompute, vectors)
+            dispatches |= dispatch(executable, function, layouts, independent=True)
+            count += len(layouts)
         overwrite_arguments(function, dispatches)
         if bypass:
             for kernel in dispatches.values():
@@ -95,17 +110,28 @@ def stream_rows(
 
 
 def _layouts(group: RowGroup, count: int, recompute: int, vectors: Vectors) -> list[Layout]:
-    """The layouts of a group's kernels, in order; none if one of the kernels does not fit."""
+    """The layouts of a shifted group's kernels, in order; none if one of the kernels does not fit."""
     phases = [each for each in phases_of(group, recompute) if _is_worth_a_kernel(each)]
     if not all(fits(each, vectors.lanes) for each in phases):
         return []
     layouts: list[Layout] = []
     partials: dict[ir.Value, Partial] = {}
     for number, phase in enumerate(phases, start=count):
-        layout = layout_of(f"rows_{number}_{group.rows}x{group.columns}", phase, vectors, partials)
+        layout = _layout(phase, number, vectors, partials)
         layouts.append(layout)
         partials |= partials_of(phase.reduced, layout.groups)
     return layouts
+
+
+def _activation_layouts(group: RowGroup, count: int, recompute: int, vectors: Vectors) -> list[Layout]:
+    """The layouts of the kernels of activations; each can do without the others."""
+    phases = [each for each in phases_of(group, recompute) if is_activation(each, native_bf16=vectors.native_bf16)]
+    fitting = [each for each in phases if fits(each, vectors.lanes)]
+    return [_layout(phase, number, vectors, {}) for number, phase in enumerate(fitting, start=count)]
+
+
+def _layout(phase: Phase, number: int, vectors: Vectors, partials: Mapping[ir.Value, Partial]) -> Layout:
+    return layout_of(f"rows_{number}_{phase.group.rows}x{phase.group.columns}", phase, vectors, partials)
 
 
 def _is_worth_a_kernel(phase: Phase) -> bool:
@@ -123,10 +149,16 @@ def _clone_for_each_reader(function: Function) -> None:
     """
     for op in reversed([each.operation for each in function.block.operations]):
         is_cut = is_part_of_shift(op) and not is_concatenation(op, 0)
-        if is_cut or (op.name == "stablehlo.convert" and owner(op.operands[0]) is None):
+        if is_cut or _widens_an_argument(op):
             for use in list(op.results[0].uses)[1:]:
                 with ir.InsertionPoint(op):
                     use.owner.operation.operands[use.operand_number] = op.clone().results[0]
+
+
+def _widens_an_argument(op: ir.Operation) -> bool:
+    if op.name != "stablehlo.convert" or owner(op.operands[0]) is not None:
+        return False
+    return width_of(element_type(op.results[0])) >= width_of(element_type(op.operands[0]))
 
 
 def _hoist_scalars(function: Function) -> None:
@@ -149,7 +181,7 @@ def _hoist_scalars(function: Function) -> None:
 
 PASS = Pass(
     name="stream-rows",
-    summary="compute operations on shifted matrices in kernels that loop over rows",
+    summary="compute operations on shifted matrices and activations in kernels that loop over rows",
     description=__doc__,
     run=stream_rows,
     options=(
