@@ -65,11 +65,11 @@ def speed() -> str:
 def policies() -> str:
     """The losses under each policy of precision."""
     return _table(
-        ["optimizer", "policy", "learning rate", "train loss", "test loss", "seconds"],
+        ["optimizer", "policy", "learning rate", "train loss", "test loss", "seconds an epoch"],
         (
             [
                 *(row["optimizer"], f"`{row['precision']}`", f"{row['learning_rate']:g}"),
-                *(*_losses(row), f"{row['seconds']:.0f}"),
+                *(*_losses(row), f"{row['epoch_seconds']:.1f}"),
             ]
             for row in sorted(_rows("precision-20"), key=lambda row: str(row["optimizer"]))
         ),
