@@ -286,14 +286,3 @@ def test_the_steps_of_pytorch_are_those_of_their_rows() -> None:
     for row in compared:
         seconds = (row["compiled_step_seconds"], row["step_p50_seconds"])
         assert table[row["kind"]] == [*(f"{1e3 * each:.1f}" for each in seconds), f"{row['ratio']:.3f}"]
-
-
-def test_the_profile_of_a_step_is_that_of_its_rows() -> None:
-    profiles = {(row["label"], row["precision"]): row["kinds"] for row in rows("profile.jsonl")}
-    order = list(itertools.product(("f32", "bf16"), ("before", "after")))
-    table = {cells[0]: cells[1:] for cells in table_rows("docs/results.md") if len(cells) == 5}
-    for kind in profiles["after", "f32"]:
-        wanted = [profiles[label, precision].get(kind) for precision, label in order]
-        assert table[kind] == [
-            "" if each is None else f"{each['milliseconds']:.1f} ({each['dispatches']:.0f})" for each in wanted
-        ]

@@ -1,7 +1,7 @@
 """Profiles a compiled step by kind of dispatch, with IREE's own profiler.
 
     sonew compile -o autoencoder.bundle
-    python tools/profile_step.py autoencoder.bundle --label after --output docs/results/profile.jsonl
+    python tools/profile_step.py autoencoder.bundle --label after --output profile.jsonl
 
 The bundle's code for this machine's processor runs on all cores. A line of JSON is appended for each run of the tool.
 """
