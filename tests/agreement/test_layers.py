@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from agreement.case import Case
-from agreement.rows import Table, row
+from agreement.rows import Table, by_optimizers, row
 from jax import lax
 
 W = {"w": (5, 4), "u": (4, 4), "b": (4,)}
@@ -372,7 +372,19 @@ LOSSES: dict[str, Case] = {
     ),
 }
 
-TABLES = {"numbers": Table(NUMBERS), "layers": Table(LAYERS), "losses": Table(LOSSES)}
+KINDS = (
+    *("GRU", "LSTM", "state space", "mixture of experts"),
+    *("contrastive", "variational", "mixture density", "two towers"),
+)
+"""The rows that are whole models, and are trained by other optimizers as well."""
+MODELS = by_optimizers({name: LAYERS[name] for name in KINDS})
+
+TABLES = {
+    "numbers": Table(NUMBERS),
+    "layers": Table(LAYERS),
+    "losses": Table(LOSSES),
+    "models": Table(MODELS, group=3, rate=1e-3, chained=20, evaluates=False),
+}
 
 
 @pytest.mark.parametrize(("table", "name"), [(key, name) for key, table in TABLES.items() for name in table.rows])

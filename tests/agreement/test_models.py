@@ -1,7 +1,6 @@
-"""Whole models of their kinds, small, over twenty steps with the optimizers that people train them with.
+"""Whole models of their kinds, small, over twenty steps with three optimizers.
 
-Kinds with a row elsewhere are not repeated: GRU, LSTM, state space, mixture of experts, CTC, contrastive, variational,
-mixture density and two towers are in test_layers.py, deep equilibrium, inner loops, remat and second derivatives in
+Eight more kinds are in test_layers.py. Deep equilibrium, inner loops, remat and second derivatives are in
 test_control.py, convolutions and pools of every sort in test_windows.py.
 """
 
@@ -11,26 +10,14 @@ import numpy as np
 import optax
 import pytest
 from agreement.case import Case
-from agreement.rows import Table, row
+from agreement.rows import Table, by_optimizers, row
 from jax import lax
-
-from sonew_compiled.optimizer import optimizer_factory
-from sonew_compiled.presets import optimizer_settings
 
 BATCH = {"x": (4, 8, 8), "t": jax.ShapeDtypeStruct((4, 6), jnp.int32)}
 
 
-def of(name):
-    return optimizer_factory(optimizer_settings(name))
-
-
-def model(output, params, *, optimizer=optax.adam):
-    return row(
-        lambda p, b: output({name: 0.4 * value for name, value in p.items()}, b),
-        params,
-        batch=BATCH,
-        optimizer=optimizer,
-    )
+def model(output, params):
+    return row(lambda p, b: output({name: 0.4 * value for name, value in p.items()}, b), params, batch=BATCH)
 
 
 def norm(x, axes=-1):
@@ -181,17 +168,17 @@ MODELS: dict[str, Case] = {
     "neural ODE": model(neural_ode, {"w": (4, 6), "c": (6,), "v": (6, 4)}),
     "recommender": model(recommender, {"embedding": (1000, 4), "deep": (4, 3), "wide": (1000,)}),
     "low-rank adapter": model(low_rank, {"base": (8, 4), "a": (8, 2), "b": (2, 4)}),
-    "flow of couplings": model(
-        flow, {"s1": (4, 4), "t1": (4, 4), "s2": (4, 4), "t2": (4, 4)}, optimizer=of("tridiag-sonew")
-    ),
+    "flow of couplings": model(flow, {"s1": (4, 4), "t1": (4, 4), "s2": (4, 4), "t2": (4, 4)}),
     "WaveNet": model(wavenet, {"f1": (2, 8, 8), "g1": (2, 8, 8), "f2": (2, 8, 8), "g2": (2, 8, 8), "head": (8, 2)}),
-    "mixer": model(mixer, {"tokens": (8, 8), "channels": (8, 8), "head": (8, 3)}, optimizer=of("muon")),
+    "mixer": model(mixer, {"tokens": (8, 8), "channels": (8, 8), "head": (8, 3)}),
 }
 
+RUNS = by_optimizers(MODELS)
+
 # All in one module would give a dispatch more bindings than IREE has.
-TABLE = Table(MODELS, group=6, rate=1e-3, chained=20, evaluates=False)
+TABLE = Table(RUNS, group=3, rate=1e-3, chained=20, evaluates=False)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RUNS)
 def test_it_trains_as_in_jax(name: str) -> None:
     assert not TABLE.disagreements(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ import optax
 
 from agreement.case import Case, combine, weighed
 from agreement.compare import disagreements
+from sonew_compiled.optimizer import optimizer_factory
+from sonew_compiled.presets import optimizer_settings
 
 STEPS = 10
 
@@ -50,6 +53,16 @@ def row(
     }
     init = params if callable(params) else drawn
     return Case(init=init, loss=loss, optimizer=optimizer, batch=fields)
+
+
+def by_optimizers(rows: Mapping[str, Case]) -> dict[str, Case]:
+    """Each row with Adam, with tridiagonal SONew and with Muon, by its name and the optimizer's."""
+    optimizers = {name: optimizer_factory(optimizer_settings(name)) for name in ("adam", "tridiag-sonew", "muon")}
+    return {
+        f"{name} by {optimizer}": dataclasses.replace(case, optimizer=make)
+        for optimizer, make in optimizers.items()
+        for name, case in rows.items()
+    }
 
 
 class Table:
