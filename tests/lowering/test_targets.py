@@ -1,7 +1,5 @@
-"""Names of targets, their limits, and the compiler's errors as the user sees them."""
+"""Names of targets, and their limits."""
 
-import dataclasses
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from sonew_compiled import compile_training, passes
-from sonew_compiled.errors import SonewError, UsageError
-from sonew_compiled.lowering import iree, lower
+from sonew_compiled import compile_training
+from sonew_compiled.errors import UsageError
+from sonew_compiled.lowering import lower
 from sonew_compiled.lowering.targets import (
     _cpu,
     _table,
@@ -134,18 +132,6 @@ def test_products_fill_the_registers_of_processors_that_gain_by_it(
     assert any(each.startswith(f"stream-rows:lanes={16 if wide else 8},") for each in target.passes)
 
 
-def test_a_compiler_that_does_not_know_the_host(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refusal: Refusal
-) -> None:
-    monkeypatch.setattr(_cpu, "iree_compile", lambda: program(tmp_path, "exit 3"))
-    message = refusal(SonewError, lambda: _cpu._host.__wrapped__())
-    assert "(exit code 3)" in message
-    assert "cpu:x86-64-v3" in message
-
-
-# --- What a target cannot compute
-
-
 def model(**changes: Any) -> dict[str, Any]:
     """The arguments of `compile_training` for a linear model; `weights` changes them before use."""
     weights = changes.pop("weights", lambda w: w)
@@ -226,184 +212,6 @@ def test_double_precision_is_refused(tmp_path: Path, refusal: Refusal) -> None:
 
 
 # --- Errors of the compiler
-
-
-def program(folder: Path, script: str) -> str:
-    """A shell script that stands in for `iree-compile`."""
-    path = folder / "compiler"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return str(path)
-
-
-def failure(module: bytes, target: str, *flags: str) -> list[str]:
-    """The lines of the error of a compilation, after checks that hold for all such errors."""
-    changed = dataclasses.replace(resolve_target(target), fallback_flags=())
-    changed = dataclasses.replace(changed, flags=(*changed.flags, *flags))
-    with pytest.raises(SonewError) as caught:
-        iree.lower_iree(module, changed, what="tiny with adam")
-    lines = str(caught.value).splitlines()
-    assert len(lines) == 3, lines
-    assert lines[0] == f"cannot compile tiny with adam for target {changed.name}"
-    assert all(len(line) < 320 for line in lines)
-    log = Path(lines[2].partition("the compiler's log is ")[2])
-    text = log.read_text()
-    log.unlink()
-    assert "--iree-input-type=stablehlo" in text.splitlines()[0]
-    return [*lines, text]
-
-
-def test_products_that_fill_the_registers_are_kept_apart_from_broadcasts() -> None:
-    """The first try succeeds; without the pass, the compiler refuses the module."""
-    module = b"""func.func @f(%x: tensor<64x64xf32>, %b: tensor<64xf32>, %r: tensor<f32>)
-        -> (tensor<64x64xf32>, tensor<64x64xf32>) {
-      %bias = stablehlo.broadcast_in_dim %b, dims = [1] : (tensor<64xf32>) -> tensor<64x64xf32>
-      %rate = stablehlo.broadcast_in_dim %r, dims = [] : (tensor<f32>) -> tensor<64x64xf32>
-      %y = stablehlo.dot_general %x, %x, contracting_dims = [1] x [0]
-        : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
-      %z = stablehlo.add %y, %bias : tensor<64x64xf32>
-      %w = stablehlo.dot_general %z, %x, contracting_dims = [1] x [0]
-        : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
-      %t = stablehlo.transpose %w, dims = [1, 0] : (tensor<64x64xf32>) -> tensor<64x64xf32>
-      %u = stablehlo.multiply %t, %rate : tensor<64x64xf32>
-      return %z, %u : tensor<64x64xf32>, tensor<64x64xf32>
-    }"""
-    target = dataclasses.replace(resolve_target("cpu:x86-64-v4"), fallback_flags=())
-    assert "fence-contractions" in target.passes
-    failure(module, "cpu:x86-64-v4")
-    shared = passes.to_portable_artifact(passes.parse(module.decode()))
-    assert iree.lower_iree(lower.adapt(shared, target, what="products"), target, what="products")
-
-
-def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> None:
-    """Stochastic rounding of Muon's weights has such products; without the pass the compiler crashes, if not always."""
-    module = b"""func.func @f(%x: tensor<4x5xf32>, %y: tensor<5x6xf32>, %q: tensor<4x4xf32>) -> tensor<6x4xf32> {
-      %0 = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
-        : (tensor<4x5xf32>, tensor<5x6xf32>) -> tensor<4x6xf32>
-      %1 = stablehlo.dot_general %q, %0, contracting_dims = [1] x [0]
-        : (tensor<4x4xf32>, tensor<4x6xf32>) -> tensor<4x6xf32>
-      %2 = stablehlo.add %1, %0 : tensor<4x6xf32>
-      %3 = stablehlo.transpose %2, dims = [1, 0] : (tensor<4x6xf32>) -> tensor<6x4xf32>
-      %4 = stablehlo.iota dim = 0 : tensor<6x4xf32>
-      %5 = stablehlo.multiply %3, %3 : tensor<6x4xf32>
-      %6 = stablehlo.add %5, %4 : tensor<6x4xf32>
-      return %6 : tensor<6x4xf32>
-    }"""
-    target = resolve_target("cpu:x86-64-v3")
-    shared = passes.to_portable_artifact(passes.parse(module.decode()))
-    adapted = lower.adapt(shared, target, what="products")
-    assert b"flow.tensor.clone" in adapted
-    assert iree.lower_iree(adapted, target, what="products")
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(1, 100), (100, 1)])
-def test_products_that_the_compiler_would_get_wrong_are_compiled_otherwise(rows: int, columns: int) -> None:
-    module = f"""func.func @f(%x: tensor<{rows}x30xf32>, %y: tensor<30x{columns}xf32>)
-        -> tensor<{rows}x{columns}xf32> {{
-      %z = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
-        : (tensor<{rows}x30xf32>, tensor<30x{columns}xf32>) -> tensor<{rows}x{columns}xf32>
-      return %z : tensor<{rows}x{columns}xf32>
-    }}""".encode()
-    assert iree.lower_iree(module, resolve_target("cpu:x86-64-v4"), what="a product")
-    assert "inner_tiled" in failure(module, "cpu:x86-64-v4")[1]
-
-
-def test_an_operation_that_no_target_has() -> None:
-    module = b"""func.func @f(%x: tensor<4x400xf32>) -> tensor<4x400xf32> {
-      %y = stablehlo.custom_call @nonsense(%x) : (tensor<4x400xf32>) -> tensor<4x400xf32>
-      return %y : tensor<4x400xf32>
-    }"""
-    _, error, remedy, log = failure(module, "vulkan")
-    assert "failed to legalize operation 'stablehlo.custom_call'" in error
-    assert "nonsense" in error
-    assert "try another target" in remedy
-    assert "see current operation" in log
-
-
-def test_an_error_of_code_generation_names_its_kernel() -> None:
-    module = b"""func.func @f(%x: tensor<64x64xf32>) -> tensor<64x64xf32> {
-      %y = stablehlo.dot %x, %x : (tensor<64x64xf32>, tensor<64x64xf32>) -> tensor<64x64xf32>
-      return %y : tensor<64x64xf32>
-    }"""
-    _, error, _, _ = failure(module, "cuda", "--iree-cuda-target=sm_90")
-    assert error.strip() == "missing GPU target in #hal.executable.target (in f_dispatch_0_matmul_64x64x64_f32)"
-
-
-def test_text_that_is_no_module() -> None:
-    assert failure(b"func.func @f(", "vmvx")[1].strip() == "expected non-function type"
-    assert failure(b"ML\xefR\x0dgarbage", "vmvx")[1].strip()
-
-
-def test_a_flag_that_the_compiler_does_not_have() -> None:
-    _, error, _, _ = failure(ADD, "vmvx", "--iree-no-such-flag")
-    assert error.strip() == "iree-compile: Unknown command line argument '--iree-no-such-flag'."
-
-
-def test_a_crash_of_the_compiler() -> None:
-    _, error, remedy, log = failure(ADD, "vulkan", "--iree-vulkan-target=geforce")
-    assert error.strip() == "iree-compile crashed (SIGSEGV): Unknown Vulkan target 'geforce'"
-    assert "try another target" in remedy
-    assert "Stack dump" in log
-
-
-@pytest.mark.parametrize(
-    ("script", "error", "remedy"),
-    [
-        ("kill -SEGV $$", "iree-compile crashed (SIGSEGV)", "try another target"),
-        ("echo 'LLVM ERROR: Do not know how!' >&2; kill -ABRT $$", "crashed (SIGABRT): Do not know how!", "another"),
-        ("echo 'x.cpp:1: f: Assertion `y'\\'' failed.' >&2; kill -ABRT $$", "Assertion `y' failed.", "try another"),
-        ("kill -KILL $$", "iree-compile was killed (SIGKILL)", "free memory"),
-        ("echo \"terminate called after throwing 'std::bad_alloc'\" >&2; kill -ABRT $$", "std::bad_alloc", "free mem"),
-        ("exit 7", "iree-compile ended with exit code 7 and no error message", "try another target"),
-        ("printf '\\377 error: bytes\\n' >&2; exit 1", "bytes", "try another target"),
-        ('python3 -c \'print("error: " + "<x" * 9999)\' >&2; exit 1', "<x ...", "try another target"),
-    ],
-)
-def test_ways_in_which_a_compiler_ends(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, error: str, remedy: str
-) -> None:
-    monkeypatch.setattr(iree, "iree_compile", lambda: program(tmp_path, script))
-    lines = failure(ADD, "vulkan")
-    assert error in lines[1]
-    assert remedy in lines[2]
-
-
-@pytest.mark.parametrize(
-    ("second", "said"),
-    [
-        ("why", "  why"),
-        ("other", "  why; with other flags: other"),
-        # Of a long error there is room for half.
-        ("<x" * 999, f"  why; with other flags: {'<x' * 60} ..."),
-    ],
-)
-def test_the_error_of_each_try_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second: str, said: str) -> None:
-    script = f'case "$*" in *--other*) echo "error: {second}" >&2;; *) echo "error: why" >&2;; esac; exit 1'
-    monkeypatch.setattr(iree, "iree_compile", lambda: program(tmp_path, script))
-    target = dataclasses.replace(resolve_target("vmvx"), fallback_flags=("--other",))
-    with pytest.raises(SonewError) as caught:
-        iree.lower_iree(ADD, target, what="tiny")
-    lines = str(caught.value).splitlines()
-    assert lines[1] == said
-    log = Path(lines[2].partition("the compiler's log is ")[2])
-    text = log.read_text()
-    log.unlink()
-    assert "error: why" in text
-    assert f"error: {second}" in text
-
-
-def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
-    monkeypatch.setattr(iree, "iree_compile", lambda: "/no/such/compiler")
-    message = refusal(SonewError, lambda: iree.lower_iree(ADD, resolve_target("vmvx"), what="tiny"))
-    assert "/no/such/compiler does not start (No such file or directory)" in message
-
-
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    iree.lower_iree(ADD, resolve_target("cpu"), what="tiny")
-    failure(b"func.func @f(", "cpu")
-    assert not list(tmp_path.iterdir())
 
 
 def test_ptxas_is_looked_for_in_the_package_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

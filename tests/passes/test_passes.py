@@ -113,8 +113,8 @@ def test_merged_functions_compute_what_they_did() -> None:
     assert functions == ["first", "first__clip", "main", "main__clip"]
 
 
-def test_merge_wants_a_container() -> None:
-    with pytest.raises(UsageError, match="wants a module that holds named modules"):
+def test_merge_needs_a_container() -> None:
+    with pytest.raises(UsageError, match="needs a module that holds named modules"):
         passes.run_pipeline(passes.parse(ADD))
 
 
