@@ -89,6 +89,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "small-studies": result_tables.small_studies,
     "precisions": result_tables.policies,
     "speed-results": result_tables.speed,
+    "workers-results": result_tables.shared_steps,
     "schemas": lambda: "The schemas: " + ", ".join(f"[{name}](schemas/{name})" for name in schemas.FILES) + ".",
     **{file: partial(_fields, file) for file in schemas.FILES},
 }

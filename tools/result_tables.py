@@ -6,10 +6,12 @@ Their rows lie in docs/results/.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sonew_compiled.bench import workers
+from sonew_compiled.bench.goals import Goal
 from sonew_compiled.bench.speed import goals_of
 
 SPEED_FILES = {
@@ -48,18 +50,32 @@ def small_studies() -> str:
 
 def speed() -> str:
     """The ratios of the speed table on each kind of processor; the first one's are held to the bounds."""
-    measured = [json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8")) for file in SPEED_FILES]
-    goals = goals_of(measured[0])
+    measured = {head: _result(file) for file, head in SPEED_FILES.items()}
+    return _held(measured, goals_of(next(iter(measured.values()))))
+
+
+def shared_steps() -> str:
+    """The ratios of two workers that share a step."""
+    return _held({"measured": _result("workers")}, workers.GOALS)
+
+
+def _held(measured: Mapping[str, dict[str, Any]], goals: Sequence[Goal]) -> str:
+    """A column for each result, by its head; the first is held to the bounds."""
     rows = []
     for goal in goals:
-        values = [each["ratios"].get(goal.key) for each in measured]
+        values = [each["ratios"].get(goal.key) for each in measured.values()]
         cells = ["" if value is None else f"{value:.3g}{goal.unit}" for value in values]
         if goal.is_met(values[0]) is False:
             cells[0] += ", missed"
         sign = "≥" if goal.at_least else "≤"
         bounds = ("" if bound is None else f"{sign} {bound:g}{goal.unit}" for bound in (goal.must, goal.aim))
         rows.append([goal.what, *cells, *bounds])
-    return _table(["what", *SPEED_FILES.values(), "must", "aim"], rows)
+    return _table(["what", *measured, "must", "aim"], rows)
+
+
+def _result(file: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))
+    return result
 
 
 def policies() -> str:
