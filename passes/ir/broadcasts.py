@@ -26,9 +26,10 @@ def row_of(value: ir.Value) -> ir.Value | None:
 
 
 def merge_broadcasts(operations: Iterable[ir.Operation]) -> None:
-    """Make one broadcast of two that follow each other, and widen 16-bit floats after a broadcast instead of before.
+    """Make one broadcast of two that follow each other, and widen stored 16-bit floats after a broadcast, not before.
 
-    A row is then read as it is stored, and a number of which a matrix is made in two steps is a splat.
+    A row is then read as it is stored, and a number of which a matrix is made in two steps is a splat. What was rounded
+    within the function is widened where it was: IREE 3.13 fails to compile some of it otherwise.
     """
     for op in operations:
         if op.name != _BROADCAST:
@@ -49,9 +50,10 @@ def merge_broadcasts(operations: Iterable[ir.Operation]) -> None:
 
 
 def _widens(op: ir.Operation) -> bool:
-    """Whether it widens 16-bit floats."""
+    """Whether it widens 16-bit floats that enter the function."""
     return (
         op.name == "stablehlo.convert"
+        and owner(op.operands[0]) is None
         and is_half(element_type(op.operands[0]))
         and is_float(element_type(op.results[0]))
     )

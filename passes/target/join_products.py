@@ -183,7 +183,7 @@ def _term(value: ir.Value) -> _Term | None:
 
 def _is_total(op: ir.Operation) -> bool:
     """Whether it adds up one tensor along some axes, from zero."""
-    if op.name != _SUM or len(op.results) != 1:
+    if op.name != _SUM or len(op.results) != 1 or not list(ir.DenseI64ArrayAttr(op.attributes["dimensions"])):
         return False
     inner = [each.name for each in operations_in(op)]
     start = splat_of(op.operands[1])
