@@ -94,7 +94,11 @@ def test_output_that_nobody_takes(shell: Run) -> None:
     [
         (None, "data fetch", "this user has no home folder to keep the data in; set SONEW_DATA, or give --data-dir"),
         (None, "data verify --data mnist", "is not in a folder known here"),
-        ("~nobody-here/x", "data verify --data mnist", "SONEW_DATA is '~nobody-here/x', and nobody knows that home"),
+        (
+            "~nobody-here/x",
+            "data verify --data mnist",
+            "is '~nobody-here/x', and there is no such user here",
+        ),
         ("~/x", "data verify --data mnist", "set it to a full path"),
     ],
 )

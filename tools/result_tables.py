@@ -79,13 +79,14 @@ def _result(file: str) -> dict[str, Any]:
 
 
 def policies() -> str:
-    """The losses under each policy of precision."""
+    """The losses under each policy of precision, and how long an epoch takes."""
+    seconds = _result("epoch-seconds")
     return _table(
         ["optimizer", "policy", "learning rate", "train loss", "test loss", "seconds an epoch"],
         (
             [
                 *(row["optimizer"], f"`{row['precision']}`", f"{row['learning_rate']:g}"),
-                *(*_losses(row), f"{row['epoch_seconds']:.1f}"),
+                *(*_losses(row), f"{seconds[row['optimizer'] + '-' + row['precision']]:.1f}"),
             ]
             for row in sorted(_rows("precision-20"), key=lambda row: str(row["optimizer"]))
         ),

@@ -78,6 +78,8 @@ def overwrite_arguments(function: Function, dispatches: Mapping[ir.Operation, Ke
 
     Other results of kernels lose their alias, since they would be written before the argument is read to its end.
     """
+    # The hash of an operation is that of its operands too, which later dispatches have replaced.
+    dispatches = {op: kernel for op, kernel in dispatches.items()}  # noqa: C416
     tied: dict[ir.Operation, dict[int, int]] = {op: {} for op in dispatches}
     for argument, attributes in zip(function.arguments, function.argument_attributes, strict=True):
         if ALIASED not in attributes:

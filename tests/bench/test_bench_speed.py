@@ -156,8 +156,8 @@ noisy = Model(
 
 
 def test_the_table_of_models(folder: Path, sonew: Sonew) -> None:
-    (folder / "one_matrix.py").write_text(ONE_MATRIX + NOISY)
-    models = ("one_matrix:model", "one_matrix:noisy")
+    (folder / "two_models.py").write_text(ONE_MATRIX + NOISY)
+    models = ("two_models:model", "two_models:noisy")
     words = ("bench", "--preset", "models", *("--model", models[0], "--model", models[1]))
     planned = sonew(*words, "--dry-run", "--json").json["settings"]
     assert planned["model"] == {"value": [*models], "source": "command line"}
@@ -170,10 +170,10 @@ def test_the_table_of_models(folder: Path, sonew: Sonew) -> None:
         assert ended.json["measurements"][name]["examples"] == 20
         assert len(ended.json["measurements"][name]["per_pair"]) == 2
     table = Path("sonew-bench/models.md").read_text()
-    assert "| step of one_matrix:noisy, 20 examples, Adam, f32, IREE ÷ XLA |" in table
+    assert "| step of two_models:noisy, 20 examples, Adam, f32, IREE ÷ XLA |" in table
     assert {goal.key for goal in goals_of(BATCHES)} == {*BATCHES, *(f"{name}_compile_seconds" for name in BATCHES)}
     assert sizes_of(["resnet18", *models], None) == {"resnet18": 32, models[0]: 100, models[1]: 100}
-    (folder / "sonew.toml").write_text('[bench]\nmodel = "one_matrix:noisy"\n')
+    (folder / "sonew.toml").write_text('[bench]\nmodel = "two_models:noisy"\n')
     planned = sonew("--config", "sonew.toml", "bench", "--preset", "models", "--dry-run", "--json").json["settings"]
     assert planned["model"] == {"value": [models[1]], "source": "sonew.toml"}
     refused = sonew("bench", "--preset", "speed", "--model", models[0], "--model", models[1])
@@ -181,9 +181,9 @@ def test_the_table_of_models(folder: Path, sonew: Sonew) -> None:
 
 
 def test_the_step_of_jax_draws_and_keeps_what_the_compiled_one_does(folder: Path, cpu: Device) -> None:
-    (folder / "one_matrix.py").write_text(ONE_MATRIX + NOISY)
-    model = load_model("one_matrix:noisy")
-    compile_step(SpeedSettings(model="one_matrix:noisy", batch_size=20), "adam", folder / "noisy")
+    (folder / "two_models.py").write_text(ONE_MATRIX + NOISY)
+    model = load_model("two_models:noisy")
+    compile_step(SpeedSettings(model="two_models:noisy", batch_size=20), "adam", folder / "noisy")
     state = TrainingState.initial(Program.load(open_bundle(folder / "noisy"), cpu), seed=3)
     training = JaxTraining(model, optimizer_settings("adam"))
     beside = training.init(3)

@@ -54,8 +54,9 @@ def test_predictions_are_those_of_the_weights(sonew: Run) -> None:
     rng = np.random.default_rng(1)
     down, up = (rng.standard_normal(shape).astype(np.float32) for shape in ((36, 5), (5, 36)))
     np.savez("w.npz", down=down, up=up)
-    data = np.load("data.npz")
-    expected = np.concatenate([data["train_image"], data["test_image"]]).reshape(-1, 36) / 255 @ down @ up
+    with np.load("data.npz") as data:
+        images = [data["train_image"], data["test_image"]]
+    expected = np.concatenate(images).reshape(-1, 36) / 255 @ down @ up
     line = ("predict", "small.bundle", "--checkpoint", "w.npz", "--data")
     result = sonew(*line, "data.npz", "-o", "deep/all.npz", "--json")
     assert result.code == 0, result.err
@@ -70,7 +71,7 @@ def test_predictions_are_those_of_the_weights(sonew: Run) -> None:
     assert sonew(*line, "data.npz", "--split", "test").code == 0
     np.testing.assert_allclose(np.load("predictions.npz")["prediction"], expected[180:], rtol=1e-4, atol=1e-5)
     # A single example, of which nothing can be held out for testing.
-    np.save("one.npy", data["train_image"][:1])
+    np.save("one.npy", images[0][:1])
     assert sonew(*line, "one.npy").code == 0
     np.testing.assert_allclose(np.load("predictions.npz")["prediction"], expected[:1], rtol=1e-4, atol=1e-5)
     for words, said in (

@@ -265,7 +265,6 @@ def test_an_update_alone_takes_what_the_backward_pass_gives(cpu: Device) -> None
     settings = optimizer_settings("kbfgs")
     update = CompiledUpdate(lambda key: start, settings, cpu, loss=loss, batch=spec(batch))
     update()
-    update._scratch.cleanup()
     floats = sum(p.size for p in jax.tree.leaves(start))
     statistics = 2 * 7 * 7 + 3 * 3 + 3 + 3
     signals = floats + 60 * 6 + 60 * 3 + batch["x"].size + batch["label"].size

@@ -61,6 +61,12 @@ BARE = (
         by="runtime/connect",
         code=2,
     ),
+    Need(  # a GPU would have to be there for `sonew run --exchange-by nccl` to come to it
+        program="python -c 'from sonew_compiled.runtime.nccl import _nccl; _nccl()'",
+        said="sonew_compiled.errors.UsageError: --exchange-by nccl needs libnccl.so.2, which cannot be loaded",
+        extras="nccl",
+        by="runtime/nccl",
+    ),
     Need(
         program="sonew tune --trials 1",
         said=f"sonew: sonew tune needs {COMPILER}, optuna, which are not installed",

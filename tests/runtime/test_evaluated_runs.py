@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError, UsageError, measured
 from sonew_compiled.runtime import (
     Bundle,
     Dataset,
@@ -100,7 +100,7 @@ def test_the_best_checkpoint_is_kept(run: Callable[..., TrainResult], tmp_path: 
     assert steps(tmp_path / "run") == [10, 50]
     assert result.best_checkpoint == tmp_path / "run" / "step-00000010.safetensors"
     assert result.best_test_loss == losses[0] < result.test_loss
-    worth = f"train loss {result.train_loss:.4f}, test {result.test_loss:.4f}"
+    worth = f"train loss {measured(result.train_loss)}, test {measured(result.test_loss)}"
     assert repr(result) == f"TrainResult(50 steps: {worth}; {result.checkpoint})"
     # It is written even where no checkpoint would be, and the one before it goes.
     other = run("other", keep=1, keep_best=True, checkpoint_every=5, epochs=3)

@@ -14,9 +14,13 @@ from jaxlib.mlir import ir
 from sonew_compiled import passes
 from sonew_compiled.lowering.iree import lower_iree
 from sonew_compiled.lowering.targets import pin_host, resolve_target
+from sonew_compiled.models import autoencoder
+from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.passes.ir.uses import operations_in
+from sonew_compiled.presets import optimizer_settings
 from sonew_compiled.runtime import open_device
+from sonew_compiled.trace import trace_training
 
 ROWS, COLUMNS = 128, 130
 
@@ -165,3 +169,16 @@ def test_an_axis_of_examples_and_one_of_places_are_rows_together() -> None:
     assert kernels(module) == 1
     (result,) = run(module, [x, bias])
     np.testing.assert_allclose(result, program(jnp.asarray(x), jnp.asarray(bias)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "tridiag-sonew"])
+@pytest.mark.parametrize("policy", ["f32", "bf16", "bf16-pure", "bf16-mixed"])
+def test_a_whole_step_has_kernels_before_and_after_its_products(optimizer: str, policy: str) -> None:
+    """The kernels of activations take operands from the optimizer's, which were made before."""
+    factory = optimizer_factory(optimizer_settings(optimizer))
+    model = autoencoder
+    text = trace_training(loss=model.loss, init=model.init, optimizer=factory, batch=model.batch(128)).text
+    module = passes.parse(text)
+    adapted = [passes.parse_pass(each) for each in resolve_target("cpu:znver5").passes]
+    passes.run_pipeline(module, [*passes.pipeline(passes.precision_policy(policy)), *adapted])
+    assert kernels(module) >= 8
