@@ -15,6 +15,9 @@ from typing import IO
 _LOG = logging.getLogger(__name__)
 
 
+_STOPPING = {getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)}
+
+
 def run_to_end(
     command: Sequence[str],
     *,
@@ -37,10 +40,18 @@ def run_to_end(
     """
     stream = subprocess.PIPE if output is None else output
     started = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=stream, stderr=stream, cwd=folder, env=environment, start_new_session=True
-    ) as process:
+    # A signal between the start of the process and the `try` would leave it alone.
+    held = _block(_STOPPING)
+    try:
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=stream, cwd=folder, env=environment, start_new_session=True
+        )
+    except BaseException:
+        _let_through(held)
+        raise
+    with process:
         try:
+            _let_through(held)
             said, complained = process.communicate()
         except BaseException:
             if hasattr(os, "killpg"):
@@ -51,3 +62,14 @@ def run_to_end(
             raise
     _LOG.debug("%s: %.1f s", shlex.join(command), time.perf_counter() - started)
     return subprocess.CompletedProcess(command, process.returncode, said, complained)
+
+
+def _block(signals: set[signal.Signals]) -> set[int | signal.Signals] | None:
+    """Puts the signals off in this thread; gives those that were put off before."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, signals) if hasattr(signal, "pthread_sigmask") else None
+
+
+def _let_through(held: set[int | signal.Signals] | None) -> None:
+    """Puts off only these signals; what came meanwhile is handled now."""
+    if held is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)

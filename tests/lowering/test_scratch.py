@@ -87,7 +87,7 @@ def test_a_signal_ends_the_compiler(temporary: Path, small: Any, tmp_path: Path,
         try:
             compilers = _wait_for(lambda: _children(process.pid, "module.mlir"))
             process.send_signal(number)
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=90)
         finally:
             process.kill()
     assert process.returncode == 130
