@@ -60,7 +60,7 @@ def emulate_rounding(module: ir.Module, *, native: str) -> None:
                 if reader.name == "stablehlo.convert" and has_element(reader.results[0], wide):
                     reader.results[0].replace_all_uses_with(value)
                     reader.erase()
-            if str(into) == native and not any(leaves) and list(op.results[0].uses):
+            if into == ir.BF16Type.get() and native == "bf16" and list(op.results[0].uses):
                 narrow = build.clone(bf16_of(build.bitcast(value, build.u32()))) if source is None else source
                 op.results[0].replace_all_uses_with(narrow)
         if not list(op.results[0].uses):
