@@ -36,14 +36,6 @@ SOON = 40
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "data.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, train_image=rng.random((83, 2, 2), np.float32), test_image=rng.random((31, 2, 2), np.float32))
-    return path
-
-
-@pytest.fixture(scope="module")
 def whole(parts_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """The result of one worker."""
     folder, settings = tmp_path_factory.mktemp("whole") / "run", TrainSettings(epochs=3, learning_rate=3e-3)

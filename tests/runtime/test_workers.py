@@ -43,15 +43,6 @@ pytest.importorskip("mpi4py", reason="there is no MPI: pip install -e '.[mpi]'")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """83 examples to train on: six whole batches of 12."""
-    path = tmp_path_factory.mktemp("data") / "data.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, train_image=rng.random((83, 2, 2), np.float32), test_image=rng.random((31, 2, 2), np.float32))
-    return path
-
-
-@pytest.fixture(scope="module")
 def whole(parts_bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainResult:
     """The result of one worker that is never stopped."""
     folder = tmp_path_factory.mktemp("whole") / "run"

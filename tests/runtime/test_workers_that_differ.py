@@ -4,7 +4,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from sonew_compiled import runtime
@@ -33,14 +32,6 @@ OTHER_RELEASE = """
 found = importlib.metadata.version
 importlib.metadata.version = lambda name: "9.9.9" if name == "sonew-compiled" else found(name)
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "data.npz"
-    rng = np.random.default_rng(0)
-    np.savez(path, train_image=rng.random((83, 2, 2), np.float32), test_image=rng.random((31, 2, 2), np.float32))
-    return path
 
 
 @pytest.fixture(scope="module")
