@@ -53,10 +53,17 @@ def _widens(op: ir.Operation) -> bool:
     """Whether it widens 16-bit floats that enter the function."""
     return (
         op.name == "stablehlo.convert"
-        and owner(op.operands[0]) is None
+        and _enters(op.operands[0])
         and is_half(element_type(op.operands[0]))
         and is_float(element_type(op.results[0]))
     )
+
+
+def _enters(value: ir.Value) -> bool:
+    """Whether it is an argument of the function, as it is or broadcast."""
+    while (op := owner(value)) is not None and op.name == _BROADCAST:
+        value = op.operands[0]
+    return op is None
 
 
 def _axes(op: ir.Operation) -> list[int]:
