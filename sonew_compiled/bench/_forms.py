@@ -163,16 +163,14 @@ def _centers(settings: TuneSettings) -> list[OptimizerSettings]:
 
     alike = [each for each in starts if record.grafts(values(each)) == record.grafts(each.values)] or [shipped]
     centers = [
-        _with(each, each.learning_rate if settings.learning_rate is None else settings.learning_rate, values(each))
+        replace(
+            each,
+            learning_rate=each.learning_rate if settings.learning_rate is None else settings.learning_rate,
+            values=values(each),
+        )
         for each in alike
     ]
     return centers[:1] if _is_number_given(settings) else centers
-
-
-def _with(optimizer: OptimizerSettings, rate: float, values: Mapping[str, Value]) -> OptimizerSettings:
-    """The optimizer with a rate and settings; those that are None are left to it."""
-    given = {name: value for name, value in values.items() if value is not None}
-    return OptimizerSettings(name=optimizer.name, learning_rate=rate, values=given)
 
 
 def _is_shipped_form(center: OptimizerSettings, settings: TuneSettings) -> bool:
@@ -201,7 +199,7 @@ def _asked(
     rate = asked.get(RATE, base.learning_rate)
     if not isinstance(rate, int | float) or not 0 < rate < math.inf:
         raise UsageError(f"--enqueue has {RATE}={rate}; give a positive number, such as 1e-3")
-    optimizer = _with(base, float(rate), {**base.values, **given})
+    optimizer = replace(base, learning_rate=float(rate), values={**base.values, **given})
     return optimizer, _values(optimizer)
 
 

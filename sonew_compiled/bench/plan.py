@@ -18,7 +18,7 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.held import Held, paths_of
 from sonew_compiled.lowering.targets import pin_host, resolve_targets
 from sonew_compiled.models import Model
-from sonew_compiled.presets import OptimizerSettings, optimizer_settings
+from sonew_compiled.presets import PRESETS, OptimizerSettings, optimizer_settings, preset_for
 from sonew_compiled.runtime import list_devices, open_device, why_not_here
 from sonew_compiled.step_settings import PLAIN, StepSettings, check_matches
 
@@ -138,7 +138,7 @@ def make_runs(
 
     Args:
       model, batch_size, epochs, steps, data, data_dir: the same for every run.
-      optimizers: their names, with the settings that ship.
+      optimizers: their names, with the settings that ship for this length of training.
       precisions: the policies.
       places: the targets, each with the device that runs it; `""` if none does.
       seeds: the seeds; runs that are only compiled have the first.
@@ -152,11 +152,15 @@ def make_runs(
     """
     if (epochs is None) == (steps is None):
         raise UsageError("give --epochs to train or --steps to time that many steps, not both")
+    is_open = learning_rate is None and all(value is None for value in settings.values())
     runs = []
     for name, precision, (target, device), seed in itertools.product(optimizers, precisions, places, seeds):
         if not device and seed != seeds[0]:
             continue
-        optimizer = optimizer_settings(name, precision=precision, **settings)
+        preset = PRESETS[0]
+        if epochs is not None and is_open:
+            preset = preset_for(name, model=model, precision=precision, epochs=epochs)
+        optimizer = optimizer_settings(name, precision=precision, preset=preset, **settings)
         if learning_rate is not None:
             optimizer = replace(optimizer, learning_rate=learning_rate)
         runs.append(

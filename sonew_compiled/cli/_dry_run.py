@@ -64,7 +64,7 @@ def chosen_in_compilation(what: Mapping[str, Any], because: str = "") -> dict[st
     optimizer = options.optimizer_of(given)
     options.step_of(given)  # which checks them
     preset = given["optimizer_preset"] or PRESETS[0]
-    has_two = record_of(optimizer.name).long is not None
+    has_two = bool(record_of(optimizer.name).long)
     of_preset = f"preset {preset} of {optimizer.name}" if has_two else f"preset of {optimizer.name}"
     rate = optimizer.learning_rate if given["learning_rate"] is None else given["learning_rate"]
     return {

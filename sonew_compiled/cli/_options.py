@@ -25,7 +25,7 @@ from sonew_compiled.presets import (
     OptimizerSettings,
     long_preset_of,
     optimizer_settings,
-    record_of,
+    preset_for,
 )
 from sonew_compiled.setting import flag_of
 from sonew_compiled.step_settings import NUMBERS, PATTERNS, StepSettings
@@ -339,17 +339,20 @@ def optimizer_of(options: dict[str, Any]) -> OptimizerSettings:
 def choose_preset(options: dict[str, Any], epochs: int) -> str | None:
     """The preset for a run of so many epochs, if the options leave it open.
 
-    The long preset was found for one model and one precision policy. It is chosen only for these, and only if no
-    setting of the optimizer is given, because a rate without grafting goes with no other settings.
+    The long one is chosen only if no setting of the optimizer is given, because a rate without grafting goes with no
+    other settings.
     """
     if options["optimizer_preset"] is not None:
         return str(options["optimizer_preset"])
-    long = record_of(options["optimizer"] or DEFAULT_OPTIMIZER).long
-    is_open = all(options[name] is None for name in (*SETTINGS, "learning_rate"))
-    found_for = {"model": options["model"] or MODELS[0], "precision": options["precision"] or PRECISIONS[0]}
-    if long is None or epochs < long.epochs or not is_open:
+    if any(options[name] is not None for name in (*SETTINGS, "learning_rate")):
         return None
-    return "long" if found_for == {"model": long.model, "precision": long.precision} else None
+    found = preset_for(
+        options["optimizer"] or DEFAULT_OPTIMIZER,
+        model=options["model"] or MODELS[0],
+        precision=options["precision"] or PRECISIONS[0],
+        epochs=epochs,
+    )
+    return found if found == "long" else None
 
 
 def step_of(options: dict[str, Any]) -> StepSettings:

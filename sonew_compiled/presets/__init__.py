@@ -12,6 +12,7 @@ from sonew_compiled.presets._choose import SETTINGS as SETTINGS
 from sonew_compiled.presets._choose import OptimizerSettings as OptimizerSettings
 from sonew_compiled.presets._choose import long_preset_of as long_preset_of
 from sonew_compiled.presets._choose import optimizer_settings as optimizer_settings
+from sonew_compiled.presets._choose import preset_for as preset_for
 from sonew_compiled.presets._choose import record_of as record_of
 from sonew_compiled.presets._choose import runtime_settings_of as runtime_settings_of
 from sonew_compiled.presets._choose import settings_of as settings_of

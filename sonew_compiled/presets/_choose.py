@@ -35,7 +35,7 @@ class OptimizerSettings:
     Attributes:
       name: one of `OPTIMIZERS`.
       learning_rate: the peak of the schedule; only a default, since the rate is a runtime input.
-      values: the settings of its record, by name; a setting that is left out has the value that ships.
+      values: the settings of its record, by name; one that is left out, or None, has the value that ships.
 
     Raises:
       UsageError: no such optimizer, a setting that it does not have, or a value out of range.
@@ -47,13 +47,14 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         record = record_of(self.name)
-        for key, value in self.values.items():
+        given = {key: value for key, value in self.values.items() if value is not None}
+        for key, value in given.items():
             setting = record.setting(key)
             if setting is not None:
                 setting.check(value)
             elif value != record.fixed.get(key):
                 raise UsageError(_not_taken(record, key, value))
-        object.__setattr__(self, "values", MappingProxyType({**record.values, **self.values}))
+        object.__setattr__(self, "values", MappingProxyType({**record.values, **given}))
 
     def number(self, name: str) -> float:
         """The value of a numeric setting."""
@@ -68,8 +69,8 @@ class OptimizerSettings:
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> OptimizerSettings:
-        """The inverse of `to_json`; settings that are None are ignored."""
-        values = {key: value for key, value in described.items() if value is not None}
+        """The inverse of `to_json`."""
+        values = dict(described)
         return cls(name=values.pop("name"), learning_rate=values.pop("learning_rate"), values=values)
 
 
@@ -101,18 +102,27 @@ def long_preset_of(name: str, precision: str) -> LongPreset:
       UsageError: it has none, or none for this precision policy.
     """
     found = record_of(name).long
-    if found is None:
+    if not found:
         having = " or ".join(record.name for record in RECORDS.values() if record.long)
         raise UsageError(
             f"--preset long does not go with {name}, which has one preset for every length of training; leave it out, "
             f"or give --optimizer {having}"
         )
-    if precision != found.precision:
+    if precision not in found:
         raise UsageError(
-            f"--preset long of {name} does not go with --precision {precision}; give --precision {found.precision}, or "
-            "--preset short"
+            f"--preset long of {name} does not go with --precision {precision}; give --precision {' or '.join(found)}, "
+            "or --preset short"
         )
-    return found
+    return found[precision]
+
+
+def preset_for(name: str, *, model: str, precision: str, epochs: int) -> str:
+    """The preset of an optimizer for a training of so many epochs, if a user leaves it and all settings open.
+
+    The long preset was found for one model, and under each precision policy for itself.
+    """
+    long = record_of(name).long.get(precision)
+    return PRESETS[long is not None and model == long.model and epochs >= long.epochs]
 
 
 def optimizer_settings(
@@ -129,13 +139,13 @@ def optimizer_settings(
     Raises:
       UsageError: there is no such optimizer or preset, it does not take a setting, or a number is out of range.
     """
-    given = {key: value for key, value in settings.items() if value is not None}
     if preset not in PRESETS:
         raise UsageError(f"preset is {preset!r}; give one of {', '.join(PRESETS)}")
     if preset == "long":
         long = long_preset_of(name, precision)
+        given = {key: value for key, value in settings.items() if value is not None}
         return OptimizerSettings(name=name, learning_rate=long.learning_rate, values={**long.values, **given})
-    return OptimizerSettings(name=name, learning_rate=record_of(name).rate_under(precision), values=given)
+    return OptimizerSettings(name=name, learning_rate=record_of(name).rate_under(precision), values=settings)
 
 
 def _not_taken(record: OptimizerRecord, key: str, value: object) -> str:

@@ -34,9 +34,8 @@ class LongPreset:
     """Settings of an optimizer that do better in a long training than those that ship for 20 epochs.
 
     Attributes:
-      epochs: the length of the runs in which they were found. `sonew run` takes them from so many epochs on.
+      epochs: the length of the runs in which they were found. Runs take them from so many epochs on.
       model: the model of those runs.
-      precision: the policy of those runs, the only one under which they are offered.
       schedule: the schedule of those runs.
       learning_rate: the peak of the schedule.
       values: the settings that differ.
@@ -47,7 +46,6 @@ class LongPreset:
     schedule: str
     values: Mapping[str, Value]
     model: str = "autoencoder"
-    precision: str = "f32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +72,7 @@ class OptimizerRecord:
         device's command line never loads JAX.
       learning_rate: the peak of the schedule that ships.
       rates: other peaks, by precision policy.
-      long: other settings for long training.
+      long: other settings for long training, by the precision policy under which they were found.
       starts: other settings from which a search starts, for a form of the optimizer whose rate is of another size.
       settings: the settings that a user can choose.
       fixed: arguments of the factory that a user cannot choose; the manifest lists them beside the settings.
@@ -94,7 +92,7 @@ class OptimizerRecord:
     paper: str
     state: str
     rates: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    long: LongPreset | None = None
+    long: Mapping[str, LongPreset] = field(default_factory=lambda: MappingProxyType({}))
     starts: tuple[Start, ...] = ()
     settings: tuple[Hyperparameter, ...] = ()
     fixed: Mapping[str, Value] = field(default_factory=lambda: MappingProxyType({}))

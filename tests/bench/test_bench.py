@@ -185,6 +185,24 @@ def test_settings_replace_those_of_the_preset() -> None:
         runs_of(optimizers=["sgd"], settings={"b1": 0.5})
 
 
+@pytest.mark.parametrize(
+    ("asked", "preset"),
+    [
+        ({"epochs": 100, "steps": None}, "long"),
+        ({"epochs": 99, "steps": None}, "short"),
+        ({"epochs": None, "steps": 100}, "short"),
+        ({"epochs": 100, "steps": None, "model": "classifier"}, "short"),
+        ({"epochs": 100, "steps": None, "settings": {"b1": 0.9, "rank": None}}, "short"),
+        ({"epochs": 100, "steps": None, "learning_rate": 1e-3}, "short"),
+    ],
+)
+def test_runs_take_the_preset_of_their_length(asked: dict[str, Any], preset: str) -> None:
+    (run,) = runs_of(optimizers=["tridiag-sonew"], **{"model": "autoencoder"} | asked)
+    assert (run.optimizer == optimizer_settings(preset="long")) == (preset == "long")
+    assert (run.optimizer.values["grafting"] == "none") == (preset == "long")
+    assert run.optimizer.learning_rate == asked.get("learning_rate", run.optimizer.learning_rate)
+
+
 def test_operations_are_those_of_a_step_without_the_roots() -> None:
     model = load_model("autoencoder-small")
     (seldom,), (always,) = (runs_of(optimizers=["shampoo"], settings={"precond_interval": n}) for n in (20, 1))

@@ -10,22 +10,30 @@ import pytest
 
 from sonew_compiled.cli import _compile, _options
 from sonew_compiled.errors import UsageError
-from sonew_compiled.presets import RECORDS, optimizer_settings
+from sonew_compiled.presets import PRECISIONS, RECORDS, optimizer_settings
 from sonew_compiled.setting import flag_of
 from sonew_compiled.train_settings import SCHEDULES
 
+LONG = [(name, precision) for name, record in RECORDS.items() for precision in record.long]
 
-@pytest.mark.parametrize("name", [name for name, record in RECORDS.items() if record.long])
-def test_a_long_preset_ships_what_is_accepted(name: str) -> None:
-    long, record = RECORDS[name].long, RECORDS[name]
-    assert long is not None
+
+@pytest.mark.parametrize(("name", "precision"), LONG)
+def test_a_long_preset_ships_what_is_accepted(name: str, precision: str) -> None:
+    long, record = RECORDS[name].long[precision], RECORDS[name]
+    assert precision in PRECISIONS
     assert long.schedule in SCHEDULES
-    settings = optimizer_settings(name, preset="long")
+    settings = optimizer_settings(name, precision=precision, preset="long")
+    short = optimizer_settings(name, precision=precision, preset="short")
     assert settings.values == {**record.values, **long.values}
-    assert settings.values != record.values
-    assert settings.learning_rate == long.learning_rate != record.learning_rate
-    assert optimizer_settings(name) == optimizer_settings(name, preset="short")
-    assert optimizer_settings(name, preset="long", eps=1e-3).values == {**record.values, **long.values, "eps": 1e-3}
+    assert settings.learning_rate == long.learning_rate
+    assert settings != short == optimizer_settings(name, precision=precision)
+    given = optimizer_settings(name, precision=precision, preset="long", **{next(iter(short.values)): None})
+    assert given == settings
+
+
+def test_settings_replace_those_of_the_long_preset() -> None:
+    long = optimizer_settings(preset="long")
+    assert optimizer_settings(preset="long", eps=1e-3).values == {**long.values, "eps": 1e-3}
 
 
 def test_what_has_no_long_preset_says_who_has() -> None:
