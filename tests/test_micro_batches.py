@@ -67,7 +67,7 @@ def test_the_bucket_is_the_loss_and_then_the_gradients(parts_bundle: Path, cpu: 
         return jnp.mean((hidden @ w["params/outer"] - image) ** 2)
 
     value, gradients = jax.value_and_grad(loss)(arrays)
-    want = np.concatenate([[value], *(np.ravel(gradients[f"params/{name}"]) for name in ("bias", "inner", "outer"))])
+    want = np.concatenate([[value], *(np.ravel(gradients[f"params/{name}"]) for name in ("outer", "bias", "inner"))])
     np.testing.assert_allclose(bucket, want, rtol=1e-5, atol=1e-6)
 
 

@@ -11,7 +11,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type
 from sonew_compiled.passes.rows.layout import Layout, padded
 from sonew_compiled.passes.rows.loops import arith, index, index_attribute, index_type
-from sonew_compiled.passes.rows.memory import buffer_type
+from sonew_compiled.passes.rows.memory import buffer_type, size_of
 from sonew_compiled.passes.rows.scalars import combined
 from sonew_compiled.passes.rows.vectors import COMBINATIONS, Combination, Vectors
 
@@ -93,7 +93,8 @@ def make_frame(layout: Layout, block: ir.Block) -> Frame:
     bindings = iter(block.arguments)
     size = layout.rows * layout.columns
     sizes = {value: layout.columns if value in layout.repeated else size for value in layout.inputs}
-    memory = {value: _memory(next(bindings), zero, each, value) for value, each in sizes.items()}
+    starts = {value: index(part.start * size_of(element_type(value))) for value, part in layout.parts.items()}
+    memory = {value: _memory(next(bindings), starts.get(value, zero), each, value) for value, each in sizes.items()}
     scalars = _scalars(layout, bindings, zero)
     if layout.after is not None:
         next(bindings)
@@ -164,6 +165,6 @@ def _rows_on_stack(layout: Layout, value: ir.Value, rows: int) -> ir.Value:
     ).result
 
 
-def _memory(binding: ir.Value, zero: ir.Value, size: int, like: ir.Value) -> ir.Value:
-    """The memory of a binding: `size` elements of the type that `like` has."""
-    return create("stream.binding.subspan", [binding, zero], [buffer_type(size, element_type(like))]).result
+def _memory(binding: ir.Value, start: ir.Value, size: int, like: ir.Value) -> ir.Value:
+    """The memory of a binding from byte `start` on: `size` elements of the type that `like` has."""
+    return create("stream.binding.subspan", [binding, start], [buffer_type(size, element_type(like))]).result

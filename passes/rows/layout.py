@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from sonew_compiled.passes.ir.broadcasts import row_of
 from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.parts import Part, part_of
 from sonew_compiled.passes.ir.types import element_type
 from sonew_compiled.passes.rows.phase import Phase
 from sonew_compiled.passes.rows.reductions import FullReduction, Partial
@@ -34,6 +35,7 @@ class Layout:
       inputs: the matrices that it loads.
       own: the inputs of which each workgroup reads only the rows that it computes.
       repeated: those of them that are broadcasts of a row, each with the row, which alone is loaded.
+      parts: the inputs that are parts of a vector, and are read where they are in it.
       scalars: the loop-invariant scalars that it reads.
       block: how many columns a workgroup computes.
       count: how many rows a workgroup computes.
@@ -46,6 +48,7 @@ class Layout:
     inputs: Sequence[ir.Value]
     own: Collection[ir.Value]
     repeated: Mapping[ir.Value, ir.Value]
+    parts: Mapping[ir.Value, Part]
     scalars: Scalars
     block: int
     count: int
@@ -80,7 +83,8 @@ class Layout:
     def operands(self) -> list[ir.Value]:
         """The operands of its dispatch; for a scalar in parts, the value for which its partial results stand."""
         after = [] if self.after is None else [self.after]
-        inputs = [self.repeated.get(each, each) for each in self.inputs]
+        given = {**self.repeated, **{each: part.vector for each, part in self.parts.items()}}
+        inputs = [given.get(each, each) for each in self.inputs]
         return [*inputs, *self.scalars.given, *self.scalars.partials, *after]
 
     @property
@@ -119,6 +123,7 @@ def layout_of(symbol: str, phase: Phase, vectors: Vectors, partials: Mapping[ir.
         inputs=inputs,
         own=own,
         repeated={each: row for each in own if (row := row_of(each)) is not None},
+        parts={each: part for each in inputs if (part := part_of(each)) is not None},
         scalars=scalars_of(phase.scalars(), partials),
         block=block,
         count=padded(math.ceil(group.rows / pieces), phase.strip),

@@ -10,6 +10,9 @@ Operations before the call of the gradients go to the function that needs their 
 the update, which works on the mean over the micro-batches: it undoes the scale of a loss, checks that all gradients are
 finite, and rounds the state. 16-bit gradients are widened into the bucket, which is exact, and rounded after the mean.
 
+The bucket has the loss first, and the signals in the order in which they are computed: then IREE 3.13 computes each in
+its place in the bucket, which it otherwise copies there.
+
 With `exchange=bf16` all signals but the loss are rounded to bfloat16 in the bucket, still as float32 numbers, so that
 workers can send half of each.
 """
@@ -32,6 +35,7 @@ from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.rounding import rounded
 from sonew_compiled.passes.ir.slices import copy_operations, slice_to
 from sonew_compiled.passes.ir.types import element_type, shape_of
+from sonew_compiled.passes.ir.uses import owner
 from sonew_compiled.passes.record import Option, Pass
 
 _GRADIENTS = contract.merged_name(contract.TRAIN_STEP, contract.GRADIENTS)
@@ -54,7 +58,7 @@ def split_step(module: ir.Module, *, count: int, exchange: str) -> None:
     seam = [op.operation for op in step.block.operations if _is_seam(op.operation)]
     if len(seam) != 1:
         raise UsageError(f"split-step: train_step calls @{_GRADIENTS} {len(seam)} times, not once")
-    signals = _signals(seam[0])
+    signals = _signals(seam[0], by_name[_GRADIENTS])
     with ir.InsertionPoint.at_block_begin(module.body):
         _gradients(step, seam[0], signals, exchange)
         _update(step, seam[0], signals, count)
@@ -64,8 +68,8 @@ def _is_seam(op: ir.Operation) -> bool:
     return bool(op.name == "func.call" and callee(op) == _GRADIENTS)
 
 
-def _signals(call: ir.Operation) -> list[ir.Value]:
-    """The results of the gradients that go into the bucket, the loss first."""
+def _signals(call: ir.Operation, gradients: Function) -> list[ir.Value]:
+    """The results of the gradients that go into the bucket, the loss first, and the others as they are computed."""
     for number, value in enumerate(call.results):
         if str(element_type(value)) not in _FLOATS:
             raise UsageError(
@@ -74,7 +78,10 @@ def _signals(call: ir.Operation) -> list[ir.Value]:
             )
     if not call.results or shape_of(call.results[0]):
         raise UsageError(f"split-step: the first result of @{_GRADIENTS} is not the loss, a scalar")
-    return list(call.results)
+    places = {op.operation: place for place, op in enumerate(gradients.block.operations)}
+    made = [places.get(owner(value), -1) for value in gradients.returned]
+    loss, *others = range(len(made))
+    return [call.results[number] for number in (loss, *sorted(others, key=made.__getitem__))]
 
 
 def _gradients(step: Function, call: ir.Operation, signals: Sequence[ir.Value], exchange: str) -> None:
@@ -110,10 +117,10 @@ def _update(step: Function, call: ir.Operation, signals: Sequence[ir.Value], cou
         for value in signals:
             end = start + math.prod(shape_of(value))
             if value in needed.leaves:
-                total = build.slice_of(bucket, [start], [end])
+                total = build.reshape(build.slice_of(bucket, [start], [end]), shape_of(value))
                 # A quotient, and not a product with the reciprocal, is the mean that is nearest.
                 mean = build.elementwise("divide", total, build.like(count, total)) if count > 1 else total
-                known[value] = _as(build.reshape(mean, shape_of(value)), element_type(value))
+                known[value] = _as(mean, element_type(value))
             start = end
         copy_operations(step.block, needed.operations, known)
         build.create("func.return", [known[value] for value in step.returned])

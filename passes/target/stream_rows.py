@@ -3,7 +3,8 @@
 A shifted matrix takes elements of earlier or later rows, as SONew's statistics do along a chain of weights. IREE writes
 each shifted matrix out before it is read, and makes a separate loop for each reduction. Here one kernel computes
 everything between two reductions: it reads each matrix once, shifts by reading other rows, accumulates the reductions,
-and overwrites a donated matrix with its result. A kernel computes the scalars that it needs from earlier reductions:
+and overwrites a donated matrix with its result. A matrix that is a part of a vector, such as a gradient of a bucket, is
+read in its place, where IREE would copy it. A kernel computes the scalars that it needs from earlier reductions:
 
     y = x + shift(x, 1)                   y, p = flow.dispatch @rows_0(x)
     s = reduce(add, y * y)     becomes    z = flow.dispatch @rows_1(y, p)

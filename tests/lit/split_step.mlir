@@ -5,7 +5,8 @@
 // RUN: not %sonew-opt --pass split-step:count=0 %s 2>&1 | FileCheck %s --check-prefix=COUNT
 // COUNT: sonew_opt: split-step: the count is 0; give the micro-batches in a batch, 1 or more
 
-// What widens the stored parameter is in both; the bucket has the loss in front, and 16-bit gradients widened.
+// What widens the stored parameter is in both; the bucket has the loss in front, the others in the order in which they are
+// computed, and 16-bit gradients widened.
 // CHECK-LABEL: func.func public @gradients(
 // CHECK-SAME:    %arg0: tensor<2x3xbf16> {sonew.name = "params/w", sonew.role = "parameter"}
 // CHECK-SAME:    %arg1: tensor<5x2xf32> {sonew.name = "batch/x", sonew.role = "batch"}
@@ -15,7 +16,7 @@
 // CHECK-DAG:     %[[L:.*]] = stablehlo.reshape %[[C]]#0 : (tensor<f32>) -> tensor<1xf32>
 // CHECK-DAG:     %[[G:.*]] = stablehlo.reshape %[[C]]#1 : (tensor<2x3xf32>) -> tensor<6xf32>
 // CHECK-DAG:     %[[B:.*]] = stablehlo.convert %[[C]]#2 : (tensor<3xbf16>) -> tensor<3xf32>
-// CHECK:         stablehlo.concatenate %[[L]], %[[G]], %[[B]], dim = 0
+// CHECK:         stablehlo.concatenate %[[L]], %[[B]], %[[G]], dim = 0
 
 // The loss stays as it is, and the signals are rounded to nearest, ties to even.
 // ROUND-LABEL: func.func public @gradients(
@@ -37,11 +38,12 @@
 // CHECK-SAME:        tensor<3xf32> {sonew.name = "optimizer/m", sonew.role = "optimizer"},
 // CHECK-SAME:        tensor<f32> {sonew.name = "loss", sonew.role = "loss"})
 // CHECK:         stablehlo.slice %arg0 [0:1]
-// CHECK:         %[[T:.*]] = stablehlo.slice %arg0 [1:7]
-// CHECK:         %[[N:.*]] = stablehlo.constant dense<4.000000e+00>
-// CHECK:         stablehlo.divide %[[T]], %[[N]] : tensor<6xf32>
-// CHECK:         stablehlo.slice %arg0 [7:10]
+// CHECK:         stablehlo.slice %arg0 [1:4]
 // CHECK:         stablehlo.convert {{.*}} : (tensor<3xf32>) -> tensor<3xbf16>
+// CHECK:         %[[T:.*]] = stablehlo.slice %arg0 [4:10]
+// CHECK:         %[[M:.*]] = stablehlo.reshape %[[T]] : (tensor<6xf32>) -> tensor<2x3xf32>
+// CHECK:         %[[N:.*]] = stablehlo.constant dense<4.000000e+00>
+// CHECK:         stablehlo.divide %[[M]], %[[N]] : tensor<2x3xf32>
 // CHECK-NOT:     call @train_step__gradients
 // CHECK:         call @train_step__update
 
@@ -69,7 +71,8 @@ func.func public @train_step(
 func.func private @train_step__gradients(%w: tensor<2x3xf32>, %x: tensor<5x2xf32>, %c: tensor<f32>)
     -> (tensor<f32>, tensor<2x3xf32>, tensor<3xbf16>) {
   %0 = stablehlo.constant dense<0.0> : tensor<3xbf16>
-  return %c, %w, %0 : tensor<f32>, tensor<2x3xf32>, tensor<3xbf16>
+  %1 = stablehlo.negate %w : tensor<2x3xf32>
+  return %c, %1, %0 : tensor<f32>, tensor<2x3xf32>, tensor<3xbf16>
 }
 func.func private @train_step__update(
     %g: tensor<2x3xf32>, %b: tensor<3xbf16>, %w: tensor<2x3xf32>, %m: tensor<3xf32>, %rate: tensor<f32>)

@@ -46,6 +46,11 @@
 // CHECK-NEXT:      [[SCALE:%.+]] = arith.mulf [[RATE]], [[TOTAL]]
 // CHECK:           arith.mulf {{.*}}, [[SCALE]]
 
+// Of `packed`: the matrix is read where it is in the vector, from byte 12 on.
+// CHECK:         func.func @rows_3_40x4(
+// CHECK:           [[START:%.+]] = arith.constant 12 : index
+// CHECK:           "stream.binding.subspan"(%arg0, [[START]]) : (!stream.binding, index) -> memref<160xf32>
+
 // The donated argument is overwritten.
 // CHECK-LABEL: func.func public @step
 // CHECK-SAME:    tf.aliasing_output = 0 : i32
@@ -88,4 +93,17 @@ func.func public @scaled(%x: tensor<40x4xf32> {sonew.name = "x"}, %rate: tensor<
   %5 = stablehlo.broadcast_in_dim %4, dims = [] : (tensor<f32>) -> tensor<40x4xf32>
   %6 = stablehlo.multiply %2, %5 : tensor<40x4xf32>
   return %6 : tensor<40x4xf32>
+}
+
+// CHECK-LABEL: func.func public @packed
+// CHECK-NEXT:    [[ADDED:%.+]] = "flow.dispatch"(%arg0) {entry_points = [@rows::@rows_3_40x4]
+// CHECK-NEXT:    return [[ADDED]]
+func.func public @packed(%v: tensor<170xf32> {sonew.name = "v"}) -> tensor<40x4xf32> {
+  %fill = stablehlo.constant dense<0.0> : tensor<1x4xf32>
+  %part = stablehlo.slice %v [3:163] : (tensor<170xf32>) -> tensor<160xf32>
+  %x = stablehlo.reshape %part : (tensor<160xf32>) -> tensor<40x4xf32>
+  %0 = stablehlo.slice %x [1:40, 0:4] : (tensor<40x4xf32>) -> tensor<39x4xf32>
+  %1 = stablehlo.concatenate %0, %fill, dim = 0 : (tensor<39x4xf32>, tensor<1x4xf32>) -> tensor<40x4xf32>
+  %2 = stablehlo.add %x, %1 : tensor<40x4xf32>
+  return %2 : tensor<40x4xf32>
 }

@@ -78,7 +78,8 @@ def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
     lanes = data.draw(st.sampled_from([4, 8, 16]))
     bypass = data.draw(st.sampled_from([0, 1]))
 
-    def program(x: jax.Array, y: jax.Array, scale: jax.Array) -> list[jax.Array]:
+    def program(x: jax.Array, packed: jax.Array, scale: jax.Array) -> list[jax.Array]:
+        y = packed[7:-5].reshape(x.shape)  # as a gradient in a bucket
         values = [x, y, jnp.broadcast_to(scale, x.shape)]
         for (kind, first, second), shift in zip(steps, shifts, strict=False):
             a, b = values[first % len(values)], values[second % len(values)]
@@ -95,7 +96,8 @@ def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
         return [*values[-2:], values[len(values) // 2], *reduced, values[-1] / (1 + reduced[-1])]
 
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(2, rows, cols)).astype(np.float32)
+    x = rng.normal(size=(rows, cols)).astype(np.float32)
+    y = rng.normal(size=7 + rows * cols + 5).astype(np.float32)
     scale = np.array(0.3, np.float32)
     options = f"elements=1,recompute={recompute},lanes={lanes},bypass={bypass}"
     module = streamed(program, x, y, scale, options=options)
