@@ -13,6 +13,7 @@ from sonew_compiled.passes.ir.link import link as link
 from sonew_compiled.passes.ir.mlir import make_context as make_context
 from sonew_compiled.passes.ir.mlir import parse as parse
 from sonew_compiled.passes.ir.mlir import to_text as to_text
+from sonew_compiled.passes.ir.parts import ranges_read as ranges_read
 from sonew_compiled.passes.ir.signature import Signature as Signature
 from sonew_compiled.passes.ir.signature import Value as Value
 from sonew_compiled.passes.ir.signature import signatures as signatures

@@ -103,6 +103,8 @@ _TARGET = record(
     strict=True,
 )
 
+_RANGES = listed(listed(integer(), 2), 10_000)
+
 _LATER = {"classes": mapped(integer(1), 1_000, key=_NAME), "setting_limits": mapped(nullable(number()), 100)}
 
 
@@ -137,6 +139,7 @@ MANIFEST = _manifest(
         "step": record({}, {"no_decay": _PATTERNS, "freeze": _PATTERNS}, others=SCALAR),
         "init": _WORD,
         "takes": listed(_NAME, 1_000),
+        "bucket_reads": mapped(_RANGES, 100, key=_NAME),
     },
 )
 """The check of a whole manifest; it drops fields that this runtime does not know."""

@@ -63,6 +63,8 @@ class Manifest:
       takes: the functions by which executables take fields of a batch from a data set that stays on the device, named
         `take_DATA_FIELD_SHAPE` by the dtypes and the field's shape. The batches of other data, and all of a bundle
         without such functions and of TPUs, are copied to the device one by one.
+      bucket_reads: for `update` and each of its parts the ranges of the bucket that it reads, in order, each by its
+        first index and the one after its last. Older bundles have none.
     """
 
     format_version: int = TRAINING_FORMAT_VERSION
@@ -82,6 +84,7 @@ class Manifest:
     step: Mapping[str, Any] = field(default_factory=dict)
     init: str = "device"
     takes: tuple[str, ...] = ()
+    bucket_reads: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         optimizer = f" with {self.optimizer.get('name', 'an optimizer')}" if self.is_trainable else " for inference"
@@ -210,6 +213,7 @@ class Manifest:
                     "targets": tuple(_target(t) for t in raw["targets"]),
                     "files": {name: FileSpec(**f) for name, f in raw["files"].items()},
                     "takes": tuple(raw.get("takes", ())),
+                    "bucket_reads": {name: _ranges(each) for name, each in raw.get("bucket_reads", {}).items()},
                 }
             )
             problem = _inconsistency(manifest)
@@ -352,6 +356,11 @@ def _parts_inconsistency(manifest: Manifest) -> str:
     given = [spec for name in parts for spec in manifest.functions[name].outputs if spec.role != Role.GRADIENT]
     if parts and (len(given) != len(update.outputs) or set(given) != set(update.outputs)):
         return "the parts of update do not give what update gives"
+    size = manifest.functions[contract.GRADIENTS].outputs[0].size
+    for name, ranges in manifest.bucket_reads.items():
+        bounds = [0, *itertools.chain.from_iterable(ranges), size]
+        if name not in manifest.functions or bounds != sorted(bounds) or any(start == end for start, end in ranges):
+            return f"{shown(name)} cannot read the ranges {shown(list(ranges))} of the bucket"
     return ""
 
 
@@ -367,6 +376,12 @@ def _names(tensors: Iterable[TensorSpec]) -> set[str]:
 
 def _tensors(raw: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name=t["name"], shape=tuple(t["shape"]), dtype=t["dtype"], role=t["role"]) for t in raw)
+
+
+def _ranges(raw: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    if any(len(each) != 2 for each in raw):
+        raise Unfit("bucket_reads has a range that is no pair of numbers")
+    return tuple((start, end) for start, end in raw)
 
 
 def _function(raw: dict[str, Any]) -> FunctionSpec:

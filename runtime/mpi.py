@@ -16,24 +16,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, TypeAlias, TypeVar
+from typing import NamedTuple, NoReturn, Self, TypeVar
 
 import numpy as np
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.mpi_environment import is_fault_tolerant
 from sonew_compiled.runtime.cores import available_cores, share_of, use_cores
 from sonew_compiled.runtime.interruption import Interrupted
 from sonew_compiled.runtime.mpi_start import MPI, prepare_end, start_mpi
-from sonew_compiled.runtime.reduce import Node, push, total
-from sonew_compiled.runtime.workers import AgreedError, Wait, WorkerLostError, add, shared
+from sonew_compiled.runtime.mpi_sums import NUMBERS, MpiSums, finish
+from sonew_compiled.runtime.reduce import Node
+from sonew_compiled.runtime.workers import AgreedError, Ranges, Wait, WorkerLostError, is_even
 
 T = TypeVar("T")
 
 _GO_ON, _STOP, _FAILED = range(3)
-# The tag of votes, and one that no message has; other messages have none.
+# The tag of votes, and one that no message has.
 _VOTES, _NEVER = 1, 2
-# Up to this size in bytes, each worker receives all buckets and adds them itself: one message instead of two.
-_SMALL = 1 << 16
 # The seconds for which a worker asks MPI again and again whether the others have come, and of its naps after that. It
 # may share its core with one that is still at work.
 _EAGER = 2e-4
@@ -60,7 +60,7 @@ class MpiWorkers:
         self._wish = _GO_ON
         self._is_stopped = False
         self._is_inside = False
-        self._received = np.empty(0, np.float32)
+        self._sums = MpiSums(self._comm)
         self._survivors: MPI.Comm | None = None
         try:
             with self._exchange():
@@ -118,72 +118,36 @@ class MpiWorkers:
             values: list[T] = self._comm.allgather(value)
         return values
 
-    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int, *, is_rounded: bool = False) -> np.ndarray:
-        """The sum over the batch; each worker adds a slice of the vector, and sends it to the others."""
-        rows = [_row(shared(parts, rank, self.count)) for rank in range(self.count)]
-        assert rows[self.rank] == [(node.start, node.size) for node in nodes], (rows, nodes)
+    def sum(
+        self,
+        nodes: Sequence[Node[np.ndarray]],
+        parts: int,
+        *,
+        is_rounded: bool = False,
+        wanted: Sequence[Ranges] | None = None,
+    ) -> np.ndarray:
+        """The sum over the batch."""
         self.meet()
-        values = [node.value for node in nodes]
         with self._exchange():
-            if values[0].nbytes <= _SMALL:
-                self._sum_whole(values, rows)
-            else:
-                # A sum of several micro-batches is not of bfloat16.
-                self._sum_slices(values, rows, is_halved=is_rounded and parts == self.count)
-        return nodes[0].value
+            return self._sums.sum(nodes, parts, is_rounded=is_rounded, wanted=wanted)
 
-    def _sum_whole(self, values: list[np.ndarray], rows: list[_Row]) -> None:
-        into = values[0]
-        counts = [len(row) * into.size for row in rows]
-        received = np.empty(sum(counts), into.dtype)
-        self._comm.Allgatherv(_joined(values), [received, counts])
-        np.copyto(into, _total(rows, received, into.size))
-
-    def _sum_slices(self, values: list[np.ndarray], rows: list[_Row], *, is_halved: bool) -> None:
-        into = values[0]
-        bounds = [into.size * rank // self.count for rank in range(self.count + 1)]
-        slices = [slice(start, end) for start, end in itertools.pairwise(bounds)]
-        lengths = [each.stop - each.start for each in slices]
-        length = lengths[self.rank]
-        received = self._halves(into, slices) if is_halved else self._slices(values, slices, rows)
-        np.copyto(into[slices[self.rank]], _total(rows, received, length))
-        self._comm.Allgatherv(MPI.IN_PLACE, [into, lengths])
-
-    def _slices(self, values: list[np.ndarray], slices: list[slice], rows: list[_Row]) -> np.ndarray:
-        """This worker's slice of the vectors of all, one after the other."""
-        lengths = [each.stop - each.start for each in slices]
-        sent = _joined([value[each] for each in slices for value in values]) if len(values) > 1 else values[0]
-        incoming = [len(row) * lengths[self.rank] for row in rows]
-        # Kept, since the memory of a new array would first have to be mapped, which takes longer than the exchange.
-        if self._received.size != sum(incoming) or self._received.dtype != sent.dtype:
-            self._received = np.empty(sum(incoming), sent.dtype)
-        self._comm.Alltoallv([sent, [len(values) * each for each in lengths]], [self._received, incoming])
-        return self._received
-
-    def _halves(self, vector: np.ndarray, slices: list[slice]) -> np.ndarray:
-        """The same of one vector of each worker, of whose numbers the upper halves are sent.
-
-        The first number of the vector is the loss, whose lower half is sent before the first slice.
-        """
-        bits = vector.view(np.uint32)
-        sent = np.empty(bits.size + 1, np.uint16)
-        sent[0] = bits[0] & 0xFFFF
-        sent[1:] = bits >> 16
-        counts = [each.stop - each.start + (each.start == 0) for each in slices]
-        received = np.empty((self.count, counts[self.rank]), np.uint16)
-        self._comm.Alltoallv([sent, counts], [received, [counts[self.rank]] * self.count])
-        is_first = slices[self.rank].start == 0
-        whole = received[:, int(is_first) :].astype(np.uint32) << 16
-        if is_first:
-            whole[:, 0] |= received[:, 0]
-        return whole.view(np.float32).reshape(-1)
-
-    def spread(self, vector: np.ndarray, bounds: Sequence[int]) -> None:
-        """Gives each worker's slice of a vector to all others."""
+    def spread(self, arrays: Sequence[Sequence[np.ndarray]]) -> None:
+        """Gives each worker's arrays to all others."""
         self.meet()
-        counts = [end - start for start, end in itertools.pairwise(bounds)]
+        contents = [[array.reshape(-1).view(np.uint8) for array in each] for each in arrays]
+        others = [rank for rank in range(self.count) if rank != self.rank]
+        sizes = [sum(content.nbytes for content in each) for each in contents]
         with self._exchange():
-            self._comm.Allgatherv(MPI.IN_PLACE, [vector, counts])
+            if not is_even(sizes, sum(sizes)):
+                vector = np.concatenate(list(itertools.chain(*contents)))
+                self._comm.Allgatherv(MPI.IN_PLACE, [vector, sizes])
+                place = iter(np.split(vector, np.cumsum([content.nbytes for each in contents for content in each])))
+                for content in itertools.chain(*contents):
+                    np.copyto(content, next(place))
+                return
+            requests = [self._comm.Irecv(content, rank, NUMBERS) for rank in others for content in contents[rank]]
+            requests += [self._comm.Isend(content, rank, NUMBERS) for rank in others for content in contents[self.rank]]
+            finish(requests)
 
     def bring(self, array: np.ndarray, owner: int) -> None:
         """Copies the array of one worker to that of worker 0."""
@@ -267,14 +231,17 @@ class MpiWorkers:
         self._is_inside = True
         try:
             yield
-        except MPI.Exception as error:
-            if error.Get_error_class() not in (MPI.ERR_PROC_FAILED, MPI.ERR_PROC_FAILED_PENDING, MPI.ERR_REVOKED):
+        except MPI.Exception:
+            # The end of a worker in the middle of a message can be an error of any class.
+            if not is_fault_tolerant():
                 raise
             # The others may be in an exchange that the lost worker has finished.
             for comm in (self._comm, *others):
                 comm.Revoke()
             self._survivors = self._comm.Shrink()
             lost = self._comm.Get_failed()
+            if not lost.Get_size():
+                raise
             ranks = MPI.Group.Translate_ranks(lost, list(range(lost.Get_size())), self._comm.Get_group())
             raise WorkerLostError(sorted(ranks)) from None
         self._is_inside = False
@@ -284,17 +251,17 @@ class MpiWorkers:
         assert self._survivors is not None
         if self._survivors.Get_rank() == 0:
             _say(f"sonew: {_line(error)}")
-            if self._survivors.Get_size() > 1:
-                self._comm.Abort(1)
-        else:
-            with contextlib.suppress(MPI.Exception):
-                self._survivors.Barrier()
-        # MPI's own end waits for the lost worker, and after an MPI_Abort of the only survivor the launcher returns 0.
+        with contextlib.suppress(MPI.Exception):
+            self._survivors.Barrier()
+        # MPI's own end waits for the lost worker.
         os._exit(1)
 
     def _abort(self, error: BaseException) -> NoReturn:
         """Ends all workers from within an exchange, in which they can no longer agree."""
         _say(f"sonew: worker {self.rank} on {socket.gethostname()}: {_line(error)}")
+        if is_fault_tolerant():
+            # After an MPI_Abort of the only survivor the launcher returns 0. The others notice the end of this worker.
+            os._exit(1)
         self._comm.Abort(1)
         raise AssertionError("MPI_Abort does not return")
 
@@ -305,29 +272,6 @@ def _wait_for(is_done: Callable[[], bool]) -> None:
     while not is_done():
         if time.perf_counter() > until:
             time.sleep(_NAP)
-
-
-_Row: TypeAlias = list[tuple[int, int]]
-"""The start and the size of each of a worker's nodes."""
-
-
-def _row(parts: range) -> _Row:
-    """The nodes that `push` makes of these micro-batches."""
-    nodes: list[Node[None]] = []
-    for number in parts:
-        push(nodes, Node(number, 1, None), lambda left, right: None)
-    return [(node.start, node.size) for node in nodes]
-
-
-def _total(rows: list[_Row], received: np.ndarray, length: int) -> np.ndarray:
-    """The sum over the batch of consecutive vectors, in the order of the workers' nodes."""
-    places = [place for row in rows for place in row]
-    values = received.reshape(len(places), length)
-    return total([Node(*place, value) for place, value in zip(places, values, strict=True)], add)
-
-
-def _joined(values: list[np.ndarray]) -> np.ndarray:
-    return values[0] if len(values) == 1 else np.concatenate(values)
 
 
 def _line(error: BaseException) -> str:

@@ -40,6 +40,8 @@ _LATER = 10.0
 _MISSING = 2.0
 # The seconds in which a worker that has left MPI ends after another of its machine.
 _LEAVING = 5.0
+# The seconds in which it ends in any case: a worker of another machine may have been killed.
+_LEAVING_ALL = 60.0
 _POLL = 0.25
 _LOOK = "see whether all have started, and why some have ended"
 
@@ -103,16 +105,17 @@ def _begin_end(ending: int) -> None:
 
 
 def _watch_end(watched: int, worker: int) -> None:
-    """Ends a worker that has begun to end, and does not, some seconds after another one of its machine."""
+    """Ends a worker that has begun to end, and does not, some seconds after another one of its machine, or at last."""
     if not os.read(watched, 1):
         return
-    since = time.monotonic()
+    since = begun = time.monotonic()
     while not select.select([watched], [], [], _POLL)[0]:
         alive = _workers_beside(worker)
+        now = time.monotonic()
         if not alive or len(alive) >= workers_of_host():
-            since = time.monotonic()
-        elif time.monotonic() > since + _LEAVING:
-            is_first = alive[0] == _started_by_launcher(worker)
+            since = now
+        if now > min(since + _LEAVING, begun + _LEAVING_ALL):
+            is_first = not alive or alive[0] == _started_by_launcher(worker)
             _end(worker, "a worker was killed after all work was done, before all had left MPI" if is_first else "")
             return
 

@@ -193,10 +193,14 @@ class Program:
         """Copies a tensor of the manifest to a new array."""
         return self.device.download(buffer, spec.dtype, spec.shape)
 
+    def memory(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray | None:
+        """A tensor of the manifest in the device's own memory; None if the host cannot reach it, or not as it is."""
+        stored = self.target.stored_as.get(spec.dtype)
+        return None if stored else self.device.memory(buffer, spec.dtype, spec.shape)
+
     def view(self, spec: TensorSpec, buffer: Buffer) -> np.ndarray:
         """A tensor of the manifest in the device's own memory where the host can reach it, or else a copy."""
-        stored = self.target.stored_as.get(spec.dtype)
-        array = None if stored else self.device.memory(buffer, spec.dtype, spec.shape)
+        array = self.memory(spec, buffer)
         return self.download(spec, buffer) if array is None else array
 
 

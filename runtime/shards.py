@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,15 +12,44 @@ from sonew_compiled.contract import (
     GRADIENTS,
     PREDICT,
     STATE_ROLES,
+    UPDATE_COMMON,
+    Driver,
     Role,
 )
 from sonew_compiled.errors import UsageError
+from sonew_compiled.mpi_environment import is_fault_tolerant
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.dtypes import as_dtype
-from sonew_compiled.runtime.manifest import TensorSpec
+from sonew_compiled.runtime.manifest import Manifest, TensorSpec
 from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.state import TrainingState
-from sonew_compiled.runtime.workers import Workers
+from sonew_compiled.runtime.workers import Ranges, Workers, is_even
+
+
+def shards_of(program: Program, workers: Workers, *, asked: bool | None, is_exchanged_elsewhere: bool) -> Shards | None:
+    """The division of the state among workers, or None if each has all of it.
+
+    By default the state is divided where that takes less time and loses nothing. On the processor an even division
+    exchanges about as many bytes as none, and an update takes a part of its time. But if MPI lets workers outlive
+    another one, they can save the last whole step only if each has all of the state.
+
+    Args:
+      program: the loaded bundle.
+      workers: the workers.
+      asked: whether the user wants a division; None for the default.
+      is_exchanged_elsewhere: whether the gradients do not go through the workers' own exchange.
+
+    Raises:
+      UsageError: the user wants a division, and the update has no parts.
+    """
+    if asked is not None:
+        return Shards(program, workers) if asked else None
+    manifest = program.manifest
+    is_near = program.device.driver == Driver.LOCAL and not is_exchanged_elsewhere
+    if workers.count == 1 or not manifest.update_parts or not is_near or is_fault_tolerant():
+        return None
+    shards = Shards(program, workers)
+    return None if shards.wanted is None or manifest.exchange != "f32" else shards
 
 
 class Shards:
@@ -33,6 +62,7 @@ class Shards:
     Attributes:
       owners: the worker that keeps a tensor, by name, of those that not all workers have.
       held: the names of the tensors that this worker has.
+      wanted: for each worker the numbers of the bucket that its update reads; None if some read far more than others.
     """
 
     def __init__(self, program: Program, workers: Workers) -> None:
@@ -62,8 +92,8 @@ class Shards:
             [spec for name in of_part if worker_of[name] == rank for spec in exchanged[name]]
             for rank in range(workers.count)
         ]
-        self._bounds = [0, *itertools.accumulate(map(_bytes, self._sent))]
-        self._vector = np.empty(self._bounds[-1], np.uint8)
+        parts = [[name for name in of_part if worker_of[name] == rank] for rank in range(workers.count)]
+        self.wanted = _wanted(manifest, parts)
 
     def update(self, state: TrainingState, bucket: Buffer, learning_rate: Buffer) -> float:
         """Does the rest of a step with the batch's bucket, and returns the batch's loss; see `TrainingState.update`."""
@@ -89,21 +119,21 @@ class Shards:
         return found
 
     def _exchange(self, state: TrainingState) -> None:
-        rank = self._workers.rank
-        for spec, place in self._places(rank):
-            array = self._program.view(spec, state.buffers[spec.name])
-            place[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self._workers.spread(self._vector, self._bounds)
-        for other in range(self._workers.count):
-            for spec, place in self._places(other) if other != rank else ():
-                array = place.view(as_dtype(spec.dtype)).reshape(spec.shape)
-                state.buffers[spec.name] = self._program.upload(spec, array)
+        sent = list(enumerate(self._sent))
+        places = [[self._place(spec, state.buffers[spec.name], rank) for spec in specs] for rank, specs in sent]
+        self._workers.spread([[array for array, _ in each] for each in places])
+        for (rank, specs), each in zip(sent, places, strict=True):
+            for spec, (array, is_copy) in zip(specs, each, strict=True):
+                if is_copy and rank != self._workers.rank:
+                    state.buffers[spec.name] = self._program.upload(spec, array)
 
-    def _places(self, rank: int) -> list[tuple[TensorSpec, np.ndarray]]:
-        """A worker's tensors that all workers get, with their places in the vector."""
-        ends = itertools.accumulate((spec.nbytes for spec in self._sent[rank]), initial=self._bounds[rank])
-        places = [self._vector[start:end] for start, end in itertools.pairwise(ends)]
-        return list(zip(self._sent[rank], places, strict=True))
+    def _place(self, spec: TensorSpec, buffer: Buffer, rank: int) -> tuple[np.ndarray, bool]:
+        """The array from which a worker's tensor is sent or to which it comes, and whether it is not the device's."""
+        array = self._program.memory(spec, buffer)
+        if array is not None:
+            return array, False
+        is_mine = rank == self._workers.rank
+        return (self._program.download(spec, buffer) if is_mine else np.empty(spec.shape, as_dtype(spec.dtype))), True
 
 
 def divided(sizes: Mapping[str, tuple[int, ...]], count: int) -> dict[str, int]:
@@ -135,6 +165,27 @@ def _undivided(program: Program) -> UsageError:
 
 def _state(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
     return [spec for spec in specs if spec.role in STATE_ROLES]
+
+
+def _wanted(manifest: Manifest, parts: Sequence[Sequence[str]]) -> list[Ranges] | None:
+    """The numbers of the bucket that each worker needs for the common part and its own parts; None if uneven."""
+    reads = manifest.bucket_reads
+    if not {UPDATE_COMMON, *manifest.update_parts} <= reads.keys():
+        return None
+    found = [_joined(itertools.chain(reads[UPDATE_COMMON], *(reads[name] for name in each))) for each in parts]
+    sizes = [sum(end - start for start, end in ranges) for ranges in found]
+    return list(found) if is_even(sizes, manifest.functions[GRADIENTS].outputs[0].size) else None
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same numbers in disjoint ranges."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
 
 
 def _bytes(specs: Sequence[TensorSpec]) -> int:

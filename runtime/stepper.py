@@ -104,6 +104,7 @@ class _InMicroBatches:
         self._workers = workers
         self._nccl = nccl
         self._update = TrainingState.update if shards is None else shards.update
+        self._wanted = None if shards is None else shards.wanted
         self._spec = program.manifest.functions[GRADIENTS].outputs[0]
         size = program.manifest.micro_batch_size
         self._parts = program.manifest.micro_batches
@@ -133,7 +134,8 @@ class _InMicroBatches:
             if array is None:
                 array = self._program.download(self._spec, buffer)
             push(nodes, Node(number, 1, array), add)
-        total = self._workers.sum(nodes, self._parts, is_rounded=self._program.manifest.exchange == "bf16")
+        is_rounded = self._program.manifest.exchange == "bf16"
+        total = self._workers.sum(nodes, self._parts, is_rounded=is_rounded, wanted=self._wanted)
         # The sum is in the memory of the first bucket, which is the device's own, or in a copy.
         bucket = self._program.upload(self._spec, total) if first is None else first
         return self._update(state, bucket, learning_rate)

@@ -28,7 +28,7 @@ from sonew_compiled.runtime.program import Program
 from sonew_compiled.runtime.reporter import Callbacks, Reporter
 from sonew_compiled.runtime.resuming import header_of, load_to_resume, loss_sum
 from sonew_compiled.runtime.schedule import rates_of
-from sonew_compiled.runtime.shards import Shards
+from sonew_compiled.runtime.shards import shards_of
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of, training_batches
 from sonew_compiled.runtime.train_result import TrainResult
@@ -61,7 +61,7 @@ def train(
     reporter: Reporter | None = None,
     resume_command: str | None = None,
     workers: Workers | None = None,
-    shard_state: bool = False,
+    shard_state: bool | None = None,
     nccl: Nccl | None = None,
 ) -> TrainResult:
     """Trains, writing `step-*.safetensors` and `metrics.jsonl` to `output`.
@@ -85,7 +85,7 @@ def train(
       resume_command: the command line that continues this run, for the user who stops it.
       workers: the workers that train together, each of which calls this function; by default this process alone. The
         number of workers changes no bit of the result. Worker 0 writes the files.
-      shard_state: whether each worker keeps the optimizer's state of its own tensors only. That changes no bit either.
+      shard_state: whether each worker keeps the optimizer's state of its own tensors only, which changes no bit either.
       nccl: what adds the buckets of workers with a GPU each; by default they go through the host.
 
     Raises:
@@ -149,7 +149,7 @@ class _Run:
         reporter: Reporter,
         resume_command: str,
         workers: Workers,
-        shard_state: bool,
+        shard_state: bool | None,
         nccl: Nccl | None,
     ) -> None:
         manifest = bundle.manifest
@@ -187,7 +187,7 @@ class _Run:
         if workers.rank == 0:
             folder.check_free(resumed, overwrite=overwrite)
         self.program = Program.load(bundle, device)
-        self.shards = Shards(self.program, workers) if shard_state else None
+        self.shards = shards_of(self.program, workers, asked=shard_state, is_exchanged_elsewhere=nccl is not None)
         self.stepper = stepper_of(self.program, workers, self.shards, nccl)
         splits = (Examples(self.program, each, copies=workers.count) for each in (self.data, test_data))
         self.examples, self.test_examples = splits

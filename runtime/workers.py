@@ -20,8 +20,14 @@ from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.reduce import Node, total
 
 T = TypeVar("T")
+Ranges: TypeAlias = Sequence[tuple[int, int]]
+"""Some numbers of a vector: disjoint ranges in order, each by its first index and the one after its last."""
 Wait: TypeAlias = Callable[[Callable[[], bool]], None]
 """Calls a function again and again until it returns True."""
+
+
+# The largest share in an even division, as a multiple of the mean.
+_EVEN = 1.25
 
 
 class AgreedError(SonewError):
@@ -80,24 +86,31 @@ class Workers(Protocol):
     def gather(self, value: T) -> list[T]:
         """The values of all workers in order; a value must be small, and must be picklable."""
 
-    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int, *, is_rounded: bool = False) -> np.ndarray:
+    def sum(
+        self,
+        nodes: Sequence[Node[np.ndarray]],
+        parts: int,
+        *,
+        is_rounded: bool = False,
+        wanted: Sequence[Ranges] | None = None,
+    ) -> np.ndarray:
         """The sum over all micro-batches of a batch.
 
         Args:
           nodes: the nodes of this worker's micro-batches, from `push`.
           parts: the number of micro-batches in the batch.
           is_rounded: whether each micro-batch's numbers but the first are of bfloat16, which are half as long.
+          wanted: for each worker the numbers whose sum it needs; None if all need all.
 
         Returns:
-          The array of the first node, overwritten.
+          The array of the first node, overwritten; what the worker does not need is undefined.
         """
 
-    def spread(self, vector: np.ndarray, bounds: Sequence[int]) -> None:
-        """Gives each worker's slice of a vector to all others.
+    def spread(self, arrays: Sequence[Sequence[np.ndarray]]) -> None:
+        """Gives each worker's arrays to all others.
 
         Args:
-          vector: the same length for all workers; a worker sets its own slice, and receives the others.
-          bounds: the start of each worker's slice, and the end of the last.
+          arrays: for each worker the same number of bytes everywhere; a worker's own are sent, the others overwritten.
         """
 
     def bring(self, array: np.ndarray, owner: int) -> None:
@@ -113,6 +126,14 @@ class Workers(Protocol):
 def shared(parts: int, rank: int, count: int) -> range:
     """The consecutive numbers of a worker's micro-batches; the workers' counts differ by at most one."""
     return range(parts * rank // count, parts * (rank + 1) // count)
+
+
+def is_even(shares: Sequence[int], whole: int) -> bool:
+    """Whether the shares of all workers in some whole are about as large as one another, and add up to about the whole.
+
+    Then each worker can send its share to each other one. Otherwise the largest would take the time of all.
+    """
+    return max(shares) * len(shares) <= _EVEN * whole
 
 
 def add(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -145,13 +166,20 @@ class Alone:
         """The value of this worker."""
         return [value]
 
-    def sum(self, nodes: Sequence[Node[np.ndarray]], parts: int, *, is_rounded: bool = False) -> np.ndarray:
+    def sum(
+        self,
+        nodes: Sequence[Node[np.ndarray]],
+        parts: int,
+        *,
+        is_rounded: bool = False,
+        wanted: Sequence[Ranges] | None = None,
+    ) -> np.ndarray:
         """The sum over the batch."""
         assert sum(node.size for node in nodes) == parts, (nodes, parts)
         return total(nodes, add)
 
-    def spread(self, vector: np.ndarray, bounds: Sequence[int]) -> None:
-        """Changes nothing: the only slice is this worker's."""
+    def spread(self, arrays: Sequence[Sequence[np.ndarray]]) -> None:
+        """Changes nothing: all arrays are this worker's."""
 
     def bring(self, array: np.ndarray, owner: int) -> None:
         """Changes nothing: the array is this worker's."""

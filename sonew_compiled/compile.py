@@ -20,7 +20,7 @@ from sonew_compiled import passes
 from sonew_compiled.background import in_background
 from sonew_compiled.bundle_writer import write_bundle
 from sonew_compiled.check import Call, Reference, check_executables, no_mean, why_not_checked
-from sonew_compiled.contract import PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
+from sonew_compiled.contract import BUCKET, PARAMETERS_FILE, STABLEHLO_FILE, Role, path_in_tree
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.held import Held
 from sonew_compiled.host_init import DEVICE, HOST, PLACES, constant_init
@@ -229,6 +229,7 @@ def compile_training(
         exchange=exchange,
         step=step.to_json(),
         init=init_on,
+        bucket_reads=passes.ranges_read(module, BUCKET),
         takes=possible_takes(functions) if any(target.compiler == "iree" for target in resolved) else (),
     )
     for name in manifest.runtime_settings:

@@ -21,7 +21,7 @@ from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime import Program, TrainingState, Workers, connect, open_bundle, open_device
 from sonew_compiled.runtime.device import Buffer
 from sonew_compiled.runtime.reduce import Node
-from sonew_compiled.runtime.shards import Shards
+from sonew_compiled.runtime.shards import Shards, shards_of
 from sonew_compiled.runtime.stepper import Placed, stepper_of
 
 _Clock = Callable[[Callable[[], object]], Callable[[], float]]
@@ -45,11 +45,15 @@ def measure(folder: Path, pairs: int, workers: Workers) -> dict[str, object]:
         np.copyto(copy, vector)
 
     summed = measure_pairs(met(lambda: workers.sum([node], workers.count), _wall_time), met(copied, _wall_time), pairs)
-    stepper = stepper_of(program, workers)
+    # As `sonew run` divides it.
+    shards = shards_of(program, workers, asked=None, is_exchanged_elsewhere=False)
+    stepper = stepper_of(program, workers, shards)
     batch = random_batch(program)
     placed = stepper.place({field: array[stepper.within] for field, array in batch.items()})
     rate = program.device.upload(np.array(1e-6, np.float32))
     state = TrainingState.initial(program, seed=0)
+    if shards is not None:
+        state.keep(shards.held)
     alone = load_step(program)
     steps = measure_pairs(
         met(alone, processor_time), met(lambda: stepper.step(state, placed, rate), processor_time), pairs

@@ -39,7 +39,10 @@ def worker_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="What adds the gradients of workers: nccl does it on NVIDIA GPUs.",
     )(command)
     command = click.option(
-        "--shard-state", is_flag=True, help="Let each worker keep only the optimizer's state of its own tensors."
+        "--shard-state/--no-shard-state",
+        default=None,
+        help="Whether each worker keeps only the optimizer's state of its own tensors.  [default: several workers on "
+        "processors do, where the bundle can and MPI ends all if one is lost]",
     )(command)
     return click.option(
         "--workers",

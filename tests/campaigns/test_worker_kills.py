@@ -53,7 +53,8 @@ def test_kills_of_workers(parts_bundle: Path, tmp_path: Path) -> None:
         count, is_divided, tolerant = random.choice((2, 3, 4)), random.random() < 0.5, random.random() < 0.5
         victim, delay, folder = random.randrange(count), random.uniform(0.2, 1.1) * seconds, tmp_path / str(seed)
         what = f"seed {seed}: worker {victim} of {count} after {delay:.2f} s, {is_divided=}, {tolerant=}"
-        process = job([*words, str(folder), *(["--shard-state"] * is_divided)], count=count, tolerant=tolerant)
+        division = "--shard-state" if is_divided else "--no-shard-state"
+        process = job([*words, str(folder), division], count=count, tolerant=tolerant)
         time.sleep(delay)
         pids = workers_of(process.pid)
         if victim < len(pids):

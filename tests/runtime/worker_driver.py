@@ -35,7 +35,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.connect import connect
 from sonew_compiled.runtime.reduce import Node, push, total
-from sonew_compiled.runtime.workers import add, shared
+from sonew_compiled.runtime.workers import Workers, add, shared
 
 
 def check_sums() -> None:
@@ -50,6 +50,7 @@ def check_sums() -> None:
                     for value in values:
                         value[1:].view(np.uint32)[:] &= 0xFFFF0000
                 want = total([Node(number, 1, value.copy()) for number, value in enumerate(values)], add)
+                check_wanted(workers, values, parts, want)
                 mine: list[Node[np.ndarray]] = []
                 for number in shared(parts, workers.rank, workers.count):
                     push(mine, Node(number, 1, values[number]), add)
@@ -59,6 +60,20 @@ def check_sums() -> None:
         assert workers.gather(workers.rank) == list(range(workers.count))
         if workers.rank == 0:
             print(f"{workers.count} workers agree")
+
+
+def check_wanted(workers: Workers, values: list[np.ndarray], parts: int, want: np.ndarray) -> None:
+    """Checks the sum of what each worker needs: the first number, and one or two ranges of its own."""
+    size, step = want.size, want.size // (2 * workers.count)
+    wanted = [[(0, 1)] for _ in range(workers.count)]
+    for rank, ranges in enumerate(wanted if step else ()):
+        ranges += [(1 + rank * step, 1 + (rank + 1) * step), (size - (rank + 1) * step, size - rank * step)]
+    mine: list[Node[np.ndarray]] = []
+    for number in shared(parts, workers.rank, workers.count):
+        push(mine, Node(number, 1, values[number].copy()), add)
+    got = workers.sum(mine, parts, wanted=wanted)
+    for start, end in wanted[workers.rank]:
+        assert np.array_equal(got[start:end].view(np.uint32), want[start:end].view(np.uint32)), (parts, size, start)
 
 
 def train_all(folder: Path, data: str) -> None:
