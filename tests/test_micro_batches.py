@@ -1,5 +1,6 @@
 """Batches in parts: the two halves of a step against the whole, under every precision policy."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from sonew_compiled import passes
 from sonew_compiled.compile import compile_training
-from sonew_compiled.contract import BUCKET, EVAL_STEP, GRADIENTS, LEARNING_RATE, LOSS, TRAIN_STEP, UPDATE
+from sonew_compiled.contract import BUCKET, EVAL_STEP, GRADIENTS, LEARNING_RATE, LOSS, TRAIN_STEP, UPDATE, UPDATE_COMMON
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.micro_batches import add_halves, micro_batches
 from sonew_compiled.optimizer import optimizer_factory, statistics_dtype
@@ -29,7 +30,7 @@ from sonew_compiled.runtime import (
 )
 from sonew_compiled.runtime.dtypes import as_dtype
 from sonew_compiled.runtime.manifest import Manifest
-from sonew_compiled.runtime.shards import Shards, divided
+from sonew_compiled.runtime.shards import Shards, divided, shards_of
 from sonew_compiled.runtime.stepper import stepper_of
 from sonew_compiled.runtime.workers import Alone
 from sonew_compiled.trace import trace_training
@@ -156,6 +157,9 @@ def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
     assert (manifest.batch_size, manifest.micro_batch_size, manifest.micro_batches) == (12, 3, 4)
     assert manifest.functions[GRADIENTS].outputs[0].shape == (1 + manifest.parameter_count,)
     assert manifest.functions[EVAL_STEP].inputs[-1].shape == (12, 4)
+    reads = dict(manifest.bucket_reads)
+    assert (reads.pop(UPDATE), reads.pop(UPDATE_COMMON)) == (((0, 55),), ((0, 1), (25, 31)))
+    assert sorted(itertools.chain(*reads.values())) == [(1, 25), (31, 55)]
     text = manifest.to_json()
     for had, has, why in (
         ('"bucket"', '"barrel"', "'update' takes 'barrel'"),
@@ -163,6 +167,17 @@ def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
         ("   3,\n", "   5,\n", "micro-batches of 5 examples do not make a batch of 12"),
         ('"update_1"', '"update_2"', "'update_2' is no part of update, or lacks the others"),
         ('"update_common"', '"update_0_"', "'update_0_' is no part of update, or lacks the others"),
+        (
+            '"bucket_reads": {',
+            '"bucket_reads": {"step": [[0, 1]], ',
+            r"'step' cannot read the ranges .*0, 1",
+        ),
+        ('"bucket_reads": {', '"bucket_reads": {"init": [[9]], ', "a range that is no pair of numbers"),
+        (
+            '"bucket_reads": {',
+            '"bucket_reads": {"init": [[9, 90]], ',
+            r"'init' cannot read the ranges .*9, 90",
+        ),
     ):
         assert had in text
         with pytest.raises(SonewError, match=why):
@@ -170,12 +185,21 @@ def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_the_state_is_divided_by_size(count: int, parts_bundle: Path, cpu: Device) -> None:
+def test_the_state_is_divided_by_size(
+    count: int, parts_bundle: Path, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Several(Alone):
         def __init__(self, rank: int) -> None:
             self.rank, self.count = rank, count
 
     program = Program.load(open_bundle(parts_bundle), cpu)
+    # All need the loss and the small bias, and two workers have a matrix each.
+    of_two = [[(0, 1), (25, 55)], [(0, 31)]]
+    assert Shards(program, Several(0)).wanted == {1: [[(0, 55)]], 2: of_two, 3: None}[count]
+    by_default = [shards_of(program, Several(0), asked=None, is_exchanged_elsewhere=each) for each in (False, True)]
+    assert [each is not None for each in by_default] == [count == 2, False]
+    monkeypatch.setenv("OMPI_MCA_mpi_ft_enable", "1")
+    assert shards_of(program, Several(0), asked=None, is_exchanged_elsewhere=False) is None
     held = [Shards(program, Several(rank)).held for rank in range(count)]
     moments = {f"optimizer/0/{moment}/{weight}" for moment in ("mu", "nu") for weight in ("inner", "outer")}
     assert set().union(*held) == {spec.name for spec in program.manifest.state}
