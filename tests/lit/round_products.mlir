@@ -43,3 +43,16 @@ func.func public @predict(%x: tensor<4x8xf16>, %w: tensor<8x2xf16>, %i: tensor<1
     : (tensor<1x4x4x2xbf16>, tensor<2x2x2x3xbf16>) -> tensor<1x3x3x3xbf16>
   return %0, %1 : tensor<4x2xf16>, tensor<1x3x3x3xbf16>
 }
+
+// An outer product is a multiplication, in float32.
+// CHECK-LABEL:  func.func public @outer
+// CHECK-NEXT:     [[X:%.+]] = stablehlo.convert %arg0 : (tensor<4x1xbf16>) -> tensor<4x1xf32>
+// CHECK-NEXT:     [[Y:%.+]] = stablehlo.convert %arg1 : (tensor<1x4xbf16>) -> tensor<1x4xf32>
+// CHECK-NEXT:     [[Z:%.+]] = stablehlo.dot_general [[X]], [[Y]], {{.*}} -> tensor<4x4xf32>
+// CHECK-NEXT:     [[ROUNDED:%.+]] = stablehlo.convert [[Z]] : (tensor<4x4xf32>) -> tensor<4x4xbf16>
+// CHECK-NEXT:     return [[ROUNDED]]
+func.func public @outer(%x: tensor<4x1xbf16>, %y: tensor<1x4xbf16>) -> tensor<4x4xbf16> {
+  %0 = stablehlo.dot_general %x, %y, contracting_dims = [1] x [0]
+    : (tensor<4x1xbf16>, tensor<1x4xbf16>) -> tensor<4x4xbf16>
+  return %0 : tensor<4x4xbf16>
+}

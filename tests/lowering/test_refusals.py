@@ -89,6 +89,21 @@ def test_transposed_products_are_kept_apart_from_the_numbers_of_elements() -> No
     assert iree.lower_iree(adapted, target, what="products")
 
 
+def test_outer_products_of_what_is_transposed_and_read_elsewhere() -> None:
+    """The gradient of a layer with one output has such products under CASPR and bf16-pure."""
+    module = b"""func.func @f(%x: tensor<4x1xbf16>, %y: tensor<4x1xbf16>) -> (tensor<4x4xf32>, tensor<1x4xf32>) {
+      %t = stablehlo.transpose %y, dims = [1, 0] : (tensor<4x1xbf16>) -> tensor<1x4xbf16>
+      %z = stablehlo.dot_general %x, %t, contracting_dims = [1] x [0]
+        : (tensor<4x1xbf16>, tensor<1x4xbf16>) -> tensor<4x4xf32>
+      %w = stablehlo.convert %t : (tensor<1x4xbf16>) -> tensor<1x4xf32>
+      return %z, %w : tensor<4x4xf32>, tensor<1x4xf32>
+    }"""
+    target = resolve_target("cpu:znver5")
+    assert "unresolved source materialization" in failure(module, target.name)[1]
+    shared = passes.to_portable_artifact(passes.parse(module.decode()))
+    assert iree.lower_iree(lower.adapt(shared, target, what="products"), target, what="products")
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(1, 100), (100, 1)])
 def test_products_that_the_compiler_would_get_wrong_are_compiled_otherwise(rows: int, columns: int) -> None:
     module = f"""func.func @f(%x: tensor<{rows}x30xf32>, %y: tensor<30x{columns}xf32>)
