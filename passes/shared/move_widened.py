@@ -1,8 +1,8 @@
-"""Change the 16-bit numbers that a function widens in float32's last places, by a seed that becomes its last argument.
+"""Change what float32 computes of 16-bit numbers in its last places, by a seed that becomes the last argument.
 
 The check before a bundle is written asks how far JAX's own results move with the last places of the inputs. A number
-that is stored in 16 bits has no such places, but what is computed from it in float32 does. So the change comes after
-the widening:
+of 16 bits, be it stored or rounded before a product, has no such places, but what is computed from it in float32 does:
+its products are summed in another order elsewhere. So the change comes after the widening, or after the product:
 
     convert(x)  becomes  convert(x) * (1 + noise(seed, index) * 2^-21)        noise from -1 to 1
 """
@@ -10,6 +10,7 @@ the widening:
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.calls import inline_all_calls
 from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.function import functions
 from sonew_compiled.passes.ir.mlir import ir
@@ -18,22 +19,27 @@ from sonew_compiled.passes.ir.uses import Readers, operations_in
 from sonew_compiled.passes.record import Pass
 
 _LAST_PLACES = 2.0**-21
+_WIDENING = ("stablehlo.convert", "stablehlo.dot_general", "stablehlo.convolution")
+# The regions of other operations compute on single elements.
+_ENCLOSING = ("func.func", "stablehlo.case", "stablehlo.if", "stablehlo.while")
 
 
 def move_widened(module: ir.Module) -> None:
-    """Add the argument to each export, and the change to each 16-bit argument that it widens to float32."""
+    """Inline all calls, and add to each export the argument, and the change to what it widens or multiplies."""
+    inline_all_calls(module)
     for function in functions(module):
-        if not function.is_public:
-            continue
-        given = function.arguments
         seed = function.add_argument(ir.RankedTensorType.get([], ir.IntegerType.get_signless(32)), {})
         for op in operations_in(function.op):
-            is_widening = op.name == "stablehlo.convert" and has_element(op.results[0], ir.F32Type.get())
-            if is_widening and is_half(element_type(op.operands[0])) and op.operands[0] in given:
+            if _widens(op) and op.parent.name in _ENCLOSING:
                 readers = Readers(op.results[0])
                 with ir.InsertionPoint.after(op):
                     readers.redirect(build.elementwise("multiply", op.results[0], _factors(op.results[0], seed)))
         function.finish()
+
+
+def _widens(op: ir.Operation) -> bool:
+    is_float32 = op.name in _WIDENING and has_element(op.results[0], ir.F32Type.get())
+    return is_float32 and is_half(element_type(op.operands[0]))
 
 
 def _factors(value: ir.Value, seed: ir.Value) -> ir.Value:
@@ -53,7 +59,7 @@ def _upper(value: ir.Value, cut: int) -> ir.Value:
 
 PASS = Pass(
     name="move-widened",
-    summary="change widened numbers in float32's last places, for the check of a bundle",
+    summary="change in float32's last places what is computed of 16-bit numbers, for the check of a bundle",
     description=__doc__,
     run=move_widened,
 )

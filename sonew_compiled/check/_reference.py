@@ -63,8 +63,7 @@ class _Function:
         self.names = [output.name for output in spec.outputs]
         self._inputs = [each.name for each in spec.inputs]
         self._run = run
-        has_halves = any(each.dtype in ("bfloat16", "float16") for each in spec.inputs)
-        self._moved = cache(moved) if moved is not None and has_halves else None
+        self._moved = cache(moved) if moved is not None else None
 
     def __call__(self, inputs: Mapping[str, np.ndarray], *, seed: int | None = None) -> Arrays:
         """The results by name; with a seed, those for numbers that move after they were widened from 16 bits."""
@@ -99,7 +98,7 @@ class Call:
         return self._moved_runs(_MOVED_RUNS_OF_LARGE if large else _MOVED_RUNS, seed=0)
 
     def move_further(self) -> None:
-        """Adds results for other changes of the inputs, those that are stored in 16 bits among them."""
+        """Adds results for other changes, of numbers that are widened from 16 bits as well."""
         done = len(self.moved)
         self.moved.extend(self._moved_runs(_FURTHER_RUNS, seed=done, within=range(done, done + _FURTHER_RUNS)))
 

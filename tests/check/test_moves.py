@@ -20,6 +20,7 @@ func.func public @eval_step(%x: tensor<4000xbf16>) -> (tensor<4000xf32>, tensor<
   return %wide, %wave : tensor<4000xf32>, tensor<4000xf32>
 }
 """
+SHAPES = {"x": (8, 5), "products": (5, 5)}
 
 
 def call_on_bfloat16() -> Call:
@@ -51,3 +52,30 @@ def test_each_change_of_16_bit_state_is_another() -> None:
     assert len(set(moved[1:])) == len(moved) - 1 > 5
     signs = np.sign(call.moved[1]["wide"] - call.results["wide"])
     assert abs(signs.mean()) < 0.1  # as many up as down
+
+
+def test_products_in_16_bits_move_in_the_last_places_of_float32() -> None:
+    """Their operands are rounded, so that no change of the inputs reaches them: Shampoo's roots under bf16-mixed."""
+    module = """
+    func.func public @eval_step(%x: tensor<8x5xf32>) -> tensor<5x5xf32> {
+      %0 = func.call @products(%x) : (tensor<8x5xf32>) -> tensor<5x5xf32>
+      return %0 : tensor<5x5xf32>
+    }
+    func.func private @products(%x: tensor<8x5xf32>) -> tensor<5x5xf32> {
+      %0 = stablehlo.convert %x : (tensor<8x5xf32>) -> tensor<8x5xbf16>
+      %1 = stablehlo.dot_general %0, %0, contracting_dims = [0] x [0]
+        : (tensor<8x5xbf16>, tensor<8x5xbf16>) -> tensor<5x5xf32>
+      return %1 : tensor<5x5xf32>
+    }"""
+    artifact = passes.to_portable_artifact(passes.parse(module))
+    given, got = (TensorSpec(name=name, shape=shape, dtype="float32", role=None) for name, shape in SHAPES.items())
+    spec = FunctionSpec(inputs=(given,), outputs=(got,))
+    make = partial(_artifact, artifact, "eval_step", spec)
+    function = _Function(spec, make(), partial(make, moves=True))
+    inputs = {"x": np.random.default_rng(0).integers(1, 9, (8, 5)).astype(np.float32)}
+    call = Call(function="eval_step", inputs=inputs, results=function(inputs), again=function)
+    assert not call.movement("products").any()
+    call.move_further()
+    moved = call.movement("products") / call.results["products"]
+    assert moved.min() > 0
+    assert moved.max() <= 2.0**-21 + 2.0**-24
