@@ -1,8 +1,8 @@
 """Sum a product of tensors, one of which is repeated, first over the axes that both have.
 
 IREE 3.13 treats a sum of such a product over several axes as a matrix product without rows or columns, and does not
-compile it ("invalid accumulator/result vector shape", or vectors that are too large). The sum over the common axes is a
-product that IREE compiles well.
+compile it ("invalid accumulator/result vector shape", vectors that are too large, or a crash). The sum over the common
+axes is a product that IREE compiles well.
 
     reduce(multiply(broadcast(v), m), dimensions = [0, 1])
 becomes
@@ -10,7 +10,8 @@ becomes
 
 Elementwise operations, reshapes, slices and the like may lie between the broadcast and the product. A gather from an
 axis that has one place for its slice repeats that slice, and a selection between a tensor and itself is that tensor.
-The order of a sum is free in StableHLO, and its initial value is zero.
+IREE folds a selection by constants, such as whether the constant indices of a gather are within the tensor. The order
+of a sum is free in StableHLO, and its initial value is zero.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from sonew_compiled.passes.record import Pass
 
 _PARTS = ("stablehlo.slice", "stablehlo.dynamic_slice", "stablehlo.reverse")
 _MOVES = ("stablehlo.broadcast_in_dim", "stablehlo.transpose", "stablehlo.reshape", *_PARTS)
+# What IREE computes when compiling, if its operands are constants.
+_FOLDED = {"stablehlo.constant", "stablehlo.iota", "stablehlo.reduce", *_MOVES, *FUSED}
 # Looking further costs time, and recursion has an end; IREE's kernels are no longer than this.
 _FAR = 40
 
@@ -88,6 +91,10 @@ class _Axes:
             return _long(value)
         if op.name == "stablehlo.select" and self._elements(op.operands[1]) == self._elements(op.operands[2]):
             return self.of(op.operands[1], far)
+        if op.name == "stablehlo.select" and _is_known(op.operands[0]):
+            return min(
+                (self.of(each, far) for each in list(op.operands)[1:] if not is_splat(each)), key=len, default=set()
+            )
         if op.name in _MOVES:
             return _moved(op, self.of(_source(op), far))
         if op.name == "stablehlo.gather":
@@ -108,6 +115,17 @@ class _Axes:
                     same = self._elements(op.operands[0], far + 1)
             self._same[value] = same
         return self._same[value]
+
+
+def _is_known(value: ir.Value) -> bool:
+    """Whether a value is made of few constants alone."""
+    waiting, count = [value], 0
+    while waiting:
+        op, count = owner(waiting.pop()), count + 1
+        if op is None or count > _FAR or op.name not in _FOLDED:
+            return False
+        waiting += op.operands
+    return True
 
 
 def _is_unchanged(op: ir.Operation) -> bool:

@@ -128,3 +128,26 @@ func.func public @gathered_rows(%v: tensor<2x5xf32>, %index: tensor<3x1xi32>, %m
   %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1] : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
   return %sum : tensor<f32>
 }
+
+// A gather by constant indices: whether they are within the tensor is known, so IREE reads the row without a selection.
+// CHECK-LABEL: func.func public @known
+// CHECK:         [[PRODUCT:%.+]] = stablehlo.multiply
+// CHECK:         [[INNER:%.+]] = stablehlo.reduce([[PRODUCT]] init: {{.*}}) applies stablehlo.add across dimensions = [1]
+// CHECK:         stablehlo.reduce([[INNER]] init: {{.*}}) applies stablehlo.add across dimensions = [0]
+func.func public @known(%v: tensor<1x5xf32>, %m: tensor<3x5xf32>) -> tensor<f32> {
+  %indices = stablehlo.constant dense<[[0], [-1], [0]]> : tensor<3x1xi32>
+  %zeros = stablehlo.constant dense<0> : tensor<3x1xi32>
+  %inside = stablehlo.compare GE, %indices, %zeros, SIGNED : (tensor<3x1xi32>, tensor<3x1xi32>) -> tensor<3x1xi1>
+  %flat = stablehlo.reshape %inside : (tensor<3x1xi1>) -> tensor<3xi1>
+  %mask = stablehlo.broadcast_in_dim %flat, dims = [0] : (tensor<3xi1>) -> tensor<3x5xi1>
+  %rows = "stablehlo.gather"(%v, %indices) <{dimension_numbers = #stablehlo.gather<offset_dims = [1],
+    collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>, slice_sizes = array<i64: 1, 5>}>
+    : (tensor<1x5xf32>, tensor<3x1xi32>) -> tensor<3x5xf32>
+  %nan = stablehlo.constant dense<0x7FC00000> : tensor<3x5xf32>
+  %filled = stablehlo.select %mask, %rows, %nan : tensor<3x5xi1>, tensor<3x5xf32>
+  %product = stablehlo.multiply %filled, %m : tensor<3x5xf32>
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %sum = stablehlo.reduce(%product init: %zero) applies stablehlo.add across dimensions = [0, 1]
+    : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
+  return %sum : tensor<f32>
+}
