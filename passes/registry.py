@@ -36,6 +36,7 @@ from sonew_compiled.passes.shared import (
 )
 from sonew_compiled.passes.target import (
     bound_kernels,
+    bound_numbers,
     emulate_arithmetic,
     emulate_bf16,
     emulate_contractions,
@@ -124,6 +125,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             fence_contractions.PASS,
             fence_elements.PASS,
             bound_kernels.PASS,
+            bound_numbers.PASS,
             widen_booleans.PASS,
             fence_iotas.PASS,
             stabilize_sorts.PASS,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.bindings import refuse_too_many
 from sonew_compiled.lowering.branches import has_branches, part_references
 from sonew_compiled.lowering.diagnostics import compile_error
 from sonew_compiled.lowering.process import run_to_end
@@ -33,7 +35,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
       The bytes of the `.vmfb`; the same input and compiler give the same bytes.
 
     Raises:
-      SonewError: the compiler refused it; see `compile_error`.
+      SonewError: the compiler refused it; see `compile_error`. Or the runtime would; see `refuse_too_many`.
     """
     with scratch_folder() as scratch:
         names = ("module.mlir", "early.mlirbc", "vm.mlirbc", "module.vmfb")
@@ -43,6 +45,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         start = [iree_compile(), source.name, "--iree-input-type=stablehlo", *target.flags]
         start += [f"--compile-to={_EARLY}", "--emit-mlir-bytecode", "-o", early.name]
         command = [iree_compile(), early.name, f"--compile-from={_EARLY}", _WITHOUT_STABLEHLO, *target.flags]
+        command.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         # The host code of a module without branches needs no change.
         if changed := has_branches(stablehlo):
             command += ["--compile-to=vm", "--emit-mlir-bytecode", "-o", host_code.name]
@@ -53,6 +56,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         environment = os.environ | {"TMPDIR": ".", "LLVM_DISABLE_SYMBOLIZATION": "1"}
 
         def in_two_parts(*flags: str) -> subprocess.CompletedProcess[bytes]:
+            shutil.rmtree(scratch / _GENERATED, ignore_errors=True)
             process = run_to_end([*start, *flags], folder=scratch, environment=environment)
             if process.returncode == 0:
                 before = process.args
@@ -64,16 +68,15 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         # quarter of its time, and is done only after a failure, for the sake of a better message. But a fault of its
         # early passes that nobody sees becomes code that computes wrong numbers. So there are two parts: the second
         # verifies what it reads, whatever the flags, which costs next to nothing.
-        hurried = ["--verify=false"]
-        if target.verified_operation:
-            hurried.append(f"--iree-hal-dump-executable-configurations-to={_GENERATED}")
         try:
-            process = hurriedly = in_two_parts(*hurried)
+            process = hurriedly = in_two_parts("--verify=false")
             refused = process.returncode != 0
             if target.verified_operation and not refused:
                 refused = not _is_verified(scratch / _GENERATED, target.verified_operation)
             if refused:
                 process = in_two_parts(*target.fallback_flags)
+            if process.returncode == 0:
+                refuse_too_many(scratch / _GENERATED, target, what=what)
             if changed and process.returncode == 0:
                 host_code.write_bytes(part_references(host_code.read_bytes()))
                 command = [iree_compile(), host_code.name, "--compile-from=vm", _WITHOUT_STABLEHLO, *target.flags]

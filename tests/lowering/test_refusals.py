@@ -116,6 +116,36 @@ def test_products_that_the_compiler_would_get_wrong_are_compiled_otherwise(rows:
     assert "inner_tiled" in failure(module, "cpu:x86-64-v4")[1]
 
 
+def numbers(count: int) -> bytes:
+    """A module whose kernel reads so many numbers, and writes as many, without `bound-numbers`."""
+    arguments = ", ".join(f"%a{each}: tensor<f32>" for each in range(count))
+    results = ", ".join("tensor<f32>, tensor<4xf32>" for _ in range(count))
+    lines = [f"%s{each} = stablehlo.sine %a{each} : tensor<f32>" for each in range(count)]
+    lines += [
+        f"%v{each} = stablehlo.broadcast_in_dim %s{each}, dims = [] : (tensor<f32>) -> tensor<4xf32>"
+        for each in range(count)
+    ]
+    returned = ", ".join(f"%s{each}, %v{each}" for each in range(count))
+    return "\n".join(
+        [f"func.func @f({arguments}) -> ({results}) {{", *lines, f"return {returned} : {results}\n}}"]
+    ).encode()
+
+
+@pytest.mark.parametrize(("target", "most"), [("cpu:aarch64", 32), ("vmvx", 32), ("vulkan", 32), ("cuda", 16)])
+def test_kernels_of_more_tensors_than_the_runtime_passes(target: str, most: int) -> None:
+    """The message has no log: the compiler has no fault to show."""
+    chosen = resolve_target(target)
+    with pytest.raises(SonewError) as caught:
+        iree.lower_iree(numbers(most // 2 + 1), chosen, what="tiny with adam")
+    first, second, remedy = str(caught.value).splitlines()
+    assert first == f"cannot compile tiny with adam for target {chosen.name}"
+    assert second == f"  its kernel f_dispatch_0_elementwise takes {most + 2} tensors, and IREE's runtime passes {most}"
+    assert "one optimizer for all parameters" in remedy
+    assert iree.lower_iree(numbers(most // 2), chosen, what="tiny with adam")
+    shared = passes.to_portable_artifact(passes.parse(numbers(70).decode()))
+    assert iree.lower_iree(lower.adapt(shared, chosen, what="tiny"), chosen, what="tiny")
+
+
 def test_an_operation_that_no_target_has() -> None:
     module = b"""func.func @f(%x: tensor<4x400xf32>) -> tensor<4x400xf32> {
       %y = stablehlo.custom_call @nonsense(%x) : (tensor<4x400xf32>) -> tensor<4x400xf32>

@@ -1,4 +1,4 @@
-"""Functions of many tensors, whose kernels IREE's runtime refuses to load without `bound-kernels`, against NumPy."""
+"""Functions of many tensors, whose kernels IREE's runtime refuses without `bound-kernels` and `bound-numbers`."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ def test_functions_of_many_tensors(on_iree: Callable[..., list[Any]], target: st
     wanted = np.sin(table).sum(0), np.linalg.norm(table, axis=1), np.tanh(line), np.tanh(line).sum()
     for here, want in zip(got, wanted, strict=True):
         np.testing.assert_allclose(here, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["cpu", "vmvx"])
+def test_the_steps_of_many_optimizers(on_iree: Callable[..., list[Any]], target: str) -> None:
+    """Numbers that do not depend on each other, which IREE computes in one kernel all the same."""
+    steps = [np.array(number, np.int32) for number in range(20)]
+
+    def functions(x: jax.Array, *steps: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        later = [step + 1 for step in steps]
+        scales = [1 - 0.9 ** step.astype(jnp.float32) for step in later]
+        return later, jnp.concatenate([x / scale for scale in scales])
+
+    x = np.arange(1, 3, dtype=np.float32)
+    ((later, scaled),) = on_iree(functions, x, *steps, target=target)
+    assert [int(step) for step in later] == [*range(1, 21)]
+    wanted = np.concatenate([x / (1 - 0.9**step) for step in range(1, 21)])
+    np.testing.assert_allclose(scaled, wanted, rtol=1e-5)

@@ -146,6 +146,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         "fence-widenings",
         rounding,
         "bound-kernels",
+        "bound-numbers",
         f"take-examples:lanes={lanes}",
     )
 

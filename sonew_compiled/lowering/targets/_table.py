@@ -57,12 +57,17 @@ def _vmvx(model: str) -> Target:
         "widen-integers",
         "expand-arithmetic",
         rounding,
-        "bound-kernels",
+        *_BOUNDS,
         "take-examples",
     )
     # After its passes only conversions of bfloat16 are left, which it supports.
     return Target(name="vmvx", flags=flags, passes=passes, lacks=("f16",), driver=Driver.LOCAL, jax_platform="cpu")
 
+
+# The most tensors that IREE's drivers for CUDA, HIP and Metal pass to a kernel.
+_FEW_TENSORS = 16
+_BOUNDS = ("bound-kernels", "bound-numbers")
+_LOW_BOUNDS = tuple(f"{each}:operands={_FEW_TENSORS - 2}" for each in _BOUNDS)
 
 # Where constant expressions are computed at compile time, code for this machine computes them.
 _FOLDING = ("hal_target_local", "hal_target_llvm_cpu")
@@ -82,9 +87,8 @@ _SPIRV_PASSES = (
     "emulate-rounding",
     "widen-booleans",
     "fence-iotas",
-    "bound-kernels",
-    "take-examples",
 )
+_VULKAN_PASSES = (*_SPIRV_PASSES, *_BOUNDS, "take-examples")
 
 
 # The drivers' names for the devices of a model. Its code gives wrong results on devices with another subgroup size.
@@ -106,11 +110,11 @@ def _vulkan(model: str) -> Target:
         "--iree-hal-indirect-command-buffers=false",
     )
     if not model:  # code for every Vulkan 1.1 driver of a phone or a computer
-        return Target(name="vulkan", flags=flags, passes=_SPIRV_PASSES, lacks=_SPIRV_LACKS, driver=Driver.VULKAN)
+        return Target(name="vulkan", flags=flags, passes=_VULKAN_PASSES, lacks=_SPIRV_LACKS, driver=Driver.VULKAN)
     return Target(
         name=f"vulkan:{model}",
         flags=(*flags, f"--iree-vulkan-target={model}"),
-        passes=_SPIRV_PASSES,
+        passes=_VULKAN_PASSES,
         lacks=_SPIRV_LACKS,
         driver=Driver.VULKAN,
         device_names=_VULKAN_DEVICES[model],
@@ -132,7 +136,7 @@ _GPU_PASSES = (
     "fork-stored",
     "gather-shifts",
     "fence-scatters",
-    "bound-kernels",
+    *_LOW_BOUNDS,
     "take-examples",
 )
 
@@ -166,6 +170,7 @@ def _cuda(model: str) -> Target:
         assembler="ptxas",
         flags=flags,
         passes=_GPU_PASSES,
+        tensors=_FEW_TENSORS,
         lacks_in_convolutions=_CUDA_MODELS[model],
         driver=Driver.CUDA,
         jax_platform="gpu",
@@ -193,6 +198,7 @@ def _rocm(model: str) -> Target:
         flags=flags,
         fallback_flags=_ROCM_FALLBACK_FLAGS,
         passes=_GPU_PASSES,
+        tensors=_FEW_TENSORS,
         code_model=_ROCM_MODELS[model],
         driver=Driver.HIP,
         jax_platform="gpu",
@@ -205,7 +211,8 @@ def _metal(model: str) -> Target:
     return Target(
         name="metal",
         flags=(*only("hal_target_metal_spirv", *_FOLDING), "--iree-hal-target-device=metal"),
-        passes=_SPIRV_PASSES,
+        passes=(*_SPIRV_PASSES, *_LOW_BOUNDS, "take-examples"),
+        tensors=_FEW_TENSORS,
         lacks=_SPIRV_LACKS,
         driver=Driver.METAL,
     )

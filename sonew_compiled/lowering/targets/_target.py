@@ -50,6 +50,7 @@ class Target(Needs):
         refuses one, the second try is made.
       passes: the passes for this target alone, which run after the shared pipeline, each as `passes.parse_pass` reads
         it: `name:option=value`.
+      tensors: the most tensors that its driver passes to a kernel.
       lacks: the element types on which its code generator fails, by MLIR's names.
       lacks_in_convolutions: likewise for convolutions alone.
       code_model: the number of the model of device in its code: `EF_AMDGPU_MACH` of an ELF file for AMD's.
@@ -64,6 +65,7 @@ class Target(Needs):
     fallback_flags: tuple[str, ...] = ()
     verified_operation: str = ""
     passes: tuple[str, ...] = ()
+    tensors: int = 32
     lacks: tuple[str, ...] = ()
     lacks_in_convolutions: tuple[str, ...] = ()
     code_model: int | None = None
