@@ -1,13 +1,53 @@
 """Functions that run a JAX function through parts of the compiler."""
 
-from collections.abc import Callable, Iterator
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from sonew_compiled.runtime import open_device
+
+if TYPE_CHECKING:
+    from jaxlib.mlir import ir
+
+
+def run_module(
+    module: ir.Module, function: str, arguments: Sequence[np.ndarray], device_name: str = "local-task"
+) -> list[np.ndarray]:
+    """The results of this processor's code for a module that needs no further pass."""
+    from sonew_compiled import passes
+    from sonew_compiled.lowering.iree import lower_iree
+    from sonew_compiled.lowering.targets import pin_host, resolve_target
+
+    code = lower_iree(passes.to_bytes(module), pin_host(resolve_target("cpu")), what="a test")
+    (results,) = call(code, function, arguments, device_name)
+    return results
+
+
+def call(
+    code: bytes, function: str, arguments: Sequence[np.ndarray], device_name: str, times: int = 1
+) -> list[list[np.ndarray]]:
+    """The results of each call of a function; unsigned integers are signed ones, as the code's own types are."""
+    import iree.runtime as rt
+
+    dtype_of = rt.HalElementType.map_to_dtype
+    device, instance = open_device(device_name), rt.VmInstance()
+    loaded = rt.VmModule.copy_buffer(instance, code)
+    context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), loaded])
+    given = rt.VmVariantList(len(arguments))
+    for each in arguments:
+        given.push_ref(device.upload(np.asarray(each)))
+    gotten = []
+    for _ in range(times):
+        results = rt.VmVariantList(16)
+        context.invoke(loaded.lookup_function(function), given, results)
+        buffers = [results.get_as_object(index, rt.HalBufferView) for index in range(len(results))]
+        gotten.append([device.download(each, dtype_of(each.element_type), tuple(each.shape)) for each in buffers])
+    return gotten
 
 
 @pytest.fixture
@@ -39,7 +79,6 @@ def by_rules() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def on_iree() -> Callable[..., list[Any]]:
     """Calls a JAX function through the whole compiler, several times on all threads."""
-    import iree.runtime as rt
     import jax
 
     from sonew_compiled import passes
@@ -55,21 +94,12 @@ def on_iree() -> Callable[..., list[Any]]:
         passes.run_pipeline(module, passes.pipeline(passes.precision_policy(precision)))
         chosen = pin_host(resolve_target(target))
         code = lower_iree(adapt(passes.to_portable_artifact(module), chosen, what="a test"), chosen, what="a test")
-        device, instance = open_device("local-task"), rt.VmInstance()
-        loaded = rt.VmModule.copy_buffer(instance, code)
-        context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), loaded])
         shapes, tree = jax.tree.flatten(jax.eval_shape(function, *arguments))
-        given = rt.VmVariantList(len(arguments))
-        for each in arguments:
-            given.push_ref(device.upload(np.asarray(each)))
-        gotten = []
-        for _ in range(times):
-            results = rt.VmVariantList(len(shapes))
-            context.invoke(loaded.lookup_function("predict"), given, results)
-            buffers = [results.get_as_object(index, rt.HalBufferView) for index in range(len(shapes))]
-            arrays = [device.download(b, s.dtype, s.shape) for b, s in zip(buffers, shapes, strict=True)]
-            gotten.append(tree.unflatten(arrays))
-        return gotten
+        called = call(code, "predict", arguments, "local-task", times)
+        return [
+            tree.unflatten(each.view(shape.dtype) for each, shape in zip(results, shapes, strict=True))
+            for results in called
+        ]
 
     return run
 

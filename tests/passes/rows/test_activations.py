@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import iree.runtime as rt
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxlib.mlir import ir
+from plugins.compiler import run_module
 
 from sonew_compiled import passes
-from sonew_compiled.lowering.iree import lower_iree
-from sonew_compiled.lowering.targets import pin_host, resolve_target
+from sonew_compiled.lowering.targets import resolve_target
 from sonew_compiled.models import autoencoder
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.runtime import open_device
 from sonew_compiled.trace import trace_training
 
 ROWS, COLUMNS = 128, 130
@@ -36,23 +34,6 @@ def module_of(program: Callable[..., object], arguments: Sequence[np.ndarray], *
 
 def kernels(module: ir.Module) -> int:
     return sum(op.name == "flow.dispatch" for op in operations_in(module.operation))
-
-
-def run(module: ir.Module, arguments: Sequence[np.ndarray], device_name: str = "local-task") -> list[np.ndarray]:
-    """The results of this processor's code for the module."""
-    code = lower_iree(passes.to_bytes(module), pin_host(resolve_target("cpu")), what="a test")
-    device = open_device(device_name)
-    instance = rt.VmInstance()
-    loaded = rt.VmModule.copy_buffer(instance, code)
-    context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), loaded])
-    given, results = rt.VmVariantList(len(arguments)), rt.VmVariantList(8)
-    for each in arguments:
-        given.push_ref(device.upload(each))
-    context.invoke(loaded.lookup_function("main"), given, results)
-    buffers = [results.get_as_object(index, rt.HalBufferView) for index in range(len(results))]
-    bf16, dtype_of = rt.HalElementType.BFLOAT_16, rt.HalElementType.map_to_dtype
-    dtypes = [np.dtype(jnp.bfloat16) if each.element_type == bf16 else dtype_of(each.element_type) for each in buffers]
-    return [device.download(*each, tuple(each[0].shape)) for each in zip(buffers, dtypes, strict=True)]
 
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
@@ -76,8 +57,10 @@ def test_functions_have_the_bits_of_other_code() -> None:
 
     streamed = module_of(program, [x, bias], options="lanes=16")
     assert kernels(streamed) == 1
-    results = run(streamed, [x, bias])
-    for has, had, function in zip(results, run(module_of(program, [x, bias]), [x, bias]), FUNCTIONS, strict=True):
+    results = run_module(streamed, "main", [x, bias])
+    for has, had, function in zip(
+        results, run_module(module_of(program, [x, bias]), "main", [x, bias]), FUNCTIONS, strict=True
+    ):
         np.testing.assert_array_equal(has.view(np.uint32), had.view(np.uint32), err_msg=function.__name__)
 
 
@@ -104,7 +87,7 @@ def test_the_layers_of_a_network_are_kernels(native: int, most: int) -> None:
     module = module_of(program, DENSE, options=f"lanes=16,native_bf16={native}")
     assert kernels(module) == most
     expected = jax.tree.leaves(program(*map(jnp.asarray, DENSE)))
-    results = [run(module, DENSE, name) for name in ("local-sync", "local-task")]
+    results = [run_module(module, "main", DENSE, name) for name in ("local-sync", "local-task")]
     for one, several, each in zip(*results, expected, strict=True):
         np.testing.assert_array_equal(one, several)  # the order of sums does not depend on the threads
         np.testing.assert_allclose(several, each, rtol=2e-2, atol=2e-3 * float(np.abs(each).max()))
@@ -122,7 +105,7 @@ def test_a_kernel_rounds_as_a_conversion_does() -> None:
 
     module = module_of(program, [x, bias], options="lanes=16,native_bf16=1")
     assert kernels(module) == 1
-    (result,) = run(module, [x, bias])
+    (result,) = run_module(module, "main", [x, bias])
     expected = np.asarray(program(jnp.asarray(x), jnp.asarray(bias)))
     np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
     numbers = ~np.isnan(expected)
@@ -139,7 +122,7 @@ def test_a_row_that_is_shifted_moves_to_its_neighbours_columns() -> None:
 
     module = module_of(program, [x, bias], options="lanes=16")
     assert kernels(module) == 2
-    (result,) = run(module, [x, bias])
+    (result,) = run_module(module, "main", [x, bias])
     np.testing.assert_allclose(result, program(jnp.asarray(x), jnp.asarray(bias)), rtol=1e-5, atol=1e-6)
 
 
@@ -155,7 +138,9 @@ def test_what_is_read_before_the_last_operand_is_there_is_no_kernel() -> None:
 
     module = module_of(program, [x, w, bias], options="lanes=16")
     assert kernels(module) == 0
-    for has, each in zip(run(module, [x, w, bias]), program(*map(jnp.asarray, (x, w, bias))), strict=True):
+    for has, each in zip(
+        run_module(module, "main", [x, w, bias]), program(*map(jnp.asarray, (x, w, bias))), strict=True
+    ):
         np.testing.assert_allclose(has, each, rtol=1e-4, atol=1e-4)
 
 
@@ -167,7 +152,7 @@ def test_an_axis_of_examples_and_one_of_places_are_rows_together() -> None:
 
     module = module_of(program, [x, bias], options="lanes=16")
     assert kernels(module) == 1
-    (result,) = run(module, [x, bias])
+    (result,) = run_module(module, "main", [x, bias])
     np.testing.assert_allclose(result, program(jnp.asarray(x), jnp.asarray(bias)), rtol=1e-5, atol=1e-6)
 
 

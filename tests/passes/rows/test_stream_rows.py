@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import iree.runtime as rt
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,17 +13,16 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from jaxlib.mlir import ir
+from plugins.compiler import run_module
 
 from sonew_compiled import passes
 from sonew_compiled.compile import compile_training
-from sonew_compiled.lowering.iree import lower_iree
 from sonew_compiled.lowering.lower import adapt
 from sonew_compiled.lowering.targets import pin_host, resolve_target, resolve_targets
 from sonew_compiled.optimizer import optimizer_factory
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.presets import optimizer_settings
-from sonew_compiled.runtime import open_device
 from sonew_compiled.trace import trace_update
 
 SHAPE = (200, 96)
@@ -32,28 +30,6 @@ SHAPE = (200, 96)
 
 def operations(module: ir.Module, name: str) -> list[ir.Operation]:
     return [op for op in operations_in(module.operation) if op.name == name]
-
-
-def run(
-    module: ir.Module, function: str, arguments: Sequence[np.ndarray], device_name: str = "local-task"
-) -> list[np.ndarray]:
-    """The results of this processor's code for the module."""
-    code = lower_iree(passes.to_bytes(module), resolve_target("cpu"), what="a test")
-    device = open_device(device_name)
-    instance = rt.VmInstance()
-    loaded = rt.VmModule.copy_buffer(instance, code)
-    context = rt.VmContext(instance, [rt.create_hal_module(instance, device.hal), loaded])
-    given, results = rt.VmVariantList(len(arguments)), rt.VmVariantList(16)
-    for each in arguments:
-        given.push_ref(device.upload(each))
-    context.invoke(loaded.lookup_function(function), given, results)
-    buffers = [results.get_as_object(index, rt.HalBufferView) for index in range(len(results))]
-    return [device.download(each, _dtype(each), tuple(each.shape)) for each in buffers]
-
-
-def _dtype(buffer: rt.HalBufferView) -> np.dtype:
-    half = buffer.element_type == rt.HalElementType.BFLOAT_16
-    return np.dtype(jnp.bfloat16) if half else rt.HalElementType.map_to_dtype(buffer.element_type)
 
 
 def streamed(function: Callable[..., Any], *arguments: np.ndarray, options: str = "elements=1") -> ir.Module:
@@ -101,7 +77,7 @@ def test_random_programs_compute_what_they_did(data: st.DataObject) -> None:
     scale = np.array(0.3, np.float32)
     options = f"elements=1,recompute={recompute},lanes={lanes},bypass={bypass}"
     module = streamed(program, x, y, scale, options=options)
-    results = run(module, "main", [x, y, scale])
+    results = run_module(module, "main", [x, y, scale])
     for result, expected in zip(results, program(jnp.asarray(x), jnp.asarray(y), jnp.asarray(scale)), strict=True):
         # Sums of up to 24,000 numbers, taken in another order.
         np.testing.assert_allclose(result, expected, rtol=1e-4 if expected.ndim < 2 else 1e-5, atol=1e-5)
@@ -125,7 +101,7 @@ def test_what_is_dear_and_read_at_several_shifts_is_kept_in_a_ring(recompute: in
 
     module = streamed(program, x, options=f"elements=1,recompute={recompute}")
     assert len(operations(module, "memref.alloca")) == rings
-    np.testing.assert_allclose(run(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
+    np.testing.assert_allclose(run_module(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 1.0])
@@ -146,7 +122,7 @@ def test_the_rare_side_of_a_choice_is_computed_where_it_is_chosen(share: float) 
     assert any(
         "vector.reduction" in op.name and "or" in str(op.attributes["kind"]) for op in operations_in(module.operation)
     )
-    np.testing.assert_allclose(run(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
+    np.testing.assert_allclose(run_module(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("bad", [1.0, np.inf, np.nan, -np.nan])
@@ -162,7 +138,7 @@ def test_the_largest_of_what_has_no_sign_is_found_by_its_bits(bad: float) -> Non
     module = streamed(program, x, y)
     assert operations(module, "arith.maxsi")
     assert not operations(module, "arith.maximumf")
-    np.testing.assert_array_equal(run(module, "main", [x, y])[0], program(jnp.asarray(x), jnp.asarray(y)))
+    np.testing.assert_array_equal(run_module(module, "main", [x, y])[0], program(jnp.asarray(x), jnp.asarray(y)))
 
 
 def update(name: str, precision: str = "f32", *, stream: bool = True, matrices: Sequence[str] = "w") -> ir.Module:
@@ -211,7 +187,9 @@ def test_an_update_is_computed_as_without_the_pass(name: str, indefinite: bool, 
             if indefinite and not each.name.endswith("/0"):
                 value[:, ::3] *= 100
         values.append(np.asarray(7 if each.dtype == "int32" else value, dtype=jnp.dtype(each.dtype)))
-    with_it, without = (run(update(name, precision, stream=each), "train_step", values) for each in (True, False))
+    with_it, without = (
+        run_module(update(name, precision, stream=each), "train_step", values) for each in (True, False)
+    )
     assert len(with_it) > 4
     for has, had in zip(with_it, without, strict=True):
         # A number almost halfway between two 16-bit numbers may be rounded to either.
@@ -230,7 +208,7 @@ def test_what_is_computed_farther_ahead_finds_the_rings_that_it_reads() -> None:
         return b + chain.shift(b, 2) + a
 
     x = np.random.default_rng(0).normal(size=(40, 16)).astype(np.float32)
-    (result,) = run(streamed(program, x), "main", [x])
+    (result,) = run_module(streamed(program, x), "main", [x])
     np.testing.assert_allclose(result, program(jnp.asarray(x)), rtol=1e-5)
 
 
@@ -243,8 +221,8 @@ def test_moments_and_a_weight_of_16_bits_are_one_kernel(precision: str, kernels:
     for each in passes.signatures(update("adam", precision))["train_step"].inputs:
         value = np.abs(0.1 * rng.standard_normal(each.shape))
         values.append(np.asarray(7 if each.dtype == "int32" else value, dtype=jnp.dtype(each.dtype)))
-    without = run(update("adam", precision, stream=False), "train_step", values)
-    for has, had in zip(run(module, "train_step", values), without, strict=True):
+    without = run_module(update("adam", precision, stream=False), "train_step", values)
+    for has, had in zip(run_module(module, "train_step", values), without, strict=True):
         # Each of a few roundings may go to the other neighbour.
         np.testing.assert_allclose(has.astype(float), had.astype(float), rtol=2**-6 if kernels else 1e-6)
 
@@ -260,7 +238,7 @@ def test_what_a_kernel_gives_is_read_within_a_branch(flag: bool) -> None:
     module = streamed(program, x, y, np.array(flag))
     assert len(operations(module, "flow.dispatch")) == 1
     expected = program(jnp.asarray(x), jnp.asarray(y), jnp.asarray(flag))
-    for has, had in zip(run(module, "main", [x, y, np.array(flag)]), expected, strict=True):
+    for has, had in zip(run_module(module, "main", [x, y, np.array(flag)]), expected, strict=True):
         np.testing.assert_allclose(has.astype(float), np.asarray(had).astype(float), rtol=2**-7)
 
 
@@ -284,7 +262,7 @@ def test_many_partial_results_are_combined_once(monkeypatch: pytest.MonkeyPatch)
         module = streamed(program, x)
         assert len(operations(module, "flow.dispatch")) == 2
         assert len(operations(module, "stablehlo.reduce")) == reductions
-        np.testing.assert_allclose(run(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
+        np.testing.assert_allclose(run_module(module, "main", [x])[0], program(jnp.asarray(x)), rtol=1e-5)
 
 
 def test_bfloat16_is_rounded_to_in_one_instruction_where_there_is_one() -> None:
@@ -305,7 +283,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
     rng = np.random.default_rng(0)
     inputs = passes.signatures(module)["train_step"].inputs
     values = [np.asarray(1 + rng.random(each.shape), dtype=each.dtype) for each in inputs]
-    results = [run(module, "train_step", values, device) for device in ("local-sync", "local-task")]
+    results = [run_module(module, "train_step", values, device) for device in ("local-sync", "local-task")]
     for one, several in zip(*results, strict=True):
         np.testing.assert_array_equal(one, several)
 
