@@ -75,6 +75,7 @@ _FOLDING = ("hal_target_local", "hal_target_llvm_cpu")
 # IREE's code generator for SPIR-V, which is also Metal's, has no bfloat16, and not every device has float16.
 _SPIRV_PASSES = (
     *OWNERSHIP,
+    "negate-sums",
     "guard-powers",
     "guard-functions",
     "saturate-conversions",
@@ -87,6 +88,7 @@ _SPIRV_PASSES = (
     "emulate-rounding",
     "widen-booleans",
     "fence-iotas",
+    "fence-sums",
 )
 _VULKAN_PASSES = (*_SPIRV_PASSES, *_BOUNDS, "take-examples")
 
@@ -126,6 +128,7 @@ _SPIRV_LACKS = ("bf16",)
 
 _GPU_PASSES = (
     *OWNERSHIP,
+    "negate-sums",
     "guard-powers",
     "guard-functions",
     "saturate-conversions",
@@ -139,6 +142,11 @@ _GPU_PASSES = (
     *_LOW_BOUNDS,
     "take-examples",
 )
+
+
+# IREE's pipeline for reductions on GPUs does not compile some sums of products ("failed to distribute"). With this flag
+# it takes another one.
+_GPU_FALLBACK_FLAGS = ("--iree-codegen-llvmgpu-use-reduction-vector-distribution=false",)
 
 
 # The models of device with the types that each lacks in convolutions: IREE assumes the float16 units of sm_80 on sm_75
@@ -169,6 +177,7 @@ def _cuda(model: str) -> Target:
         name=f"cuda:{model}",
         assembler="ptxas",
         flags=flags,
+        fallback_flags=_GPU_FALLBACK_FLAGS,
         passes=_GPU_PASSES,
         tensors=_FEW_TENSORS,
         lacks_in_convolutions=_CUDA_MODELS[model],
@@ -178,8 +187,13 @@ def _cuda(model: str) -> Target:
 
 
 # A product of bfloat16 whose result is stored in two widths takes more shared memory than there is. With this flag
-# there are two kernels instead.
-_ROCM_FALLBACK_FLAGS = ("--iree-dispatch-creation-fuse-multi-use=false",)
+# there are two kernels instead. The flag after it is for small products of many matrices, for which LLVM crashes in its
+# lowering of pointers to buffers.
+_ROCM_FALLBACK_FLAGS = (
+    *_GPU_FALLBACK_FLAGS,
+    "--iree-dispatch-creation-fuse-multi-use=false",
+    "--iree-rocdl-enable-buffer-instructions=false",
+)
 
 
 # The models of device, each with its number in the header of its code.
