@@ -7,7 +7,8 @@ import numpy as np
 import optax
 import pytest
 from agreement.case import Case
-from agreement.rows import Table, by_optimizers, row
+from agreement.kinds import KINDS, lstm, norm
+from agreement.rows import Table, row
 from jax import lax
 
 W = {"w": (5, 4), "u": (4, 4), "b": (4,)}
@@ -134,32 +135,6 @@ def attention(p, x, mask=None):
     return jax.nn.softmax(scores, -1) @ v
 
 
-def normalised(x, axes):
-    mean = jnp.mean(x, axes, keepdims=True)
-    return (x - mean) * lax.rsqrt(jnp.var(x, axes, keepdims=True) + 1e-3)
-
-
-def gru(p, b):
-    def cell(h, x):
-        z, r = jnp.split(jax.nn.sigmoid(x @ p["wx"] + h @ p["wh"]), 2, -1)
-        new = (1 - z) * h + z * jnp.tanh(x @ p["cx"] + (r * h) @ p["ch"])
-        return new, new
-
-    return lax.scan(cell, jnp.zeros((b["x"].shape[0], 3)), jnp.swapaxes(b["x"], 0, 1))[1]
-
-
-def lstm(p, b, reverse=False):
-    def cell(carry, x):
-        h, c = carry
-        i, f, g, o = jnp.split(x @ p["wx"] + h @ p["wh"], 4, -1)
-        c = jax.nn.sigmoid(f + 1) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        h = jax.nn.sigmoid(o) * jnp.tanh(c)
-        return (h, c), h
-
-    zero = jnp.zeros((b["x"].shape[0], 3))
-    return lax.scan(cell, (zero, zero), jnp.swapaxes(b["x"], 0, 1), reverse=reverse)[1]
-
-
 def rotary(x):
     angles = jnp.arange(x.shape[-2])[:, None] / 10.0 ** jnp.arange(2)
     a, c = x[..., ::2], x[..., 1::2]
@@ -168,20 +143,18 @@ def rotary(x):
     ).reshape(x.shape)
 
 
-def experts(p, b):
-    """A mixture of experts: the best two for each example, weighted by their scores."""
-    scores, chosen = lax.top_k(jax.nn.softmax(b["x"] @ p["w"]), 2)
-    outputs = jnp.einsum("ni,eij->nej", b["x"], p["e"])
-    return jnp.einsum("nk,nkj->nj", scores, jnp.take_along_axis(outputs, chosen[..., None], 1))
-
-
 SEQUENCE = {"x": (3, 6, 4)}
 QKV = {"q": (4, 4), "k": (4, 4), "v": (4, 4)}
-CELL = {"wx": (4, 6), "wh": (3, 6), "cx": (4, 3), "ch": (3, 3)}
-LSTM = {"wx": (4, 12), "wh": (3, 12)}
 LABELS = {"x": (6, 5), "i": jax.ShapeDtypeStruct((6,), jnp.int32)}
 
 LAYERS: dict[str, Case] = {
+    **{
+        name: KINDS[name]
+        for name in (
+            *("GRU", "LSTM", "state space", "mixture of experts"),
+            *("contrastive", "variational", "mixture density", "two towers"),
+        )
+    },
     **{
         f.__name__: row(lambda p, b, f=f: f(hidden(p, b)), W)
         for f in (
@@ -203,9 +176,9 @@ LAYERS: dict[str, Case] = {
     },
     "gelu, exact": row(lambda p, b: jax.nn.gelu(hidden(p, b), approximate=False), W),
     "leaky relu, trained": row(lambda p, b: jnp.where(hidden(p, b) > 0, hidden(p, b), p["b"] * hidden(p, b)), W),
-    "layer norm": row(lambda p, b: normalised(hidden(p, b), -1) * p["b"], W),
-    "batch norm": row(lambda p, b: normalised(hidden(p, b), 0) * p["b"], W),
-    "group norm": row(lambda p, b: normalised(hidden(p, b).reshape(-1, 2, 2), -1).reshape(-1, 4) * p["b"], W),
+    "layer norm": row(lambda p, b: norm(hidden(p, b), -1) * p["b"], W),
+    "batch norm": row(lambda p, b: norm(hidden(p, b), 0) * p["b"], W),
+    "group norm": row(lambda p, b: norm(hidden(p, b).reshape(-1, 2, 2), -1).reshape(-1, 4) * p["b"], W),
     "rms norm": row(
         lambda p, b: (y := hidden(p, b)) * lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-3) * p["b"], W
     ),
@@ -243,19 +216,7 @@ LAYERS: dict[str, Case] = {
         QKV,
         batch=SEQUENCE,
     ),
-    "GRU": row(gru, CELL, batch=SEQUENCE),
-    "LSTM": row(lstm, LSTM, batch=SEQUENCE),
-    "LSTM, reverse": row(lambda p, b: lstm(p, b, reverse=True), LSTM, batch=SEQUENCE),
-    "state space": row(
-        lambda p, b: lax.associative_scan(
-            lambda a, c: (a[0] * c[0], c[0] * a[1] + c[1]),
-            (jnp.broadcast_to(jax.nn.sigmoid(p["a"]), b["x"].shape), b["x"]),
-            axis=1,
-        )[1],
-        {"a": (4,)},
-        batch=SEQUENCE,
-    ),
-    "mixture of experts": row(experts, {"w": (5, 3), "e": (3, 5, 4)}),
+    "LSTM, reverse": row(lambda p, b: lstm(p, b, reverse=True), {"wx": (4, 12), "wh": (3, 12)}, batch=SEQUENCE),
     "cross entropy": row(
         lambda p, b: optax.softmax_cross_entropy_with_integer_labels(b["x"] @ p["w"], b["i"]), {"w": (5, 5)}
     ),
@@ -284,9 +245,6 @@ LAYERS: dict[str, Case] = {
         ),
         W,
     ),
-    "contrastive": row(
-        lambda p, b: -jax.nn.log_softmax((y := normalised(hidden(p, b), -1)) @ y.T - 9 * jnp.eye(b["x"].shape[0])), W
-    ),
     "triplets": row(
         lambda p, b: jax.nn.relu(
             jnp.sum((hidden(p, b) - hidden(p, b)[::-1]) ** 2, -1) - jnp.sum((hidden(p, b) - p["b"]) ** 2, -1) + 1
@@ -303,28 +261,8 @@ LAYERS: dict[str, Case] = {
         {"w": (4, 3)},
         batch=SEQUENCE,
     ),
-    "variational": row(
-        lambda p, b: (
-            (m := b["x"] @ p["w"])
-            + jnp.exp(0.1 * m @ p["u"]) * jax.random.normal(jax.random.key(b["i"][1 % b["i"].shape[0]]), m.shape)
-        ),
-        W,
-    ),
-    "mixture density": row(
-        lambda p, b: (
-            -jax.nn.logsumexp(
-                jax.nn.log_softmax(p["b"]) - (b["x"][:, :1] - hidden(p, b)) ** 2 - jnp.log(1 + p["u"][0] ** 2), -1
-            )
-        ),
-        W,
-    ),
     "gram matrix": row(lambda p, b: (y := hidden(p, b)).T @ y / y.shape[0], W),
     "residual": row(lambda p, b: (y := hidden(p, b)) + jax.nn.relu(y @ p["u"]) @ p["u"].T, W),
-    "two towers": row(
-        lambda p, b: jax.nn.gelu(b["x"][:, :200] @ p["a"]) * (b["x"][:, 200:] @ p["c"]),
-        {"a": (200, 16), "c": (200, 16)},
-        batch={"x": (4, 400)},
-    ),
     "constants of a table": row(
         lambda p, b: jnp.asarray(np.arange(20.0, dtype=np.float32).reshape(5, 4))[b["i"]] * p["b"], W
     ),
@@ -372,18 +310,10 @@ LOSSES: dict[str, Case] = {
     ),
 }
 
-KINDS = (
-    *("GRU", "LSTM", "state space", "mixture of experts"),
-    *("contrastive", "variational", "mixture density", "two towers"),
-)
-"""The rows that are whole models, and are trained by other optimizers as well."""
-MODELS = by_optimizers({name: LAYERS[name] for name in KINDS})
-
 TABLES = {
     "numbers": Table(NUMBERS),
     "layers": Table(LAYERS),
     "losses": Table(LOSSES),
-    "models": Table(MODELS, group=3, rate=1e-3, chained=20, evaluates=False),
 }
 
 
