@@ -68,7 +68,11 @@ def test_the_bucket_is_the_loss_and_then_the_gradients(parts_bundle: Path, cpu: 
         return jnp.mean((hidden @ w["params/outer"] - image) ** 2)
 
     value, gradients = jax.value_and_grad(loss)(arrays)
-    want = np.concatenate([[value], *(np.ravel(gradients[f"params/{name}"]) for name in ("outer", "bias", "inner"))])
+    want = np.zeros(88, np.float32)
+    want[0] = value
+    for start, name in ((16, "outer"), (48, "bias"), (64, "inner")):
+        gradient = np.ravel(gradients[f"params/{name}"])
+        want[start : start + gradient.size] = gradient
     np.testing.assert_allclose(bucket, want, rtol=1e-5, atol=1e-6)
 
 
@@ -129,7 +133,7 @@ def test_signals_are_rounded_for_the_exchange_and_the_loss_is_not() -> None:
         names = (*passes.pipeline(passes.precision_policy("f32"), micro_batches=2, exchange=exchange),)
         passes.run_pipeline(module, [*names, passes.parse_pass(f"select-export:name={GRADIENTS}")])
         specs = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in given.values()]
-        result = [jax.ShapeDtypeStruct((25,), jnp.float32)]
+        result = [jax.ShapeDtypeStruct((40,), jnp.float32)]
         run = compile_artifact(passes.to_portable_artifact(module), specs, result, platform="cpu", quickly=True)
         buckets.append(np.asarray(run(*given.values())[0]))
     whole, short = buckets
@@ -155,11 +159,12 @@ def test_a_run_in_parts_goes_on_with_the_same_bits(
 def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
     manifest = open_bundle(parts_bundle).manifest
     assert (manifest.batch_size, manifest.micro_batch_size, manifest.micro_batches) == (12, 3, 4)
-    assert manifest.functions[GRADIENTS].outputs[0].shape == (1 + manifest.parameter_count,)
+    assert manifest.functions[GRADIENTS].outputs[0].shape == (88,)
     assert manifest.functions[EVAL_STEP].inputs[-1].shape == (12, 4)
     reads = dict(manifest.bucket_reads)
-    assert (reads.pop(UPDATE), reads.pop(UPDATE_COMMON)) == (((0, 55),), ((0, 1), (25, 31)))
-    assert sorted(itertools.chain(*reads.values())) == [(1, 25), (31, 55)]
+    assert reads.pop(UPDATE) == ((0, 1), (16, 40), (48, 54), (64, 88))
+    assert reads.pop(UPDATE_COMMON) == ((0, 1), (48, 54))
+    assert sorted(itertools.chain(*reads.values())) == [(16, 40), (64, 88)]
     text = manifest.to_json()
     for had, has, why in (
         ('"bucket"', '"barrel"', "'update' takes 'barrel'"),
@@ -184,7 +189,7 @@ def test_the_manifest_says_what_the_parts_are(parts_bundle: Path) -> None:
             Manifest.from_json(text.replace(had, has), source="manifest.json")
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_the_state_is_divided_by_size(
     count: int, parts_bundle: Path, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,10 +199,12 @@ def test_the_state_is_divided_by_size(
 
     program = Program.load(open_bundle(parts_bundle), cpu)
     # All need the loss and the small bias, and two workers have a matrix each.
-    of_two = [[(0, 1), (25, 55)], [(0, 31)]]
-    assert Shards(program, Several(0)).wanted == {1: [[(0, 55)]], 2: of_two, 3: None}[count]
+    of_two = [[(0, 1), (48, 54), (64, 88)], [(0, 1), (16, 40), (48, 54)]]
+    alone = [[(0, 1), (16, 40), (48, 54), (64, 88)]]
+    of_three = [*of_two, [(0, 1), (48, 54)]]
+    assert Shards(program, Several(0)).wanted == {1: alone, 2: of_two, 3: of_three, 4: None}[count]
     by_default = [shards_of(program, Several(0), asked=None, is_exchanged_elsewhere=each) for each in (False, True)]
-    assert [each is not None for each in by_default] == [count == 2, False]
+    assert [each is not None for each in by_default] == [count in (2, 3), False]
     monkeypatch.setenv("OMPI_MCA_mpi_ft_enable", "1")
     assert shards_of(program, Several(0), asked=None, is_exchanged_elsewhere=False) is None
     held = [Shards(program, Several(rank)).held for rank in range(count)]
@@ -207,7 +214,7 @@ def test_the_state_is_divided_by_size(
     assert {"params/inner", "params/outer", "params/bias", "optimizer/0/count"} <= of_all
     assert of_all & moments == (moments if count == 1 else set())
     # Two weights of one size: a third worker has the moments of none.
-    assert sorted(len(each & moments) for each in held) == {1: [4], 2: [2, 2], 3: [0, 2, 2]}[count]
+    assert sorted(len(each & moments) for each in held) == {1: [4], 2: [2, 2], 3: [0, 2, 2], 4: [0, 0, 2, 2]}[count]
 
 
 def test_the_largest_part_that_is_left_goes_to_the_worker_with_least() -> None:

@@ -11,7 +11,7 @@ the update, which works on the mean over the micro-batches: it undoes the scale 
 finite, and rounds the state. 16-bit gradients are widened into the bucket, which is exact, and rounded after the mean.
 
 The bucket has the loss first, and the signals in the order in which they are computed: then IREE 3.13 computes each in
-its place in the bucket, which it otherwise copies there.
+its place in the bucket, which it otherwise copies there. Zeros between them let each begin at a multiple of 64 bytes.
 
 With `exchange=bf16` all signals but the loss are rounded to bfloat16 in the bucket, still as float32 numbers, so that
 workers can send half of each.
@@ -19,6 +19,7 @@ workers can send half of each.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -39,6 +40,9 @@ from sonew_compiled.passes.ir.uses import owner
 from sonew_compiled.passes.record import Option, Pass
 
 _GRADIENTS = contract.merged_name(contract.TRAIN_STEP, contract.GRADIENTS)
+# A signal begins at a multiple of so many numbers, 64 bytes. IREE 3.13 takes that for granted: its code for Vulkan
+# reads and writes wrong numbers in a part of a buffer that begins elsewhere.
+_ALIGNED = 16
 _FLOATS = ("bf16", "f16", "f32")
 
 
@@ -95,7 +99,11 @@ def _gradients(step: Function, call: ir.Operation, signals: Sequence[ir.Value], 
         loss, *others = [_as(known[value], ir.F32Type.get()) for value in signals]
         if exchange == "bf16":
             others = [rounded(value, ir.BF16Type.get()) for value in others]
-        parts = [build.reshape(value, [math.prod(shape_of(value))]) for value in (loss, *others)]
+        parts: list[ir.Value] = []
+        for value in (loss, *others):
+            if gap := -sum(shape_of(each)[0] for each in parts) % _ALIGNED:
+                parts.append(build.constant(0, ir.F32Type.get(), [gap]))
+            parts.append(build.reshape(value, [math.prod(shape_of(value))]))
         bucket = build.concatenate(parts, 0)
         build.create("func.return", [bucket])
     finish_export(function, attributes, [label(contract.BUCKET, Role.GRADIENT)])
@@ -107,21 +115,19 @@ def _update(step: Function, call: ir.Operation, signals: Sequence[ir.Value], cou
     if any(value in needed.leaves for value in batch):
         raise UsageError("split-step: the update reads the batch itself; only the gradients may")
     taken = [index for index, value in enumerate(step.arguments) if value not in batch]
-    size = sum(math.prod(shape_of(value)) for value in signals)
-    bucket_type = ir.RankedTensorType.get([size], ir.F32Type.get())
+    sizes = [math.prod(shape_of(value)) for value in signals]
+    *starts, end = itertools.accumulate(sizes[:-1], lambda start, size: start + size + -size % _ALIGNED, initial=0)
+    bucket_type = ir.RankedTensorType.get([end + sizes[-1]], ir.F32Type.get())
     function, block = begin_export(contract.UPDATE, [bucket_type, *(step.arguments[index].type for index in taken)])
     with ir.InsertionPoint(block):
         bucket, *rest = block.arguments
         known = dict(zip((step.arguments[index] for index in taken), rest, strict=True))
-        start = 0
-        for value in signals:
-            end = start + math.prod(shape_of(value))
+        for value, start, size in zip(signals, [*starts, end], sizes, strict=True):
             if value in needed.leaves:
-                total = build.reshape(build.slice_of(bucket, [start], [end]), shape_of(value))
+                total = build.reshape(build.slice_of(bucket, [start], [start + size]), shape_of(value))
                 # A quotient, and not a product with the reciprocal, is the mean that is nearest.
                 mean = build.elementwise("divide", total, build.like(count, total)) if count > 1 else total
                 known[value] = _as(mean, element_type(value))
-            start = end
         copy_operations(step.block, needed.operations, known)
         build.create("func.return", [known[value] for value in step.returned])
     attributes = [label(contract.BUCKET, Role.GRADIENT), *(step.argument_attributes[index] for index in taken)]
