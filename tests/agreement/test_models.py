@@ -6,7 +6,6 @@ from agreement.rows import Table, by_optimizers
 
 RUNS = by_optimizers(KINDS)
 
-# All in one module would give a dispatch more bindings than IREE has.
 TABLE = Table(RUNS, group=3, rate=1e-3, chained=20, evaluates=False)
 
 
