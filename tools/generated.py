@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import command_page
+import kind_targets
 import optimizer_table
 import pass_tables
 import result_tables
@@ -77,6 +78,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "runtime": _runtime,
     "optimizers": optimizer_table.markdown,
     "compiled": lambda: target_table.markdown(target_table.read_rows(ROOT / "docs/results/targets.jsonl")),
+    "kinds": lambda: kind_targets.markdown(kind_targets.read_rows(ROOT / "docs/results/kinds-targets.jsonl")),
     "scaling": lambda: scaling_model.table(scaling_model.measured()),
     **{room: partial(pass_tables.pass_table, room) for room in passes.ROOMS},
     "policies": pass_tables.policy_table,

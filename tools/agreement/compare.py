@@ -15,7 +15,7 @@ import numpy as np
 from agreement.case import Case
 from agreement.oracle import Arrays, Oracle
 from sonew_compiled.compile import compile_training
-from sonew_compiled.runtime import Program, TrainingState, open_bundle, open_device
+from sonew_compiled.runtime import Bundle, Program, TrainingState, open_bundle, open_device
 
 _SEED = 3
 # Races show now and then.
@@ -24,7 +24,7 @@ _CHAINS = 3
 # Beyond this part of a tensor's largest number, and this much, a difference is looked into.
 _RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 
-DEVICES = {"local-task": "cpu", "local-sync": "cpu", "vmvx": "vmvx"}
+DEVICES = {"local-task": "cpu", "local-sync": "cpu", "vmvx": "vmvx", "vulkan": "vulkan"}
 """The devices that can run a case, each with its target; bytecode runs on one core."""
 
 
@@ -38,9 +38,6 @@ def disagreements(
     evaluates: bool = True,
 ) -> list[str]:
     """The differences of the compiled case from JAX; empty if there are none.
-
-    It compares `init`; `steps` steps, each from JAX's state; `chained` steps in a row, three times; and `eval_step`.
-    All but the chain are called twice. Inputs that a function must not change are checked too.
 
     Args:
       case: the model with its optimizer.
@@ -58,34 +55,57 @@ def disagreements(
     """
     oracle = Oracle(case, rate)
     with tempfile.TemporaryDirectory(prefix="sonew-agreement-") as folder:
-        path = Path(folder, "bundle")
-        compile_training(
-            case.loss,
-            case.init,
-            case.optimizer,
-            dict(case.batch),
-            output=path,
-            targets=tuple(dict.fromkeys(DEVICES[name] for name in devices)),
-            learning_rate=rate,
-            eval_loss=None if evaluates else _unread,
-            check=False,
-        )
-        bundle = open_bundle(path)
+        targets = tuple(dict.fromkeys(DEVICES[name] for name in devices))
+        bundle = compiled(case, Path(folder, "bundle"), targets, rate=rate, evaluates=evaluates)
         found: list[str] = []
         for name in devices:
-            only = tuple(each for each in bundle.manifest.targets if each.name == DEVICES[name])
-            manifest = dataclasses.replace(bundle.manifest, targets=only)
-            chosen = dataclasses.replace(bundle, manifest=manifest, is_trusted=True)
-            device = open_device("local-sync" if name == "vmvx" else name)
-            try:
-                run = _Run(oracle, Program.load(chosen, device))
-                found += [f"{name}: {line}" for line in run.disagreements(steps, chained, evaluates=evaluates)]
-            except Exception as error:  # any exception is a find
-                found.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-    return found
+            device = "local-sync" if name == "vmvx" else name
+            lines = differences(
+                oracle, bundle, DEVICES[name], device, steps=steps, chained=chained, evaluates=evaluates
+            )
+            found += [f"{name}: {line}" for line in lines]
+        return found
 
 
-def _unread(params: Any, batch: Any) -> jax.Array:
+def compiled(case: Case, path: Path, targets: Sequence[str], *, rate: float = 1.0, evaluates: bool = True) -> Bundle:
+    """The case compiled for targets, as a bundle at the path.
+
+    Raises:
+      SonewError: the case cannot be compiled.
+    """
+    compile_training(
+        case.loss,
+        case.init,
+        case.optimizer,
+        dict(case.batch),
+        output=path,
+        targets=targets,
+        learning_rate=rate,
+        eval_loss=None if evaluates else unread,
+        check=False,
+    )
+    return open_bundle(path)
+
+
+def differences(
+    oracle: Oracle, bundle: Bundle, target: str, device: str, *, steps: int, chained: int, evaluates: bool
+) -> list[str]:
+    """The differences of a bundle's code for one target from JAX, as `disagreements` lists them, on a device.
+
+    It compares `init`; `steps` steps, each from JAX's state; `chained` steps in a row, three times; and `eval_step`.
+    All but the chain are called twice. Inputs that a function must not change are checked too.
+    """
+    only = tuple(each for each in bundle.manifest.targets if each.name == target)
+    chosen = dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, targets=only), is_trusted=True)
+    opened = open_device(device)
+    try:
+        run = _Run(oracle, Program.load(chosen, opened))
+        return list(run.disagreements(steps, chained, evaluates=evaluates))
+    except Exception as error:  # any exception is a find
+        return [f"{type(error).__name__}: {str(error)[:300]}"]
+
+
+def unread(params: Any, batch: Any) -> jax.Array:
     """The loss in evaluation that compiles to nothing."""
     return jnp.zeros(())
 

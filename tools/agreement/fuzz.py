@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from agreement.case import Case, combine
-from agreement.compare import DEVICES, disagreements
+from agreement.compare import disagreements
 from agreement.programs import FIELDS, program
 
 SIZE, DRAWS = 2, 3
@@ -31,7 +31,7 @@ def finds(
     *,
     size: int = SIZE,
     draws: int = DRAWS,
-    devices: Sequence[str] = tuple(DEVICES),
+    devices: Sequence[str] = ("local-task", "local-sync", "vmvx"),
     evaluates: bool = True,
 ) -> dict[tuple[int, ...], list[str]]:
     """The differences from JAX of the programs of these seeds, compiled together, and in halves if no name tells whose.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -55,9 +55,11 @@ def row(
     return Case(init=init, loss=loss, optimizer=optimizer, batch=fields)
 
 
-def by_optimizers(rows: Mapping[str, Case]) -> dict[str, Case]:
-    """Each row with Adam, with tridiagonal SONew and with Muon, by its name and the optimizer's."""
-    optimizers = {name: optimizer_factory(optimizer_settings(name)) for name in ("adam", "tridiag-sonew", "muon")}
+def by_optimizers(
+    rows: Mapping[str, Case], names: Sequence[str] = ("adam", "tridiag-sonew", "muon")
+) -> dict[str, Case]:
+    """Each row with each of these optimizers of the presets, by its name and the optimizer's."""
+    optimizers = {name: optimizer_factory(optimizer_settings(name)) for name in names}
     return {
         f"{name} by {optimizer}": dataclasses.replace(case, optimizer=make)
         for optimizer, make in optimizers.items()
