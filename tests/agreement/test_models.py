@@ -6,9 +6,14 @@ from agreement.rows import Table, by_optimizers
 
 RUNS = by_optimizers(KINDS)
 
-TABLE = Table(RUNS, group=3, rate=1e-3, chained=20, evaluates=False)
+# All of the others in one module would give a dispatch more bindings than IREE has.
+SEQUENCES = {name: case for name, case in RUNS.items() if name.startswith(("GRU", "LSTM", "state space"))}
+TABLES = (
+    Table(SEQUENCES, group=9, rate=1e-3, chained=20, evaluates=False),
+    Table(RUNS, group=3, rate=1e-3, chained=20, evaluates=False),
+)
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_it_trains_as_in_jax(name: str) -> None:
-    assert not TABLE.disagreements(name)
+    assert not next(table for table in TABLES if name in table.rows).disagreements(name)
