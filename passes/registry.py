@@ -37,6 +37,7 @@ from sonew_compiled.passes.shared import (
 from sonew_compiled.passes.target import (
     bound_kernels,
     bound_numbers,
+    drop_roundings,
     emulate_arithmetic,
     emulate_bf16,
     emulate_contractions,
@@ -109,6 +110,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             round_products.PASS,
             emulate_contractions.PASS,
             emulate_arithmetic.PASS,
+            drop_roundings.PASS,
             emulate_rounding.PASS,
             emulate_bf16.PASS,
             widen_operands.PASS,

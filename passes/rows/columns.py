@@ -63,6 +63,7 @@ class Columns:
     def results(self, strip: int, totals: Sequence[ir.Value]) -> list[ir.Value]:
         """Store the results of `strip` rows, and return the totals with these rows' values added in."""
         totals = list(totals)
+        self._compute_side_by_side(strip)
         for at in range(strip):
             results = {value: self._at(value, at) for value in self._frame.layout.phase.results}
             for value, memory in self._frame.stored.items():
@@ -71,6 +72,27 @@ class Columns:
                 total = self._vectors.combine(each.combine, totals[number], results[each.value], each.value)
                 totals[number] = total if self._write is None else select(self._write, total, totals[number])
         return totals
+
+    def _compute_side_by_side(self, strip: int) -> None:
+        """Compute the rows of a strip operation by operation, so that none has to wait for the one before in its row.
+
+        A processor looks ahead no further than some hundred instructions, which may be less than a row takes.
+        """
+        phase = self._frame.layout.phase
+        if strip == 1 or phase.rare:  # a branch computes what it needs itself
+            return
+        needed: dict[ir.Value, set[int]] = {}
+        waiting = [(value, at) for value in phase.results for at in range(strip)]
+        waiting += [(value, strip - 1) for value in phase.carried]
+        while waiting:
+            value, at = waiting.pop()
+            op = owner(value)
+            if op in phase.group.inside and at not in needed.get(value, ()) and not self._is_read(value, at):
+                needed.setdefault(value, set()).add(at)
+                waiting += [(operand, at + shift) for operand, shift in phase.group.reads(op)]
+        for op in phase.operations():
+            for at in sorted(needed.get(op.results[0], ())):
+                self._at(op.results[0], at)
 
     def leave(self, at: int) -> None:
         """Leave the carried values of a row to the next strip; compute all before overwriting any."""
@@ -102,16 +124,27 @@ class Columns:
     def _fetched(self, value: ir.Value, at: int) -> ir.Value:
         """The value from its source: a constant, a line buffer, the strip before, an input, or its operation."""
         frame = self._frame
+        if not self._is_read(value, at):
+            return self._computed(value, at)
         if is_splat(value):
             return self._splat(value)
-        if value in frame.buffers and self._own.get(value) != at:
+        if self._is_buffered(value, at):
             return self._vectors.load(frame.buffers[value], self._in_buffer(value, at), element_type(value))
-        if value in frame.carried and at == -1 and self._numbers is None:
+        if self._is_carried(value, at):
             return self._vectors.load(frame.carried[value], self._in_block(), element_type(value))
-        if value in frame.memory:
-            here = self._column if value in frame.layout.repeated else self._in_matrix(at)
-            return self._vectors.load(frame.memory[value], here, element_type(value), self._read)
-        return self._computed(value, at)
+        here = self._column if value in frame.layout.repeated else self._in_matrix(at)
+        return self._vectors.load(frame.memory[value], here, element_type(value), self._read)
+
+    def _is_read(self, value: ir.Value, at: int) -> bool:
+        """Whether the value is a constant or in memory, rather than the result of an operation here."""
+        in_memory = value in self._frame.memory or self._is_buffered(value, at) or self._is_carried(value, at)
+        return in_memory or is_splat(value)
+
+    def _is_buffered(self, value: ir.Value, at: int) -> bool:
+        return value in self._frame.buffers and self._own.get(value) != at
+
+    def _is_carried(self, value: ir.Value, at: int) -> bool:
+        return value in self._frame.carried and at == -1 and self._numbers is None
 
     def _computed(self, value: ir.Value, at: int) -> ir.Value:
         """The value in the row `at` rows further on, computed by its operation."""

@@ -22,6 +22,9 @@ _SPARED = 2
 # The rows of a strip. With eight rows, a processor's prefetcher can no longer follow all the streams that are read.
 _STRIP = 4
 
+# More operations than these wait for each other for longer than a core looks ahead.
+_LONG = 40
+
 
 def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
     """The phases of a group, in the order in which they must be computed.
@@ -30,7 +33,8 @@ def phases_of(group: RowGroup, recompute: int) -> list[Phase]:
       group: the group.
       recompute: the most operations that may be repeated for each further offset at which a value is read; beyond that
         the value is kept in a line buffer. The same holds for each later phase that needs a value, which is then
-        stored. If all values together repeat more than a quarter as many for a row, rows are computed in strips.
+        stored. If all values together repeat more than a quarter as many for a row, or a row takes many operations,
+        rows are computed in strips.
     """
     reduced, stored = _results(group, recompute)
     phases = []
@@ -146,4 +150,5 @@ def _phase(
         rare=choices.rare,
     )
     # A strip reads more streams of memory at once, which is slower for little computation.
-    return replace(phase, strip=_STRIP) if not buffers and phase.repeated() > recompute // _STRIP else phase
+    pays = phase.repeated() > recompute // _STRIP or len(phase.operations()) > _LONG
+    return replace(phase, strip=_STRIP) if pays and not buffers else phase

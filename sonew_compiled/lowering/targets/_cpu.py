@@ -137,6 +137,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         "unfold-convolutions",
         *products,
         "emulate-arithmetic",
+        "drop-roundings",
         kernels,
         "saturate-conversions",
         "order-sums",
