@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 
 from plugins.compile_once import share_what_is_compiled
 
@@ -19,6 +20,9 @@ _XLA = {
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--{name}={value}" for name, value in _XLA.items()))
 # The software Vulkan driver computes in the calling thread: each test process has about one core.
 os.environ.setdefault("LP_NUM_THREADS", "0")
+# A program that is started in the background, or by nohup, has its children ignore these. Tests send them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 share_what_is_compiled()
 # Traces are millions of small objects, most of which live long: looking for cycles among them took a fifth of the time.
 gc.set_threshold(100_000, 50, 50)
@@ -28,6 +32,7 @@ pytest_plugins = [
     "plugins.compiler",
     "plugins.devices",
     "plugins.helpers",
+    "plugins.memory",
     "plugins.parts",
     "plugins.tiny",
     "plugins.wheel",
