@@ -11,7 +11,6 @@ Rows of the same compiler that are already in the output file are skipped, so an
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import json
 import multiprocessing
 import tempfile
@@ -25,6 +24,7 @@ from agreement.compare import compiled, differences
 from agreement.kinds import KINDS
 from agreement.oracle import Oracle
 from agreement.rows import by_optimizers
+from target_table import compiler, read_rows
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.lowering.targets import resolve_targets
@@ -90,16 +90,6 @@ def _rows(kind: str, targets: Sequence[str]) -> list[Row]:
 
 def _row(kind: str, target: str, outcome: str, reason: str = "") -> Row:
     return {"kind": kind, "target": target, "compiler": compiler(), "outcome": outcome, "reason": reason}
-
-
-def compiler() -> str:
-    """The compiler's release, for which the rows hold."""
-    return importlib.metadata.version("iree-base-compiler")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file; none if there is no file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def markdown(rows: Iterable[Row]) -> str:
