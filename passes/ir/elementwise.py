@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Iterator
+
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_float, is_half, shape_of, width_of
+from sonew_compiled.passes.ir.uses import owner
 
 ARITHMETIC = {
     "add": ("arith.addf", "arith.addi"),
@@ -96,3 +99,19 @@ def is_elementwise(op: ir.Operation) -> bool:
         return False
     shape = shape_of(op.results[0])
     return all(shape_of(operand) in (shape, []) for operand in op.operands)
+
+
+def operations_before(
+    value: ir.Value, is_wanted: Callable[[ir.Operation], bool], passed: Collection[str]
+) -> Iterator[ir.Operation]:
+    """The wanted operations from which only these and those of one result that are vectorised lead to the value."""
+    seen, waiting = set(), [owner(value)]
+    while waiting:
+        op = waiting.pop()
+        if op is None or op in seen:
+            continue
+        seen.add(op)
+        if is_wanted(op):
+            yield op
+        elif op.name in passed or (len(op.results) == 1 and is_vectorised(op)):
+            waiting += map(owner, op.operands)

@@ -21,12 +21,11 @@ The pass also copies
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.constants import splat_of
-from sonew_compiled.passes.ir.elementwise import is_vectorised
-from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.elementwise import is_vectorised, operations_before
+from sonew_compiled.passes.ir.mlir import ir
+from sonew_compiled.passes.ir.products import dot_numbers
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import Readers, operations_in, owner, readers_beyond
 from sonew_compiled.passes.record import Pass
@@ -87,7 +86,7 @@ def _is_batched(op: ir.Operation) -> bool:
     """Whether it is a product of many matrices at once."""
     if op.name != "stablehlo.dot_general":
         return False
-    return bool(list(stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"]).lhs_batching_dimensions))
+    return bool(list(dot_numbers(op).lhs_batching_dimensions))
 
 
 def _fence(op: ir.Operation) -> None:
@@ -111,29 +110,15 @@ def _function_before(value: ir.Value) -> ir.Operation | None:
 
 def _parts_before(value: ir.Value) -> list[ir.Operation]:
     """The slices without a copy from which only moves and elementwise operations lead to the value."""
-    return list(_before(value, lambda op: op.name in _PARTS, _MOVES))
+    return list(operations_before(value, lambda op: op.name in _PARTS, _MOVES))
 
 
 def _numbers_before(value: ir.Value) -> list[ir.Operation]:
     """The reductions to a number from which only moves, broadcasts and elementwise operations lead to the value."""
     passed = (*_MOVES, *_FUNCTIONS, "stablehlo.broadcast_in_dim")
-    return list(_before(value, lambda op: op.name == "stablehlo.reduce" and not shape_of(op.results[0]), passed))
-
-
-def _before(
-    value: ir.Value, is_wanted: Callable[[ir.Operation], bool], passed: Collection[str]
-) -> Iterator[ir.Operation]:
-    """The wanted operations from which only these and those of one result that are vectorised lead to the value."""
-    seen, waiting = set(), [owner(value)]
-    while waiting:
-        op = waiting.pop()
-        if op is None or op in seen:
-            continue
-        seen.add(op)
-        if is_wanted(op):
-            yield op
-        elif op.name in passed or (len(op.results) == 1 and is_vectorised(op)):
-            waiting += map(owner, op.operands)
+    return list(
+        operations_before(value, lambda op: op.name == "stablehlo.reduce" and not shape_of(op.results[0]), passed)
+    )
 
 
 def _is_combined(product: ir.Operation) -> bool:

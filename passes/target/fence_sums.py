@@ -15,8 +15,9 @@ which ends their kernel, unless the broadcast adds axes behind theirs alone: the
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.elementwise import FUSED, MOVES, is_vectorised
+from sonew_compiled.passes.ir.elementwise import FUSED, MOVES, operations_before
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.products import dot_numbers
 from sonew_compiled.passes.ir.types import shape_of
 from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Pass
@@ -68,24 +69,14 @@ def _order(transpose: ir.Operation) -> list[int]:
 
 def _is_made_of_sums(value: ir.Value) -> bool:
     """Whether elementwise operations and moves alone lead from a sum to the value."""
-    seen, waiting = set(), [owner(value)]
-    while waiting:
-        op = waiting.pop()
-        if op is None or op in seen:
-            continue
-        seen.add(op)
-        if op.name in _SUMS:
-            return True
-        if op.name in FUSED or op.name in MOVES or (len(op.results) == 1 and is_vectorised(op)):
-            waiting += map(owner, op.operands)
-    return False
+    return any(operations_before(value, lambda op: op.name in _SUMS, (*FUSED, *MOVES)))
 
 
 def _is_exchange(op: ir.Operation, order: list[int]) -> bool:
     """Whether the order puts the axes of the right operand of a product, which nothing else reads, first."""
     if op.name != "stablehlo.dot_general" or len(list(op.results[0].uses)) > 1:
         return False
-    numbers = _numbers(op)
+    numbers = dot_numbers(op)
     if list(numbers.lhs_batching_dimensions) or 1 in shape_of(op.results[0]):
         return False
     left = len(shape_of(op.operands[0])) - len(list(numbers.lhs_contracting_dimensions))
@@ -95,7 +86,7 @@ def _is_exchange(op: ir.Operation, order: list[int]) -> bool:
 
 def _exchanged(product: ir.Operation, kind: ir.Type) -> ir.Value:
     """The product of the same operands in the other order, with the type of its result."""
-    numbers, exchanged = _numbers(product), product.clone()
+    numbers, exchanged = dot_numbers(product), product.clone()
     exchanged.operands[0], exchanged.operands[1] = product.operands[1], product.operands[0]
     exchanged.attributes["dot_dimension_numbers"] = stablehlo.DotDimensionNumbers.get(
         lhs_batching_dimensions=[],
@@ -105,10 +96,6 @@ def _exchanged(product: ir.Operation, kind: ir.Type) -> ir.Value:
     )
     exchanged.results[0].set_type(kind)
     return exchanged.results[0]
-
-
-def _numbers(op: ir.Operation) -> stablehlo.DotDimensionNumbers:
-    return stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
 
 
 PASS = Pass(

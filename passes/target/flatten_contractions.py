@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.products import dot_numbers
 from sonew_compiled.passes.ir.types import element_type, shape_of
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
@@ -54,7 +55,7 @@ def flatten_contractions(module: ir.Module) -> None:
 
 
 def _operands(op: ir.Operation) -> list[_Operand]:
-    numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+    numbers = dot_numbers(op)
     kinds = (
         (list(numbers.lhs_batching_dimensions), list(numbers.lhs_contracting_dimensions)),
         (list(numbers.rhs_batching_dimensions), list(numbers.rhs_contracting_dimensions)),

@@ -30,6 +30,7 @@ from sonew_compiled.passes.ir.constants import is_splat, splat_of
 from sonew_compiled.passes.ir.function import erase_unused, functions
 from sonew_compiled.passes.ir.known import known_integers, known_starts
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.products import dot_numbers
 from sonew_compiled.passes.ir.types import element_type, shape_of, width_of
 from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Option, Pass
@@ -97,15 +98,11 @@ class _Rows:
         return source if [row for _, row in found] == list(range(shape_of(source)[0])) else None
 
 
-def _numbers(op: ir.Operation) -> stablehlo.DotDimensionNumbers:
-    return stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
-
-
 def _is_plain(op: ir.Operation) -> bool:
     """Whether it is a product without batches that contracts one axis of each operand."""
     if op.name != _PRODUCT:
         return False
-    numbers = _numbers(op)
+    numbers = dot_numbers(op)
     return not list(numbers.lhs_batching_dimensions) and len(list(numbers.lhs_contracting_dimensions)) == 1
 
 
@@ -124,7 +121,7 @@ def _join_rows(operations: Sequence[ir.Operation], rows: _Rows, alike: int) -> b
         first = next(iter(products.values()))
         shape = shape_of(first.results[0])
         with ir.InsertionPoint(first):
-            numbers = _numbers(first)
+            numbers = dot_numbers(first)
             (contracted,) = list(numbers.lhs_contracting_dimensions)
             together = first.clone()
             together.operands[0] = source
@@ -257,7 +254,7 @@ def _together(group: Sequence[_Term], rows: _Rows, joined: dict[tuple[ir.Operati
     if key not in joined:
         first = leaves[0]
         if first.name == _PRODUCT:
-            numbers = _numbers(first)
+            numbers = dot_numbers(first)
             axes = [*numbers.lhs_contracting_dimensions, *numbers.rhs_contracting_dimensions]
         else:
             axes = [next(iter(ir.DenseI64ArrayAttr(first.attributes["dimensions"])))]

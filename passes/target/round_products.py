@@ -11,8 +11,9 @@ materialization").
 from __future__ import annotations
 
 from sonew_compiled.passes.ir.convert import compute_in_float32, round_from_float32
-from sonew_compiled.passes.ir.mlir import ir, stablehlo
+from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.operations import CONTRACTIONS
+from sonew_compiled.passes.ir.products import dot_numbers
 from sonew_compiled.passes.ir.types import element_type, is_half, shape_of
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
@@ -29,7 +30,7 @@ def round_products(module: ir.Module) -> None:
 
 def _is_outer(op: ir.Operation) -> bool:
     """Whether each element of a product is a single multiplication."""
-    numbers = stablehlo.DotDimensionNumbers(op.attributes["dot_dimension_numbers"])
+    numbers = dot_numbers(op)
     shape = shape_of(op.operands[0])
     return all(shape[axis] == 1 for axis in numbers.lhs_contracting_dimensions)
 
