@@ -22,7 +22,7 @@ from sonew_compiled.passes.shared import (
     keep_exports,
     legalize_chlo,
     merge_exports,
-    move_widened,
+    move_results,
     split_complex,
     split_reductions,
     split_step,
@@ -82,7 +82,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
         "shared": (
             strip_shardings.PASS,
             merge_exports.PASS,
-            move_widened.PASS,
+            move_results.PASS,
             legalize_chlo.PASS,
             split_complex.PASS,
             clamp_gathers.PASS,

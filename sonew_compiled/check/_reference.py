@@ -66,7 +66,7 @@ class _Function:
         self._moved = cache(moved) if moved is not None else None
 
     def __call__(self, inputs: Mapping[str, np.ndarray], *, seed: int | None = None) -> Arrays:
-        """The results by name; with a seed, those for numbers that move after they were widened from 16 bits."""
+        """The results by name; with a seed, those where what float32 computes moves."""
         given = [inputs[name] for name in self._inputs]
         if seed is None or self._moved is None:
             results = self._run(*given)
@@ -98,7 +98,7 @@ class Call:
         return self._moved_runs(_MOVED_RUNS_OF_LARGE if large else _MOVED_RUNS, seed=0)
 
     def move_further(self) -> None:
-        """Adds results for other changes, of numbers that are widened from 16 bits as well."""
+        """Adds results for other changes, of what float32 computes as well."""
         done = len(self.moved)
         self.moved.extend(self._moved_runs(_FURTHER_RUNS, seed=done, within=range(done, done + _FURTHER_RUNS)))
 
@@ -182,7 +182,8 @@ class Reference:
     def _function(self, name: str, spec: FunctionSpec) -> _Function:
         if self.manifest.precision == "f32" and name in self.traced:
             # The bundle's module is what is checked here. It must not say how far JAX's results may move.
-            return _Function(spec, _compiled(self.traced[name]))
+            lowered = self.traced[name]
+            return _Function(spec, _compiled(lowered), partial(_moving, lowered, spec))
         make = partial(_artifact, self.stablehlo, name, spec)
         return _Function(spec, make(), partial(make, moves=True))
 
@@ -238,11 +239,18 @@ def _compiled(lowered: jax.stages.Lowered) -> Callable[..., Any]:
 
 
 def _artifact(stablehlo: bytes, name: str, spec: FunctionSpec, *, moves: bool = False) -> Callable[..., Any]:
-    """An export of the bundle's module as XLA runs it; if it moves what it widens, it takes a seed as well."""
-    module = passes.from_portable_artifact(stablehlo)
-    rewrites = [f"select-export:name={name}", *(["move-widened"] if moves else [])]
-    passes.run_pipeline(module, [passes.parse_pass(each) for each in rewrites])
+    """An export of the bundle's module as XLA runs it; if what it computes moves, it takes a seed as well."""
+    return _executable(passes.from_portable_artifact(stablehlo), [f"select-export:name={name}"], spec, moves=moves)
 
+
+def _moving(lowered: jax.stages.Lowered, spec: FunctionSpec) -> Callable[..., Any]:
+    """A traced function that takes a seed as well, by which what it computes moves."""
+    module = passes.parse(str(lowered.compiler_ir("stablehlo")))
+    return _executable(module, ["strip-shardings", "legalize-chlo", "select-export:name=main"], spec, moves=True)
+
+
+def _executable(module: Any, rewrites: Sequence[str], spec: FunctionSpec, *, moves: bool) -> Callable[..., Any]:
+    passes.run_pipeline(module, [passes.parse_pass(each) for each in (*rewrites, *(["move-results"] if moves else []))])
     inputs, outputs = (
         [jax.ShapeDtypeStruct(each.shape, as_dtype(each.dtype)) for each in specs]
         for specs in (spec.inputs, spec.outputs)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
 from sonew_compiled import passes
 from sonew_compiled.check._reference import Call, _artifact, _Function
+from sonew_compiled.compile import compile_training
+from sonew_compiled.presets import optimizer_settings
+from sonew_compiled.runtime import open_bundle
 from sonew_compiled.runtime.manifest import FunctionSpec, TensorSpec
 
 MODULE = """
@@ -79,3 +86,19 @@ def test_products_in_16_bits_move_in_the_last_places_of_float32() -> None:
     moved = call.movement("products") / call.results["products"]
     assert moved.min() > 0
     assert moved.max() <= 2.0**-21 + 2.0**-24
+
+
+def test_what_rounding_alone_decides_is_not_called_wrong(tmp_path: Path) -> None:
+    """Where all gradients of a matrix are equal, an edge's Schur complement is what rounding leaves of zero."""
+
+    def equal(params: Any, batch: Any) -> jax.Array:
+        return jnp.mean(batch["x"]) * jnp.sum(params["w"]) + 0 * jnp.sum(params["v"])
+
+    compile_training(
+        loss=equal,
+        init=lambda key: {"w": jnp.zeros((4, 4)), "v": jax.random.normal(key, (4, 4))},
+        batch={"x": jax.ShapeDtypeStruct((8, 5), jnp.float32)},
+        optimizer=optimizer_settings("tridiag-sonew"),
+        output=tmp_path / "bundle",
+    )
+    open_bundle(tmp_path / "bundle").verify()

@@ -101,3 +101,15 @@ def test_a_rate_at_which_the_loss_explodes_is_lowered() -> None:
     assert [float(call.inputs["learning_rate"]) for call in calls[1:]] == pytest.approx([5e-4, 5e-4, 1])
     losses = [float(call.results["loss"]) for call in calls[1:]]
     assert losses[1] < 11 * losses[0]
+
+
+def test_what_no_input_moves_moves_with_what_float32_computes() -> None:
+    def steep(params: Any, batch: Any) -> jax.Array:
+        left = jnp.full((5, 3), 0.1) * 3 - 0.3  # what rounding leaves of zero
+        return jnp.sum(params["w"] * left) * 1e8 + jnp.sum(params["b"]) + jnp.mean(batch["x"])
+
+    last = reference(loss=steep).calls()[-1]
+    assert last.movement("params/w").max() < 1e-4
+    last.move_further()
+    assert last.movement("params/w").min() > 1
+    assert last.movement("params/b").max() < 1e-4
