@@ -128,6 +128,7 @@ def test_products_fill_the_registers_of_processors_that_gain_by_it(
     target = pin_host(resolve_target("cpu"))
     assert target.cpu == cpu
     assert ("--iree-llvmcpu-enable-inner-tiled" in target.flags) == fills
+    assert ("--iree-llvmcpu-loop-unrolling" in target.flags) == (cpu != "haswell")
     assert bool(target.verified_operation) == fills
     assert any(each.startswith(f"stream-rows:lanes={16 if wide else 8},") for each in target.passes)
 

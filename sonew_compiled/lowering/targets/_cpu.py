@@ -69,6 +69,10 @@ _INNER_TILED = "--iree-llvmcpu-enable-inner-tiled"
 _INNER_TILED_OPERATION = "iree_codegen.inner_tiled"
 _HALF_IS_ENOUGH = "znver"
 
+# On Zen 5 a step takes 0.99 of the time for the autoencoder in float32, 0.98 for the GPT, and as much as before under
+# bf16. With vectors of 256 bits nothing is gained, and with shorter ones a step is slower.
+_UNROLLED = "--iree-llvmcpu-loop-unrolling"
+
 _HOST = "--iree-llvmcpu-target-cpu=host"
 
 # Linux distributions for RISC-V require these extensions (RV64GC).
@@ -97,6 +101,8 @@ _BYPASS = 16 << 20
 
 def _for_processor(target: Target, cpu: str, features: Collection[str]) -> Target:
     """The target with the flags and the passes for a processor, both by LLVM's names."""
+    if _WIDE in features:
+        target = dataclasses.replace(target, flags=(*target.flags, _UNROLLED))
     if _WIDE in features and not cpu.startswith(_HALF_IS_ENOUGH):
         target = dataclasses.replace(
             target,
