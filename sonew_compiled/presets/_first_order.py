@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sonew_compiled.presets._record import OptimizerRecord
+from types import MappingProxyType
+
+from sonew_compiled.presets._record import LongPreset, OptimizerRecord
 from sonew_compiled.presets._settings import b1, b2, eps, weight_decay
 
 _OF_OPTAX = "sonew_compiled.optimizer._of_optax"
@@ -52,6 +54,9 @@ RECORDS = (
         name="adam",
         factory="optax:adam",
         learning_rate=2e-3,
+        long=MappingProxyType(
+            {"f32": LongPreset(epochs=100, learning_rate=4e-3, schedule="paper", values=MappingProxyType({}))}
+        ),
         settings=(b1(0.9), b2(0.99), eps(1e-6)),
         paper="Kingma and Ba 2014, arXiv 1412.6980",
         state="2",

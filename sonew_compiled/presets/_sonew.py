@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from sonew_compiled.presets._record import Hyperparameter, LongPreset, OptimizerRecord, Start
+from sonew_compiled.presets._record import Hyperparameter, LongPreset, OptimizerRecord, Start, Value
 from sonew_compiled.presets._settings import b1, b2, eps, word
 
 _FACTORY = "sonew_compiled.optimizer:sonew"
@@ -52,11 +53,11 @@ _STATE = word(
 # Parameters that are rounded to nearest in bfloat16 lose the small steps at the end of a schedule. Larger steps before
 # make up for them (docs/reference/precision.md).
 _RATES = MappingProxyType({"bf16": 1.3e-2})
-# The setting of the authors' best run of 100 epochs. In 20 epochs the grafted setting ends lower.
-_LONG = LongPreset(
-    epochs=100,
+# Shares of the largest statistics end higher. An absolute damping belongs to one model, whose gradients have one size.
+_ABSOLUTE: Mapping[str, Value] = MappingProxyType({"eps": 3e-6, "eps_mode": "absolute", "rank1": "sonew"})
+# The setting of the authors' best run of 100 epochs, of the tridiagonal one; the nearest that is known for the others.
+_UNGRAFTED = Start(
     learning_rate=2.2602e-5,
-    schedule="paper",
     values=MappingProxyType(
         {
             "b1": 0.954923,
@@ -68,15 +69,25 @@ _LONG = LongPreset(
         }
     ),
 )
-# It is of the tridiagonal one, and the nearest that is known for the others.
-_UNGRAFTED = Start(learning_rate=_LONG.learning_rate, values=_LONG.values)
+_STARTS = (Start(learning_rate=_RATE, values=_ABSOLUTE), _UNGRAFTED)
+
+
+def _long(rates: Mapping[str, float]) -> Mapping[str, LongPreset]:
+    """The presets for 100 epochs, by the precision policies for which rates are known."""
+    return MappingProxyType(
+        {
+            precision: LongPreset(epochs=100, learning_rate=rate, schedule="paper", values=_ABSOLUTE)
+            for precision, rate in rates.items()
+        }
+    )
+
 
 RECORDS = (
     OptimizerRecord(
         name="diag-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
-        starts=(_UNGRAFTED,),
+        starts=_STARTS,
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 0}),
         grafted=True,
@@ -87,9 +98,9 @@ RECORDS = (
         name="tridiag-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
-        starts=(_UNGRAFTED,),
+        starts=_STARTS,
         rates=_RATES,
-        long=MappingProxyType({"f32": _LONG}),
+        long=_long({"f32": _RATE, "bf16-mixed": _RATE, "bf16-pure": _RATE, "bf16": 1e-2}),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 1}),
         grafted=True,
@@ -100,8 +111,9 @@ RECORDS = (
         name="band-sonew",
         factory=_FACTORY,
         learning_rate=_RATE,
-        starts=(_UNGRAFTED,),
+        starts=_STARTS,
         rates=_RATES,
+        long=_long({"f32": _RATE, "bf16-mixed": _RATE, "bf16": 1e-2}),
         settings=(
             *_SETTINGS,
             Hyperparameter(

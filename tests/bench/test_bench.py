@@ -82,7 +82,7 @@ def test_a_row_has_every_column(bench: Path) -> None:
     assert row["settings"]["optimizer"] == optimizer_settings("adam").to_json()
     assert (row["schema"], row["host"]) == (2, platform.node())
     assert re.fullmatch("[0-9a-f]{12}", row["machine_id"])
-    assert row["step_stretches_seconds"][1] <= row["step_p95_seconds"]
+    assert min(row["step_stretches_seconds"]) <= row["step_p95_seconds"]
     assert len(row["step_stretches_seconds"]) == 10
     assert row["machine"]["threads"] >= 1
     assert row["machine"]["device"] == "local-task"
@@ -199,7 +199,7 @@ def test_settings_replace_those_of_the_preset() -> None:
 def test_runs_take_the_preset_of_their_length(asked: dict[str, Any], preset: str) -> None:
     (run,) = runs_of(optimizers=["tridiag-sonew"], **{"model": "autoencoder"} | asked)
     assert (run.optimizer == optimizer_settings(preset="long")) == (preset == "long")
-    assert (run.optimizer.values["grafting"] == "none") == (preset == "long")
+    assert (run.optimizer.values["eps_mode"] == "absolute") == (preset == "long")
     assert run.optimizer.learning_rate == asked.get("learning_rate", run.optimizer.learning_rate)
 
 

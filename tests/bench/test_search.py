@@ -176,19 +176,21 @@ def test_several_trials_at_once_keep_the_budget(tmp_path: Path, monkeypatch: pyt
 
 def test_grafted_and_ungrafted_forms_are_searched_alike(tmp_path: Path) -> None:
     asked = settings(optimizer="tridiag-sonew", sampler="random")
-    result = tune(asked, tmp_path / "s", budget=400)
-    forms: dict[str, list[dict[str, Any]]] = {"adam": [], "none": []}
+    result = tune(asked, tmp_path / "s", budget=600)
+    shipped = optimizer_settings("tridiag-sonew").learning_rate
+    centers = {("adam", "relative"): shipped, ("adam", "absolute"): shipped, ("none", "absolute"): 2.2602e-5}
+    forms: dict[tuple[str, str], list[dict[str, Any]]] = {form: [] for form in centers}
     for each in result.each:
-        forms[each["grafting"]].append(each)
+        forms[each["grafting"], each["eps_mode"]].append(each)
     spent = [sum(each["epochs"] for each in trials) for trials in forms.values()]
-    assert abs(spent[0] - spent[1]) <= EPOCHS
-    shipped = optimizer_settings("tridiag-sonew")
-    for name, center in (("adam", shipped.learning_rate), ("none", 2.2602e-5)):
-        assert forms[name][0]["learning_rate"] == center
-        assert forms[name][0]["ended"] == "whole"
-        rates = [each["learning_rate"] for each in forms[name]]
+    assert max(spent) - min(spent) <= EPOCHS
+    for form, center in centers.items():
+        assert forms[form][0]["learning_rate"] == center
+        assert forms[form][0]["ended"] == "whole"
+        rates = [each["learning_rate"] for each in forms[form]]
         assert center / 10.001 <= min(rates) < center / 3 < center * 3 < max(rates) <= center * 10.001
-    assert {name: forms["none"][0][name] for name in UNGRAFTED} == UNGRAFTED
+    first = forms["none", "absolute"][0]
+    assert {name: first[name] for name in UNGRAFTED} == UNGRAFTED
     best = min((each for each in result.each if each["train_loss"]), key=lambda each: each["train_loss"])
     assert result.best is not None
     assert result.best["grafting"] == best["grafting"]
@@ -198,16 +200,16 @@ def test_grafted_and_ungrafted_forms_are_searched_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "rates"),
     [
-        ({}, [7e-3, 2.2602e-5]),
+        ({}, [7e-3, 7e-3, 2.2602e-5]),
         ({"settings": {"grafting": "none"}}, [2.2602e-5]),
         ({"settings": {"grafting": "none", "eps_mode": "relative"}}, [2.2602e-5]),
-        ({"settings": {"grafting": "sgd"}}, [7e-3]),
-        ({"settings": {"flatten": "row"}}, [7e-3, 2.2602e-5]),
+        ({"settings": {"grafting": "sgd"}}, [7e-3, 7e-3]),
+        ({"settings": {"flatten": "row"}}, [7e-3, 7e-3, 2.2602e-5]),
         ({"settings": {"b1": 0.8}}, [7e-3]),
         ({"settings": {"b1": 0.8, "grafting": "none"}}, [2.2602e-5]),
         ({"learning_rate": 1e-3}, [1e-3]),
         ({"learning_rate": 1e-3, "settings": {"grafting": "none"}}, [1e-3]),
-        ({"precision": "bf16"}, [1.3e-2, 2.2602e-5]),
+        ({"precision": "bf16"}, [1.3e-2, 7e-3, 2.2602e-5]),
     ],
 )
 def test_the_forms_of_what_is_given(given: dict[str, Any], rates: list[float]) -> None:
@@ -229,11 +231,11 @@ def test_a_search_starts_from_what_is_known() -> None:
     (elsewhere,) = forms_of(settings(enqueue=(own,)))
     assert [elsewhere.values_of(each) for each in elsewhere.known] == [shipped, {**shipped, **own}]
 
-    grafted, ungrafted = forms_of(settings(optimizer="band-sonew", enqueue=({"grafting": "none", "b1": 0.8},)))
-    assert len(grafted.known) == 1
+    *grafted, ungrafted = forms_of(settings(optimizer="band-sonew", enqueue=({"grafting": "none", "b1": 0.8},)))
+    assert [len(form.known) for form in grafted] == [1, 1]
     assert [ungrafted.values_of(each)["b1"] for each in ungrafted.known] == [0.954923, 0.8]
     forms = forms_of(settings(optimizer="band-sonew", enqueue=({"band": 2},)))
-    assert [form.told["band"] for form in forms] == [4, 4, 2]
+    assert [form.told["band"] for form in forms] == [4, 4, 4, 2]
     with pytest.raises(UsageError, match="--enqueue has grafting=none, but --grafting adam"):
         forms_of(settings(optimizer="band-sonew", settings={"grafting": "adam"}, enqueue=({"grafting": "none"},)))
 
@@ -272,7 +274,7 @@ def test_another_beginning_is_refused(tmp_path: Path) -> None:
 
 def test_a_study_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each panel has all trials: those that were trained, by form, those that were stopped, and the best."""
-    result = tune(settings(optimizer="tridiag-sonew", sampler="random"), tmp_path / "s", budget=200)
+    result = tune(settings(optimizer="tridiag-sonew", sampler="random"), tmp_path / "s", budget=300)
     drawn: list[Any] = []
     monkeypatch.setattr(study_picture, "save", lambda figure, path: drawn.append(figure))
     (study,) = read_studies(tmp_path / "s")
@@ -280,17 +282,15 @@ def test_a_study_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     panels = drawn[0].axes
     assert [axes.get_xlabel() for axes in panels] == ["learning_rate", "1 - b1", "1 - b2", "eps"]
     assert panels[0].get_title(loc="left") == f"mine: {result.trials} trials, {result.epochs_spent} epochs"
-    adam, adam_stopped, none, none_stopped, best = (
-        sorted(zip(*line.get_data(), strict=True)) for line in panels[1].lines
-    )
+    *drawn_trials, best = (sorted(zip(*line.get_data(), strict=True)) for line in panels[1].lines)
+    forms = [("adam", "relative"), ("adam", "absolute"), ("none", "absolute")]
 
-    def points(grafting: str, ended: str, loss: str) -> list[tuple[float, float]]:
-        of = [each for each in result.each if (each["grafting"], each["ended"]) == (grafting, ended)]
+    def points(form: tuple[str, str], ended: str, loss: str) -> list[tuple[float, float]]:
+        of = [each for each in result.each if ((each["grafting"], each["eps_mode"]), each["ended"]) == (form, ended)]
         return sorted((1 - each["b1"], each[loss]) for each in of)
 
-    assert (adam, none) == (points("adam", "whole", "train_loss"), points("none", "whole", "train_loss"))
-    assert adam_stopped == points("adam", "stopped", "epoch_loss")
-    assert none_stopped == points("none", "stopped", "epoch_loss")
+    ends = (("whole", "train_loss"), ("stopped", "epoch_loss"))
+    assert drawn_trials == [points(form, *end) for form in forms for end in ends]
     assert result.best is not None
     assert best == [(1 - result.best["b1"], result.train_loss)]
 

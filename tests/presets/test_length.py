@@ -37,10 +37,10 @@ def test_settings_replace_those_of_the_long_preset() -> None:
 
 
 def test_what_has_no_long_preset_says_who_has() -> None:
-    with pytest.raises(UsageError, match=r"--preset long does not go with adam, .* give --optimizer tridiag-sonew"):
-        optimizer_settings("adam", preset="long")
-    with pytest.raises(UsageError, match="--preset long of tridiag-sonew does not go with --precision bf16; give"):
-        optimizer_settings(precision="bf16", preset="long")
+    with pytest.raises(UsageError, match=r"--preset long does not go with sgd, .* give --optimizer tridiag-sonew or"):
+        optimizer_settings("sgd", preset="long")
+    with pytest.raises(UsageError, match="--preset long of tridiag-sonew does not go with --precision f16-mixed; give"):
+        optimizer_settings(precision="f16-mixed", preset="long")
     with pytest.raises(UsageError, match="preset is 'huge'; give one of short, long"):
         optimizer_settings(preset="huge")
 
@@ -58,8 +58,8 @@ def test_what_has_no_long_preset_says_who_has() -> None:
         ("--epochs 100 --state int8", None, "cosine"),
         ("--epochs 100 --learning-rate 1e-3", None, "cosine"),
         ("--epochs 100 --model classifier", None, "cosine"),
-        ("--epochs 100 --precision bf16", None, "cosine"),
-        ("--epochs 100 --optimizer adam", None, "cosine"),
+        ("--epochs 100 --precision f16-mixed", None, "cosine"),
+        ("--epochs 100 --optimizer sgd", None, "cosine"),
     ],
 )
 def test_a_run_takes_the_preset_of_its_length(
@@ -82,13 +82,13 @@ def test_a_run_takes_the_preset_of_its_length(
     assert what["optimizer_preset"] == preset
     assert _options.schedule_of(what) == schedule
     settings = _options.optimizer_of(what)
-    assert (settings.values.get("grafting") == "none") == (preset == "long")
+    assert (settings.values.get("eps_mode") == "absolute") == (preset == "long")
     said = [line for line in result.err.splitlines() if "long preset" in line]
     if preset == "long" and "--preset" not in words:
         (line,) = said
-        assert line.startswith("100 epochs: the long preset of tridiag-sonew, --b1 0.954923 ")
-        given = f"--learning-rate 2.2602e-05 --schedule {schedule}"
+        assert line.startswith("100 epochs: the long preset of tridiag-sonew, --eps 3e-06 ")
+        given = f"--learning-rate 0.007 --schedule {schedule}"
         assert line.endswith(f"{given}; --preset short has the settings for 20 epochs")
-        assert all(f"{flag_of(key)} {settings.values[key]} " in line for key in ("eps", "grafting", "rank1"))
+        assert all(f"{flag_of(key)} {settings.values[key]} " in line for key in ("eps", "eps_mode", "rank1"))
     else:
         assert not said
