@@ -22,6 +22,7 @@ import click
 import command_page
 import kind_targets
 import optimizer_table
+import paper_table
 import pass_tables
 import result_tables
 import scaling_model
@@ -86,6 +87,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "passes": pass_tables.reference,
     "speed": partial(_goals, speed.GOALS),
     "workers": partial(_goals, workers.GOALS),
+    "paper": paper_table.markdown,
+    "long-search": result_tables.long_search,
     "studies": partial(result_tables.studies, "tuned-20"),
     "studies-bf16": partial(result_tables.studies, "tuned-20-bf16"),
     "small-studies": result_tables.small_studies,

@@ -6,7 +6,8 @@ Their rows lie in docs/results/.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ RESULTS = Path(__file__).parent.parent / "docs/results"
 def studies(file: str) -> str:
     """The best trial of each study of a file, those with the least training loss first."""
     settings = {"learning_rate": "learning rate", "b1": "β1", "b2": "β2", "eps": "ε"}
-    return _table(
+    return table(
         ["optimizer", "trials", *settings.values(), "train loss", "test loss"],
         ([row["optimizer"], str(row["trials"]), *_best(row, settings), *_losses(row)] for row in _rows(file)),
     )
@@ -36,7 +37,7 @@ def studies(file: str) -> str:
 
 def small_studies() -> str:
     """The best trial of each study of the small model."""
-    return _table(
+    return table(
         ["optimizer", "precision", "trials", "learning rate", "ε", "train loss", "test loss"],
         (
             [
@@ -46,6 +47,27 @@ def small_studies() -> str:
             for row in _rows("tuned-small-20")
         ),
     )
+
+
+def long_search() -> str:
+    """The trials in which the settings for 100 epochs were found, by optimizer and length."""
+    rows = _rows(
+        "long-search", key=lambda row: (row["optimizer"], row["epochs"], row["train_loss"] or row["epoch_loss"])
+    )
+    lines = []
+    for row in rows:
+        ended = f"stopped at {row['stopped']}" if row["train_loss"] is None else f"{row['train_loss']:.2f}"
+        other = [f"{name.replace('_', ' ')} {row[name]}" for name in ("flatten", "warmup_epochs") if name in row]
+        lines.append(
+            [
+                *(row["optimizer"], f"`{row['precision']}`", str(row["epochs"]), row["grafting"]),
+                f"{row['eps_mode']} {row['eps']:.3g}",
+                *(f"{row[name]:.3g}" for name in ("b1", "b2", "learning_rate")),
+                *(", ".join(other), ended, f"{row['test_loss']:.2f}" if "test_loss" in row else ""),
+            ]
+        )
+    head = ["optimizer", "precision", "epochs", "grafting", "ε", "β1", "β2", "learning rate", "other", "train loss"]
+    return table([*head, "test loss"], lines)
 
 
 def speed() -> str:
@@ -70,7 +92,7 @@ def _held(measured: Mapping[str, dict[str, Any]], goals: Sequence[Goal]) -> str:
         sign = "≥" if goal.at_least else "≤"
         bounds = ("" if bound is None else f"{sign} {bound:g}{goal.unit}" for bound in (goal.must, goal.aim))
         rows.append([goal.what, *cells, *bounds])
-    return _table(["what", *measured, "must", "aim"], rows)
+    return table(["what", *measured, "must", "aim"], rows)
 
 
 def _result(file: str) -> dict[str, Any]:
@@ -81,7 +103,7 @@ def _result(file: str) -> dict[str, Any]:
 def policies() -> str:
     """The losses under each policy of precision, and how long an epoch takes."""
     seconds = _result("epoch-seconds")
-    return _table(
+    return table(
         ["optimizer", "policy", "learning rate", "train loss", "test loss", "seconds an epoch"],
         (
             [
@@ -93,9 +115,9 @@ def policies() -> str:
     )
 
 
-def _rows(file: str) -> list[dict[str, Any]]:
+def _rows(file: str, key: Callable[[dict[str, Any]], Any] = itemgetter("train_loss")) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (RESULTS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()]
-    return sorted(rows, key=lambda row: row["train_loss"])
+    return sorted(rows, key=key)
 
 
 def _best(study: dict[str, Any], settings: Iterable[str]) -> list[str]:
@@ -108,6 +130,7 @@ def _losses(row: dict[str, Any], digits: int = 2) -> list[str]:
     return [f"{row[name]:.{digits}f}" for name in ("train_loss", "test_loss")]
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown."""
     rows = (f"| {' | '.join(cells)} |" for cells in lines)
     return "\n".join([f"| {' | '.join(head)} |", "|---" * len(head) + "|", *rows])
