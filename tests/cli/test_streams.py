@@ -158,7 +158,7 @@ def test_a_dry_run_names_the_source_of_each_setting(
     assert found["epochs"] == (3, "command line")
     assert found["seed"] == (7, "SONEW_RUN_SEED")
     assert found["batch-size"] == (50, "sonew.toml")
-    assert found["band"] == (4, "preset of band-sonew")
+    assert found["band"] == (4, "preset short of band-sonew")
     assert found["schedule"] == ("cosine", "default")
     assert plan["steps"] == 3 * 9000 // 50
     assert plan["files"][:2] == ["new/bundle/manifest.json", "new/bundle/module.stablehlo"]
