@@ -9,6 +9,7 @@ from typing import Any
 
 import paper_table
 import pytest
+import result_tables
 from click.testing import CliRunner
 
 
@@ -34,7 +35,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     (tmp_path / "paper-100.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (tmp_path / "epoch-seconds.json").write_text('{"sonew-f32": 2.5, "adam-f32": 2}', encoding="utf-8")
-    monkeypatch.setattr(paper_table, "RESULTS", tmp_path)
+    monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
 
 
 def test_seeds_are_averaged_and_the_goal_is_adams_loss(results: None) -> None:

@@ -8,14 +8,13 @@ machine that does nothing else in `epoch-seconds.json`, since runs of hours shar
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from result_tables import RESULTS, table
+from result_tables import RESULTS, read_result, read_sorted, table
 
 from sonew_compiled.bench._charts import Chart, Series
 from sonew_compiled.bench._colours import colours
@@ -32,13 +31,11 @@ _GOAL = ("adam", "f32")
 def runs() -> dict[tuple[str, str], Runs]:
     """The rows by optimizer and policy, in the order of their losses, the largest first."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for line in (RESULTS / "paper-100.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_sorted("paper-100", key=lambda row: row["settings"]["seed"]):
         settings = row["settings"]
         assert (settings["epochs"], settings["data"], row["error"]) == (100, "mnist", None), settings
         found.setdefault((system(settings["optimizer"]), settings["precision"]), []).append(row)
-    ordered = {key: sorted(each, key=lambda row: int(row["settings"]["seed"])) for key, each in found.items()}
-    return dict(sorted(ordered.items(), key=lambda each: -mean(each[1], "train_loss")))
+    return dict(sorted(found.items(), key=lambda each: -mean(each[1], "train_loss")))
 
 
 def system(optimizer: dict[str, Any]) -> str:
@@ -51,21 +48,15 @@ def mean(rows: Runs, key: str) -> float:
     return statistics.fmean(row[key] for row in rows)
 
 
-def seconds(name: str, precision: str) -> float | None:
-    """The seconds of an epoch on a quiet machine; None if they were not measured."""
-    measured: dict[str, float] = json.loads((RESULTS / "epoch-seconds.json").read_text(encoding="utf-8"))
-    return measured.get(f"{name}-{precision}")
-
-
 def markdown() -> str:
     """A line for each optimizer and policy."""
-    found = runs()
+    found, seconds = runs(), read_result("epoch-seconds")
     goal = found[_GOAL][0]["curve"][-1]["loss"]
     head = ["optimizer", "precision", "seeds", "learning rate", "train loss", "test loss", "seconds"]
     lines = []
     for (name, precision), rows in found.items():
         epochs = next((each["epoch"] for each in rows[0].get("curve", ()) if (each["loss"] or goal + 1) <= goal), None)
-        second = seconds(name, precision)
+        second = seconds.get(f"{name}-{precision}")
         times = ["" if second is None or count is None else f"{second * count:.0f}" for count in (100, epochs)]
         rate = f"{rows[0]['settings']['optimizer']['learning_rate']:g}"
         losses = [_spread(rows, key) for key in ("train_loss", "test_loss")]
@@ -83,7 +74,8 @@ def _spread(rows: Runs, key: str) -> str:
 def chart() -> Chart:
     """The loss in float32 against the seconds, of the first seed, without the first epoch, whose rate is 0."""
     found = {name: rows[0] for (name, precision), rows in runs().items() if precision == "f32"}
-    timed = {name: second for name in found if (second := seconds(name, "f32")) is not None}
+    seconds = read_result("epoch-seconds")
+    timed = {name: seconds[key] for name in found if (key := f"{name}-f32") in seconds}
     series = [
         Series(
             label=name,

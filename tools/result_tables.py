@@ -31,7 +31,7 @@ def studies(file: str) -> str:
     settings = {"learning_rate": "learning rate", "b1": "β1", "b2": "β2", "eps": "ε"}
     return table(
         ["optimizer", "trials", *settings.values(), "train loss", "test loss"],
-        ([row["optimizer"], str(row["trials"]), *_best(row, settings), *_losses(row)] for row in _rows(file)),
+        ([row["optimizer"], str(row["trials"]), *_best(row, settings), *_losses(row)] for row in read_sorted(file)),
     )
 
 
@@ -44,14 +44,14 @@ def small_studies() -> str:
                 *(row["optimizer"], f"`{row['precision']}`", str(row["trials"])),
                 *(*_best(row, ("learning_rate", "eps")), *_losses(row, 4)),
             ]
-            for row in _rows("tuned-small-20")
+            for row in read_sorted("tuned-small-20")
         ),
     )
 
 
 def long_search() -> str:
     """The trials in which the settings for 100 epochs were found, by optimizer and length."""
-    rows = _rows(
+    rows = read_sorted(
         "long-search", key=lambda row: (row["optimizer"], row["epochs"], row["train_loss"] or row["epoch_loss"])
     )
     lines = []
@@ -72,13 +72,13 @@ def long_search() -> str:
 
 def speed() -> str:
     """The ratios of the speed table on each kind of processor; the first one's are held to the bounds."""
-    measured = {head: _result(file) for file, head in SPEED_FILES.items()}
+    measured = {head: read_result(file) for file, head in SPEED_FILES.items()}
     return _held(measured, goals_of(next(iter(measured.values()))))
 
 
 def shared_steps() -> str:
     """The ratios of two workers that share a step."""
-    return _held({"measured": _result("workers")}, workers.GOALS)
+    return _held({"measured": read_result("workers")}, workers.GOALS)
 
 
 def _held(measured: Mapping[str, dict[str, Any]], goals: Sequence[Goal]) -> str:
@@ -95,14 +95,15 @@ def _held(measured: Mapping[str, dict[str, Any]], goals: Sequence[Goal]) -> str:
     return table(["what", *measured, "must", "aim"], rows)
 
 
-def _result(file: str) -> dict[str, Any]:
+def read_result(file: str) -> dict[str, Any]:
+    """The object that a file has."""
     result: dict[str, Any] = json.loads((RESULTS / f"{file}.json").read_text(encoding="utf-8"))
     return result
 
 
 def policies() -> str:
     """The losses under each policy of precision, and how long an epoch takes."""
-    seconds = _result("epoch-seconds")
+    seconds = read_result("epoch-seconds")
     return table(
         ["optimizer", "policy", "learning rate", "train loss", "test loss", "seconds an epoch"],
         (
@@ -110,12 +111,13 @@ def policies() -> str:
                 *(row["optimizer"], f"`{row['precision']}`", f"{row['learning_rate']:g}"),
                 *(*_losses(row), f"{seconds[row['optimizer'] + '-' + row['precision']]:.1f}"),
             ]
-            for row in sorted(_rows("precision-20"), key=lambda row: str(row["optimizer"]))
+            for row in sorted(read_sorted("precision-20"), key=lambda row: str(row["optimizer"]))
         ),
     )
 
 
-def _rows(file: str, key: Callable[[dict[str, Any]], Any] = itemgetter("train_loss")) -> list[dict[str, Any]]:
+def read_sorted(file: str, key: Callable[[dict[str, Any]], Any] = itemgetter("train_loss")) -> list[dict[str, Any]]:
+    """The rows of a file, by their training loss or another key."""
     rows = [json.loads(line) for line in (RESULTS / f"{file}.jsonl").read_text(encoding="utf-8").splitlines()]
     return sorted(rows, key=key)
 
