@@ -15,42 +15,28 @@ and itself:
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Iterator
 from typing import Any
 
-# The operations that become branches, in text and in a portable artifact.
-_BRANCHING = re.compile(rb"stablehlo\.(case|if|while)\b|\b(case|if|while)_v\d+\0")
 _BRANCH, _CONDITIONAL = "vm.br", "vm.cond_br"
 _REFERENCE = "!vm.ref<"
 
 
-def has_branches(stablehlo: bytes) -> bool:
-    """Whether the host code of a module has branches that pass tensors; the module is an artifact or text."""
-    return _BRANCHING.search(stablehlo) is not None
-
-
-def part_references(host_code: bytes) -> bytes:
-    """The host code, bytecode of IREE's MLIR, after which no branch passes a reference twice."""
+def part_references(module: Any) -> None:
+    """Changes IREE's host code, so that no branch passes a reference twice to the same block."""
     import iree.compiler.ir as ir
 
-    with ir.Context():
-        module = ir.Module.parse(host_code)
-        branches: list[Any] = []
+    branches: list[Any] = []
 
-        def visit(op: Any) -> Any:
-            if op.name in (_BRANCH, _CONDITIONAL):
-                branches.append(op)
-            return ir.WalkResult.ADVANCE
+    def visit(op: Any) -> Any:
+        if op.name in (_BRANCH, _CONDITIONAL):
+            branches.append(op)
+        return ir.WalkResult.ADVANCE
 
-        module.operation.walk(visit)
-        for branch in branches:
-            for index in _repeated(branch):
-                branch.operands[index] = _parted(branch, branch.operands[index])
-        parted = io.BytesIO()
-        module.operation.write_bytecode(parted)
-    return parted.getvalue()
+    module.walk(visit)
+    for branch in branches:
+        for index in _repeated(branch):
+            branch.operands[index] = _parted(branch, branch.operands[index])
 
 
 def _repeated(branch: Any) -> Iterator[int]:

@@ -17,6 +17,7 @@ import pytest
 from iree import runtime as rt
 
 from sonew_compiled.errors import SonewError
+from sonew_compiled.lowering.barriers import add_barriers
 from sonew_compiled.lowering.branches import part_references
 from sonew_compiled.lowering.iree import lower_iree
 from sonew_compiled.lowering.targets import iree_compile, resolve_target
@@ -79,6 +80,19 @@ def test_a_branch_loses_memory_that_it_gives_more_than_once() -> None:
         np.testing.assert_array_equal(got, want)
 
 
+def test_a_copy_runs_beside_one_that_it_depends_on() -> None:
+    name, barrier = "concatenation_sliced", "execution_barrier("
+    command = [iree_compile(), MODULES / f"{name}.mlir", "--iree-input-type=stablehlo", *CPU.flags]
+    host_code = subprocess.run([*command, "--compile-to=vm"], capture_output=True, check=True).stdout
+    with iree_ir.Context():
+        module = iree_ir.Module.parse(host_code)
+        before = str(module).count(barrier)
+        add_barriers(module.operation)
+        assert str(module).count(barrier) == before + 1
+    (ones,) = _called(lower_iree(_bytes(name), CPU, what=name), "main", _numbers(8))
+    np.testing.assert_array_equal(ones, np.ones(4))
+
+
 def test_each_block_gets_a_reference_once() -> None:
     """This includes conditional branches, where each block has arguments of its own."""
     program = """vm.module @m {
@@ -94,7 +108,9 @@ def test_each_block_gets_a_reference_once() -> None:
       }
     }"""
     with iree_ir.Context():
-        text = str(iree_ir.Module.parse(part_references(program.encode())))
+        module = iree_ir.Module.parse(program)
+        part_references(module.operation)
+        text = str(module)
     assert text.count("vm.select.ref") == 2
     assert re.search(r"\^bb1\(%arg1, %arg2, %arg0 : .*\^bb2\(%arg2, %arg1, %ref, %ref_\d, %arg0, %arg0 : ", text)
 
