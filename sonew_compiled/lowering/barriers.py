@@ -1,18 +1,20 @@
-"""Copies and fills that IREE 3.13 lets run beside those whose bytes they read or overwrite.
+"""Copies and fills that IREE 3.13 lets run beside commands whose bytes they read or overwrite.
 
 IREE's host code records commands, which may run side by side if no barrier is between them:
 
-    hal.command_buffer.fill_buffer     writes the first half of r
-    hal.command_buffer.copy_buffer     writes the second half
-    hal.command_buffer.copy_buffer     reads the first half
-    hal.command_buffer.execution_barrier
+    dispatch       writes the first half of r
+    dispatch       writes the second half
+    copy_buffer    reads the first half
+    execution_barrier
 
-IREE leaves out a barrier between a command and one that it depends on directly if their bytes differ. The last command
-here depends on the first through the second, whose bytes are others. So it reads what the fill has written or not, as
-it happens. A slice of a concatenation can become such commands. Dispatches do not: IREE takes them to read and write
-the whole of a buffer, so that each waits for what it depends on.
+IREE leaves out the barrier between a command and one that it depends on directly if their bytes are next to each other.
+The copy here depends on the first dispatch through the second, whose bytes are others. So it reads what the first has
+written or not, as it happens. A concatenation with a slice of it becomes such commands.
 
-Here a barrier is put before each copy or fill that has bytes in common with an earlier one, if either writes them.
+Here a barrier is put before a copy or a fill that has bytes in common with an earlier command, if either writes them,
+and before a dispatch that has bytes in common with an earlier copy or fill. What a dispatch reads and writes is not
+known: it may be all of the buffers that it is given. Between two dispatches IREE's own barriers are right, because a
+dispatch reads a tensor as a whole, and so depends directly on whatever wrote a part of it.
 """
 
 from __future__ import annotations
@@ -21,11 +23,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_FILL, _COPY = "hal.command_buffer.fill_buffer", "hal.command_buffer.copy_buffer"
-_BARRIER = "hal.command_buffer.execution_barrier"
+_IMPORTS = "hal.command_buffer."
+_FILL, _COPY, _DISPATCH, _BARRIER = (
+    _IMPORTS + name for name in ("fill_buffer", "copy_buffer", "dispatch", "execution_barrier")
+)
+# A binding of a dispatch: a reserved number, the slot, the buffer, the offset and the length.
+_BINDING = 5
 # The stages that are waited for, and those that wait, as IREE has them in its own barriers.
-_DISPATCH, _TRANSFER = 1 << 2, 1 << 3
-_BEFORE, _AFTER = _DISPATCH | _TRANSFER | 1 << 4, _DISPATCH | _TRANSFER | 1 << 0
+_ISSUE, _DISPATCHES, _TRANSFERS, _RETIRE = 1 << 0, 1 << 2, 1 << 3, 1 << 4
+_BEFORE, _AFTER = _DISPATCHES | _TRANSFERS | _RETIRE, _ISSUE | _DISPATCHES | _TRANSFERS
 
 
 @dataclass(frozen=True)
@@ -36,9 +42,10 @@ class _Access:
     offset: int | None
     length: int | None
     writes: bool
+    of_dispatch: bool = False
 
     def conflicts(self, other: _Access) -> bool:
-        if self.buffer != other.buffer or not (self.writes or other.writes):
+        if self.buffer != other.buffer or not (self.writes or other.writes) or (self.of_dispatch and other.of_dispatch):
             return False
         if self.offset is None or self.length is None or other.offset is None or other.length is None:
             return True
@@ -46,13 +53,13 @@ class _Access:
 
 
 def add_barriers(module: Any) -> None:
-    """Puts barriers into IREE's host code, so that each copy and fill waits for those that it depends on."""
+    """Puts barriers into IREE's host code, so that copies and fills wait, and are waited for, as they must."""
     import iree.compiler.ir as ir
 
     blocks: dict[Any, list[Any]] = {}
 
     def visit(op: Any) -> Any:
-        if _callee(op) in (_FILL, _COPY, _BARRIER):
+        if _callee(op) in (_FILL, _COPY, _DISPATCH, _BARRIER):
             blocks.setdefault(op.block, []).append(op)
         return ir.WalkResult.ADVANCE
 
@@ -68,30 +75,34 @@ def add_barriers(module: Any) -> None:
 
 
 def _callee(op: Any) -> str:
-    return str(op.attributes["callee"].value) if op.name == "vm.call" else ""
+    return str(op.attributes["callee"].value) if op.name in ("vm.call", "vm.call.variadic") else ""
 
 
 def _accesses(call: Any) -> Iterator[_Access]:
-    """What a copy or a fill reads and writes; for their operands see the imports of IREE's `hal` module."""
-    if _callee(call) == _FILL:
-        commands, target, offset, length, slot, *_ = call.operands
-        yield _access(commands, slot, target, offset, length, writes=True)
-    if _callee(call) == _COPY:
-        commands, source_slot, target_slot, source, source_offset, target, target_offset, length, _ = call.operands
-        yield _access(commands, source_slot, source, source_offset, length, writes=False)
-        yield _access(commands, target_slot, target, target_offset, length, writes=True)
+    """What a command reads and writes; for its operands see the imports of IREE's `hal` module."""
+    callee, (commands, *operands) = _callee(call), call.operands
+    if callee == _FILL:
+        target, offset, length, slot, *_ = operands
+        yield _Access(_place(commands, slot, target), _constant(offset), _constant(length), writes=True)
+    if callee == _COPY:
+        source_slot, target_slot, source, source_offset, target, target_offset, length, _ = operands
+        size = _constant(length)
+        yield _Access(_place(commands, source_slot, source), _constant(source_offset), size, writes=False)
+        yield _Access(_place(commands, target_slot, target), _constant(target_offset), size, writes=True)
+    if callee == _DISPATCH:
+        count = list(call.attributes["segment_sizes"])[-1]
+        for at in range(len(operands) - _BINDING * count, len(operands), _BINDING):
+            _, slot, buffer, offset, length = operands[at : at + _BINDING]
+            place = _place(commands, slot, buffer)
+            yield _Access(place, _constant(offset), _constant(length), writes=True, of_dispatch=True)
 
 
-def _access(commands: Any, slot: Any, buffer: Any, offset: Any, length: Any, *, writes: bool) -> _Access:
-    """The access to a buffer, or where there is none yet to the slot for it."""
-    place = ("slot", _constant(slot)) if _is_null(buffer) else ("buffer", buffer)
-    return _Access((commands, *place), _constant(offset), _constant(length), writes)
-
-
-def _is_null(buffer: Any) -> bool:
+def _place(commands: Any, slot: Any, buffer: Any) -> tuple[Any, ...]:
+    """Stands for a buffer or, where there is none yet, for the slot that it will have."""
     import iree.compiler.ir as ir
 
-    return not isinstance(buffer.owner, ir.Block) and buffer.owner.name == "vm.const.ref.zero"
+    is_later = not isinstance(buffer.owner, ir.Block) and buffer.owner.name == "vm.const.ref.zero"
+    return (commands, _constant(slot)) if is_later else (commands, buffer)
 
 
 def _constant(value: Any) -> int | None:

@@ -1,4 +1,4 @@
-"""A barrier stands before each copy and fill that depends on an earlier one, and before no other."""
+"""A barrier is between a copy or a fill and what it shares bytes with, and nowhere else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ IMPORTS = """
   vm.import private @hal.command_buffer.fill_buffer(%c : !vm.ref<!hal.command_buffer>, %t : !vm.ref<!hal.buffer>,
     %at : i64, %length : i64, %slot : i32, %pattern : i64, %pattern_length : i32, %flags : i64)
   vm.import private @hal.command_buffer.copy_buffer(%c : !vm.ref<!hal.command_buffer>, %ss : i32, %ts : i32,
-    %s : !vm.ref<!hal.buffer>, %from : i64, %t : !vm.ref<!hal.buffer>, %to : i64, %length : i64, %flags : i64)"""
+    %s : !vm.ref<!hal.buffer>, %from : i64, %t : !vm.ref<!hal.buffer>, %to : i64, %length : i64, %flags : i64)
+  vm.import private @hal.command_buffer.dispatch(%c : !vm.ref<!hal.command_buffer>, %e : !vm.ref<!hal.executable>,
+    %function : i64, %x : i32, %y : i32, %z : i32, %flags : i64, %constants : i32 ...,
+    %bindings : tuple<i32, i32, !vm.ref<!hal.buffer>, i64, i64> ...)"""
 COMMANDS, BUFFER = "!vm.ref<!hal.command_buffer>", "!vm.ref<!hal.buffer>"
 BARRIER = f"vm.call @hal.command_buffer.execution_barrier(%c, %s0, %s0, %n0) : ({COMMANDS}, i32, i32, i64) -> ()"
 
@@ -40,11 +43,18 @@ def _copy(source: Place, target: Place) -> str:
     return f"{call} : ({COMMANDS}, i32, i32, {BUFFER}, i64, {BUFFER}, i64, i64, i64) -> ()"
 
 
+def _dispatch(*places: Place) -> str:
+    bindings = ", ".join(f"(%s0, {slot}, {buffer}, {at}, %n4)" for slot, buffer, at in map(_parts, places))
+    binding = f"tuple<i32, i32, {BUFFER}, i64, i64>"
+    call = f"vm.call.variadic @hal.command_buffer.dispatch(%c, %e, %n0, %s1, %s1, %s1, %n0, [%s1, %s1], [{bindings}])"
+    return f"{call} : ({COMMANDS}, !vm.ref<!hal.executable>, i64, i32, i32, i32, i64, i32 ..., {binding} ...)"
+
+
 def _barriers(*commands: str) -> list[int]:
     """The numbers of commands between the barriers, after they were added."""
     lines = "\n".join(commands)
     text = f"""vm.module @m {{ {IMPORTS}
-      vm.func @f(%c: {COMMANDS}, %x: {BUFFER}, %x2: {BUFFER}, %ni: i64) {{
+      vm.func @f(%c: {COMMANDS}, %x: {BUFFER}, %x2: {BUFFER}, %ni: i64, %e: !vm.ref<!hal.executable>) {{
         %null = vm.const.ref.zero : {BUFFER}
         %s0 = vm.const.i32.zero
         %s1 = vm.const.i32 1
@@ -79,6 +89,9 @@ APART = {
     ),
     "it is not known what is read": ([_fill((A, "0")), _copy((A, "i"), (B, "0"))], [1, 1]),
     "a buffer that is known": ([_fill(("x", "0")), _copy(("x", "0"), (B, "0"))], [1, 1]),
+    "a dispatch writes what is read": ([_dispatch((B, "0"), (A, "0")), _copy((A, "0"), (B, "8"))], [1, 1]),
+    "a dispatch overwrites what is read": ([_copy((A, "0"), (B, "0")), _dispatch(("x", "0"), (A, "2"))], [1, 1]),
+    "a dispatch of a buffer that is known": ([_dispatch(("x", "0")), _fill(("x", "0"))], [1, 1]),
     "again and again": ([_fill((A, "0")), _copy((A, "0"), (B, "0"))] * 2, [1, 1, 1, 1]),
 }
 TOGETHER = {
@@ -86,6 +99,8 @@ TOGETHER = {
     "both write parts": ([_fill((A, "0")), _fill((A, "4")), _copy((B, "0"), (A, "8"))], [3]),
     "other slots": ([_fill((A, "0")), _copy((B, "i"), (B, "8"))], [2]),
     "other buffers": ([_fill(("x", "0")), _fill(("x2", "0")), _fill((A, "0"))], [3]),
+    "dispatches, which IREE keeps apart": ([_dispatch((A, "0")), _dispatch((A, "0"), (B, "0"))], [2]),
+    "a dispatch of other parts": ([_dispatch((A, "0")), _copy((A, "4"), (B, "0")), _dispatch((B, "4"))], [3]),
     "there is a barrier": ([_fill((A, "0")), BARRIER, _copy((A, "0"), (B, "0"))], [1, 1]),
 }
 
