@@ -2,7 +2,8 @@
 
 IREE 3.13 sorts, scatters and updates slices in the memory of the operand if the module shows no other reader. Yet an
 argument belongs to the caller, and IREE keeps equal constants and iotas once for all users. If IREE does see another
-reader, it does not always order the two. So the operand becomes a copy that IREE does not merge with the original.
+reader, it does not always order the two, nor the first and the last of three updates. So the operand becomes a copy
+that IREE does not merge with the original.
 
     sort(%x, iota)        becomes        sort(copy 1 of %x, copy 2 of iota)
 
@@ -63,8 +64,14 @@ def _is_own(op: ir.Operation, index: int) -> bool:
         return False
     maker = owner(value)
     if maker is not None:
-        return maker.name in _IN_PLACE
+        return maker.name in _IN_PLACE and not _is_updated_twice(maker)
     return bool(ir.BlockArgument(value).owner.owner.name == _LOOP)
+
+
+def _is_updated_twice(op: ir.Operation) -> bool:
+    """Whether an update changes the result of another: IREE orders only two updates of one memory."""
+    before = owner(op.operands[0]) if op.name == _UPDATE else None
+    return before is not None and before.name == _UPDATE
 
 
 def _block_of(value: ir.Value) -> ir.Block:

@@ -13,8 +13,9 @@ written or not, as it happens. A concatenation with a slice of it becomes such c
 
 Here a barrier is put before a copy or a fill that has bytes in common with an earlier command, if either writes them,
 and before a dispatch that has bytes in common with an earlier copy or fill. What a dispatch reads and writes is not
-known: it may be all of the buffers that it is given. Between two dispatches IREE's own barriers are right, because a
-dispatch reads a tensor as a whole, and so depends directly on whatever wrote a part of it.
+known: it may be all of the buffers that it is given. Between two dispatches IREE's own barriers are right: of a tensor
+that several have written a part of, a dispatch reads all. The pass `own-operands` sees to it that a part is not written
+again.
 """
 
 from __future__ import annotations

@@ -37,6 +37,22 @@ func.func public @fills(%x: tensor<1xf32>, %i: tensor<i32>) -> tensor<4xf32> {
   return %1 : tensor<4xf32>
 }
 
+// IREE runs the first and the last of three updates side by side, so the third has a copy.
+// CHECK-LABEL: func.func public @fills_again
+// CHECK-COUNT-2: stablehlo.dynamic_update_slice
+// CHECK:         [[COPY:%.+]] = stablehlo.select {{.*}} : tensor<4xi1>, tensor<4xf32>
+// CHECK:         stablehlo.dynamic_update_slice [[COPY]]
+// CHECK-NOT:     stablehlo.select
+// CHECK:         stablehlo.dynamic_update_slice
+func.func public @fills_again(%x: tensor<1xf32>, %i: tensor<i32>) -> tensor<4xf32> {
+  %zeros = stablehlo.constant dense<0.0> : tensor<4xf32>
+  %0 = stablehlo.dynamic_update_slice %zeros, %x, %i : (tensor<4xf32>, tensor<1xf32>, tensor<i32>) -> tensor<4xf32>
+  %1 = stablehlo.dynamic_update_slice %0, %x, %i : (tensor<4xf32>, tensor<1xf32>, tensor<i32>) -> tensor<4xf32>
+  %2 = stablehlo.dynamic_update_slice %1, %x, %i : (tensor<4xf32>, tensor<1xf32>, tensor<i32>) -> tensor<4xf32>
+  %3 = stablehlo.dynamic_update_slice %2, %x, %i : (tensor<4xf32>, tensor<1xf32>, tensor<i32>) -> tensor<4xf32>
+  return %3 : tensor<4xf32>
+}
+
 // What a loop updates is copied once, before the loop, and what it does not update in place not at all where there is no
 // such operation. The function that holds it is inlined.
 // CHECK-LABEL: func.func public @loops

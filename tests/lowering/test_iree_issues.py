@@ -3,6 +3,7 @@
 The faults and their passes are listed in docs/internals/iree-issues.md.
 """
 
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,11 +23,17 @@ OTHERS = np.array([0.5, 0.7, -0.1, 0.2], np.float32)
 Main = Callable[..., tuple[list[np.ndarray], list[np.ndarray]]]
 
 
-def _compiled(name: str, mended: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
-    """A module after these passes, compiled for processors."""
+def _compiled(name: str, mended: Sequence[str] = (), *, phase: str = "end") -> subprocess.CompletedProcess[bytes]:
+    """A module after these passes, compiled for processors up to a phase."""
     module = passes.parse((MODULES / f"{name}.mlir").read_text())
     passes.run_pipeline(module, [passes.parse_pass(each) for each in mended])
-    command = [iree_compile(), "-", "--iree-input-type=stablehlo", *resolve_target("cpu").flags]
+    command = [
+        iree_compile(),
+        "-",
+        "--iree-input-type=stablehlo",
+        *resolve_target("cpu").flags,
+        f"--compile-to={phase}",
+    ]
     return subprocess.run(command, input=passes.to_bytes(module), capture_output=True, check=False)
 
 
@@ -59,6 +66,20 @@ def test_a_second_sort_of_indices_begins_with_the_first() -> None:
     assert any(not np.array_equal(got, want) for got, want in zip(wrong, wanted, strict=True))
     _, right = _main("indices_sorted_twice", ["own-operands"])(NUMBERS, OTHERS)
     np.testing.assert_array_equal(right, wanted)
+
+
+def test_the_last_of_three_updates_runs_beside_the_first() -> None:
+    def together(*mended: str) -> int:
+        """The most updates, each of a thousand numbers, that may run side by side."""
+        streams = _compiled("updated_thrice", mended, phase="stream").stdout.decode()
+        regions = streams.split("stream.cmd.concurrent {")[1:]
+        return max(len(re.findall(r"cmd\.dispatch .*_1000", region.split("\n      }")[0])) for region in regions)
+
+    assert together() == 3
+    assert together("own-operands") == 2
+    x, y = np.linspace(-1, 1, 2000, dtype=np.float32), np.linspace(-1, 1, 1000, dtype=np.float32)
+    _, (updated,) = _main("updated_thrice", ["own-operands"])(x, y, np.ones((1000, 1000), np.float32))
+    np.testing.assert_allclose(updated, np.concatenate([np.tanh(y), np.cos(y)]), rtol=1e-5, atol=1e-6)
 
 
 def test_a_branch_frees_what_it_hands_through() -> None:
