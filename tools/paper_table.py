@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from result_tables import RESULTS, read_result, read_sorted, table
+from result_tables import RESULTS, epochs_searched, read_result, read_sorted, table
 
 from sonew_compiled.bench._charts import Chart, Series
 from sonew_compiled.bench._colours import colours
@@ -52,7 +52,7 @@ def markdown() -> str:
     """A line for each optimizer and policy."""
     found, seconds = runs(), read_result("epoch-seconds")
     goal = found[_GOAL][0]["curve"][-1]["loss"]
-    head = ["optimizer", "precision", "seeds", "learning rate", "train loss", "test loss", "seconds"]
+    head = ["optimizer", "precision", "seeds", "searched", "learning rate", "train loss", "test loss", "seconds"]
     lines = []
     for (name, precision), rows in found.items():
         epochs = next((each["epoch"] for each in rows[0].get("curve", ()) if (each["loss"] or goal + 1) <= goal), None)
@@ -60,7 +60,8 @@ def markdown() -> str:
         times = ["" if second is None or count is None else f"{second * count:.0f}" for count in (100, epochs)]
         rate = f"{rows[0]['settings']['optimizer']['learning_rate']:g}"
         losses = [_spread(rows, key) for key in ("train_loss", "test_loss")]
-        lines.append([name, f"`{precision}`", str(len(rows)), rate, *losses, *times])
+        searched = f"{epochs_searched(rows[0]['settings']['optimizer']['name']):,} epochs"
+        lines.append([name, f"`{precision}`", str(len(rows)), searched, rate, *losses, *times])
     return table([*head, "seconds to Adam's loss"], lines)
 
 

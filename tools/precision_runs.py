@@ -28,8 +28,15 @@ RUNS = (
     *((optimizer, "bf16", 1.3e-2) for optimizer in ("tridiag-sonew", "band-sonew")),
 )
 """The optimizer, the policy and the learning rate of each run."""
-TIMED = tuple((name, policy, 3.7e-3) for name in ("diag-sonew", "shampoo") for policy in ("f32", "bf16"))
-"""What is timed besides, for the README."""
+TIMED = tuple(
+    (name, policy, None)
+    for name in (
+        *("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "diag-sonew", "shampoo", "kfac"),
+        *("rfdson(1)", "rfdson(4)"),
+    )
+    for policy in ("f32", "bf16")
+)
+"""What is timed besides, for the table of 100 epochs, at the rate that ships."""
 
 EPOCHS = 20
 _SHORT = 3
@@ -43,11 +50,14 @@ _SONEW = (sys.executable, "-c", "from sonew_compiled.cli import main; main()")
 @click.option("--only-time", is_flag=True, help="Time three epochs of each bundle, and replace the file.")
 def main(output: Path, bundles: Path, only_time: bool) -> None:
     """Compiles what is not there, and does the runs that are left, or times all."""
-    for optimizer, policy, _ in (*RUNS, *TIMED):
+    runs: tuple[tuple[str, str, float | None], ...] = (*RUNS, *TIMED)
+    for optimizer, policy, _ in runs:
         if not (bundles / f"{optimizer}-{policy}").exists():
-            _sonew("compile", "-o", bundles / f"{optimizer}-{policy}", "--optimizer", optimizer, "--precision", policy)
+            name, _, rank = optimizer.rstrip(")").partition("(")
+            words = ["--optimizer", name, "--precision", policy, *(["--rank", rank] if rank else [])]
+            _sonew("compile", "-o", bundles / f"{optimizer}-{policy}", *words)
     if only_time:
-        rates = {f"{optimizer}-{policy}": rate for optimizer, policy, rate in (*RUNS, *TIMED)}
+        rates = {f"{optimizer}-{policy}": rate for optimizer, policy, rate in runs}
         seconds = {name: _run(bundles / name, epochs=_SHORT, rate=rate)["seconds"] for name, rate in rates.items()}
         seconds = {name: round(each / _SHORT, 3) for name, each in seconds.items()}
         output.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
@@ -63,11 +73,12 @@ def main(output: Path, bundles: Path, only_time: bool) -> None:
             stream.write(json.dumps(row) + "\n")
 
 
-def _run(bundle: Path, *, epochs: int, rate: float) -> dict[str, Any]:
+def _run(bundle: Path, *, epochs: int, rate: float | None) -> dict[str, Any]:
     """What a run prints as JSON."""
     words = ["run", bundle, "-o", bundle.with_name("run"), "--overwrite", "--json", "--data", "mnist"]
     words += ["--schedule", "paper", "--epochs", epochs, "--evaluate-every", 0, "--checkpoint-every", epochs]
-    result: dict[str, Any] = json.loads(_sonew(*words, "--learning-rate", rate))
+    words += [] if rate is None else ["--learning-rate", rate]
+    result: dict[str, Any] = json.loads(_sonew(*words))
     return result
 
 

@@ -57,17 +57,31 @@ def long_search() -> str:
     lines = []
     for row in rows:
         ended = f"stopped at {row['stopped']}" if row["train_loss"] is None else f"{row['train_loss']:.2f}"
-        other = [f"{name.replace('_', ' ')} {row[name]}" for name in ("flatten", "warmup_epochs") if name in row]
+        names = ("flatten", "rank", "warmup_epochs")
+        other = [f"{name.replace('_', ' ')} {row[name]}" for name in names if name in row]
         lines.append(
             [
-                *(row["optimizer"], f"`{row['precision']}`", str(row["epochs"]), row["grafting"]),
-                f"{row['eps_mode']} {row['eps']:.3g}",
-                *(f"{row[name]:.3g}" for name in ("b1", "b2", "learning_rate")),
+                *(row["optimizer"], f"`{row['precision']}`", str(row["epochs"]), row.get("grafting", "")),
+                " ".join(filter(None, [row.get("eps_mode"), _number(row.get("eps"))])),
+                *(_number(row.get(name)) for name in ("b1", "b2", "learning_rate")),
                 *(", ".join(other), ended, f"{row['test_loss']:.2f}" if "test_loss" in row else ""),
             ]
         )
     head = ["optimizer", "precision", "epochs", "grafting", "ε", "β1", "β2", "learning rate", "other", "train loss"]
     return table([*head, "test loss"], lines)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def epochs_searched(optimizer: str) -> int:
+    """The epochs of all trials in which an optimizer's settings were found, of 20 epochs and of more."""
+    spent = 0
+    for file in ("tuned-20", "adam-100", "long-search"):
+        of_it = [row for row in read_sorted(file, itemgetter("epochs")) if row["optimizer"] == optimizer]
+        spent += sum(row.get("trials", 1) * row.get("stopped", row["epochs"]) for row in of_it)
+    return spent
 
 
 def speed() -> str:

@@ -103,10 +103,10 @@ def long_preset_of(name: str, precision: str) -> LongPreset:
     """
     found = record_of(name).long
     if not found:
-        having = " or ".join(record.name for record in RECORDS.values() if record.long)
+        *others, last = (record.name for record in RECORDS.values() if record.long)
         raise UsageError(
             f"--preset long does not go with {name}, which has one preset for every length of training; leave it out, "
-            f"or give --optimizer {having}"
+            f"or give --optimizer {', '.join(others)} or {last}"
         )
     if precision not in found:
         raise UsageError(

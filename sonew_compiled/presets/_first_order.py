@@ -45,6 +45,16 @@ RECORDS = (
         name="rmsprop",
         factory=f"{_OF_OPTAX}:rmsprop",
         learning_rate=8.8e-4,
+        long=MappingProxyType(
+            {
+                "f32": LongPreset(
+                    epochs=100,
+                    learning_rate=4e-4,
+                    schedule="paper",
+                    values=MappingProxyType({"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
+                )
+            }
+        ),
         # Without momentum there is no state for it, so whether `b1` is 0 must be known while the step is traced.
         settings=(b1(0.0, at_run_time=False), b2(0.97), eps(1.4e-5)),
         paper="Tieleman and Hinton 2012",

@@ -72,11 +72,12 @@ _UNGRAFTED = Start(
 _STARTS = (Start(learning_rate=_RATE, values=_ABSOLUTE), _UNGRAFTED)
 
 
-def _long(rates: Mapping[str, float]) -> Mapping[str, LongPreset]:
-    """The presets for 100 epochs, by the precision policies for which rates are known."""
+def _long(rates: Mapping[str, float], **values: Value) -> Mapping[str, LongPreset]:
+    """The presets for 100 epochs, by the precision policies for which rates are known, with other values on top."""
+    settings = MappingProxyType({**_ABSOLUTE, **values})
     return MappingProxyType(
         {
-            precision: LongPreset(epochs=100, learning_rate=rate, schedule="paper", values=_ABSOLUTE)
+            precision: LongPreset(epochs=100, learning_rate=rate, schedule="paper", values=settings)
             for precision, rate in rates.items()
         }
     )
@@ -88,6 +89,7 @@ RECORDS = (
         factory=_FACTORY,
         learning_rate=_RATE,
         starts=_STARTS,
+        long=_long({"f32": 5.5e-3, "bf16-mixed": 5.5e-3}, eps=5e-6),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 0}),
         grafted=True,

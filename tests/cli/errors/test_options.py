@@ -44,7 +44,10 @@ Refused = Callable[..., str]
         ("--optimizer rfdson --rank 99", ("--rank is 99", "from 1 to 64")),
         ("--optimizer adamw --weight-decay -1", ("--weight-decay is -1.0", "zero or a positive number")),
         ("--optimizer schedule-free-adamw --b1 0", ("--b1 is 0", "such as 0.9")),
-        ("--optimizer sgd --preset long", ("--preset long does not go with sgd", "--optimizer tridiag-sonew")),
+        (
+            "--optimizer sgd --preset long",
+            ("--preset long does not go with sgd", "--optimizer diag-sonew, tridiag-sonew"),
+        ),
         ("--b1 1.5", ("--b1 is 1.5", "[0, 1)")),
         ("--b2 nan", ("--b2 is nan", "[0, 1)")),
         ("--b2 0.99999999", ("--b2 is 0.99999999", "[0, 1)")),
