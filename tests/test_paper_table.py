@@ -35,15 +35,22 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     (tmp_path / "paper-100.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     (tmp_path / "epoch-seconds.json").write_text('{"sonew-f32": 2.5, "adam-f32": 2}', encoding="utf-8")
+    trials = {
+        "tuned-20": [{"optimizer": "adam", "trials": 12, "epochs": 20}],
+        "adam-100": [{"optimizer": "adam", "epochs": 100}] * 2,
+        "long-search": [{"optimizer": "sonew", "epochs": 100, "stopped": 12}, {"optimizer": "sonew", "epochs": 1000}],
+    }
+    for file, of_it in trials.items():
+        (tmp_path / f"{file}.jsonl").write_text("\n".join(map(json.dumps, of_it)), encoding="utf-8")
     monkeypatch.setattr(result_tables, "RESULTS", tmp_path)
 
 
 def test_seeds_are_averaged_and_the_goal_is_adams_loss(results: None) -> None:
     _, _, *lines = paper_table.markdown().splitlines()
     assert lines == [
-        "| rfdson(4) | `f32` | 1 | 0.001 | 70.00 | 71.00 |  |  |",
-        "| adam | `f32` | 1 | 0.001 | 60.00 | 61.00 | 200 | 6 |",
-        "| sonew | `f32` | 2 | 0.001 | 51.50 (51.00 to 52.00) | 52.50 (52.00 to 53.00) | 250 | 8 |",
+        "| rfdson(4) | `f32` | 1 | 0 epochs | 0.001 | 70.00 | 71.00 |  |  |",
+        "| adam | `f32` | 1 | 440 epochs | 0.001 | 60.00 | 61.00 | 200 | 6 |",
+        "| sonew | `f32` | 2 | 1,012 epochs | 0.001 | 51.50 (51.00 to 52.00) | 52.50 (52.00 to 53.00) | 250 | 8 |",
     ]
 
 
