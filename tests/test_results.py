@@ -103,6 +103,7 @@ def test_tridiagonal_beats_the_best_of_adam() -> None:
 # The names of the optimizers in the README.
 SYSTEMS = {
     "Adam (optax)": "adam",
+    "diagonal SONew": "diag-sonew",
     "tridiagonal SONew": "tridiag-sonew",
     "band-4 SONew": "band-sonew",
     "Shampoo, roots every 20 steps": "shampoo",

@@ -89,7 +89,9 @@ RECORDS = (
         factory=_FACTORY,
         learning_rate=_RATE,
         starts=_STARTS,
-        long=_long({"f32": 5.5e-3, "bf16-mixed": 5.5e-3}, eps=5e-6),
+        long=MappingProxyType(
+            {**_long({"f32": 6.5e-3, "bf16-mixed": 6.5e-3}, b2=0.96, eps=4e-6), **_long({"bf16": 8e-3}, eps=5e-6)}
+        ),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 0}),
         grafted=True,
