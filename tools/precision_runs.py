@@ -47,7 +47,7 @@ _SONEW = (sys.executable, "-c", "from sonew_compiled.cli import main; main()")
 @click.command(help=__doc__.replace("\n\n    ", "\n\n\b\n    "))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="File of JSON lines, or of the seconds.")
 @click.option("--bundles", type=click.Path(path_type=Path), default=Path("bundles"), help="Folder for the bundles.")
-@click.option("--only-time", is_flag=True, help="Time three epochs of each bundle, and replace the file.")
+@click.option("--only-time", is_flag=True, help="Time three epochs of each bundle twice, and replace the file.")
 def main(output: Path, bundles: Path, only_time: bool) -> None:
     """Compiles what is not there, and does the runs that are left, or times all."""
     runs: tuple[tuple[str, str, float | None], ...] = (*RUNS, *TIMED)
@@ -58,9 +58,13 @@ def main(output: Path, bundles: Path, only_time: bool) -> None:
             _sonew("compile", "-o", bundles / f"{optimizer}-{policy}", *words)
     if only_time:
         rates = {f"{optimizer}-{policy}": rate for optimizer, policy, rate in runs}
-        seconds = {name: _run(bundles / name, epochs=_SHORT, rate=rate)["seconds"] for name, rate in rates.items()}
-        seconds = {name: round(each / _SHORT, 3) for name, each in seconds.items()}
-        output.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+        # A server is now and then slow for minutes, so the lesser of two rounds counts.
+        rounds = [
+            {name: _run(bundles / name, epochs=_SHORT, rate=rate)["seconds"] for name, rate in rates.items()}
+            for _ in range(2)
+        ]
+        least = {name: round(min(each[name] for each in rounds) / _SHORT, 3) for name in rates}
+        output.write_text(json.dumps(least, indent=1) + "\n", encoding="utf-8")
         return
     lines = output.read_text(encoding="utf-8").splitlines() if output.exists() else []
     done = {(row["optimizer"], row["precision"], row["learning_rate"]) for row in map(json.loads, lines)}
