@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
-from sonew_compiled.presets._record import LongPreset, OptimizerRecord
+from sonew_compiled.presets._record import OptimizerRecord, long_presets
 from sonew_compiled.presets._settings import b1, b2, eps, weight_decay
 
 _OF_OPTAX = "sonew_compiled.optimizer._of_optax"
@@ -45,16 +43,7 @@ RECORDS = (
         name="rmsprop",
         factory=f"{_OF_OPTAX}:rmsprop",
         learning_rate=8.8e-4,
-        long=MappingProxyType(
-            {
-                "f32": LongPreset(
-                    epochs=100,
-                    learning_rate=4e-4,
-                    schedule="paper",
-                    values=MappingProxyType({"b1": 0.9, "b2": 0.99, "eps": 1e-6}),
-                )
-            }
-        ),
+        long=long_presets({"f32": 4e-4}, b1=0.9, b2=0.99, eps=1e-6),
         # Without momentum there is no state for it, so whether `b1` is 0 must be known while the step is traced.
         settings=(b1(0.0, at_run_time=False), b2(0.97), eps(1.4e-5)),
         paper="Tieleman and Hinton 2012",
@@ -64,9 +53,7 @@ RECORDS = (
         name="adam",
         factory="optax:adam",
         learning_rate=2e-3,
-        long=MappingProxyType(
-            {"f32": LongPreset(epochs=100, learning_rate=4e-3, schedule="paper", values=MappingProxyType({}))}
-        ),
+        long=long_presets({"f32": 4e-3}),
         settings=(b1(0.9), b2(0.99), eps(1e-6)),
         paper="Kingma and Ba 2014, arXiv 1412.6980",
         state="2",

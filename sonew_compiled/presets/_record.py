@@ -48,6 +48,17 @@ class LongPreset:
     model: str = "autoencoder"
 
 
+def long_presets(rates: Mapping[str, float], **values: Value) -> Mapping[str, LongPreset]:
+    """The presets for 100 epochs under schedule `paper`, by the precision policies for which rates are known."""
+    settings = MappingProxyType(values)
+    return MappingProxyType(
+        {
+            precision: LongPreset(epochs=100, learning_rate=rate, schedule="paper", values=settings)
+            for precision, rate in rates.items()
+        }
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """Settings from which `sonew tune` starts beside those that ship.

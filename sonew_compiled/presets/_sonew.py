@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from sonew_compiled.presets._record import Hyperparameter, LongPreset, OptimizerRecord, Start, Value
+from sonew_compiled.presets._record import Hyperparameter, OptimizerRecord, Start, Value, long_presets
 from sonew_compiled.presets._settings import b1, b2, eps, word
 
 _FACTORY = "sonew_compiled.optimizer:sonew"
@@ -72,17 +72,6 @@ _UNGRAFTED = Start(
 _STARTS = (Start(learning_rate=_RATE, values=_ABSOLUTE), _UNGRAFTED)
 
 
-def _long(rates: Mapping[str, float], **values: Value) -> Mapping[str, LongPreset]:
-    """The presets for 100 epochs, by the precision policies for which rates are known, with other values on top."""
-    settings = MappingProxyType({**_ABSOLUTE, **values})
-    return MappingProxyType(
-        {
-            precision: LongPreset(epochs=100, learning_rate=rate, schedule="paper", values=settings)
-            for precision, rate in rates.items()
-        }
-    )
-
-
 RECORDS = (
     OptimizerRecord(
         name="diag-sonew",
@@ -90,7 +79,10 @@ RECORDS = (
         learning_rate=_RATE,
         starts=_STARTS,
         long=MappingProxyType(
-            {**_long({"f32": 6.5e-3, "bf16-mixed": 6.5e-3}, b2=0.96, eps=4e-6), **_long({"bf16": 8e-3}, eps=5e-6)}
+            {
+                **long_presets({"f32": 6.5e-3, "bf16-mixed": 6.5e-3}, **{**_ABSOLUTE, "b2": 0.96, "eps": 4e-6}),
+                **long_presets({"bf16": 8e-3}, **{**_ABSOLUTE, "eps": 5e-6}),
+            }
         ),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 0}),
@@ -104,7 +96,7 @@ RECORDS = (
         learning_rate=_RATE,
         starts=_STARTS,
         rates=_RATES,
-        long=_long({"f32": _RATE, "bf16-mixed": _RATE, "bf16-pure": _RATE, "bf16": 1e-2}),
+        long=long_presets({"f32": _RATE, "bf16-mixed": _RATE, "bf16-pure": _RATE, "bf16": 1e-2}, **_ABSOLUTE),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 1}),
         grafted=True,
@@ -117,7 +109,7 @@ RECORDS = (
         learning_rate=_RATE,
         starts=_STARTS,
         rates=_RATES,
-        long=_long({"f32": _RATE, "bf16-mixed": _RATE, "bf16": 1e-2}),
+        long=long_presets({"f32": _RATE, "bf16-mixed": _RATE, "bf16": 1e-2}, **_ABSOLUTE),
         settings=(
             *_SETTINGS,
             Hyperparameter(
