@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from sonew_compiled.lowering.vm import constant, operations_in
+
 _IMPORTS = "hal.command_buffer."
 _FILL, _COPY, _DISPATCH, _BARRIER = (
     _IMPORTS + name for name in ("fill_buffer", "copy_buffer", "dispatch", "execution_barrier")
@@ -55,24 +57,20 @@ class _Access:
 
 def add_barriers(module: Any) -> None:
     """Puts barriers into IREE's host code, so that copies and fills wait, and are waited for, as they must."""
-    import iree.compiler.ir as ir
-
     blocks: dict[Any, list[Any]] = {}
-
-    def visit(op: Any) -> Any:
+    for op in operations_in(module):
         if _callee(op) in (_FILL, _COPY, _DISPATCH, _BARRIER):
             blocks.setdefault(op.block, []).append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.walk(visit)
     for calls in blocks.values():
         seen: list[_Access] = []
         for call in calls:
             accesses = list(_accesses(call))
-            if any(one.conflicts(other) for one in accesses for other in seen):
-                _add_barrier(call)
-                seen = []
-            seen = [] if _callee(call) == _BARRIER else [*seen, *accesses]
+            is_barrier = _callee(call) == _BARRIER
+            if is_barrier or any(one.conflicts(other) for one in accesses for other in seen):
+                seen.clear()
+                if not is_barrier:
+                    _add_barrier(call)
+            seen += accesses
 
 
 def _callee(op: Any) -> str:
@@ -120,11 +118,9 @@ def _constant(value: Any) -> int | None:
 def _add_barrier(call: Any) -> None:
     import iree.compiler.ir as ir
 
-    i32, i64 = ir.IntegerType.get_signless(32), ir.IntegerType.get_signless(64)
     with call.location, ir.InsertionPoint(call):
-        values = [{"value": ir.IntegerAttr.get(i32, mask)} for mask in (_BEFORE, _AFTER)]
-        stages = [ir.Operation.create("vm.const.i32", results=[i32], attributes=each).result for each in values]
-        flags = ir.Operation.create("vm.const.i64.zero", results=[i64]).result
+        stages = [constant(mask) for mask in (_BEFORE, _AFTER)]
+        flags = ir.Operation.create("vm.const.i64.zero", results=[ir.IntegerType.get_signless(64)]).result
         ir.Operation.create(
             "vm.call",
             operands=[call.operands[0], *stages, flags],

@@ -18,23 +18,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sonew_compiled.lowering.vm import constant, operations_in
+
 _BRANCH, _CONDITIONAL = "vm.br", "vm.cond_br"
 _REFERENCE = "!vm.ref<"
 
 
 def part_references(module: Any) -> None:
     """Changes IREE's host code, so that no branch passes a reference twice to the same block."""
-    import iree.compiler.ir as ir
-
-    branches: list[Any] = []
-
-    def visit(op: Any) -> Any:
-        if op.name in (_BRANCH, _CONDITIONAL):
-            branches.append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.walk(visit)
-    for branch in branches:
+    for branch in [op for op in operations_in(module) if op.name in (_BRANCH, _CONDITIONAL)]:
         for index in _repeated(branch):
             branch.operands[index] = _parted(branch, branch.operands[index])
 
@@ -59,9 +51,7 @@ def _parted(branch: Any, value: Any) -> Any:
     import iree.compiler.ir as ir
 
     with branch.location, ir.InsertionPoint(branch):
-        i32 = ir.IntegerType.get_signless(32)
-        true = ir.Operation.create("vm.const.i32", results=[i32], attributes={"value": ir.IntegerAttr.get(i32, 1)})
-        operands = [true.result, value, value]
+        operands = [constant(1), value, value]
         return ir.Operation.create("vm.select.ref", results=[value.type], operands=operands).result
 
 

@@ -45,7 +45,7 @@ def lower_iree(stablehlo: bytes, target: Target, *, what: str) -> bytes:
         environment = os.environ | {"TMPDIR": ".", "LLVM_DISABLE_SYMBOLIZATION": "1"}
 
         def compiled(*flags: str) -> subprocess.CompletedProcess[bytes]:
-            """The compiler's last run of one for each phase, up to the first that fails."""
+            """Runs the compiler once for each phase, until one fails; the last run."""
             shutil.rmtree(scratch / _GENERATED, ignore_errors=True)
             # The names are relative, because the compiler writes them into the result.
             command = [iree_compile(), source.name, "--iree-input-type=stablehlo"]
