@@ -50,7 +50,7 @@ def mean(rows: Runs, key: str) -> float:
 
 def markdown() -> str:
     """A line for each optimizer and policy."""
-    found, seconds = runs(), read_result("epoch-seconds")
+    found, seconds, searched = runs(), read_result("epoch-seconds"), epochs_searched()
     goal = found[_GOAL][0]["curve"][-1]["loss"]
     head = ["optimizer", "precision", "seeds", "searched", "learning rate", "train loss", "test loss", "seconds"]
     lines = []
@@ -60,8 +60,8 @@ def markdown() -> str:
         times = ["" if second is None or count is None else f"{second * count:.0f}" for count in (100, epochs)]
         rate = f"{rows[0]['settings']['optimizer']['learning_rate']:g}"
         losses = [_spread(rows, key) for key in ("train_loss", "test_loss")]
-        searched = f"{epochs_searched(rows[0]['settings']['optimizer']['name']):,} epochs"
-        lines.append([name, f"`{precision}`", str(len(rows)), searched, rate, *losses, *times])
+        epochs_spent = f"{searched[rows[0]['settings']['optimizer']['name']]:,} epochs"
+        lines.append([name, f"`{precision}`", str(len(rows)), epochs_spent, rate, *losses, *times])
     return table([*head, "seconds to Adam's loss"], lines)
 
 
