@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sonew_compiled.bench._labels import told_apart
 from sonew_compiled.bench.rows import Row
 
 
@@ -19,12 +20,14 @@ class Line:
       kind: the kind of its rows.
       settings: the settings that its rows share, all but the seed.
       machine: the name of its machine; empty if all lines are of one.
+      apart: the settings, in words, that tell it from lines with the same label.
       rows: one row for each seed, including those that failed.
     """
 
     kind: str
     settings: dict[str, Any]
     machine: str = ""
+    apart: tuple[str, ...] = ()
     rows: tuple[Row, ...]
 
     @property
@@ -47,7 +50,7 @@ class Line:
             words.append(self.settings["device"])
         if self.kind not in ("train", "time"):
             words.append(self.kind)
-        return " ".join(words)
+        return ", ".join((" ".join(words), *self.apart))
 
     @property
     def step(self) -> list[str]:
@@ -68,7 +71,7 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
     for row in rows:
         key = json.dumps([row["kind"], without_seed(row), row["machine_id"]], sort_keys=True)
         groups.setdefault(key, []).append(row)
-    return [
+    lines = [
         Line(
             kind=group[0]["kind"],
             settings=without_seed(group[0]),
@@ -77,6 +80,8 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
         )
         for group in groups.values()
     ]
+    apart = told_apart([line.label for line in lines], [line.settings for line in lines])
+    return [replace(line, apart=words) for line, words in zip(lines, apart, strict=True)]
 
 
 def without_seed(row: Row) -> dict[str, Any]:

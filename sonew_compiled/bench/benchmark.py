@@ -47,8 +47,8 @@ def run_plan(
     """
     had = _rows.latest(_rows.check_new(folder, resume=resume))
     bench = _Bench(plan, folder, had, host, say)
-    for place, run in enumerate(plan.runs, 1):
-        bench.run(run, f"{place}/{len(plan.runs)} {run.label}")
+    for place, (run, label) in enumerate(zip(plan.runs, plan.labels(), strict=True), 1):
+        bench.run(run, f"{place}/{len(plan.runs)} {label}")
     rows = _rows.latest(_rows.read_rows(folder))
     # Earlier calls may have had other target losses.
     return [

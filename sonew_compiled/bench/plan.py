@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from sonew_compiled.bench._labels import told_apart
 from sonew_compiled.bench.suites import HERE, PAPER
 from sonew_compiled.errors import UsageError
 from sonew_compiled.held import Held, paths_of
@@ -116,6 +117,12 @@ class Plan:
     pairs: int = 20
     caveat: str = ""
 
+    def labels(self) -> list[str]:
+        """Each run in a few words, unlike those of the others."""
+        plain = [run.label for run in self.runs]
+        apart = told_apart(plain, [run.settings() for run in self.runs])
+        return [", ".join((label, *more)) for label, more in zip(plain, apart, strict=True)]
+
 
 def make_runs(
     *,
@@ -132,6 +139,7 @@ def make_runs(
     schedule: str = PAPER,
     learning_rate: float | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    forms: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({}),
     step: StepSettings = PLAIN,
 ) -> tuple[Run, ...]:
     """A run for every combination.
@@ -145,6 +153,7 @@ def make_runs(
       schedule: the schedule of the learning rate in runs that train.
       learning_rate: replaces the optimizers' own.
       settings: replace the optimizers' own unless they are None, as in `optimizer_settings`.
+      forms: the settings of each run of an optimizer that has several, as in `Suite`; `settings` replace them.
       step: what a step of every run does besides its optimizer.
 
     Raises:
@@ -152,15 +161,19 @@ def make_runs(
     """
     if (epochs is None) == (steps is None):
         raise UsageError("give --epochs to train or --steps to time that many steps, not both")
-    is_open = learning_rate is None and all(value is None for value in settings.values())
+    given = {name: value for name, value in settings.items() if value is not None}
+    is_open = learning_rate is None and not given
+    systems = [(name, {**form, **given}) for name in optimizers for form in forms.get(name, ({},))]
+    # Forms that differ in nothing but what `settings` replace are one.
+    systems = [system for place, system in enumerate(systems) if system not in systems[:place]]
     runs = []
-    for name, precision, (target, device), seed in itertools.product(optimizers, precisions, places, seeds):
+    for (name, values), precision, (target, device), seed in itertools.product(systems, precisions, places, seeds):
         if not device and seed != seeds[0]:
             continue
         preset = PRESETS[0]
         if epochs is not None and is_open:
             preset = preset_for(name, model=model, precision=precision, epochs=epochs)
-        optimizer = optimizer_settings(name, precision=precision, preset=preset, **settings)
+        optimizer = optimizer_settings(name, precision=precision, preset=preset, **values)
         if learning_rate is not None:
             optimizer = replace(optimizer, learning_rate=learning_rate)
         runs.append(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from sonew_compiled.presets import PRECISIONS
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
@@ -20,6 +21,8 @@ _SYSTEMS = (
     *("sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "diag-sonew", "shampoo", "rfdson"),
     *("tridiag-sonew", "band-sonew", "kfac"),
 )
+# The paper has rfdSON with sketches of one row and of four.
+_FORMS: Mapping[str, Sequence[Mapping[str, Any]]] = MappingProxyType({"rfdson": ({"rank": 1}, {"rank": 4})})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,7 @@ class Suite:
       summary: its purpose.
       model: the model's name.
       optimizers: their names in `presets`, with the settings that ship.
+      forms: further settings of an optimizer that has several runs, those of each.
       precisions: the names of policies.
       targets: the names of targets, or `(HERE,)`.
       seeds: the seeds, with a run each.
@@ -47,6 +51,7 @@ class Suite:
     summary: str
     model: str = "autoencoder"
     optimizers: tuple[str, ...]
+    forms: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=lambda: MappingProxyType({}))
     precisions: tuple[str, ...] = ("f32",)
     targets: tuple[str, ...] = ("cpu",)
     seeds: tuple[int, ...] = (0,)
@@ -70,6 +75,7 @@ SUITES: Mapping[str, Suite] = MappingProxyType(
                 name="paper",
                 summary="the paper's autoencoder table: 100 epochs of full MNIST",
                 optimizers=_SYSTEMS,
+                forms=_FORMS,
                 precisions=("f32", "bf16-pure", "bf16"),
                 epochs=100,
                 data="mnist",

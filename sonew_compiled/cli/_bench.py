@@ -208,8 +208,12 @@ def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) 
     suite = _replaced(SUITES[name], what)
     names = ("model", "optimizers", "precisions", "targets", "seeds", "epochs", "steps", "data", "target_losses")
     found = {key: chosen(key, getattr(suite, key), of_preset) for key in names}
-    runs = left_of(_plan(suite, what), output, resume=what["resume"], say=note)
-    rows = [f"{run.label}, learning rate {run.optimizer.learning_rate:g}: {', '.join(kinds)}" for run, kinds in runs]
+    plan = _plan(suite, what)
+    runs, labels = left_of(plan, output, resume=what["resume"], say=note), plan.labels()
+    rows = [
+        f"{labels[plan.runs.index(run)]}, learning rate {run.optimizer.learning_rate:g}: {', '.join(kinds)}"
+        for run, kinds in runs
+    ]
     files = (ROWS_FILE, TABLE_FILE, REPORT_FILE, "*.png", "*.svg", BUNDLES)
     about = {"schedule": suite.schedule} if suite.epochs else {}
     show_plan(found, writes=[output / each for each in files], as_json=as_json, **about, runs=rows)
@@ -238,6 +242,7 @@ def _plan(suite: Suite, what: dict[str, Any]) -> Plan:
             data_dir=what["data_dir"],
             learning_rate=what["learning_rate"],
             settings={name: what[name] for name in SETTINGS},
+            forms=suite.forms,
             step=step,
         ),
         target_losses=suite.target_losses,
