@@ -14,6 +14,8 @@ from sonew_compiled.runtime.shown import shown
 
 # The elements that a check with a temporary array takes at once: 4 MiB of booleans.
 _CHUNK_ELEMENTS = 1 << 22
+# The examples that show whether images are bytes in another dtype.
+_LOOKED_AT = 64
 # Names of arrays that an error shows.
 _MOST_SHOWN = 8
 
@@ -69,6 +71,24 @@ class Dataset:
             return held_out(name, found[0], digest.hexdigest(), source=name)
         check_divided(*found, source=name)
         return cls(name=name, train=found[0], test=found[1], fingerprint=digest.hexdigest())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user: `note`, and what the values look like.
+
+        Images of bytes are often saved as floating-point numbers. Nothing scales these, and a loss that expects [0, 1]
+        takes them without an error.
+        """
+        said = [self.note] if self.note else []
+        image = self.train.get("image")
+        if image is not None and image.dtype.kind == "f":
+            some = image[:_LOOKED_AT]
+            if some.size and 1 < some.max() <= 255 and some.min() >= 0 and (some == np.floor(some)).all():
+                said.append(
+                    f"{self.name}: `image` holds whole numbers up to {some.max():g} as {image.dtype}, which are taken "
+                    "as they are; uint8 would be divided by 255"
+                )
+        return tuple(said)
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name} {array.dtype}{list(array.shape[1:])}" for name, array in self.train.items())

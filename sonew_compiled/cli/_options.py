@@ -136,7 +136,7 @@ def dataset_of(
       data_dir: the option.
       checkpoint: the metadata.
       least: as `load_dataset` takes it.
-      tell: whether to print the data set's note, such as that examples were held out.
+      tell: whether to print the data set's notes, such as that examples were held out.
     """
     from sonew_compiled.runtime import load_dataset
 
@@ -147,8 +147,8 @@ def dataset_of(
         if data or not remembered:
             raise
         raise UsageError(f"the checkpoint's data are not here, so give --data: {error}") from None
-    if dataset.note and tell:
-        note(dataset.note)
+    for line in dataset.notes if tell else ():
+        note(line)
     return dataset
 
 

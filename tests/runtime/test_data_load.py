@@ -88,6 +88,28 @@ def test_a_file_without_test_examples_says_what_is_held_out(
     assert data.note == f"{path} has no test examples of its own: the last 2 of its 25 examples are held out"
 
 
+@pytest.mark.parametrize(
+    ("image", "is_said"),
+    [
+        (IMAGES.astype(np.float32), True),
+        (IMAGES.astype(np.float64), True),
+        (IMAGES, False),
+        (IMAGES.astype(np.float32) / 255, False),
+        (IMAGES.astype(np.float32) - 128, False),
+        ((IMAGES > 100).astype(np.float32), False),
+    ],
+)
+def test_bytes_that_were_saved_as_floats_are_noticed(image: np.ndarray, is_said: bool) -> None:
+    """Full MNIST as float32 of 0 to 255 trained to losses that meant nothing."""
+    notes = Dataset.from_arrays({"image": image}, {"image": image}, name="mine").notes
+    expected = (
+        f"mine: `image` holds whole numbers up to {image.max():g} as {image.dtype}, which are taken as they are; "
+        "uint8 would be divided by 255"
+    )
+    assert notes == ((expected,) if is_said else ())
+    assert Dataset.from_arrays({"pixels": image}, {"pixels": image}).notes == ()
+
+
 def test_a_data_set_of_arrays() -> None:
     given = {"tokens": LABELS, "about": IMAGES}
     data = Dataset.from_arrays(given)
