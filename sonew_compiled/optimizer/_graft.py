@@ -7,6 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from sonew_compiled.errors import UsageError
+
 GRAFTS = ("adam", "sgd", "momentum", "rmsprop", "none")
 
 # Added to the square root of statistics of normalised gradients.
@@ -29,17 +31,16 @@ def graft_direction(kind: str, g: jax.Array, m: jax.Array, diagonal: jax.Array, 
 
 
 def graft(u: jax.Array, onto: jax.Array, *, times: jax.Array | float = 1.0) -> jax.Array:
-    """`u * times * ||onto|| / ||u||` for one tensor: finite for finite input, and shorter if `||u||` underflows."""
+    """`u * times * ||onto|| / ||u||` for one tensor: finite for finite input, and shorter if squares of `u` vanish."""
     u = saturate(u)
-    length, asked = _norm(u), times * _norm(onto)
-    scale = jnp.minimum(asked / jnp.maximum(length, _shortest(length)), float(jnp.finfo(u.dtype).max))
+    asked = times * jnp.sqrt(_square_sum(onto))
+    scale = jnp.minimum(asked / _upper_norm(u), float(jnp.finfo(u.dtype).max))
     return u * scale.astype(u.dtype)
 
 
 def normalised(g: jax.Array) -> jax.Array:
-    """`g / ||g||` for one tensor that `saturate` has limited; shorter if the norm underflows."""
-    norm = jnp.sqrt(jnp.sum(jnp.square(g)))
-    return g / jnp.maximum(norm, _shortest(norm))
+    """`g / ||g||` for one tensor that `saturate` has limited; shorter if squares of its numbers vanish."""
+    return g / _upper_norm(g).astype(g.dtype)
 
 
 def normalised_rmsprop(
@@ -59,21 +60,32 @@ def normalised_rmsprop(
 
 
 def saturate(x: jax.Array) -> jax.Array:
-    """`x` limited to magnitudes whose squares still sum to a finite number over the whole tensor.
+    """`x` with its finite numbers limited to magnitudes whose squares still sum to a finite number over the tensor.
 
     The limit is about 7e15 for float32 and bfloat16 at a million entries. Larger numbers only occur in a run that has
-    diverged. The limit keeps every later product, norm and ratio finite without another pass over the data.
+    diverged. The limit keeps every later product, norm and ratio finite without another pass over the data. An infinite
+    number stays as it is, so that the loss shows it.
+
+    Raises:
+      UsageError: `x` is of float16, where the limit would meet ordinary gradients.
     """
+    if x.dtype == jnp.float16:
+        raise UsageError(
+            "this optimizer squares and sums gradients, which float16 has no range for; keep the parameters in float32 "
+            "and give --precision f16-mixed to compute in float16, or give --optimizer adam"
+        )
     limit = math.sqrt(float(jnp.finfo(x.dtype).max) / (8 * max(x.size, 1)))
-    return jnp.clip(x, jnp.asarray(-limit, x.dtype), jnp.asarray(limit, x.dtype))
+    limited = jnp.clip(x, jnp.asarray(-limit, x.dtype), jnp.asarray(limit, x.dtype))
+    return jnp.where(jnp.isinf(x), x, limited)
 
 
-def _shortest(norm: jax.Array) -> float:
-    """The least norm that is distinguishable from zero as the root of a sum of squares."""
-    return math.sqrt(float(jnp.finfo(norm.dtype).tiny))
+def _upper_norm(x: jax.Array) -> jax.Array:
+    """`||x||`, or a little more: squares below the least normal number count as that number."""
+    total = _square_sum(x)
+    return jnp.sqrt(total + x.size * float(jnp.finfo(total.dtype).tiny))
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    """`||x||`, finite even if the squares sum to infinity."""
+def _square_sum(x: jax.Array) -> jax.Array:
+    """`||x||^2`, finite even if the squares sum to infinity."""
     total = jnp.sum(jnp.square(x), dtype=jnp.promote_types(x.dtype, jnp.float32))
-    return jnp.sqrt(jnp.minimum(total, jnp.finfo(total.dtype).max))
+    return jnp.minimum(total, jnp.finfo(total.dtype).max)

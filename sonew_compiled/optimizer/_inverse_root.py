@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from sonew_compiled.optimizer._precision import in_float32, statistics_epsilon
 from sonew_compiled.optimizer._runtime_number import RuntimeNumber
 
-# A root is accepted if the largest entry of `M - I` is at most this.
-_TOLERANCE = 0.1
+TOLERANCE = 0.1
+"""A root is accepted if the largest entry of `M - I` is less than this."""
 
 # The smallest eigenvalue that is assumed, as a share of the damping, since rounding moves the eigenvalues too.
 _ROUNDED = 0.25
@@ -33,7 +33,7 @@ def refreshed_root(matrix: jax.Array, previous: jax.Array, p: int, eps: float | 
         root, error = inverse_root(matrix, p, jnp.maximum(eps.traced, least), least=least)
     else:
         root, error = inverse_root(matrix, p, max(eps, least))
-    return jnp.where(error < _TOLERANCE, root.astype(previous.dtype), previous)
+    return jnp.where(error < TOLERANCE, root.astype(previous.dtype), previous)
 
 
 def inverse_root(

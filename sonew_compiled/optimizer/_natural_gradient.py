@@ -11,12 +11,10 @@ from jax.flatten_util import ravel_pytree
 
 from sonew_compiled.optimizer._full_matrix import parameter_vector
 from sonew_compiled.optimizer._graft import saturate
-from sonew_compiled.optimizer._inverse_root import inverse_root
+from sonew_compiled.optimizer._inverse_root import TOLERANCE, inverse_root
 from sonew_compiled.optimizer._own_backward import BackwardTransformation, with_learning_rate
 from sonew_compiled.optimizer._precision import in_float32
 from sonew_compiled.optimizer._tapped import Loss
-
-_TOLERANCE = 0.1
 
 
 class ScaleByNaturalGradientState(NamedTuple):
@@ -84,7 +82,7 @@ def _direction(gradients: jax.Array, eps: float) -> jax.Array:
     else:
         inverse, error = _damped_inverse(gradients.T @ gradients / examples, eps)
         direction = inverse @ jnp.mean(gradients, axis=0)
-    return jnp.where(error < _TOLERANCE, direction, jnp.zeros_like(direction))
+    return jnp.where(error < TOLERANCE, direction, jnp.zeros_like(direction))
 
 
 def _damped_inverse(matrix: jax.Array, eps: float) -> tuple[jax.Array, jax.Array]:

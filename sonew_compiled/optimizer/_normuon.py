@@ -81,7 +81,7 @@ def normuon(learning_rate: optax.ScalarOrSchedule, *, b1: float, b2: float, eps:
             "matrix": optax.chain(muon, scale_by_neurons(b2=b2, eps=eps)),
             "other": optax.scale_by_adam(b1=0.9, b2=b2, eps=eps),
         },
-        lambda params: jax.tree.map(lambda p: "matrix" if p.ndim == 2 else "other", params),
+        lambda params: jax.tree.map(lambda p: "matrix" if p.ndim == 2 and p.size else "other", params),
     )
     whole = optax.chain(kinds, optax.scale_by_learning_rate(learning_rate))
     return optax.GradientTransformation(whole.init, in_float32(whole.update))

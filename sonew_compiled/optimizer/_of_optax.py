@@ -31,7 +31,9 @@ def rmsprop(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.Gr
 
 
 def muon(learning_rate: Any, *, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Muon (Jordan et al. 2024); `b2` and `eps` belong to Adam, which moves the tensors that are no matrices.
+    """Muon (Jordan et al. 2024); Adam with Nesterov's momentum and `b2` moves the tensors that are no matrices.
+
+    `eps` is added to Adam's square roots, and to the norm that a matrix is divided by.
 
     The steps of matrices have root mean square 0.2, like Adam's (Liu et al. 2025, arXiv 2502.16982, equation 4), so
     that one learning rate suits both.

@@ -15,7 +15,7 @@ RECORDS = (
         settings=(b1(0.95), b2(0.99), eps(1e-6)),
         paper="Jordan et al. 2024; arXiv 2502.16982 for the lengths",
         state="1, or 2",
-        limits="matrices; other ranks follow Adam, with `b2` and `eps`",
+        limits="matrices; other ranks follow Adam with Nesterov momentum, `b2` and `eps`",
     ),
     OptimizerRecord(
         name="normuon",

@@ -109,6 +109,13 @@ def test_psgd_kron_whitens() -> None:
     assert np.trace(covariance) / 6 == pytest.approx(1, abs=0.3)
 
 
+def test_normuon_leaves_a_matrix_without_entries() -> None:
+    tx = optimizers.normuon(0.1, b1=0.9, b2=0.9, eps=1e-8)
+    params = {"empty": jnp.ones((0, 3)), "full": jnp.ones((2, 3))}
+    _, state = tx.update(params, tx.init(params), params)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(state))
+
+
 def test_normuon_against_its_equations() -> None:
     b1, b2, eps = 0.8, 0.9, 1e-8
     tx = optimizers.normuon(-1.0, b1=b1, b2=b2, eps=eps)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sonew_compiled
+import sonew_compiled.optimizer as optimizers
 from sonew_compiled.optimizer._chain import Chain
 from sonew_compiled.optimizer._graft import graft, normalised
 from sonew_compiled.optimizer._logdet import factorize
@@ -284,6 +285,35 @@ def test_lengths_that_underflow_are_not_divided_by() -> None:
     assert jnp.all(graft(tiny.astype(jnp.bfloat16), jnp.full(1000, 1e15, jnp.bfloat16)) < jnp.inf)
     unit = normalised(jnp.asarray([3e-10, 4e-10]))
     np.testing.assert_allclose(unit, [0.6, 0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-17, 1e-18, 1e-19, 3e-20, 1e-21, 1e-30])
+def test_a_length_is_never_more_than_is_asked(size: float) -> None:
+    """Of a large tensor the squares vanish one by one, long before the length of all is as small."""
+    u = np.full((1000, 1000), size, np.float32)
+    for found in (graft(jnp.asarray(u), jnp.ones((1000, 1000))) / 1000, normalised(jnp.asarray(u))):
+        length = np.linalg.norm(np.asarray(found, np.float64))
+        assert length <= 1.001
+        assert length > 0.99 or size < 1e-18
+
+
+@pytest.mark.parametrize("band", [0, 1, 4])
+@pytest.mark.parametrize("grafting", ["adam", "none"])
+def test_an_infinite_gradient_shows(band: int, grafting: str) -> None:
+    """As a large finite one it would stop the tensor for hundreds of steps, and nobody would know."""
+    tx = sonew_compiled.scale_by_sonew(band=band, grafting=grafting)
+    g = jnp.ones((6, 5)).at[2, 3].set(jnp.inf)
+    updates, _ = tx.update(g, tx.init(g))
+    assert not jnp.all(jnp.isfinite(updates))
+
+
+@pytest.mark.parametrize("name", ["sonew", "shampoo", "rfdson", "adam_8bit"])
+def test_parameters_of_float16_are_refused(name: str) -> None:
+    """Ordinary gradients were clipped, so that their squares had a sum in float16."""
+    params = jnp.ones((300, 300), jnp.float16)
+    tx = getattr(optimizers, name)(0.1, **({"b1": 0.9, "b2": 0.9, "eps": 1e-6} if name == "adam_8bit" else {}))
+    with pytest.raises(ValueError, match="keep the parameters in float32 and give --precision f16-mixed"):
+        tx.update(params, tx.init(params), params)
 
 
 def test_vectors_follow_adam_unless_asked() -> None:
