@@ -13,10 +13,21 @@ from typing import Any
 
 from sonew_compiled.errors import UsageError
 
+FLOAT32_LEAST = 2.0**-126
+"""The least positive number that float32 holds with all of its digits. A step has its numbers in float32."""
+
+FLOAT32_MOST = 2.0**128 - 2.0**104
+"""The largest number of float32."""
+
 
 def flag_of(name: str) -> str:
     """The option of the command line for a name in Python: `--weight-decay` for `weight_decay`."""
     return f"--{name.replace('_', '-')}"
+
+
+def written(value: float | str) -> str:
+    """A value as a word of a command line, which is read back as the same value."""
+    return value if isinstance(value, str) else f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from sonew_compiled.errors import UsageError
-from sonew_compiled.setting import Setting, flag_of
-
-_LEAST_POSITIVE = math.nextafter(0.0, 1.0)
+from sonew_compiled.setting import FLOAT32_LEAST, FLOAT32_MOST, Setting, flag_of, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +56,7 @@ class StepSettings:
         """The words of a command line with these settings."""
         words = []
         for name, value in self.to_json().items():
-            for each in value if isinstance(value, list) else [f"{value:g}"]:
+            for each in value if isinstance(value, list) else [written(value)]:
                 words += [flag_of(name), each]
         return words
 
@@ -70,31 +66,31 @@ NUMBERS = (
         name="clip_value",
         kind=float,
         help="Clip each number of a gradient to this magnitude.",
-        least=_LEAST_POSITIVE,
-        most=sys.float_info.max,
-        accepted="a positive number, such as 1.0",
+        least=FLOAT32_LEAST,
+        most=FLOAT32_MOST,
+        accepted="a positive number of float32, such as 1.0",
     ),
     Setting(
         name="clip_norm",
         kind=float,
         help="Scale gradients down to this norm of all together.",
-        least=_LEAST_POSITIVE,
-        most=sys.float_info.max,
-        accepted="a positive number, such as 1.0",
+        least=FLOAT32_LEAST,
+        most=FLOAT32_MOST,
+        accepted="a positive number of float32, such as 1.0",
     ),
     Setting(
         name="decay",
         kind=float,
         help="Decoupled weight decay of any optimizer.",
         least=0.0,
-        most=sys.float_info.max,
-        accepted="zero or a positive number, such as 0.1",
+        most=FLOAT32_MOST,
+        accepted="zero or a positive number of float32, such as 0.1",
     ),
     Setting(
         name="ema",
         kind=float,
         help="Evaluate an exponential average of the parameters with this decay.",
-        least=_LEAST_POSITIVE,
+        least=FLOAT32_LEAST,
         most=1 - 2**-24,
         accepted="a decay in (0, 1), such as 0.999",
     ),

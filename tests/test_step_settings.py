@@ -314,6 +314,7 @@ LOOKING: dict[str, Any] = {"init": lambda key: {"w": jnp.ones((5, 3)), "v": jnp.
             "--no-decay 'bias' matches no parameter; give a pattern of v, w",
         ),
         ("natural-gradient", {"clip_norm": 1.0}, "natural-gradient takes more than gradients, which alone can be"),
+        ("natural-gradient", {"clip_value": 1.0}, "leave out --clip-value"),
         ("natural-gradient", {"freeze": ("v",)}, "a backward pass of its own, for all parameters, and v are integers"),
     ],
 )
@@ -334,7 +335,7 @@ def test_an_average_that_could_not_follow_is_refused(refusal: Callable[..., str]
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"clip_norm": 0.0}, "--clip-norm is 0.0; give a positive number, such as 1.0"),
+        ({"clip_norm": 0.0}, "--clip-norm is 0.0; give a positive number of float32, such as 1.0"),
         ({"ema": 1.0}, "--ema is 1.0; give a decay in (0, 1), such as 0.999"),
         ({"decay": -1.0}, "--decay is -1.0; give zero or a positive number"),
         ({"no_decay": ("*/bias",)}, "--no-decay is given without --decay"),
@@ -351,4 +352,4 @@ def test_the_command_line_has_the_same_settings(sonew: Callable[..., Any], tmp_p
     assert "--freeze 'nothing/*' matches no parameter; give a pattern of " in made.err
     made = sonew("compile", "--clip-norm", 0, "-o", tmp_path / "bundle")
     assert made.code == 2
-    assert "give a positive number, such as 1.0" in made.err
+    assert "give a positive number of float32, such as 1.0" in made.err

@@ -7,6 +7,10 @@ from sonew_compiled.presets._settings import b1, b2, eps, weight_decay
 
 _OF_OPTAX = "sonew_compiled.optimizer._of_optax"
 
+# At 2e-3 Adam loses half as much again in 20 epochs. In 100 epochs that rate is 2 nats better than half of it.
+_SHORT_ADAM = 7e-4
+_LONG_ADAM = long_presets({"f32": 2e-3, "bf16-mixed": 2e-3})
+
 RECORDS = (
     OptimizerRecord(
         name="sgd",
@@ -52,8 +56,8 @@ RECORDS = (
     OptimizerRecord(
         name="adam",
         factory="optax:adam",
-        learning_rate=2e-3,
-        long=long_presets({"f32": 4e-3}),
+        learning_rate=_SHORT_ADAM,
+        long=long_presets({"f32": 4e-3, "bf16-mixed": 4e-3}),
         settings=(b1(0.9), b2(0.99), eps(1e-6)),
         paper="Kingma and Ba 2014, arXiv 1412.6980",
         state="2",
@@ -61,7 +65,8 @@ RECORDS = (
     OptimizerRecord(
         name="adamw",
         factory="optax:adamw",
-        learning_rate=2e-3,
+        learning_rate=_SHORT_ADAM,
+        long=_LONG_ADAM,
         settings=(b1(0.9), b2(0.99), eps(1e-6), weight_decay(1e-4)),
         paper="Loshchilov and Hutter 2017, arXiv 1711.05101",
         state="2",
@@ -69,7 +74,8 @@ RECORDS = (
     OptimizerRecord(
         name="adam-8bit",
         factory="sonew_compiled.optimizer:adam_8bit",
-        learning_rate=2e-3,
+        learning_rate=_SHORT_ADAM,
+        long=_LONG_ADAM,
         settings=(b1(0.9), b2(0.99), eps(1e-6)),
         paper="Dettmers et al. 2021, arXiv 2110.02861",
         state="2 bytes, and 2 numbers for 256 parameters",

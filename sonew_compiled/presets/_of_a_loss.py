@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import sys
-
 from sonew_compiled.presets._record import Hyperparameter, OptimizerRecord
 from sonew_compiled.presets._settings import b1, b2, eps, precond_interval
+from sonew_compiled.setting import FLOAT32_LEAST, FLOAT32_MOST
 
 RECORDS = (
     OptimizerRecord(
@@ -74,9 +72,9 @@ RECORDS = (
                 kind=float,
                 default=1e-2,
                 help="Step along the gradient of the pre-activations to the targets of the local losses.",
-                least=math.nextafter(0.0, 1.0),
-                most=sys.float_info.max,
-                accepted="a positive number, such as 1e-2",
+                least=FLOAT32_LEAST,
+                most=FLOAT32_MOST,
+                accepted="a positive number of float32, such as 1e-2",
             ),
         ),
         needs_loss=True,

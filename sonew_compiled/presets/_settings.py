@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 
 from sonew_compiled.presets._record import Hyperparameter
+from sonew_compiled.setting import FLOAT32_LEAST, FLOAT32_MOST
 
 # A larger decay is 1 in float32.
 _LARGEST_DECAY = 1 - 2**-24
-_LEAST_POSITIVE = math.nextafter(0.0, 1.0)
-_LARGEST = sys.float_info.max
 _LARGEST_COUNT = 2**31 - 1
 
 
@@ -21,7 +19,7 @@ def b1(default: float, *, is_positive: bool = False, at_run_time: bool = True) -
         kind=float,
         default=default,
         help="Decay of the momentum.",
-        least=_LEAST_POSITIVE if is_positive else 0.0,
+        least=FLOAT32_LEAST if is_positive else 0.0,
         most=_LARGEST_DECAY,
         accepted=f"a decay in {'(' if is_positive else '['}0, 1), such as 0.9",
         at_run_time=at_run_time,
@@ -54,9 +52,9 @@ def eps(default: float, *, below: float = math.inf, example: str = "1e-7", at_ru
         kind=float,
         default=default,
         help="Damping.",
-        least=_LEAST_POSITIVE,
-        most=math.nextafter(below, 0.0),
-        accepted=f"a positive number{bound}, such as {example}",
+        least=FLOAT32_LEAST,
+        most=min(math.nextafter(below, 0.0), FLOAT32_MOST),
+        accepted=f"a positive number of float32{bound}, such as {example}",
         at_run_time=at_run_time,
         search=30.0,
     )
@@ -96,8 +94,8 @@ def weight_decay(default: float) -> Hyperparameter:
         default=default,
         help="Decoupled weight decay.",
         least=0.0,
-        most=_LARGEST,
-        accepted="zero or a positive number, such as 1e-4",
+        most=FLOAT32_MOST,
+        accepted="zero or a positive number of float32, such as 1e-4",
     )
 
 

@@ -39,7 +39,7 @@ _SETTINGS = (
         kind=float,
         default=None,
         help="Smallest Schur complement that keeps its edges, as a share of its diagonal entry; by default the epsilon "
-        "of the dtype of the state.",
+        "of the dtype of the state, and 2/127 for int8.",
         least=0.0,
         most=math.nextafter(1.0, 0.0),
         accepted="a number in [0, 1), such as 1e-6",

@@ -123,7 +123,7 @@ def test_the_document_has_a_row_for_each_record() -> None:
     table = {cells[0]: cells[1:] for cells in re.findall(r"^\| `(.+?)` \| (.*?) \| (.*?) \| (.*?) \|", document, re.M)}
     assert set(OPTIMIZERS) <= table.keys()
     assert table["band-sonew"] == ("SONew, 2023, arXiv 2311.10085", "2 + `band`", "0.007, 0.013 in `bf16`")
-    assert table["adam"] == ("Kingma and Ba 2014, arXiv 1412.6980", "2", "0.002")
+    assert table["adam"] == ("Kingma and Ba 2014, arXiv 1412.6980", "2", "0.0007")
 
 
 def test_settings_are_one_flat_object_and_cannot_be_changed() -> None:
@@ -147,7 +147,7 @@ def test_settings_are_one_flat_object_and_cannot_be_changed() -> None:
         ("band-sonew", {"band": 10**400}, "give a whole number"),
         ("adam", {"b1": "much"}, "--b1 is 'much'; give a decay in [0, 1)"),
         ("tridiag-sonew", {"band": 2}, "--band 2 does not go with tridiag-sonew"),
-        ("kbfgs", {"eps": 1.0}, "--eps is 1.0; give a positive number below 1.0, such as 0.3"),
+        ("kbfgs", {"eps": 1.0}, "--eps is 1.0; give a positive number of float32 below 1.0, such as 0.3"),
         ("tridiag-sonew", {"grafting": "lion"}, "--grafting is 'lion'; give one of adam, sgd, momentum, rmsprop, none"),
         ("tridiag-sonew", {"tolerance": 1.0}, "--tolerance is 1.0; give a number in [0, 1), such as 1e-6"),
         ("adam", {"flatten": "row"}, "leave it out, or give --optimizer diag-sonew or tridiag-sonew or band-sonew"),
