@@ -40,7 +40,8 @@ class Axis:
       center: the center of the search.
       factor: the factor by which the search goes up and down.
       from_one: whether the distance from 1 is searched in place of the number.
-      most: the largest value, or distance, to try.
+      least: the smallest value, or distance, to try.
+      most: the largest one.
       known: parameters of trials to begin with, up to which the range is widened.
     """
 
@@ -48,6 +49,7 @@ class Axis:
     center: float
     factor: float
     from_one: bool = False
+    least: float = 0.0
     most: float = math.inf
     known: tuple[float, ...] = ()
 
@@ -56,14 +58,17 @@ class Axis:
         return 1 - value if self.from_one else value
 
     def value(self, parameter: float) -> float:
-        """The setting's value for a trial's parameter, to six digits."""
-        return float(f"{1 - parameter if self.from_one else parameter:.6g}")
+        """The setting's value for a trial's parameter, which is rounded to six digits."""
+        rounded = float(f"{parameter:.6g}")
+        return float(f"{1 - rounded:.15g}") if self.from_one else rounded
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the largest parameter of a trial."""
         shipped = self.parameter(self.center)
-        return min(shipped / self.factor, *self.known), max(min(shipped * self.factor, self.most), *self.known)
+        return min(max(shipped / self.factor, self.least), *self.known), max(
+            min(shipped * self.factor, self.most), *self.known
+        )
 
     def range_under(self, limit: float) -> tuple[float, float]:
         """The bounds, where `limit` is the largest decay with which stored statistics still fall."""
@@ -99,6 +104,11 @@ class Form:
     def values_of(self, parameters: Mapping[str, float]) -> dict[str, float]:
         """A trial's parameters as the optimizer's settings."""
         return {axis.name: axis.value(parameters[axis.name]) for axis in self.axes if axis.name in parameters}
+
+    def settings_of(self, parameters: Mapping[str, float]) -> dict[str, Value]:
+        """All settings of a trial: those that are compiled in, but for None, and those that are searched."""
+        compiled_in = {name: value for name, value in _compiled_in(self.optimizer) if value is not None}
+        return {**compiled_in, **self.values_of(parameters)}
 
     def to_json(self) -> dict[str, Any]:
         """The form and the trials to begin with, to compare a study that is resumed."""
@@ -240,7 +250,8 @@ def _axes(center: OptimizerSettings, known: Sequence[Mapping[str, float]]) -> tu
                     center=center.number(setting.name),
                     factor=setting.search,
                     from_one=setting.from_one,
-                    # The range ends short of the bound, because rounding could take a value over it.
+                    # The range ends short of the bounds, because rounding could take a value over one.
+                    least=1.001 * (1 - setting.most) if setting.from_one else setting.least,
                     most=1 - setting.least if setting.from_one else 0.99 * setting.most,
                 )
             )

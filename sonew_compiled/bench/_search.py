@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sonew_compiled.bench._forms import RATE, Form
-from sonew_compiled.bench._study import AGAIN, NUMBER, TEST_LOSS, is_begun, sampler_of
+from sonew_compiled.bench._study import AGAIN, NUMBER, TEST_LOSS, check_made_of, is_begun, sampler_of
 from sonew_compiled.bench._trial import Trainer, compile_step
 from sonew_compiled.bench._tune_settings import TuneSettings
 from sonew_compiled.runtime import load_dataset
@@ -102,7 +102,8 @@ class Search:
         """Trains trials until a limit is reached.
 
         Raises:
-          UsageError, SonewError: see `compile_step`; a trial to begin with has a decay that is too slow for the state.
+          UsageError, SonewError: see `compile_step`; a trial to begin with has a decay that is too slow for the state;
+            the study began with another step or other data.
           KeyboardInterrupt: the user stopped it; trials that have not ended stay in the study.
         """
         for study, form in zip(self._studies, self._forms, strict=True):
@@ -145,6 +146,8 @@ class Search:
             )
             for form, name in zip(self._forms, bundle_names(self._forms), strict=True)
         ]
+        made_of = {"steps": [bundle.digest for bundle in bundles], "data": dataset.fingerprint}
+        check_made_of(self._studies[0], made_of, self._folder)
         self._limits_of = [bundle.manifest.setting_limits for bundle in bundles]
         for form, bundle in zip(self._forms, bundles, strict=True):
             for values in map(form.values_of, form.first):
@@ -197,7 +200,6 @@ class Search:
         with self._lock:
             if cut := self._cut_short(index, running):
                 trial = self._optuna.trial.Trial(study, cut[0]._trial_id)
-                trial.set_user_attr(AGAIN, trial.user_attrs.get(AGAIN, 0) + len(cut[0].intermediate_values))
             else:
                 number = sum(is_begun(t) for each in self._studies for t in each.get_trials(deepcopy=False))
                 # A sampler for each trial: a study that was resumed suggests what it would have without.
@@ -233,6 +235,9 @@ class Search:
                 settings=given,
                 stopped=self._stop.is_set,
             ):
+                if epoch.epoch <= reported:
+                    with self._lock:
+                        trial.set_user_attr(AGAIN, trial.user_attrs.get(AGAIN, 0) + 1)
                 if epoch.epoch < reported:
                     continue
                 is_finite = math.isfinite(epoch.loss)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sonew_compiled.bench._forms import Form
 from sonew_compiled.bench._row_format import STEP
+from sonew_compiled.bench.studies import MOST_TRIALS
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.runtime.json_files import end_last_line, read_lines
 from sonew_compiled.runtime.schema import (
@@ -32,11 +33,13 @@ TEST_LOSS = "test_loss"
 AGAIN = "epochs_again"
 """The attribute of a trial that has the number of its epochs that were trained again after an interruption."""
 
+MADE_OF = "made_of"
+"""The attribute of the first form's study that has the digests of what its trials trained."""
+
 REDUCTION = 3
 """One of so many trials goes on, when successive halving compares them."""
 
 _LARGEST = 32 << 20
-_MOST_TRIALS = 10_000
 # Optuna keeps this file next to the journal while it writes.
 _OPTUNAS_LOCK = STUDY_FILE + ".lock"
 
@@ -125,6 +128,26 @@ def open_study(optuna: Any, asked: Mapping[str, Any], forms: Sequence[Form], fol
     return studies
 
 
+def check_made_of(study: Any, made_of: Mapping[str, Any], folder: Path) -> None:
+    """Checks that a study goes on with the steps and the data that it began with, and notes them where it begins.
+
+    Args:
+      study: Optuna's study of the first form.
+      made_of: the digests of the forms' bundles and of the data.
+      folder: the study's folder.
+
+    Raises:
+      UsageError: a digest is another one, so that its trials could not be compared with those that come.
+    """
+    had = study.user_attrs.get(MADE_OF)
+    if had is None:
+        study.set_user_attr(MADE_OF, dict(made_of))
+    elif had != made_of:
+        is_data = not isinstance(had, dict) or had.get("data") != made_of["data"]
+        other = "other data" if is_data else "another step: its model, a package or the processor was another"
+        raise UsageError(f"the study in {folder} was made with {other}; give another -o/--output")
+
+
 def is_begun(trial: Any) -> bool:
     """Whether a trial has all that it needs to be trained: a process may end while it asks for one."""
     return trial.state.name in ("COMPLETE", "PRUNED", "RUNNING") and NUMBER in trial.user_attrs
@@ -136,8 +159,8 @@ def _check(study: Any, form: Form, epochs: int) -> None:
     Raises:
       Unfit: a value is of another kind.
     """
-    if len(study.trials) > _MOST_TRIALS:
-        raise Unfit(f"it has {len(study.trials):,} trials, more than {_MOST_TRIALS:,}")
+    if len(study.trials) > MOST_TRIALS:
+        raise Unfit(f"it has {len(study.trials):,} trials, more than {MOST_TRIALS:,}")
     if [direction.name for direction in study.directions] != ["MINIMIZE"]:
         raise Unfit("it does not search for the least of one value")
     for trial in study.trials:

@@ -26,7 +26,8 @@ from sonew_compiled.runtime.schema import (
 
 BEST_FILE = "best.json"
 
-_MOST_TRIALS = 10_000
+MOST_TRIALS = 10_000
+"""The trials of a study that is read."""
 _TRIAL = record(
     {"train_loss": nullable(number()), "epochs": integer()},
     {"trial": integer(), "test_loss": nullable(number()), "epoch_loss": nullable(number()), "ended": text(20)},
@@ -39,7 +40,7 @@ _STUDY = record(
         "precision": text(100),
         "epochs": integer(1),
         "best": nullable(mapped(SCALAR, 100)),
-        "each": listed(_TRIAL, _MOST_TRIALS),
+        "each": listed(_TRIAL, MOST_TRIALS),
     },
     {
         **STEP,

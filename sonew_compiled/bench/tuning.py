@@ -33,7 +33,7 @@ from sonew_compiled.presets import Value, optimizer_settings
 from sonew_compiled.runtime.owner import owned
 from sonew_compiled.runtime.shown import quoted
 from sonew_compiled.runtime.tensorfile import write_atomically
-from sonew_compiled.setting import flag_of
+from sonew_compiled.setting import flag_of, written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +118,9 @@ def tune(
         studies = open_study(optuna, settings.to_json(), forms, folder, epochs=settings.epochs)
 
         def say_trial(trial: Any, form: Form) -> None:
-            spent = f"{_spent(studies):,}{'' if budget is None else f' of {budget:,}'} epochs spent"
-            say(f"{_in_words(trial, form)}; {spent}")
+            spent = _spent(studies)
+            words = counted(spent, "epoch") if budget is None else f"{spent:,} of {counted(budget, 'epoch')}"
+            say(f"{_in_words(trial, form)}; {words} spent")
 
         search = Search(optuna, settings, forms, studies, limits, folder=folder, data_dir=data_dir, say=say_trial)
         try:
@@ -188,7 +189,7 @@ def _result(studies: Sequence[Any], settings: TuneSettings, forms: Sequence[Form
     ended = [(forms[index], trial) for index, trial in begun if trial.state.name != "RUNNING"]
     whole = [each for each in ended if _ended(each[1]) == "whole"]
     form, best = min(whole, key=lambda each: each[1].value, default=(forms[0], None))
-    given: dict[str, Value] | None = None if best is None else {**form.told, **form.values_of(best.params)}
+    given: dict[str, Value] | None = None if best is None else form.settings_of(best.params)
     return TuneResult(
         best=given,
         train_loss=None if best is None else best.value,
@@ -209,8 +210,7 @@ def _row(form: Form, trial: Any) -> dict[str, Any]:
     how = _ended(trial)
     return {
         "trial": trial.user_attrs[NUMBER],
-        **form.told,
-        **form.values_of(trial.params),
+        **form.settings_of(trial.params),
         "train_loss": trial.value if how == "whole" else None,
         "test_loss": trial.user_attrs.get(TEST_LOSS),
         "epochs": epochs,
@@ -226,6 +226,6 @@ def _command(settings: TuneSettings, form: Form, best: Any) -> str:
     shipped = optimizer_settings(settings.optimizer, precision=settings.precision).values
     compiled_in = {key: value for key, value in form.optimizer.values.items() if value != shipped.get(key)}
     for name, value in {**compiled_in, **settings.settings, **form.values_of(best.params)}.items():
-        words += [flag_of(name), value if isinstance(value, str) else f"{value:g}"]
+        words += [] if value is None else [flag_of(name), written(value)]
     words += settings.step.flags()
     return " ".join(map(quoted, words))

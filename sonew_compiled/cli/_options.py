@@ -13,7 +13,7 @@ from click.shell_completion import CompletionItem
 from sonew_compiled.cli._say import note
 from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.contract import EXCHANGES
-from sonew_compiled.errors import UsageError
+from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
@@ -150,6 +150,20 @@ def dataset_of(
     for line in dataset.notes if tell else ():
         note(line)
     return dataset
+
+
+def check_batch_size(batch_size: int, dataset: Dataset) -> int:
+    """The number of examples to train on, of which there are enough for a batch.
+
+    Raises:
+      UsageError: there are fewer.
+    """
+    examples = len(next(iter(dataset.train.values())))
+    if batch_size > examples:
+        raise UsageError(
+            f"--batch-size is {batch_size}; {dataset.name} has {counted(examples, 'example')} to train on: give no more"
+        )
+    return examples
 
 
 def how_to_train(*names: str, shown: Mapping[str, str] | None = None, **defaults: Any) -> Callable[[Command], Command]:

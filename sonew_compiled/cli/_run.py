@@ -281,7 +281,8 @@ def _show_plan(
         batch_size, targets = found["batch_size"].value, list(found["targets"].value)
         defaults: Mapping[str, Any] = {name: found[name].value for name in ("learning_rate", "schedule")}
         sources = {name: found[name].source for name in defaults}
-        examples = len(next(iter(dataset.train.values())))
+        examples = options.check_batch_size(batch_size, dataset)
+        steps_per_epoch = examples // batch_size
     else:
         _check_nothing_compiled_in(path, what)
         opened = options.open_bundle(path, trusted_keys)
@@ -292,11 +293,10 @@ def _show_plan(
         found = {}
         batch_size, targets = manifest.batch_size, [target.name for target in manifest.targets]
         defaults, sources = manifest.defaults, dict.fromkeys(manifest.defaults, f"bundle {path}")
-        bind(dataset.train, manifest.batch, manifest.classes)
+        bound = bind(dataset.train, manifest.batch, manifest.classes)
         check_evaluated(manifest, bind(dataset.test, manifest.batch, manifest.classes))
-        examples = len(next(iter(dataset.train.values())))
+        examples, steps_per_epoch = bound.examples, bound.steps_per_epoch
     of_checkpoint = metadata.keys() if checkpoint else ()
-    steps_per_epoch = examples // batch_size
     settings = _settings(defaults, checkpoint, what).with_warmup(steps_per_epoch)
     if checkpoint is not None and opened is not None:
         header = settings.to_metadata() | header_of(opened, data=dataset.name, fingerprint=dataset.fingerprint)

@@ -12,14 +12,24 @@ from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
 from sonew_compiled.cli._say import console, note, output_options, print_json, show_result
 from sonew_compiled.cli._sections import SectionedCommand
-from sonew_compiled.cli._setting_type import Whole
+from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.errors import SonewError, counted, measured
 from sonew_compiled.install import require
 from sonew_compiled.presets import DEFAULT_OPTIMIZER, PRECISIONS, SETTINGS
+from sonew_compiled.setting import FLOAT32_LEAST, FLOAT32_MOST, Setting
 from sonew_compiled.train_settings import DEFAULT_SCHEDULE
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.tuning import Limits, TuneSettings
+
+_MINUTES = Setting(
+    name="minutes",
+    kind=float,
+    help="Minutes after which no further trial starts.",
+    accepted="a positive number of minutes, such as 30",
+    least=FLOAT32_LEAST,
+    most=FLOAT32_MOST,
+)
 
 
 @click.command("tune", cls=SectionedCommand, short_help="Search the settings of an optimizer.")
@@ -74,9 +84,9 @@ if TYPE_CHECKING:
 @click.option("--trials", type=Whole(min=1), help="Trials of the whole study, including those already done.")
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=type_of(_MINUTES),
     metavar="NUMBER",
-    help="Minutes after which no further trial starts.",
+    help=_MINUTES.help,
 )
 @click.option(
     "--jobs",
@@ -134,6 +144,8 @@ def tune_command(
     if as_json:
         print_json(settings.to_json() | dataclasses.asdict(result))
     if result.best is None:
+        if not result.trials:
+            raise SonewError("no trial ended before the limit was reached; give more --minutes, --trials or --budget")
         raise SonewError(
             f"none of {counted(result.trials, 'trial')} trained to the end: every loss became NaN or infinite"
         )
@@ -166,7 +178,7 @@ def _show_plan(settings: TuneSettings, limits: Limits, output: Path, data_dir: P
             form_told + ", ".join(f"{name} {value:g}" for name, value in form.values_of(each).items())
             for each in form.first
         ]
-    examples = len(next(iter(options.dataset_of(settings.data, data_dir, {}).train.values())))
+    examples = options.check_batch_size(settings.batch_size, options.dataset_of(settings.data, data_dir, {}))
     preset = preset_of(settings)
     of_preset = f"preset of {preset.name}"
     found = {name: chosen(name, value, of_preset) for name, value in preset.values.items()}
@@ -194,7 +206,8 @@ def _print_best(folder: Path) -> None:
 
     (study,) = read_studies(folder)
     best = study.best_trials(_MOST_SHOWN)
-    names = [name for name in (study.best or {}) if name in best[0]]
+    # What is compiled in is shown where trials differ in it.
+    names = [name for name, value in (study.best or {}).items() if name in study.searched or type(value) is float]
     table = Table("trial", *names, "train loss", "test loss", box=None, header_style="bold", pad_edge=False)
     for trial in best:
         values = (trial[name] for name in names)

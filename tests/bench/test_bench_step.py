@@ -139,7 +139,7 @@ def test_a_study_has_a_step(folder: Path, sonew: Sonew, monkeypatch: pytest.Monk
 
     def compile_step(*_: Any, step: StepSettings, **__: Any) -> Any:
         compiled.append(step)
-        return SimpleNamespace(manifest=SimpleNamespace(setting_limits={}))
+        return SimpleNamespace(manifest=SimpleNamespace(setting_limits={}), digest="of a step")
 
     monkeypatch.setattr(_search, "Trainer", Trainer)
     monkeypatch.setattr(_search, "compile_step", compile_step)

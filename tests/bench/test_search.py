@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
@@ -66,8 +67,9 @@ class Trainer:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = SimpleNamespace(setting_limits={}, precision="f32")
     monkeypatch.setattr(_search, "Trainer", Trainer)
-    monkeypatch.setattr(_search, "compile_step", lambda *_, **__: SimpleNamespace(manifest=manifest))
-    monkeypatch.setattr(_search, "load_dataset", lambda *_, **__: None)
+    bundle = SimpleNamespace(manifest=manifest, digest="of a step")
+    monkeypatch.setattr(_search, "compile_step", lambda *_, **__: bundle)
+    monkeypatch.setattr(_search, "load_dataset", lambda *_, **__: SimpleNamespace(fingerprint="of data"))
     monkeypatch.setattr(Trainer, "trained", 0)
 
 
@@ -94,7 +96,9 @@ def halved(rates: list[tuple[float, float]], known: int) -> list[int]:
 
 def test_a_budget_is_spent_by_successive_halving(tmp_path: Path) -> None:
     said: list[str] = []
-    result = tune(settings(sampler="random"), tmp_path / "s", budget=300, say=said.append)
+    # Around a rate with which some trials diverge.
+    asked = settings(sampler="random", learning_rate=2e-3)
+    result = tune(asked, tmp_path / "s", budget=300, say=said.append)
     assert 300 - EPOCHS < result.epochs_spent <= 300
     assert result.epochs_spent == sum(each["epochs"] for each in result.each) == Trainer.trained
     assert result.epochs_again == 0
@@ -114,7 +118,7 @@ def test_a_budget_is_spent_by_successive_halving(tmp_path: Path) -> None:
     assert said[-1].endswith(f"; {result.epochs_spent} of 300 epochs spent")
     (read,) = read_studies(tmp_path / "s")
     assert (list(read.each), read.epochs_spent) == (list(result.each), result.epochs_spent)
-    more = tune(settings(sampler="random"), tmp_path / "s", budget=300)
+    more = tune(asked, tmp_path / "s", budget=300)
     assert more == result, "nothing is left to do"
 
 
@@ -197,6 +201,49 @@ def test_grafted_and_ungrafted_forms_are_searched_alike(tmp_path: Path) -> None:
     assert ("--grafting none" in str(result.command)) is (best["grafting"] == "none")
 
 
+def test_the_best_of_a_study_is_the_same_trial_elsewhere(tmp_path: Path) -> None:
+    """It names what is compiled in, which another study need not start from."""
+    given = {"grafting": "none"}
+    done = tune(settings(optimizer="tridiag-sonew", settings=given), tmp_path / "s", trials=1)
+    assert done.best is not None
+    assert {name: done.best[name] for name in UNGRAFTED} == UNGRAFTED
+    (enqueued,) = read_enqueued([str(tmp_path / "s")], "tridiag-sonew")
+    *_, form = forms_of(settings(optimizer="tridiag-sonew", learning_rate=1e-5, enqueue=(enqueued,)))
+    assert {name: form.optimizer.values[name] for name in UNGRAFTED} == UNGRAFTED
+    assert form.settings_of(form.known[-1]) == done.best
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"compile_step": SimpleNamespace(digest="of another")}, "another step: its model, a package or the processor"),
+        ({"load_dataset": SimpleNamespace(fingerprint="of another")}, "other data"),
+    ],
+)
+def test_a_study_of_another_step_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], said: str
+) -> None:
+    """Its trials and those that come could not be compared."""
+    tune(settings(), tmp_path / "s", trials=1)
+    before = tune(settings(), tmp_path / "s", trials=2)
+    for name, made in changed.items():
+        if name == "compile_step":
+            made.manifest = SimpleNamespace(setting_limits={}, precision="f32")
+        monkeypatch.setattr(_search, name, lambda *_, made=made, **__: made)
+    with pytest.raises(UsageError, match=f"was made with {said}.*give another -o/--output"):
+        tune(settings(), tmp_path / "s", trials=3)
+    assert tune(settings(), tmp_path / "s", trials=2).each == before.each, "nothing is lost"
+
+
+@pytest.mark.parametrize("b2", [0.9999999, 0.999999, 0.99, 0.0])
+def test_a_decay_is_searched_as_it_is_given(b2: float) -> None:
+    """A decay that is rounded to six digits is 1, with which nothing is averaged."""
+    (form,) = forms_of(settings(settings={"b2": b2}))
+    assert form.values_of(form.known[0])["b2"] == b2
+    for end in searched(form)["b2"]:
+        assert 0 <= np.float32(end) < 1
+
+
 @pytest.mark.parametrize(
     ("given", "rates"),
     [
@@ -223,10 +270,10 @@ def test_a_search_starts_from_what_is_known() -> None:
     """From what shipped, the best of the studies on this model, and what is enqueued, then with other rates."""
     own = {"learning_rate": 1e-4, "b1": 0.5}
     (form,) = forms_of(settings(model="autoencoder", enqueue=(own, own)))
-    shipped = {"learning_rate": 2e-3, "b1": 0.9, "b2": 0.99, "eps": 1e-6}
+    shipped = {"learning_rate": 7e-4, "b1": 0.9, "b2": 0.99, "eps": 1e-6}
     best = {"learning_rate": 0.000692616, "b1": 0.716581, "b2": 0.975859, "eps": 7.10759e-06}
     assert [form.values_of(each) for each in form.known] == [shipped, best, {**shipped, **own}]
-    assert [form.values_of(each)["learning_rate"] for each in form.others] == [6e-3, 0.000666667]
+    assert [form.values_of(each)["learning_rate"] for each in form.others] == [2.1e-3, 0.000233333]
     assert searched(form)["b1"] == (0.5, 0.975), "widened to what is enqueued"
     (elsewhere,) = forms_of(settings(enqueue=(own,)))
     assert [elsewhere.values_of(each) for each in elsewhere.known] == [shipped, {**shipped, **own}]

@@ -80,7 +80,7 @@ def test_the_first_trials_have_what_ships(folder: Path) -> None:
     result = tune(settings(sampler="random"), folder / "study", trials=1)
     tune(settings(sampler="random"), folder / "study", trials=3, say=said.append)
     assert [line.partition(": ")[2].partition(":")[0] for line in said] == [
-        f"learning_rate {rate}, b1 0.9, b2 0.99, eps 1e-06" for rate in ("0.006", "0.0006667")
+        f"learning_rate {rate}, b1 0.9, b2 0.99, eps 1e-06" for rate in ("0.0021", "0.0002333")
     ]
     preset = optimizer_settings("adam")
     assert result.best == pytest.approx({"learning_rate": preset.learning_rate, **preset.values})
@@ -167,6 +167,9 @@ def test_a_study_of_other_settings_is_refused(folder: Path) -> None:
         ("--trials 1 --enqueue nothing.json", 2, "nothing.json does not exist"),
         ("--trials 1 --enqueue damaged/study.journal", 1, "damaged/study.journal is not the best.json of a study"),
         ("--trials 1 -o damaged", 1, "damaged"),
+        ("--minutes nan", 2, "give a positive number of minutes"),
+        ("--minutes 1e-9", 1, "no trial ended before the limit was reached; give more --minutes"),
+        ("--trials 1 --batch-size 20000 --dry-run", 2, "--batch-size is 20000; data.npz has 180 examples"),
     ],
 )
 def test_bad_input_is_one_line(folder: Path, sonew: Sonew, line: str, code: int, said: str) -> None:
