@@ -106,18 +106,24 @@ def _bars(name: str, key: str, scale: float, label: str, title: str) -> Callable
 def _roofline(given: _Given) -> Chart:
     """The attained rates over operations per byte, under the measured limits of each machine."""
     needed = ("roofline", "gflops", "step_flops", "step_bytes")
-    limits: dict[str, tuple[float, float]] = {}
+    limits: dict[tuple[str, str], tuple[float, float]] = {}
     series = []
     for index, line, colour in given:
         rows = [row for row in line.good if all(row.get(name) for name in needed)]
         for limit in (row["roofline"] for row in rows):
             # Other programs can only lower a measurement, so the highest is right.
-            had = limits.get(line.machine, (0.0, 0.0))
+            place = line.machine, line.settings["device"]
+            had = limits.get(place, (0.0, 0.0))
             measured = limit["flops_per_second"] / 1e9, limit["copy_bytes_per_second"] / 1e9
-            limits[line.machine] = max(had[0], measured[0]), max(had[1], measured[1])
+            limits[place] = max(had[0], measured[0]), max(had[1], measured[1])
         if rows:
             points = tuple((row["step_flops"] / row["step_bytes"], row["gflops"]) for row in rows)
             series.append(Series(label=line.label, line=index, colour=colour, points=points))
+    several = len({device for _, device in limits}) > 1
+    roofs = [
+        _limit(" ".join(filter(None, (device if several else "", machine))), *limit)
+        for (machine, device), limit in limits.items()
+    ]
     return Chart(
         name="roofline",
         title="Attained rates under the measured limits of the machine",
@@ -126,15 +132,15 @@ def _roofline(given: _Given) -> Chart:
         y="GFLOP/s",
         log_x=True,
         log_y=True,
-        series=(*(_limit(machine, *of_machine) for machine, of_machine in limits.items()), *series),
+        series=(*roofs, *series),
     )
 
 
-def _limit(machine: str, peak: float, bandwidth: float) -> Series:
-    """The roof of a machine: what memory allows up to the corner, and from there on the rate of products."""
+def _limit(place: str, peak: float, bandwidth: float) -> Series:
+    """The roof of a device: what memory allows up to the corner, and from there on the rate of products."""
     corner = peak / bandwidth
     return Series(
-        label=f"limit{f' of {machine}' if machine else ''}: {peak:,.0f} GFLOP/s, {bandwidth:,.0f} GB/s",
+        label=f"limit{f' of {place}' if place else ''}: {peak:,.0f} GFLOP/s, {bandwidth:,.0f} GB/s",
         line=-1,
         colour=_LIMIT_COLOUR,
         points=((corner / 100, peak / 100), (corner, peak), (corner * 100, peak)),

@@ -43,7 +43,7 @@ class Line:
     @property
     def run(self) -> str:
         """The line in a few words, without the machine."""
-        words = [self.settings["optimizer"]["name"], *self.step, self.settings["precision"]]
+        words = [self.optimizer, *self.step, self.settings["precision"]]
         if self.settings["target"] != "cpu":
             words.append(self.settings["target"])
         if self.settings["device"] not in ("", "local-task"):
@@ -51,6 +51,11 @@ class Line:
         if self.kind not in ("train", "time"):
             words.append(self.kind)
         return ", ".join((" ".join(words), *self.apart))
+
+    @property
+    def optimizer(self) -> str:
+        """The name of its optimizer."""
+        return str(self.settings["optimizer"]["name"])
 
     @property
     def step(self) -> list[str]:

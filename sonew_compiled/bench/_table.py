@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from sonew_compiled.bench._labels import optimizer_in_words
 from sonew_compiled.bench._lines import Line, lines_of
 from sonew_compiled.bench._shares import REASONS
 from sonew_compiled.bench.rows import Row
@@ -54,21 +56,20 @@ def notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _settings_of(line: Line) -> str:
-    settings = line.settings["optimizer"]
-    return ", ".join(f"{key} {value:g}" for key, value in settings.items() if isinstance(value, int | float))
+    return optimizer_in_words(line.settings["optimizer"]).replace("|", "/")
 
 
 def _to_loss(line: Line) -> str:
-    goals: dict[float, list[tuple[float, float] | None]] = {}
+    goals: dict[float, list[tuple[float, float]]] = {}
     for row in line.good:
         for each in row.get("to_loss") or []:
-            reached = None if each["steps"] is None else (each["steps"], each["seconds"])
+            reached = (math.inf, math.inf) if each["steps"] is None else (each["steps"], each["seconds"])
             goals.setdefault(each["loss"], []).append(reached)
     words = []
     for goal, all_of in goals.items():
-        got = [each for each in all_of if each is not None]
-        if len(got) * 2 > len(all_of):
-            steps, seconds = (statistics.median(column) for column in zip(*got, strict=True))
+        # A run that never came there is behind all others.
+        steps, seconds = (statistics.median(column) for column in zip(*all_of, strict=True))
+        if math.isfinite(steps):
             words.append(f"{goal:g}: {steps:,.0f} / {seconds:.3g} s")
         else:
             words.append(f"{goal:g}: not reached")
@@ -86,7 +87,7 @@ def _first_error(line: Line) -> str:
 
 
 _COLUMNS = (
-    Column(title="optimizer", cell=lambda line: line.settings["optimizer"]["name"]),
+    Column(title="optimizer", cell=lambda line: ", ".join((line.optimizer, *line.apart)).replace("|", "/")),
     Column(title="machine", cell=lambda line: line.machine.replace("|", "/")),
     Column(title="settings", is_minor=True, cell=_settings_of),
     Column(title="step", cell=lambda line: ", ".join(line.step).replace("|", "/")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from sonew_compiled.bench._circumstances import Watch, machine_id
 from sonew_compiled.bench._machine import machine, versions
 from sonew_compiled.bench._row_format import SCHEMA
 from sonew_compiled.bench._shares import described, shares, sharpened
+from sonew_compiled.bench._torch import has_torch
 from sonew_compiled.bench.plan import Plan, Run
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.contract import MANIFEST_FILE
@@ -118,7 +118,7 @@ class _Bench:
         return kinds
 
     def _has_torch(self) -> bool:
-        if importlib.util.find_spec("torch") is not None:
+        if has_torch():
             return True
         self._say("--vs torch: PyTorch is not installed, so there will be no row of it: pip install torch")
         return False

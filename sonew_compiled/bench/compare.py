@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -122,30 +122,36 @@ def compare(sides: Sequence[Side], metric: Metric) -> tuple[list[Comparison], in
     """Each run of the later sides against the same run of the first side.
 
     The same run has the same kind and settings, but perhaps another target and device: those of the first side are the
-    same ones if it has them, else the first that it has.
+    same ones if it has them, else the first that it has. Only rows of seeds that both have are compared, if there are
+    any.
 
     Returns:
       The comparisons, and the number of the later sides' runs that the first side does not have.
     """
-    first: dict[str, list[tuple[Line, list[float]]]] = {}
+    first: dict[str, list[Line]] = {}
     for line in lines_of(sides[0].rows):
-        if values := metric.samples(line):
-            first.setdefault(_key(line), []).append((line, values))
-    found, lonely = [], 0
-    for side in sides[1:]:
-        for line in lines_of(side.rows):
-            values, candidates = metric.samples(line), first.get(_key(line), [])
-            if values and candidates:
-                base, before = max(candidates, key=lambda each: _place(each[0]) == _place(line))
-                places = ("", "") if _place(base) == _place(line) else (f", {_place(base)}", f", {_place(line)}")
-                found.append(
-                    _comparison(
-                        _run(line, base), sides[0].name + places[0], side.name + places[1], before, values, metric
-                    )
-                )
-            else:
-                lonely += bool(values)
-    return found, lonely
+        if metric.samples(line):
+            first.setdefault(_key(line), []).append(line)
+    lines = [(side, line) for side in sides[1:] for line in lines_of(side.rows) if metric.samples(line)]
+    found = []
+    for side, line in lines:
+        if candidates := first.get(_key(line), []):
+            base = max(candidates, key=lambda each: _place(each) == _place(line))
+            found.append(_comparison(sides[0].name, base, side.name, line, metric))
+    return found, len(lines) - len(found)
+
+
+def _of_common_seeds(base: Line, line: Line, metric: Metric) -> tuple[Line, Line]:
+    """Both lines with their rows of the seeds that both have, or with all rows if they have none in common."""
+    kept = [
+        replace(one, rows=tuple(row for row in one.rows if row["settings"].get("seed") in _seeds(other)))
+        for one, other in ((base, line), (line, base))
+    ]
+    return (kept[0], kept[1]) if all(map(metric.samples, kept)) else (base, line)
+
+
+def _seeds(line: Line) -> set[int]:
+    return {row["settings"].get("seed") for row in line.rows}
 
 
 def _key(line: Line) -> str:
@@ -157,23 +163,17 @@ def _place(line: Line) -> str:
     return " on ".join(filter(None, (line.settings["target"], line.settings["device"])))
 
 
-def _run(line: Line, base: Line) -> str:
-    return (
-        line.run
-        if _place(line) == _place(base)
-        else f"{line.settings['optimizer']['name']} {line.settings['precision']}"
-    )
-
-
-def _comparison(
-    run: str, baseline: str, other: str, before: Sequence[float], after: Sequence[float], metric: Metric
-) -> Comparison:
+def _comparison(baseline: str, base: Line, other: str, line: Line, metric: Metric) -> Comparison:
+    is_here = _place(base) == _place(line)
+    words = line.run if is_here else ", ".join((f"{line.optimizer} {line.settings['precision']}", *line.apart))
+    common = _of_common_seeds(base, line, metric)
+    before, after = map(metric.samples, common)
     old, new = statistics.median(before), statistics.median(after)
     low, high = _spread(before, after) if len(before) > 1 or len(after) > 1 else (None, None)
     return Comparison(
-        run=run,
-        baseline=baseline,
-        other=other,
+        run=words if _seeds(common[0]) & _seeds(common[1]) else f"{words}, other seeds",
+        baseline=baseline if is_here else f"{baseline}, {_place(base)}",
+        other=other if is_here else f"{other}, {_place(line)}",
         before=old * metric.scale,
         after=new * metric.scale,
         ratio=_ratio(new, old),

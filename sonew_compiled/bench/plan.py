@@ -172,7 +172,7 @@ def make_runs(
             continue
         preset = PRESETS[0]
         if epochs is not None and is_open:
-            preset = preset_for(name, model=model, precision=precision, epochs=epochs)
+            preset = preset_for(name, model=model, precision=precision, epochs=epochs, schedule=schedule)
         optimizer = optimizer_settings(name, precision=precision, preset=preset, **values)
         if learning_rate is not None:
             optimizer = replace(optimizer, learning_rate=learning_rate)

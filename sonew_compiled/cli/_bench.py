@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sonew_compiled.bench.suites import SUITES
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._bench_rows import compare_command, export_command, merge_command
 from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan, source_of
 from sonew_compiled.cli._say import note, output_options
 from sonew_compiled.cli._sections import SectionedGroup
-from sonew_compiled.cli._setting_type import Whole
+from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.errors import SonewError, UsageError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import PRECISIONS, SETTINGS
-from sonew_compiled.setting import flag_of
+from sonew_compiled.setting import FLOAT32_MOST, Setting, flag_of
 
 if TYPE_CHECKING:
     from sonew_compiled.bench.plan import Plan
@@ -29,10 +30,18 @@ if TYPE_CHECKING:
     from sonew_compiled.bench.suites import Suite
 
 DEFAULT_OUTPUT = Path("sonew-bench")
+_TARGET_LOSS = Setting(
+    name="target_loss",
+    kind=float,
+    help="Loss for which to record when training first reaches it",
+    accepted="a number of float32, such as 60",
+    least=-FLOAT32_MOST,
+    most=FLOAT32_MOST,
+)
 _LONGEST_HOST = 100
 # The presets of ratios, which measure the same for everybody.
 _SPEED_PRESETS = ("speed", "workers", "models")
-_PRESETS = ("quick", "paper", "devices", "precision", *_SPEED_PRESETS)
+_PRESETS = (*SUITES, *_SPEED_PRESETS)
 # The options that the presets of ratios do not take. They take --pairs, --model and --batch-size, and but for `models`
 # --data.
 _NOT_FOR_SPEED = {
@@ -105,9 +114,9 @@ _NOT_FOR_SPEED = {
 @click.option(
     "--target-loss",
     "target_losses",
-    type=float,
+    type=type_of(_TARGET_LOSS),
     multiple=True,
-    help="Loss for which to record when training first reaches it; repeatable.",
+    help=f"{_TARGET_LOSS.help}; repeatable.",
 )
 @click.option(
     "--vs",
@@ -200,6 +209,7 @@ def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) 
         writes = [output / f"{name}.json", output / f"{name}.md"]
         show_plan(found, writes=writes, as_json=as_json)
         return
+    from sonew_compiled.bench._labels import optimizer_in_words
     from sonew_compiled.bench.benchmark import BUNDLES, left_of
     from sonew_compiled.bench.report import REPORT_FILE, TABLE_FILE
     from sonew_compiled.bench.rows import ROWS_FILE
@@ -211,7 +221,7 @@ def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) 
     plan = _plan(suite, what)
     runs, labels = left_of(plan, output, resume=what["resume"], say=note), plan.labels()
     rows = [
-        f"{labels[plan.runs.index(run)]}, learning rate {run.optimizer.learning_rate:g}: {', '.join(kinds)}"
+        f"{labels[plan.runs.index(run)]} ({optimizer_in_words(run.optimizer.to_json())}): {', '.join(kinds)}"
         for run, kinds in runs
     ]
     files = (ROWS_FILE, TABLE_FILE, REPORT_FILE, "*.png", "*.svg", BUNDLES)
@@ -226,7 +236,7 @@ def _plan(suite: Suite, what: dict[str, Any]) -> Plan:
 
     step = options.step_of(what)
     check_step(options.load_model(suite.model), step)
-    load_dataset(suite.data, data_dir=what["data_dir"])
+    options.check_batch_size(what["batch_size"], load_dataset(suite.data, data_dir=what["data_dir"]))
     return Plan(
         runs=make_runs(
             model=suite.model,
@@ -279,7 +289,7 @@ def _compare(output: Path, name: str, what: dict[str, Any], *, as_json: bool) ->
         click.echo((output / "table.md").read_text(encoding="utf-8"), nl=False)
     if suite.caveat:
         note(f"note: {suite.caveat}")
-    failed = sum(row["error"] is not None for row in rows)
+    failed = sum(row.get("error") is not None for row in rows)
     note(f"wrote {output}/report.html: {counted(len(rows), 'row')}" + (f", {failed} failed" if failed else ""))
 
 
@@ -290,7 +300,9 @@ def _replaced(suite: Suite, what: dict[str, Any]) -> Suite:
     names = ("model", "optimizers", "precisions", "targets", "seeds", "data", "target_losses")
     given = {name: what[name] for name in names if what[name]}
     if what["epochs"] or what["steps"]:
-        given |= {"epochs": what["epochs"], "steps": what["steps"], "caveat": ""}
+        given |= {"epochs": what["epochs"], "steps": what["steps"]}
+    if given.keys() & {"model", "epochs", "steps"}:
+        given["caveat"] = ""
     return dataclasses.replace(suite, **given)
 
 
@@ -306,12 +318,7 @@ def _speed_settings(preset: str, what: dict[str, Any]) -> SpeedSettings:
     if preset == "models":
         return SpeedSettings(pairs=what["pairs"])
     dataset = options.dataset_of(what["data"], None, {})
-    examples = len(next(iter(dataset.train.values())))
-    if what["batch_size"] > examples:
-        raise UsageError(
-            f"--batch-size is {what['batch_size']}; {dataset.name} has {counted(examples, 'example')} to train on: "
-            "give no more"
-        )
+    options.check_batch_size(what["batch_size"], dataset)
     return SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
 
 

@@ -116,13 +116,16 @@ def long_preset_of(name: str, precision: str) -> LongPreset:
     return found[precision]
 
 
-def preset_for(name: str, *, model: str, precision: str, epochs: int) -> str:
+def preset_for(name: str, *, model: str, precision: str, epochs: int, schedule: str | None = None) -> str:
     """The preset of an optimizer for a training of so many epochs, if a user leaves it and all settings open.
 
-    The long preset was found for one model, and under each precision policy for itself.
+    The long preset was found for one model and schedule, and under each precision policy for itself. Without a
+    `schedule` the training takes that of the preset.
     """
     long = record_of(name).long.get(precision)
-    return PRESETS[long is not None and model == long.model and epochs >= long.epochs]
+    return PRESETS[
+        long is not None and model == long.model and epochs >= long.epochs and schedule in (None, long.schedule)
+    ]
 
 
 def optimizer_settings(

@@ -20,7 +20,6 @@ from sonew_compiled.bench import benchmark, rows, suites
 from sonew_compiled.bench._apart import RunError, call_apart
 from sonew_compiled.bench._elsewhere import Elsewhere
 from sonew_compiled.bench._flops import step_flops
-from sonew_compiled.bench._lines import lines_of
 from sonew_compiled.bench._pairs import measure_pairs
 from sonew_compiled.bench._table import markdown
 from sonew_compiled.bench._traffic import update_bytes
@@ -304,24 +303,6 @@ def test_static_figures_of_what_cannot_run_here(folder: Path) -> None:
     assert row["machine"] is None
 
 
-def test_lines_are_medians_over_seeds() -> None:
-    runs = runs_of(seeds=[0, 1, 2], precisions=["f32", "bf16"])
-    made = [
-        {
-            "kind": "time",
-            "settings": run.settings(),
-            "error": "lost" if run.seed == 1 else None,
-            "train_loss": run.seed,
-            "machine_id": "aaaa",
-        }
-        for run in runs
-    ]
-    assert [(line.label, len(line.good), line.median("train_loss")) for line in lines_of(made)] == [
-        ("adam f32", 2, 1),
-        ("adam bf16", 2, 1),
-    ]
-
-
 def test_settings_survive_json() -> None:
     (run,) = runs_of()
     assert Run.from_settings(json.loads(json.dumps(run.settings()))) == run
@@ -348,6 +329,9 @@ def test_presets_are_of_what_there_is() -> None:
         ("--epochs 1 --steps 1", "leave one of them out"),
         ("--optimizer nonsense", "adam"),
         ("--preset nonsense", "paper"),
+        ("--target-loss nan", "give a number of float32, such as 60"),
+        ("--target-loss 1e40", "give a number of float32, such as 60"),
+        ("--clip-norm 1e300", "give a positive number of float32, such as 1.0"),
         ("--target nonsense", "'nonsense'"),
         ("--device nonsense", "local-task"),
         ("--device local-task --target cuda", "cuda:sm_80"),
@@ -386,7 +370,7 @@ def test_a_training_outlives_the_timing_after_it(
 
 @pytest.mark.usefixtures("without_processes")
 def test_torch_is_asked_for_where_there_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(benchmark, "has_torch", lambda: False)
     said: list[str] = []
     plan = Plan(runs=runs_of(epochs=2, steps=None), update=False, versus=("torch",))
     found = benchmark.run_plan(plan, folder / "out", resume=True, say=said.append)

@@ -123,7 +123,7 @@ def test_compare_of_a_merged_folder_is_that_of_its_parts(folder: Path, sonew: So
 def test_one_machine_before_and_after(folder: Path, sonew: Sonew) -> None:
     write(folder / "after", [row(step=0.03, date="2026-12-01T00:00:00Z", versions={"jax": "0.11.0"})])
     ended = sonew("bench", "compare", "laptop", "after")
-    assert "| laptop in laptop | laptop in after | 21 | 30 | 1.429 |" in ended.out
+    assert "| laptop in laptop | laptop in after | 20 | 30 | 1.500 |" in ended.out
     assert "jax differs: 0.10.2, 0.11.0" in ended.err
 
 
@@ -158,6 +158,17 @@ def test_another_device_is_compared_where_there_is_no_same_one() -> None:
     ]
     assert lonely == 1
     assert means(found) == {}
+
+
+def test_the_same_seeds_are_compared() -> None:
+    """The losses of two seeds differ for no other reason."""
+    ours = [row(seed=0, train_loss=1.0), row(seed=1, train_loss=5.0)]
+    theirs = [row(machine="bbbb", host="gpu", seed=seed, train_loss=loss) for seed, loss in ((1, 5.5), (2, 9.0))]
+    ((found,), lonely) = compare(sides_of([("a", ours), ("b", theirs)]), METRICS["train-loss"])
+    assert (found.before, found.after, found.ratio) == (5.0, 5.5, pytest.approx(1.1))
+    assert (found.run, lonely) == ("adam f32", 0)
+    ((found,), _) = compare(sides_of([("a", ours), ("b", theirs[1:])]), METRICS["train-loss"])
+    assert (found.run, found.before, found.after) == ("adam f32, other seeds", 3.0, 9.0)
 
 
 @pytest.mark.parametrize(
