@@ -55,6 +55,7 @@ _STATE = word(
 _RATES = MappingProxyType({"bf16": 1.3e-2})
 # Shares of the largest statistics end higher. An absolute damping belongs to one model, whose gradients have one size.
 _ABSOLUTE: Mapping[str, Value] = MappingProxyType({"eps": 3e-6, "eps_mode": "absolute", "rank1": "sonew"})
+_LONG_RATES = MappingProxyType({"f32": _RATE, "bf16-mixed": _RATE, "bf16-pure": _RATE, "bf16": 1e-2})
 # The setting of the authors' best run of 100 epochs, of the tridiagonal one; the nearest that is known for the others.
 _UNGRAFTED = Start(
     learning_rate=2.2602e-5,
@@ -80,7 +81,10 @@ RECORDS = (
         starts=_STARTS,
         long=MappingProxyType(
             {
-                **long_presets({"f32": 6.5e-3, "bf16-mixed": 6.5e-3}, **{**_ABSOLUTE, "b2": 0.96, "eps": 4e-6}),
+                **long_presets(
+                    {"f32": 6.5e-3, "bf16-mixed": 6.5e-3, "bf16-pure": 6.5e-3},
+                    **{**_ABSOLUTE, "b2": 0.96, "eps": 4e-6},
+                ),
                 **long_presets({"bf16": 8e-3}, **{**_ABSOLUTE, "eps": 5e-6}),
             }
         ),
@@ -96,7 +100,7 @@ RECORDS = (
         learning_rate=_RATE,
         starts=_STARTS,
         rates=_RATES,
-        long=long_presets({"f32": _RATE, "bf16-mixed": _RATE, "bf16-pure": _RATE, "bf16": 1e-2}, **_ABSOLUTE),
+        long=long_presets(_LONG_RATES, **_ABSOLUTE),
         settings=(*_SETTINGS, _STATE),
         fixed=MappingProxyType({"band": 1}),
         grafted=True,
@@ -109,7 +113,7 @@ RECORDS = (
         learning_rate=_RATE,
         starts=_STARTS,
         rates=_RATES,
-        long=long_presets({"f32": _RATE, "bf16-mixed": _RATE, "bf16": 1e-2}, **_ABSOLUTE),
+        long=long_presets(_LONG_RATES, **_ABSOLUTE),
         settings=(
             *_SETTINGS,
             Hyperparameter(
