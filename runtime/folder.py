@@ -194,11 +194,6 @@ class RunWriter:
         self._stale = stale
         self._metrics = MetricsFile(path, step=step, source=metrics_of, hold=stale is not None)
 
-    @property
-    def metrics(self) -> Path:
-        """The file of metrics."""
-        return self._metrics.path
-
     def append(self, metrics: EpochMetrics | EndMetrics) -> None:
         """Adds a line to the file of metrics.
 

@@ -97,6 +97,7 @@ LINE = record(
         "examples_per_second": number(0),
     },
     anything,
+    most=4_000,  # twice as many as a bundle has metrics, and those that other programs add
 )
 """The check of a line."""
 
@@ -117,7 +118,11 @@ class MetricsFile:
           SonewError: the file cannot be read or written.
         """
         self.path = directory / METRICS_FILE
-        kept = [json.dumps(row) + "\n" for row in _lines(source) if row["step"] <= step] if step else []
+        if not (step or hold):
+            _lines(directory)  # another program's file of this name is not replaced
+        # The end's line comes again at the end of this run.
+        rows = [row for row in _lines(source) if row["step"] <= step and "train_loss" not in row] if step else []
+        kept = [json.dumps(row) + "\n" for row in rows]
         self._held: list[str] | None = kept
         if not hold:
             self.release()

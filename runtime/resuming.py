@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from sonew_compiled.contract import STABLEHLO_FILE
 from sonew_compiled.errors import SonewError, UsageError, counted, on_one_line
 from sonew_compiled.runtime.bundle import Bundle
 from sonew_compiled.runtime.checkpoint import Checkpoint, load_checkpoint
 from sonew_compiled.runtime.folder import RunFolder
-from sonew_compiled.runtime.shown import shown
-from sonew_compiled.train_settings import train_options
+from sonew_compiled.runtime.shown import argument, shown
+from sonew_compiled.train_settings import TrainSettings, train_options
+
+_LONGEST_WORDS = 5_000
 
 
 def header_of(bundle: Bundle, *, data: str, fingerprint: str) -> dict[str, str]:
@@ -22,11 +26,12 @@ def header_of(bundle: Bundle, *, data: str, fingerprint: str) -> dict[str, str]:
         "data_fingerprint": fingerprint,
         "compiled": _compiled(bundle),
         "bundle": bundle.digest,
+        "program": spec.sha256 if (spec := bundle.manifest.files.get(STABLEHLO_FILE)) else "",
     }
 
 
 def load_to_resume(
-    path: Path, bundle: Bundle, header: Mapping[str, str], *, epochs: int, steps_per_epoch: int
+    path: Path, bundle: Bundle, header: Mapping[str, str], *, settings: TrainSettings, steps_per_epoch: int
 ) -> Checkpoint:
     """Loads a checkpoint, and checks it against the run that is to continue it.
 
@@ -34,7 +39,7 @@ def load_to_resume(
       path: the file of the checkpoint.
       bundle: the bundle of the run.
       header: the header of the run's checkpoints, from `header_of`.
-      epochs: the epochs of the whole run.
+      settings: the settings of the run.
       steps_per_epoch: the steps of each.
 
     Raises:
@@ -43,10 +48,14 @@ def load_to_resume(
     """
     checkpoint = load_checkpoint(path, bundle.manifest)
     _check_alike(path, checkpoint.settings, bundle, header)
-    steps = epochs * steps_per_epoch
+    steps = settings.epochs * steps_per_epoch
     if checkpoint.step > steps:
-        all_steps = f"{counted(steps, 'step')} of {counted(epochs, 'epoch')}"
+        all_steps = f"{counted(steps, 'step')} of {counted(settings.epochs, 'epoch')}"
         raise UsageError(f"{path} is at step {checkpoint.step}, beyond the {all_steps}: choose more --epochs")
+    if settings.max_steps is not None and checkpoint.step > settings.max_steps:
+        raise UsageError(
+            f"{path} is at step {checkpoint.step}, beyond --max-steps {settings.max_steps}: give more, or leave it out"
+        )
     return checkpoint
 
 
@@ -67,6 +76,12 @@ def _check_alike(path: Path, had: Mapping[str, str], bundle: Bundle, header: Map
         raise UsageError(
             f"{path} was trained with {on_one_line(compiled[:1000])}, the bundle has {header['compiled']}: "
             "use the bundle that it was trained with"
+        )
+    # The state's names and shapes are those of many models, and settings are known of this package's optimizers alone.
+    if had.get("program") and header["program"] and had["program"] != header["program"]:
+        raise UsageError(
+            f"{path} was trained by another program than that of {bundle.path}: its model, optimizer or release was "
+            f"another; use the bundle that it was trained with, or begin with its weights, --params {argument(path)}"
         )
     # A bundle that is named may be another one of the same program, for another device.
     if RunFolder(path.parent).owns(bundle.path) and had.get("bundle", bundle.digest) != bundle.digest:
@@ -98,4 +113,7 @@ def _compiled(bundle: Bundle) -> str:
     given = [f"{key} {value}" for key, value in sorted(settings.items()) if value is not None]
     parts = [f"micro-batches of {manifest.micro_batch_size}"] if manifest.micro_batch_size else []
     parts += [f"an exchange of {manifest.exchange}"] if manifest.exchange != "f32" else []
-    return ", ".join([f"precision {manifest.precision}", *given, *manifest.step_in_words, *parts])
+    words = ", ".join([f"precision {manifest.precision}", *given, *manifest.step_in_words, *parts])
+    # The header of a checkpoint is read within limits, and patterns can be many.
+    shortened = f"{words[:_LONGEST_WORDS]}... (SHA-256 {hashlib.sha256(words.encode()).hexdigest()})"
+    return words if len(words) <= _LONGEST_WORDS else shortened

@@ -172,10 +172,11 @@ def record(
     others: Check | None = None,
     *,
     strict: bool = False,
+    most: int = 100,
 ) -> Check:
-    """An object with these fields; other fields are checked by `others`, dropped, or refused if `strict`."""
+    """An object with these fields; up to `most` others are checked by `others`, dropped, or refused if `strict`."""
     known = {**required, **optional}
-    of_others = mapped(others or anything, 100)
+    of_others = mapped(others or anything, most)
 
     def check(value: object, place: str) -> dict[str, Any]:
         if type(value) is not dict:

@@ -110,9 +110,14 @@ class TrainingState:
         """Sets runtime settings of the optimizer for later steps; until then the manifest's are used.
 
         Raises:
-          UsageError: a decay is too slow for the dtype of the stored state.
+          UsageError: the bundle has no such setting, or a decay is too slow for the dtype of the stored state.
         """
-        assert settings.keys() <= set(self.program.manifest.runtime_settings), settings
+        known = self.program.manifest.runtime_settings
+        if unknown := [name for name in settings if name not in known]:
+            raise UsageError(
+                f"the bundle takes no {unknown[0]} at run time; give some of {', '.join(known) or 'no settings'}, or "
+                "compile it with runtime_settings"
+            )
         for name, value in settings.items():
             check_setting(self.program.manifest, name, value)
         upload = self.program.device.upload
@@ -167,9 +172,11 @@ class TrainingState:
 
     def _placed(self, batch: Mapping[str, Buffer] | Mapping[str, np.ndarray]) -> Mapping[str, Buffer]:
         """The batch on the device."""
-        if not any(isinstance(each, np.ndarray) for each in batch.values()):
+        # Arrays of NumPy and JAX have one, and lists a length; a buffer has neither.
+        if not any(hasattr(each, "__array__") or hasattr(each, "__len__") for each in batch.values()):
             return batch
-        bound = bind(batch, self.program.manifest.batch, self.program.manifest.classes)
+        arrays = {name: np.asarray(each) for name, each in batch.items()}
+        bound = bind(arrays, self.program.manifest.batch, self.program.manifest.classes)
         if bound.examples != bound.batch_size:
             raise UsageError(
                 f"the batch has {counted(bound.examples, 'example')} where the bundle takes {bound.batch_size}: give "
@@ -180,11 +187,11 @@ class TrainingState:
 
     def _rate(self, learning_rate: Buffer | float) -> Buffer:
         """The rate on the device, copied there only when it changes."""
-        if not isinstance(learning_rate, int | float | np.number):
+        if not hasattr(learning_rate, "__float__"):  # a buffer
             return learning_rate
         value = float(learning_rate)
         if value != self._last_rate[0]:
-            if not 0 <= value < math.inf:
+            if not 0 <= value <= np.finfo(np.float32).max:
                 raise UsageError(f"the learning rate is {value}: give zero or a positive number, such as 1e-2")
             self._last_rate = (value, self.program.device.upload(np.array(value, np.float32)))
         return self._last_rate[1]

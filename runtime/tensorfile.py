@@ -39,7 +39,11 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 def tensor_bytes(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
     """The content of a safetensors file; its metadata gets one more entry, `sha256`, the hash of everything else."""
-    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
+    # What is hashed has the bytes that the file has.
+    arrays = {
+        name: np.asarray(array, dtype=np.asarray(array).dtype.newbyteorder("="), order="C")
+        for name, array in tensors.items()
+    }
     text = json.dumps({**(metadata or {}), _DIGEST: _digest(arrays, metadata or {})}, sort_keys=True)
     content: bytes = safetensors.numpy.save(arrays, metadata={_METADATA: text})
     return content

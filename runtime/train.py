@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.runtime.alike import check_alike, check_same_run
 from sonew_compiled.runtime.best import Best
 from sonew_compiled.runtime.bundle import Bundle, as_bundle
 from sonew_compiled.runtime.checkpoint import Checkpoint, checkpoint_path, digest, find_checkpoint, first_not_finite
@@ -32,8 +32,7 @@ from sonew_compiled.runtime.shards import shards_of
 from sonew_compiled.runtime.state import TrainingState
 from sonew_compiled.runtime.stepper import stepper_of, training_batches
 from sonew_compiled.runtime.train_result import TrainResult
-from sonew_compiled.runtime.versions import runtime_version
-from sonew_compiled.runtime.workers import Alone, WorkerLostError, Workers, check_alike
+from sonew_compiled.runtime.workers import Alone, WorkerLostError, Workers
 from sonew_compiled.train_settings import TrainSettings
 
 
@@ -178,7 +177,7 @@ class _Run:
         checkpoint = None
         if resumed is not None:
             checkpoint = load_to_resume(
-                resumed, bundle, self.header, epochs=settings.epochs, steps_per_epoch=self.steps_per_epoch
+                resumed, bundle, self.header, settings=settings, steps_per_epoch=self.steps_per_epoch
             )
             self.best = Best.from_metadata(checkpoint.settings, source=resumed)
             self.loss_sum = loss_sum(resumed, checkpoint)
@@ -200,30 +199,15 @@ class _Run:
             self.last_good = resumed
         self.first_step = self.step
         self.saved_step = -1 if checkpoint is None or self.is_open else self.step
-        self._check_alike(device)
+        check_same_run(
+            workers, self.program, self.state, header=self.header, settings=settings, is_divided=self.shards is not None
+        )
         if self.shards is not None:
             self.state.keep(self.shards.held)
         self.files = (
             folder.open(bundle, step=self.step, resumed=resumed, overwrite=overwrite) if workers.rank == 0 else None
         )
         self.seconds = 0.0
-
-    def _check_alike(self, device: Device) -> None:
-        """Checks that all workers do the same; a single worker has nothing to compare."""
-        if self.workers.count == 1:
-            return
-        facts = {
-            "sonew-compiled": importlib.metadata.version("sonew-compiled"),
-            "iree-base-runtime": runtime_version(),
-            "the bundle": self.program.bundle.digest,
-            "data with fingerprint": self.header["data_fingerprint"],
-            "the settings": self.settings,
-            "a division of the state": self.shards is not None,
-            "a device of kind": device.driver,
-            "code for": self.program.target.name,
-            "a first state with digest": digest(self.state.download()),
-        }
-        check_alike(self.workers, facts)
 
     def train(self, interruption: Interruption) -> None:
         """Runs the steps that are left."""
@@ -244,7 +228,7 @@ class _Run:
             while True:
                 if self.is_open and self.step % self.steps_per_epoch == 0:
                     now = time.perf_counter()
-                    on_test = self._evaluate()
+                    on_test = self._evaluate(interruption)
                     metrics = EpochMetrics(
                         step=self.step,
                         epoch=self.step // self.steps_per_epoch,
@@ -279,22 +263,37 @@ class _Run:
         if self.saved_step != self.step:
             self._save()
         if self.workers.stopped(interruption.requested) and self.step < stop and not self.is_over:
-            raise Interrupted(
-                f"stopped after step {self.step} of {self.steps}, saved {self.last_good}; "
-                f"go on with: {self.resume_command}"
-            )
+            raise self._interrupted()
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"stopped after step {self.step} of {self.steps}, saved {self.last_good}; go on with: {self.resume_command}"
+        )
 
     @property
     def is_over(self) -> bool:
         """Whether `--patience` ends the run."""
         return self.best.is_over(self.settings.patience)
 
-    def _evaluate(self) -> Evaluation | None:
-        """The evaluation on the test split at the end of an epoch, if the epoch is evaluated."""
+    def _evaluate(self, interruption: Interruption) -> Evaluation | None:
+        """The evaluation at the end of an epoch, if it has one. A worker that is alone saves the epoch if it fails."""
         every = self.settings.evaluate_every
         if not every or (self.step // self.steps_per_epoch % every and self.step < self.steps):
             return None
-        on_test = evaluate_all(self.program, self.state.buffers, self.test_examples, workers=self.workers)
+        workers = self.workers
+
+        def check() -> None:
+            if interruption.requested and workers.count == 1:
+                raise self._interrupted()
+
+        try:
+            on_test = evaluate_all(self.program, self.state.buffers, self.test_examples, each=check, workers=workers)
+        except SonewError as error:
+            if workers.count > 1:
+                raise
+            self._save()
+            stopped = isinstance(error, Interrupted)
+            raise self._interrupted() if stopped else type(error)(f"{error}; {self._way_back()}") from None
         self.best = self.best.after(on_test.loss, self.step)
         self.evaluated = (self.step, on_test)
         return on_test
@@ -381,7 +380,7 @@ class _Run:
             self.last_good = checkpoint_path(self.folder.path, self.step)
             return
         settings = {**self.header, "epoch_loss_sum": repr(self.loss_sum)}
-        if self.settings.keep_best or self.settings.patience:
+        if self.best.step:
             settings |= self.best.to_metadata()
         kept = self.best.step if self.settings.keep_best else None
         checkpoint = Checkpoint(step=self.step, tensors=tensors, settings=settings)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Protocol, Self, TypeAlias, TypeVar
 
 import numpy as np
 
-from sonew_compiled.errors import SonewError, UsageError
+from sonew_compiled.errors import SonewError
 from sonew_compiled.runtime.reduce import Node, total
 
 T = TypeVar("T")
@@ -193,23 +193,3 @@ class Alone:
                 time.sleep(0)
 
         yield wait
-
-
-def check_alike(workers: Workers, facts: Mapping[str, Any], *, remedy: str = "give all workers the same") -> None:
-    """Checks that all workers do the same work.
-
-    Args:
-      workers: the workers, each of which calls this function.
-      facts: the values that must be the same, by their names in the error.
-      remedy: the remedy in the error.
-
-    Raises:
-      UsageError: a worker has another value; the message names the worker and the value.
-    """
-    found = workers.gather({what: str(value) for what, value in facts.items()})
-    for rank, other in enumerate(found):
-        for what in facts:
-            if other[what] != found[0][what]:
-                raise UsageError(
-                    f"worker {rank} has {what} {other[what][:60]}, worker 0 has {found[0][what][:60]}: {remedy}"
-                )

@@ -72,6 +72,8 @@ def export_inference(
         if name in (EVAL_STEP, PREDICT)
     }
     destination = writable_bundle(Path(output))
+    if destination.resolve() == bundle.path.resolve():
+        raise UsageError(f"{output} is the bundle to export, which the new one would replace: give another output")
     try:
         module = passes.from_portable_artifact(bundle.read(STABLEHLO_FILE))
     except ValueError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sonew_compiled.errors import SonewError, UsageError
 from sonew_compiled.pages import page
-from sonew_compiled.setting import Setting
+from sonew_compiled.setting import FLOAT32_MOST, Setting
 
 SCHEDULES = ("constant", "cosine", "linear", "step", "exponential", "one-cycle", "paper")
 DEFAULT_SCHEDULE = "cosine"
@@ -25,7 +25,6 @@ DEFAULT_EPOCHS = 20
 _WITH_FINAL_RATE = ("cosine", "linear", "step", "exponential", "one-cycle")
 _ABOVE_ZERO = ("step", "exponential")
 
-_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 _KEY = "option"
 
 
@@ -83,7 +82,7 @@ class TrainSettings:
         help="Peak learning rate.",
         kind=float,
         least=0.0,
-        most=_LARGEST_FLOAT32,
+        most=FLOAT32_MOST,
         accepted="zero or a positive number, such as 1e-2",
         shown_default="the bundle's, else the optimizer's preset",
     )
@@ -112,14 +111,14 @@ class TrainSettings:
         help=f"Learning rate at the end of the run, for {', '.join(_WITH_FINAL_RATE[:-1])} and {_WITH_FINAL_RATE[-1]}.",
         kind=float,
         least=0.0,
-        most=_LARGEST_FLOAT32,
+        most=FLOAT32_MOST,
         accepted="zero or a positive number, such as 1e-4",
         shown_default="a hundredth of the peak for step, a thousandth for exponential, else 0",
     )
     seed: int = _option(
         0, help="Seed of the initial weights and of the order of the data.", is_fixed=True, **_whole(0, 2**31 - 1)
     )
-    keep: int = _option(3, help="Number of checkpoints to keep.", kept=Kept.COMMAND, **_whole(1))
+    keep: int = _option(3, help="Number of checkpoints to keep.", **_whole(1))
     checkpoint_every: int = _option(
         1,
         help="Epochs between checkpoints; the end of the run always has one.",
@@ -138,7 +137,6 @@ class TrainSettings:
         shown_default="no",
         kind=bool,
         accepted="True or False",
-        kept=Kept.COMMAND,
     )
     patience: int | None = _option(
         None,
@@ -160,6 +158,8 @@ class TrainSettings:
             value = getattr(self, option.name)
             if value is not None or field.default is not None:
                 option.check(value)
+                # Such as NumPy's numbers, and 2.0 where whole numbers are asked for.
+                object.__setattr__(self, option.name, option.kind(value))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -232,7 +232,7 @@ class TrainSettings:
             if not metadata.keys() & _WARMUPS:
                 raise KeyError("warmup_steps")
             values: dict[str, Any] = {
-                option.name: option.kind(metadata[option.name])
+                option.name: _read(option, metadata[option.name])
                 for option in train_options(Kept.CHECKPOINT)
                 if option.name in metadata or option.name in _IN_EVERY_CHECKPOINT
             }
@@ -258,6 +258,15 @@ class TrainSettings:
             if (value := getattr(self, option.name)) != defaults[option.name]
             for word in ((option.flag,) if option.kind is bool else (option.flag, str(value)))
         ]
+
+
+def _read(option: TrainOption, text: str) -> Any:
+    """The value of an option that was written as `str(value)`."""
+    if option.kind is bool:
+        if text not in ("True", "False"):
+            raise ValueError(text)
+        return text == "True"
+    return option.kind(text)
 
 
 def _is_too_long(name: str, value: str) -> bool:

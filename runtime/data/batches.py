@@ -7,7 +7,8 @@ same batches as an uninterrupted run. So the order must never change.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterator, Mapping
+import operator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,6 +18,7 @@ import ml_dtypes  # This import registers bfloat16 with NumPy.
 import numpy as np
 
 from sonew_compiled.errors import UsageError, counted
+from sonew_compiled.runtime.data.dataset import check_lengths
 from sonew_compiled.runtime.data.mapped import check_whole, is_mapped
 from sonew_compiled.runtime.manifest import TensorSpec
 
@@ -25,12 +27,13 @@ _FLOATS = tuple(np.dtype(t) for t in (np.float16, np.float32, np.float64, ml_dty
 _LARGEST_SEED = 2**63 - 1
 
 _ACCEPTED = (
-    "accepted are the same dtype, uint8 for a floating-point field (scaled by 1/255), float16 and float64 for float32, "
-    "any integer for int32, zeros and ones for a boolean field, and booleans for any"
+    "accepted are the same dtype, uint8 for a floating-point input (scaled by 1/255; of a target it may be a class), "
+    "float16 and float64 for float32, any integer for int32, zeros and ones for a boolean field, and booleans for any"
 )
 
 # The names of inputs, and of targets.
-_SYNONYMS = (("image", "x", "input", "inputs", "features"), ("label", "labels", "y", "target", "targets"))
+_TARGETS = ("label", "labels", "y", "target", "targets")
+_SYNONYMS = (("image", "x", "input", "inputs", "features"), _TARGETS)
 
 _Convert = Callable[[np.ndarray], np.ndarray]
 _Placed = TypeVar("_Placed")
@@ -206,13 +209,13 @@ def bind(
     `features` stand for each other, and so do `label`, `labels`, `y`, `target` and `targets`, if the data has a single
     one of them that the batch does not name. The only field of a batch takes `image`.
 
-    An example may have another shape than that of the batch if it has as many elements: (28, 28) for 784. The dtypes
-    may be
+    An example may have another shape than that of the batch if only axes that follow each other are joined or split:
+    (28, 28) for 784, but not (3, 32, 32) for (32, 32, 3). The dtypes may be
 
     | data | batch | conversion |
     |---|---|---|
     | any | the same | none |
-    | uint8 (not `label`) | float16, bfloat16, float32, float64 | float32(x) / float32(255), then rounded to the dtype |
+    | uint8, no target | float16, bfloat16, float32, float64 | float32(x) / float32(255), then rounded to the dtype |
     | float64 | float32 | rounded |
     | float16, bfloat16 | float32 | exact |
     | any integer | int32 | exact |
@@ -235,6 +238,11 @@ def bind(
             f"the data has no field {', '.join(missing)}; the bundle's batch has {_listed(batch)}, the data "
             f"{', '.join(arrays)}: name the data's fields like the bundle's"
         )
+    if len({*names.values()}) < len(names):
+        twice = next(name for name in names.values() if [*names.values()].count(name) > 1)
+        takers = ", ".join(spec.name for spec in batch if names[spec.name] == twice)
+        raise UsageError(f"the batch's {takers} would all take the data's `{twice}`: name the data's fields like them")
+    check_lengths({name: arrays[name] for name in names.values()}, least=0, source="the data")
     return BoundData(
         tuple(_field(spec, names[spec.name], arrays, classes.get(spec.name)) for spec in batch), batch[0].shape[0]
     )
@@ -271,12 +279,14 @@ def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray], classe
     )
     if int(np.prod(array.shape[1:])) != int(np.prod(example)):
         raise UsageError(f"{what}; accepted is any shape with as many elements: use other data or another model")
+    if not _is_regrouped(array.shape[1:], example):
+        raise UsageError(f"{what}, which has the axes in another order: transpose or reshape the data before saving")
     try:
         dtype = np.dtype(spec.dtype)
     except TypeError:
         raise UsageError(f"{what}, a dtype that this runtime does not know; upgrade sonew-compiled") from None
     source = array.reshape(len(array), *example)
-    scaled = array.dtype == np.uint8 and dtype in _FLOATS and name != "label"
+    scaled = array.dtype == np.uint8 and dtype in _FLOATS and not {name, spec.name} & {*_TARGETS}
     if not is_mapped(array):
         convert = _conversion(array, dtype, what=what, scale=scaled)
         return _Field(name=spec.name, source=source, convert=convert, dtype=dtype, is_scaled=scaled)
@@ -291,6 +301,12 @@ def _field(spec: TensorSpec, name: str, arrays: Mapping[str, np.ndarray], classe
         return _conversion(rows, dtype, what=what, scale=scaled)(rows)
 
     return _Field(name=spec.name, source=source, convert=checked, dtype=dtype, is_scaled=scaled)
+
+
+def _is_regrouped(given: Sequence[int], asked: Sequence[int]) -> bool:
+    """Whether one shape is the other with axes that follow each other joined; of a tensor without elements, any."""
+    ends = [{*itertools.accumulate(shape, operator.mul)} - {1} for shape in (given, asked)]
+    return 0 in given or ends[0] <= ends[1] or ends[1] <= ends[0]
 
 
 def _conversion(array: np.ndarray, dtype: np.dtype, *, what: str, scale: bool) -> _Convert:

@@ -47,7 +47,8 @@ class Dataset:
         """A data set from arrays in memory.
 
         Args:
-          train: by field name, the examples on axis 0, of a boolean, integer or floating-point dtype.
+          train: by field name, the examples on axis 0, of a boolean, integer or floating-point dtype. Contiguous arrays
+            are not copied: do not change them.
           test: examples with the same fields, shapes and dtypes; by default the last tenth of `train` is held out.
           name: the name in messages and checkpoints.
 

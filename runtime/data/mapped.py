@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import secrets
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,7 +51,7 @@ def open_mapped(path: Path) -> np.ndarray:
     if not isinstance(array, np.memmap) or not array.flags.c_contiguous or not array.dtype.isnative:
         raise SonewError(
             f"{path} cannot be mapped: it is not an array in C order and native byte order, or is truncated; save it "
-            "again with numpy.save"
+            "again with numpy.save(path, numpy.ascontiguousarray(array))"
         )
     return array
 
@@ -95,11 +97,22 @@ def write_folder(folder: Path, dataset: Dataset) -> int:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists already: give a new folder, or an empty one")
+    if nested := [field for field in dataset.train if "/" in field]:
+        raise UsageError(
+            f"`{nested[0]}` cannot be the name of a file: give the data as .npz, or name its fields plainly"
+        )
+    # A folder that is whole takes the name.
+    beside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        beside.mkdir(parents=True)
         for part, fields in (("train", dataset.train), ("test", dataset.test)):
             for field, array in fields.items():
-                np.save(folder / f"{part}_{field}{SUFFIX}", array)
+                np.save(beside / f"{part}_{field}{SUFFIX}", array)
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
         return sum(path.stat().st_size for path in mapped_files(folder))
     except OSError as error:
         raise SonewError(f"{folder} cannot be written ({error.strerror or error}): free space") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sonew_compiled.bench._labels import told_apart
+from sonew_compiled.bench.labels import told_apart
 from sonew_compiled.bench.rows import Row
 
 

@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sonew_compiled.bench._labels import optimizer_in_words
 from sonew_compiled.bench._lines import Line, lines_of
 from sonew_compiled.bench._shares import REASONS
+from sonew_compiled.bench.labels import optimizer_in_words
 from sonew_compiled.bench.rows import Row
 from sonew_compiled.errors import on_one_line
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from sonew_compiled.bench._labels import told_apart
+from sonew_compiled.bench.labels import told_apart
 from sonew_compiled.bench.suites import HERE, PAPER
 from sonew_compiled.errors import UsageError
 from sonew_compiled.held import Held, paths_of

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sonew_compiled.bench.suites import SUITES
+from sonew_compiled.cli import _dataset_options as datasets
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._bench_rows import compare_command, export_command, merge_command
 from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan, source_of
@@ -209,8 +210,8 @@ def _show_plan(output: Path, name: str, what: dict[str, Any], *, as_json: bool) 
         writes = [output / f"{name}.json", output / f"{name}.md"]
         show_plan(found, writes=writes, as_json=as_json)
         return
-    from sonew_compiled.bench._labels import optimizer_in_words
     from sonew_compiled.bench.benchmark import BUNDLES, left_of
+    from sonew_compiled.bench.labels import optimizer_in_words
     from sonew_compiled.bench.report import REPORT_FILE, TABLE_FILE
     from sonew_compiled.bench.rows import ROWS_FILE
     from sonew_compiled.bench.suites import SUITES
@@ -236,7 +237,8 @@ def _plan(suite: Suite, what: dict[str, Any]) -> Plan:
 
     step = options.step_of(what)
     check_step(options.load_model(suite.model), step)
-    options.check_batch_size(what["batch_size"], load_dataset(suite.data, data_dir=what["data_dir"]))
+    datasets.check_data_dir(suite.data, what["data_dir"])
+    datasets.check_batch_size(what["batch_size"], load_dataset(suite.data, data_dir=what["data_dir"]))
     return Plan(
         runs=make_runs(
             model=suite.model,
@@ -317,8 +319,8 @@ def _speed_settings(preset: str, what: dict[str, Any]) -> SpeedSettings:
     options.load_model(model)
     if preset == "models":
         return SpeedSettings(pairs=what["pairs"])
-    dataset = options.dataset_of(what["data"], None, {})
-    options.check_batch_size(what["batch_size"], dataset)
+    dataset = datasets.dataset_of(what["data"], None, {})
+    datasets.check_batch_size(what["batch_size"], dataset)
     return SpeedSettings(model=model, batch_size=what["batch_size"], pairs=what["pairs"], data=dataset.name)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sonew_compiled.cli import _dataset_options as datasets
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._figures import figures, in_words
 from sonew_compiled.cli._say import note, output_options, print_json, show_result
@@ -18,7 +19,7 @@ from sonew_compiled.errors import counted
 @options.bundle_argument
 @options.checkpoint_option
 @options.raw_option
-@options.data_options
+@datasets.data_options
 @options.device_option
 @options.trusted_keys_option
 @output_options
@@ -43,7 +44,7 @@ def eval_command(
     from sonew_compiled.runtime import bind, evaluate_all
 
     program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
-    dataset = options.dataset_of(data, data_dir, trained.settings)
+    dataset = datasets.dataset_of(data, data_dir, trained.settings)
     buffers = trained.upload(program)
     manifest = program.manifest
     on_train, on_test = (
@@ -62,7 +63,7 @@ def eval_command(
 @options.bundle_argument
 @options.checkpoint_option
 @options.raw_option
-@options.data_options
+@datasets.data_options
 @options.device_option
 @options.trusted_keys_option
 @click.option("-o", "--output", type=options.PATH, default=Path("reconstruction.png"), show_default=True, help="A PNG.")
@@ -96,7 +97,7 @@ def reconstruct_command(
         raise UsageError(f"cannot draw {output}; give a name that ends in .png")
     program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
     buffers = trained.upload(program)
-    examples = options.dataset_of(data, data_dir, trained.settings).test
+    examples = datasets.dataset_of(data, data_dir, trained.settings).test
     bound = bind(examples, program.manifest.batch, program.manifest.classes)
     inputs: list[Any] = []
     outputs: list[Any] = []

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
-from sonew_compiled.cli._say import note
 from sonew_compiled.cli._setting_type import Whole, type_of
 from sonew_compiled.contract import EXCHANGES
-from sonew_compiled.errors import UsageError, counted
 from sonew_compiled.install import require
 from sonew_compiled.presets import (
     DEFAULT_OPTIMIZER,
@@ -33,12 +30,12 @@ from sonew_compiled.train_settings import DEFAULT_SCHEDULE, TrainOption, train_o
 
 if TYPE_CHECKING:
     from sonew_compiled.models import Model
-    from sonew_compiled.runtime import Bundle, Dataset, Program, Trained
+    from sonew_compiled.runtime import Bundle, Program, Trained
 
 Command = Callable[..., Any]
 
 DEFAULT_BATCH_SIZE = 1000
-DEFAULT_DATA = "mnist-10k"
+
 MODELS = ("autoencoder", "autoencoder-small", "classifier", "resnet18", "gpt-small", "vit-small")
 
 
@@ -86,12 +83,6 @@ def complete_targets(ctx: click.Context, param: click.Parameter, incomplete: str
     return [name for name in ("all", *target_names(), *processor_names()) if name.startswith(incomplete)]
 
 
-def complete_data(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The data sets and files, for a shell."""
-    sets = [CompletionItem(name) for name in (DEFAULT_DATA, "mnist") if name.startswith(incomplete)]
-    return [*sets, CompletionItem(incomplete, type="file")]
-
-
 bundle_argument = click.argument("bundle", type=PATH)
 device_option = click.option(
     "--device",
@@ -112,58 +103,6 @@ batch_size_option = click.option(
     show_default=True,
     help="Examples in a step.",
 )
-
-
-def data_options(command: Command) -> Command:
-    """`--data` and `--data-dir`."""
-    command = click.option("--data-dir", type=PATH, help="Folder with the files of `mnist`.")(command)
-    return click.option(
-        "--data",
-        shell_complete=complete_data,
-        help="mnist-10k (embedded), mnist (the full set), a .npy, .npz or IDX file of images, "
-        "or a folder of .npy files, which are mapped.  "
-        f"[default: the checkpoint's data set, else {DEFAULT_DATA}]",
-    )(command)
-
-
-def dataset_of(
-    data: str | None, data_dir: Path | None, checkpoint: Mapping[str, str], *, least: int = 2, tell: bool = True
-) -> Dataset:
-    """The given data set, else that of the checkpoint's metadata, else the embedded one.
-
-    Args:
-      data: the option.
-      data_dir: the option.
-      checkpoint: the metadata.
-      least: as `load_dataset` takes it.
-      tell: whether to print the data set's notes, such as that examples were held out.
-    """
-    from sonew_compiled.runtime import load_dataset
-
-    remembered = checkpoint.get("data")
-    try:
-        dataset = load_dataset(data or remembered or DEFAULT_DATA, data_dir=data_dir, least=least)
-    except UsageError as error:
-        if data or not remembered:
-            raise
-        raise UsageError(f"the checkpoint's data are not here, so give --data: {error}") from None
-    for line in dataset.notes if tell else ():
-        note(line)
-    return dataset
-
-
-def check_batch_size(batch_size: int, dataset: Dataset) -> int:
-    """The number of examples to train on, of which there are enough for a batch.
-
-    Raises:
-      UsageError: there are fewer.
-    """
-    examples = len(next(iter(dataset.train.values())))
-    if batch_size > examples:
-        raise UsageError(
-            f"--batch-size is {batch_size}; {dataset.name} has {counted(examples, 'example')} to train on: give no more"
-        )
-    return examples
 
 
 def how_to_train(*names: str, shown: Mapping[str, str] | None = None, **defaults: Any) -> Callable[[Command], Command]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sonew_compiled.cli import _dataset_options as datasets
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._say import note, output_options, print_json
 from sonew_compiled.errors import UsageError
@@ -17,7 +18,7 @@ _ALL = "all"
 @options.bundle_argument
 @options.checkpoint_option
 @options.raw_option
-@options.data_options
+@datasets.data_options
 @options.device_option
 @options.trusted_keys_option
 @click.option(
@@ -64,7 +65,7 @@ def predict_command(
         raise UsageError(f"cannot write predictions to {output}; give a name that ends in {NPZ}")
     program, trained = options.load_program(bundle, checkpoint, device, trusted_keys, raw=raw)
     check_predicts(program, is_one_batch=split != _ALL)
-    dataset = options.dataset_of(data, data_dir, trained.settings, least=1, tell=split != _ALL)
+    dataset = datasets.dataset_of(data, data_dir, trained.settings, least=1, tell=split != _ALL)
     manifest = program.manifest
     buffers = trained.upload(program)
     splits = [dataset.train, dataset.test] if split == _ALL else [getattr(dataset, split)]

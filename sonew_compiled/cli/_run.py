@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sonew_compiled.cli import _dataset_options as datasets
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._dry_run import (
     DEFAULT,
@@ -53,7 +54,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
     type=options.PATH,
     help=f"The run's folder.  [default: the resumed run's, else {DEFAULT_OUTPUT}]",
 )
-@options.data_options
+@datasets.data_options
 @options.how_to_train()
 @options.device_option
 @options.trusted_keys_option
@@ -181,7 +182,7 @@ def _train(
     if path is not None:
         _check_nothing_compiled_in(path, what)
     metadata = read_checkpoint_metadata(checkpoint) if checkpoint else {}
-    dataset = options.dataset_of(data, data_dir, metadata, tell=not workers.rank)
+    dataset = datasets.dataset_of(data, data_dir, metadata, tell=not workers.rank)
     if path is None:
         opened = open_bundle(_compile_into(folder, what, overwrite=overwrite))
     else:
@@ -268,7 +269,7 @@ def _show_plan(
     opened: Bundle | None = None
     path = bundle or (_bundle_beside(checkpoint) if checkpoint else None)
     metadata = read_checkpoint_metadata(checkpoint) if checkpoint else {}
-    dataset = options.dataset_of(data, data_dir, metadata)
+    dataset = datasets.dataset_of(data, data_dir, metadata)
     writes: list[Path] = []
     if path is None:
         _require_compiler()
@@ -281,7 +282,7 @@ def _show_plan(
         batch_size, targets = found["batch_size"].value, list(found["targets"].value)
         defaults: Mapping[str, Any] = {name: found[name].value for name in ("learning_rate", "schedule")}
         sources = {name: found[name].source for name in defaults}
-        examples = options.check_batch_size(batch_size, dataset)
+        examples = datasets.check_batch_size(batch_size, dataset)
         steps_per_epoch = examples // batch_size
     else:
         _check_nothing_compiled_in(path, what)
@@ -300,7 +301,7 @@ def _show_plan(
     settings = _settings(defaults, checkpoint, what).with_warmup(steps_per_epoch)
     if checkpoint is not None and opened is not None:
         header = settings.to_metadata() | header_of(opened, data=dataset.name, fingerprint=dataset.fingerprint)
-        load_to_resume(checkpoint, opened, header, epochs=settings.epochs, steps_per_epoch=steps_per_epoch)
+        load_to_resume(checkpoint, opened, header, settings=settings, steps_per_epoch=steps_per_epoch)
     for name, value in dataclasses.asdict(settings).items():
         otherwise = f"checkpoint {checkpoint}" if name in of_checkpoint else sources.get(name, DEFAULT)
         found[name] = chosen(name, value, otherwise)

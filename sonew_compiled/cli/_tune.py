@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sonew_compiled.cli import _dataset_options as datasets
 from sonew_compiled.cli import _options as options
 from sonew_compiled.cli._dry_run import chosen, dry_run_option, show_plan
 from sonew_compiled.cli._say import console, note, output_options, print_json, show_result
@@ -58,7 +59,7 @@ _MINUTES = Setting(
 @options.batch_size_option
 @click.option("--epochs", type=Whole(min=1), default=20, show_default=True, help="Epochs of every trial.")
 @options.how_to_train("schedule", schedule=DEFAULT_SCHEDULE)
-@click.option("--data", default=options.DEFAULT_DATA, show_default=True, help="The data set, as for `sonew run`.")
+@click.option("--data", default=datasets.DEFAULT_DATA, show_default=True, help="The data set, as for `sonew run`.")
 @click.option("--data-dir", type=options.PATH, help="Folder with the files of `mnist`.")
 @click.option("--seed", type=Whole(0, 2**31 - 1), default=0, show_default=True, help="Seed of every trial.")
 @click.option(
@@ -131,6 +132,7 @@ def tune_command(
     step = options.step_of(what)
     asked = {name: value for name, value in what.items() if name not in options.STEP_FLAGS}
     settings = TuneSettings(**asked, settings=given, step=step, enqueue=read_enqueued(enqueue, what["optimizer"]))
+    datasets.check_data_dir(settings.data, data_dir)
     limits = Limits(budget=budget, trials=trials, minutes=minutes, jobs=jobs)
     if dry_run:
         _show_plan(settings, limits, output, data_dir, as_json=as_json)
@@ -178,7 +180,7 @@ def _show_plan(settings: TuneSettings, limits: Limits, output: Path, data_dir: P
             form_told + ", ".join(f"{name} {value:g}" for name, value in form.values_of(each).items())
             for each in form.first
         ]
-    examples = options.check_batch_size(settings.batch_size, options.dataset_of(settings.data, data_dir, {}))
+    examples = datasets.check_batch_size(settings.batch_size, datasets.dataset_of(settings.data, data_dir, {}))
     preset = preset_of(settings)
     of_preset = f"preset of {preset.name}"
     found = {name: chosen(name, value, of_preset) for name, value in preset.values.items()}

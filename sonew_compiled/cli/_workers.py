@@ -89,8 +89,8 @@ def exchange_of(kind: str, device: Device, workers: Workers) -> Nccl | None:
       UsageError: the workers differ in the choice, or their devices cannot add.
       SonewError: NCCL cannot connect the GPUs.
     """
+    from sonew_compiled.runtime.alike import check_alike
     from sonew_compiled.runtime.nccl import Nccl
-    from sonew_compiled.runtime.workers import check_alike
 
     check_alike(workers, {"--exchange-by": kind})
     return Nccl(device, workers) if kind == "nccl" else None

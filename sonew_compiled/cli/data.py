@@ -117,6 +117,8 @@ def pack(source: str, folder: Path, data_dir: Path | None, as_json: bool) -> Non
     from sonew_compiled.runtime.shown import argument
 
     dataset = load_dataset(source, data_dir=data_dir)
+    for line in dataset.notes:
+        note(line)
     size = write_folder(folder, dataset)
     if as_json:
         print_json({"output": folder, "bytes": size, "fields": list(dataset.train)})

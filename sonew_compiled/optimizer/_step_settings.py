@@ -12,7 +12,6 @@ import optax
 
 from sonew_compiled.contract import Role
 from sonew_compiled.errors import UsageError
-from sonew_compiled.setting import flag_of
 from sonew_compiled.step_settings import StepSettings, check_matches
 
 # Biases and the parameters of norms have fewer axes; by default they do not decay.
@@ -50,9 +49,7 @@ def with_step_settings(
     def make(learning_rate: Any, **traced: Any) -> optax.GradientTransformation:
         inner = factory(learning_rate, **traced)
         if clips and hasattr(inner, "backward"):
-            given = " and ".join(
-                flag_of(each) for each in ("clip_value", "clip_norm") if getattr(settings, each) is not None
-            )
+            given = " and ".join(word for word in settings.flags() if word.startswith("--clip"))
             raise UsageError(f"{name} takes more than gradients, which alone can be clipped; leave out {given}")
         if settings.decay and hasattr(inner, "gradient_point"):
             raise UsageError(f"the parameters of {name} are averages; give its own --weight-decay in place of --decay")

@@ -116,6 +116,8 @@ def test_a_bundle_for_inference_evaluates_and_predicts_alone(sonew: Run) -> None
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     run = sonew("run", "infer.bundle", "--data", "data.npz", "-o", "again")
     assert (run.code, "infer.bundle is for inference alone" in run.err) == (2, True), run.err
+    onto_itself = sonew("export", "small.bundle", "--checkpoint", "sonew-run", "-o", "small.bundle")
+    assert "small.bundle is the bundle to export, which the new one would replace" in onto_itself.err
     # It can be exported from again, with other weights; one of another model is refused.
     assert sonew("export", "infer.bundle", "-o", "w.npz").code == 0
     assert {name: array.shape for name, array in np.load("w.npz").items()} == {"down": (36, 5), "up": (5, 36)}

@@ -35,6 +35,8 @@ def test_an_epoch_that_did_not_end_ends_in_the_resumed_run(
     metrics.write_text("".join(lines[:-1]), encoding="utf-8")
     saved = load_checkpoint(folder / f"step-{step:08d}.safetensors", bundle.manifest)
     settings = {key: value for key, value in saved.settings.items() if key not in ("step", "sha256")}
+    before = load_checkpoint(folder / f"step-{step - 10:08d}.safetensors", bundle.manifest)
+    settings |= {key: before.settings[key] for key in ("best_test_loss", "best_step", "evaluations_since_best")}
     settings["epoch_loss_sum"] = repr(sum(losses[step - 9 : step + 1]))
     save_checkpoint(folder, dataclasses.replace(saved, settings=settings), bundle.manifest)
     result = train(bundle, tiny_data, resumed_settings(folder), cpu, output=folder, resume=folder)

@@ -295,7 +295,7 @@ def test_a_signal_after_the_last_step_loses_nothing(
     run: Callable[..., TrainResult], tmp_path: Path, refusal: Callable[..., str]
 ) -> None:
     recorder = Recorder(at=40, do=lambda: os.kill(os.getpid(), signal.SIGINT))
-    assert "compute them with: sonew run" in refusal(Interrupted, lambda: run(reporter=recorder))
+    assert "stopped after step 40 of 40, saved" in refusal(Interrupted, lambda: run(reporter=recorder))
     assert run(resume=tmp_path / "run").steps == 40
 
 

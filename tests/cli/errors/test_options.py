@@ -87,6 +87,7 @@ def test_options_that_say_what_to_compile(
         ("--device local-task://7", ("'local-task://7'", "local-task, local-sync")),
         ("--data nothing", ("`nothing`", "mnist-10k", "mnist", ".npz")),
         ("--data nothing.npz", ("no file `nothing.npz`", "mnist-10k")),
+        ("--data-dir here", ("--data-dir here has the files of mnist", "the data are data.npz")),
         ("--data .", ("is a folder", "--data mnist --data-dir .")),
         ("--optimizer adam", ("--optimizer is compiled into the bundle small.bundle", "sonew compile")),
         ("--batch-size 5", ("--batch-size is compiled into the bundle small.bundle", "sonew compile")),
