@@ -88,10 +88,6 @@ class Bundle:
         files = sorted((name, spec.sha256) for name, spec in self.manifest.files.items())
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
-    def executable(self, target: TargetSpec) -> Path:
-        """The path of the target's executable, checked as `file` does."""
-        return self.file(target.file)
-
     def verify(self) -> None:
         """Checks every file that the manifest lists.
 

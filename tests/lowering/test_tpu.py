@@ -71,7 +71,7 @@ def test_a_bundle_for_a_tpu(tpu_bundle: Path) -> None:
     assert {"jaxlib", "libtpu"} <= opened.manifest.versions.keys()
     functions = [program.function for program in target.programs]
     assert sorted(functions) == sorted(opened.manifest.functions)
-    with zipfile.ZipFile(opened.executable(target)) as archive:
+    with zipfile.ZipFile(opened.file(target.file)) as archive:
         assert archive.namelist() == [f"{name}.xla" for name in functions]
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 

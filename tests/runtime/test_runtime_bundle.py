@@ -31,7 +31,7 @@ def test_open_reads_the_manifest(tiny_bundle: Path) -> None:
     assert [spec.name for spec in manifest.batch] == ["image"]
     assert [spec.name for spec in manifest.parameters] == ["params/w", "params/b"]
     assert [spec.itemsize for spec in manifest.state] == [4, 2, 4, 4]
-    assert bundle.executable(manifest.targets[0]) == tiny_bundle / "cpu.vmfb"
+    assert bundle.file(manifest.targets[0].file) == tiny_bundle / "cpu.vmfb"
 
 
 def test_missing_and_other_directories_are_refused(tmp_path: Path, refusal: Callable[..., str]) -> None:
@@ -127,7 +127,7 @@ def test_an_executable_cannot_lie_outside(bundle_copy: Path, refusal: Callable[.
 
     edit(bundle_copy, change)
     bundle = open_bundle(bundle_copy)
-    assert "no entry" in refusal(SonewError, lambda: bundle.executable(bundle.manifest.targets[0]))
+    assert "no entry" in refusal(SonewError, lambda: bundle.file(bundle.manifest.targets[0].file))
 
 
 def test_an_executable_that_is_none_is_refused(bundle_copy: Path, cpu: Device, refusal: Callable[..., str]) -> None:
