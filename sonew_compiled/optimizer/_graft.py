@@ -75,8 +75,9 @@ def saturate(x: jax.Array) -> jax.Array:
             "and give --precision f16-mixed to compute in float16, or give --optimizer adam"
         )
     limit = math.sqrt(float(jnp.finfo(x.dtype).max) / (8 * max(x.size, 1)))
-    limited = jnp.clip(x, jnp.asarray(-limit, x.dtype), jnp.asarray(limit, x.dtype))
-    return jnp.where(jnp.isinf(x), x, limited)
+    # Called by functions of their own, these operations are what IREE 3.13 mixes up the shapes of for bytecode.
+    limited = jax.lax.clamp(jnp.asarray(-limit, x.dtype), x, jnp.asarray(limit, x.dtype))
+    return jax.lax.select(jnp.abs(x) == jnp.inf, x, limited)
 
 
 def _upper_norm(x: jax.Array) -> jax.Array:

@@ -137,6 +137,7 @@ def _passes(features: Collection[str]) -> tuple[str, ...]:
         *OWNERSHIP,
         "guard-powers",
         "guard-functions",
+        "reduce-angles",
         "widen-operands",
         "pad-windows",
         "move-unsigned",
