@@ -9,17 +9,20 @@ loss. In detail:
 - Loops and branches hand values over in float32, after rounding.
 - A function with `__in_float32_` in its name, and what it calls, computes in float32, and its results are rounded. An
   optimizer's iterations for an inverse root need it.
-- `init`, and any function that makes floats of random bits, computes in float32, and its results are rounded. A uniform
-  number in [0, 1) that is rounded too early is often 1, and the inverse error function of 1 is infinite.
+- `init`, and any function that makes floats of random bits, computes in float32 with all that it calls, and its results
+  are rounded. So do the functions that call these, if they have no contraction: samplers of other distributions. A
+  uniform number in [0, 1) that is rounded to nearest is often 1, and the inverse error function of 1 is infinite. In
+  bfloat16 such numbers are rounded towards zero where another function takes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from sonew_compiled import contract
+from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.calls import callee, calls, reachable
 from sonew_compiled.passes.ir.convert import convert, narrowed, source_in
 from sonew_compiled.passes.ir.function import Function, functions
@@ -51,7 +54,9 @@ def retype(module: ir.Module, *, dtype: str) -> None:
     """Make float32 tensors of rank 1 and more tensors of `dtype`."""
     narrow = ir.Type.parse(dtype)
     wide = [f.name for f in functions(module) if IN_FLOAT32 in f.name]
-    kept = reachable(module, [contract.INIT, *wide]) | {f.name for f in functions(module) if _makes_floats_of_bits(f)}
+    of_bits = {f.name for f in functions(module) if _makes_floats_of_bits(f)}
+    kept = reachable(module, [contract.INIT, *wide, *_samplers(module, of_bits)])
+    cut = of_bits if dtype == "bf16" else set()
     changed = [function for function in functions(module) if function.name not in kept]
     for function in changed:
         if not function.is_public:
@@ -62,7 +67,7 @@ def retype(module: ir.Module, *, dtype: str) -> None:
         for op in operations_in(function.op):
             _retype(op, narrow, _LARGEST[dtype])
         for call in calls(function):
-            _retype_call(call, narrow, kept)
+            _retype_call(call, narrow, kept, cut)
         if not function.is_public:
             for index, value in enumerate(function.returned):
                 if _is_wide_tensor(value):
@@ -110,12 +115,13 @@ def _retype_constant(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
         _replace_after(op, op.results[0], lambda value: convert(convert(value, narrow), ir.F32Type.get()))
 
 
-def _retype_call(call: ir.Operation, narrow: ir.Type, kept: set[str]) -> None:
-    """Give a call the operand and result types of the function that it calls."""
+def _retype_call(call: ir.Operation, narrow: ir.Type, kept: set[str], cut: set[str]) -> None:
+    """Give a call the operand and result types of the function that it calls; results of those in `cut` are cut."""
     if callee(call) in kept:
+        first = _cut if callee(call) in cut else lambda value: value
         for result in call.results:
             if _is_wide_tensor(result):
-                _replace_after(call, result, lambda value: convert(convert(value, narrow), ir.F32Type.get()))
+                _replace_after(call, result, lambda value: convert(convert(first(value), narrow), ir.F32Type.get()))
         return
     with ir.InsertionPoint(call):
         for index, operand in enumerate(call.operands):
@@ -143,6 +149,34 @@ def _is_ours(op: ir.Operation, narrow: ir.Type) -> bool:
     return op.name == "stablehlo.convert" and (
         has_element(op.operands[0], narrow) or has_element(op.results[0], narrow)
     )
+
+
+def _samplers(module: ir.Module, of_bits: set[str]) -> set[str]:
+    """These functions, and those that call one of them and have no contraction, themselves or in what they call."""
+    by_name = {function.name: function for function in functions(module)}
+    found = set(of_bits)
+    while True:
+        callers = {
+            name
+            for name, function in by_name.items()
+            if name not in found
+            and not function.is_public
+            and any(callee(call) in found for call in calls(function))
+            and not _contracts(by_name[each] for each in reachable(module, [name]))
+        }
+        if not callers:
+            return found
+        found |= callers
+
+
+def _contracts(among: Iterable[Function]) -> bool:
+    return any(op.name in CONTRACTIONS for function in among for op in operations_in(function.op))
+
+
+def _cut(value: ir.Value) -> ir.Value:
+    """The numbers without the digits that bfloat16 does not hold."""
+    bits = build.elementwise("and", build.bitcast(value, build.u32()), 0xFFFF0000)
+    return build.bitcast(bits, ir.F32Type.get())
 
 
 def _makes_floats_of_bits(function: Function) -> bool:
