@@ -30,6 +30,7 @@ ORDER = (
     "flatten-scatters",
     "transpose-scatters",
     "trim-windows",
+    "fill-empty",
     PRECISION,  # before split-reductions, which cuts the stages with the types that they will have
     "split-reductions",
     "wire-donation",

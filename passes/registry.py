@@ -18,6 +18,7 @@ from sonew_compiled.passes.record import Pass
 from sonew_compiled.passes.shared import (
     bound_scatters,
     clamp_gathers,
+    fill_empty,
     flatten_scatters,
     keep_exports,
     legalize_chlo,
@@ -91,6 +92,7 @@ ROOMS: Mapping[str, Sequence[Pass]] = MappingProxyType(
             flatten_scatters.PASS,
             transpose_scatters.PASS,
             trim_windows.PASS,
+            fill_empty.PASS,
             split_step.PASS,
             split_update.PASS,
             split_reductions.PASS,

@@ -166,7 +166,8 @@ def _computed(name: str, given: list[_Value]) -> _Value:
 
 def _constant(value: Any) -> _Value:
     dtype = getattr(value, "dtype", np.dtype(type(value)) if isinstance(value, int | float) else None)
-    if dtype is None or np.ndim(value) or not jnp.issubdtype(dtype, np.number):
+    is_real = dtype is not None and (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, np.integer))
+    if not is_real or np.ndim(value):
         return _UNKNOWN
     return _Value(number=float(value))
 
