@@ -7,17 +7,9 @@
 // CHECK:         stablehlo.multiply [[K]], {{%.+}} : tensor<6xf32>
 // CHECK:         [[BITS:%.+]] = stablehlo.bitcast_convert [[SIZE]] : (tensor<6xf32>) -> tensor<6xui32>
 // CHECK:         stablehlo.multiply {{%.+}} : tensor<6xui64>
-// CHECK:         [[SMALL:%.+]] = stablehlo.compare LT, [[SIZE]], {{%.+}}, FLOAT
-// CHECK:         stablehlo.select [[SMALL]], %arg0, {{%.+}}
-func.func public @sine
-// CHECK-NOT:     stablehlo.sine
-// CHECK:         [[WIDE:%.+]] = stablehlo.convert %arg0 : (tensor<6xf32>) -> tensor<6xf64>
-// CHECK:         [[K:%.+]] = stablehlo.floor {{%.+}} : tensor<6xf64>
-// CHECK:         stablehlo.multiply [[K]], {{%.+}} : tensor<6xf64>
-// CHECK:         [[R:%.+]] = stablehlo.convert {{%.+}} : (tensor<6xf64>) -> tensor<6xf32>
-// CHECK:         [[SIZE:%.+]] = stablehlo.abs %arg0
-// CHECK:         [[SMALL:%.+]] = stablehlo.compare LT, [[SIZE]], {{%.+}}, FLOAT
-// CHECK:         stablehlo.select [[SMALL]], %arg0, {{%.+}}
+// CHECK:         [[NEAR:%.+]] = stablehlo.compare LT, [[SIZE]], {{%.+}}, FLOAT
+// CHECK:         stablehlo.select [[NEAR]], {{%.+}}, {{%.+}} : tensor<6xi1>, tensor<6xf32>
+// CHECK:         stablehlo.select {{%.+}}, %arg0, {{%.+}} : tensor<6xi1>, tensor<6xf32>
 func.func public @sine(%x: tensor<6xf32>) -> tensor<6xf32> {
   %0 = stablehlo.sine %x : tensor<6xf32>
   return %0 : tensor<6xf32>
