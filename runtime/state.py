@@ -191,7 +191,7 @@ class TrainingState:
             return learning_rate
         value = float(learning_rate)
         if value != self._last_rate[0]:
-            if not 0 <= value <= np.finfo(np.float32).max:
+            if not 0 <= value <= float(np.finfo(np.float32).max):
                 raise UsageError(f"the learning rate is {value}: give zero or a positive number, such as 1e-2")
             self._last_rate = (value, self.program.device.upload(np.array(value, np.float32)))
         return self._last_rate[1]

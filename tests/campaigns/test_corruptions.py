@@ -325,8 +325,8 @@ def test_studies(place: Path, restored: Restored, log: Log, monkeypatch: pytest.
 
     manifest = SimpleNamespace(setting_limits={}, precision="f32")
     monkeypatch.setattr(_search, "Trainer", Trainer)
-    monkeypatch.setattr(_search, "compile_step", lambda *_, **__: SimpleNamespace(manifest=manifest))
-    monkeypatch.setattr(_search, "load_dataset", lambda *_, **__: None)
+    monkeypatch.setattr(_search, "compile_step", lambda *_, **__: SimpleNamespace(manifest=manifest, digest="a"))
+    monkeypatch.setattr(_search, "load_dataset", lambda *_, **__: SimpleNamespace(fingerprint="b"))
 
     def go_on(folder: Path, trials: int) -> None:
         tune(TuneSettings(optimizer="adam", model="my:model", epochs=4), folder, trials=trials)
