@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from paper_table import system
 
 from sonew_compiled.bench.suites import SUITES
 from sonew_compiled.presets import PRECISIONS
@@ -35,8 +36,7 @@ RUNS = (
 COMPILED = {
     **{f"{name}-{policy}": {"optimizer": name, "precision": policy} for name, policy, _ in RUNS},
     **{
-        f"{name}{''.join(f'({rank})' for rank in form.values())}-{policy}": {"optimizer": name, "precision": policy}
-        | form
+        f"{system({'name': name, **form})}-{policy}": {"optimizer": name, "precision": policy, **form}
         for name in _PAPER.optimizers
         for form in _PAPER.forms.get(name, ({},))
         for policy in _PAPER.precisions

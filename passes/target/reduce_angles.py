@@ -21,8 +21,9 @@ import math
 from fractions import Fraction
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type, with_element
+from sonew_compiled.passes.ir.types import element_type
 from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
@@ -85,9 +86,7 @@ def _computed(name: str, given: ir.Value) -> ir.Value:
 
 
 def _convert(value: ir.Value, into: ir.Type) -> ir.Value:
-    if element_type(value) == into:
-        return value
-    return build.create("stablehlo.convert", [value], [with_element(value, into)]).result
+    return value if element_type(value) == into else convert(value, into)
 
 
 def _reduced_near(size: ir.Value) -> tuple[ir.Value, ir.Value]:
