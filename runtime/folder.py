@@ -67,10 +67,10 @@ class RunFolder:
 
         Args:
           resumed: the checkpoint from which the run is resumed.
-          overwrite: whether the run may replace another one.
+          overwrite: whether the run may replace another one, or the checkpoints that came after `resumed`.
 
         Raises:
-          UsageError: the folder holds the checkpoints of another run.
+          UsageError: the folder holds the checkpoints of another run, or later ones than `resumed`.
           SonewError: the replacement of that run was interrupted, and cannot be finished.
         """
         replacement.finish(self.path)
@@ -80,15 +80,23 @@ class RunFolder:
         """Checks the same as `check_free`, and changes no file: a replacement that was interrupted stays unfinished.
 
         Raises:
-          UsageError: the folder holds the checkpoints of another run.
+          UsageError: the folder holds the checkpoints of another run, or later ones than `resumed`.
         """
         if (self.path / MANIFEST_FILE).exists() and not self._holds(resumed):
             raise UsageError(f"{self.path} is a bundle, and a run takes a folder of its own: choose another --output")
         found = list_checkpoints(self.path)
-        if found and not overwrite and not self._holds(resumed):
+        if not found or overwrite:
+            return
+        last = found[-1][1]
+        if resumed is None or not self._holds(resumed):
             raise UsageError(
-                f"{self.path} holds another run up to {found[-1][1].name}: continue it with --resume "
+                f"{self.path} holds another run up to {last.name}: continue it with --resume "
                 f"{argument(self.path)}, replace it with --overwrite, or choose another --output"
+            )
+        if last.resolve() != resumed.resolve():
+            raise UsageError(
+                f"{resumed} is not the last checkpoint of its run, which is {last.name}: replace what came after it "
+                "with --overwrite, or choose another --output"
             )
 
     def place_for_bundle(self, *, overwrite: bool) -> Path:
@@ -144,10 +152,10 @@ class RunFolder:
           bundle: the bundle of the run.
           step: the training steps that were done before.
           resumed: the checkpoint from which the run is resumed.
-          overwrite: whether the run may replace another one here.
+          overwrite: whether the run may replace another one here, or the checkpoints that came after `resumed`.
 
         Raises:
-          UsageError: the folder holds another run, which may not be replaced.
+          UsageError: the folder holds another run or later checkpoints, which may not be replaced.
           SonewError: a file cannot be read or written.
         """
         self.check_free(resumed, overwrite=overwrite)
@@ -158,7 +166,8 @@ class RunFolder:
         stale = [path.name for at, path in list_checkpoints(self.path) if at > goes_on_after]
         # A bundle beside the replaced checkpoints would be mistaken for that of the new ones.
         own_is_used = bundle.path.resolve() == self.bundle.resolve()
-        if overwrite and self.bundle.is_dir() and not own_is_used and is_replaceable(self.bundle):
+        is_other = overwrite and not self._holds(resumed)
+        if is_other and self.bundle.is_dir() and not own_is_used and is_replaceable(self.bundle):
             stale.append(self.bundle.name)
         source = self.path if resumed is None else resumed.parent
         replaces = bool(stale) or self._is_gathered(bundle.path)

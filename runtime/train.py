@@ -75,7 +75,8 @@ def train(
       output: the run's directory, which is made if necessary. No other process can train into it meanwhile.
       resume: a checkpoint from which to continue, or a directory for the latest one in it.
       parameters: the weights to start from, as `load_weights` gives them; by default those of the bundle.
-      overwrite: whether to replace another run in `output`, once there is a checkpoint to take its place.
+      overwrite: whether to replace another run in `output`, or what came there after `resume`, once there is a
+        checkpoint to take its place.
       on_step: is called after each step with the number of steps done and the loss of its batch before the update.
       on_epoch: is called after each epoch with its line of `metrics.jsonl`.
       on_checkpoint: is called with the path of each checkpoint once it is written, and its step. Worker 0 alone calls

@@ -30,6 +30,7 @@ from sonew_compiled.cli._workers import (
     is_worker_by_config,
     start_workers,
     worker_options,
+    worker_words,
 )
 from sonew_compiled.errors import SonewError, UsageError, counted, measured
 from sonew_compiled.install import install_command, require
@@ -59,7 +60,7 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")
 @options.device_option
 @options.trusted_keys_option
 @click.option("--resume", type=options.PATH, metavar="RUN", help="Resume from a run's folder, or from one checkpoint.")
-@click.option("--overwrite", is_flag=True, help="Replace the run in the output folder.")
+@click.option("--overwrite", is_flag=True, help="Replace the run in the output folder, or its checkpoints after RUN.")
 @worker_options
 @click.option(
     "--log",
@@ -108,8 +109,6 @@ def run_command(
     from sonew_compiled.runtime import RunFolder, connect, find_checkpoint, open_device
 
     # The whole command line is checked before minutes of compiling.
-    if overwrite and resume:
-        raise UsageError("--overwrite replaces a run and --resume continues one; leave one of them out")
     for kind in trackers:
         require(kind, purpose=f"sonew run --log {kind}")
     if resume and what["params"]:
@@ -146,6 +145,7 @@ def run_command(
                     trackers,
                     shard_state=shard_state,
                     nccl=nccl,
+                    resumed_with=worker_words(connected, shard_state=shard_state, exchange_by=exchange_by),
                     overwrite=overwrite,
                     as_json=as_json,
                 )
@@ -168,6 +168,7 @@ def _train(
     *,
     shard_state: bool | None,
     nccl: Nccl | None,
+    resumed_with: list[str],
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -175,6 +176,7 @@ def _train(
     from sonew_compiled.runtime.checkpoint import read_checkpoint_metadata
     from sonew_compiled.runtime.limits import check_trainable
     from sonew_compiled.runtime.reporter import make_reporter
+    from sonew_compiled.runtime.shown import argument
 
     # The last checkpoint is looked up again, now that no other process can add one.
     checkpoint = None if resume is None else find_checkpoint(resume)
@@ -194,7 +196,9 @@ def _train(
     resume_command = folder.resume_command(
         opened.path, data=dataset.name, data_dir=data_dir, device=device.name, settings=settings
     )
-    resume_command += "".join(f" --log {kind}" for kind in trackers)
+    keys = [] if trusted_keys is None else ["--trusted-keys", argument(trusted_keys)]
+    logs = [word for kind in trackers for word in ("--log", kind)]
+    resume_command = " ".join([resume_command, *keys, *resumed_with, *logs])
     with contextlib.ExitStack() as closing:
         tracked = None
         if trackers and not workers.rank:

@@ -16,7 +16,7 @@ import click
 from sonew_compiled.cli._say import complain
 from sonew_compiled.cli._setting_type import Whole
 from sonew_compiled.errors import UsageError
-from sonew_compiled.mpi_environment import workers_started
+from sonew_compiled.mpi_environment import workers_of_host, workers_started
 
 if TYPE_CHECKING:
     from sonew_compiled.runtime import Device, Workers
@@ -94,6 +94,13 @@ def exchange_of(kind: str, device: Device, workers: Workers) -> Nccl | None:
 
     check_alike(workers, {"--exchange-by": kind})
     return Nccl(device, workers) if kind == "nccl" else None
+
+
+def worker_words(workers: Workers, *, shard_state: bool | None, exchange_by: str) -> list[str]:
+    """The options that start the same workers again; those of several machines need their own launcher."""
+    count = ["--workers", str(workers.count)] if 1 < workers.count == workers_of_host() else []
+    shards = {None: [], True: ["--shard-state"], False: ["--no-shard-state"]}[shard_state]
+    return [*count, *shards, *([] if exchange_by == _EXCHANGES[0] else ["--exchange-by", exchange_by])]
 
 
 def start_workers(count: int) -> NoReturn:

@@ -117,6 +117,17 @@ def test_resuming_one_checkpoint_elsewhere(sonew: Run) -> None:
     assert (more.code, more.json["steps"], more.json["output"]) == (0, 54, "second")
 
 
+def test_resuming_an_earlier_checkpoint_in_its_place(sonew: Run) -> None:
+    sonew(*TRAIN, "-o", "first")
+    earlier = ("run", "small.bundle", "--resume", "first/step-00000018.safetensors", "--max-steps", 20)
+    for more in ((), ("--dry-run",)):
+        kept = sonew(*earlier, *more)
+        assert (kept.code, "replace what came after it with --overwrite" in kept.err) == (2, True)
+        assert steps("first") == [18, 27, 36]
+    assert sonew(*earlier, "--overwrite").code == 0
+    assert steps("first") == [18, 20]
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(sonew_apart: Run, tmp_path: Path) -> None:
     train = ("run", "small.bundle", "--data", "data.npz", "--epochs", "300", "--keep", "2", "-o", "my run")
     script = Path(sys.executable).parent / "sonew"
@@ -165,9 +176,6 @@ def test_overwrite_replaces_a_run_once_there_is_another(sonew: Run) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == [
         *("metrics.jsonl", "notes.txt", "step-00000005.safetensors"),
     ]
-    both = sonew(*TRAIN, "--overwrite", "--resume", "out")
-    assert (both.code, both.out) == (2, "")
-    assert both.err.startswith("sonew: --overwrite replaces a run and --resume continues one; ")
 
 
 def test_overwrite_keeps_a_run_s_own_bundle_until_there_is_another(sonew: Run, small: Any) -> None:

@@ -154,7 +154,8 @@ def test_a_killed_return_to_an_earlier_checkpoint_is_no_mixture(
     again = dataclasses.replace(OLD, learning_rate=0.01)
 
     def back(folder: Path) -> None:
-        train(bundle, tiny_data, again, cpu, output=folder, resume=folder / "step-00000020.safetensors")
+        resume = folder / "step-00000020.safetensors"
+        train(bundle, tiny_data, again, cpu, output=folder, resume=resume, overwrite=True)
 
     shutil.copytree(tmp_path / "old", tmp_path / "new")
     moments = killer.run(lambda: back(tmp_path / "new"))

@@ -104,3 +104,6 @@ def test_the_command_line(sonew: Callable[..., Any], small: Any, keys: Path, mon
     for line in (train, evaluate, ("inspect", "b", "--trusted-keys", "mine.pub")):
         assert sonew(*line).code == 0
     assert sonew("inspect", "b", "--trusted-keys", "other.pub").code == 1
+    stopped = sonew(*train, "--trusted-keys", "mine.pub", "--max-steps", 2, "-o", "stopped")
+    (said,) = [line for line in stopped.err.splitlines() if "go on with: " in line]
+    assert said.endswith(" --trusted-keys mine.pub")

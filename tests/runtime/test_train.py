@@ -142,12 +142,18 @@ def test_a_run_goes_on_in_another_directory(run: Callable[..., TrainResult], tmp
     assert checkpoints(tmp_path / "run") == [10, 15]
 
 
-def test_going_back_replaces_what_came_after(run: Callable[..., TrainResult], tmp_path: Path) -> None:
+def test_going_back_replaces_what_came_after_if_it_may(
+    run: Callable[..., TrainResult], tmp_path: Path, refusal: Callable[..., str]
+) -> None:
     run()
+    early = tmp_path / "run" / "step-00000020.safetensors"
+    message = refusal(UsageError, lambda: run(resume=early))
+    assert f"{early} is not the last checkpoint of its run, which is step-00000040.safetensors" in message
+    assert "--overwrite" in message
     seen = []
     recorder = Recorder(at=21, do=lambda: seen.append(checkpoints(tmp_path / "run")))
     again = dataclasses.replace(SETTINGS, learning_rate=0.01, max_steps=25)
-    run(again, resume=tmp_path / "run" / "step-00000020.safetensors", reporter=recorder)
+    run(again, resume=early, reporter=recorder, overwrite=True)
     # The old checkpoints stay until there is a new one.
     assert seen == [[20, 30, 40]]
     assert checkpoints(tmp_path / "run") == [20, 25]
@@ -158,7 +164,7 @@ def test_a_checkpoint_may_have_another_name(run: Callable[..., TrainResult], tmp
     first = run()
     kept = tmp_path / "run" / "a-good-one.safetensors"
     (tmp_path / "run" / "step-00000030.safetensors").rename(kept)
-    assert run(resume=kept).checkpoint.read_bytes() == first.checkpoint.read_bytes()
+    assert run(resume=kept, overwrite=True).checkpoint.read_bytes() == first.checkpoint.read_bytes()
     assert checkpoints(tmp_path / "run") == [20, 40]
     assert kept.exists()
 

@@ -272,6 +272,7 @@ def test_ctrl_c_saves_once_and_another_count_goes_on(
     (line,) = ours("".join(said))
     assert "stopped after step" in line
     assert "go on with: sonew run" in line
+    assert line.endswith(" --workers 2")
     assert list(folder.glob("step-*"))
 
 
