@@ -221,7 +221,7 @@ class TrainingState:
         }
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """A copy of the parameters on the host, by name."""
+        """A copy of the parameters on the host, by name; of a run with averages these are the raw ones."""
         return {
             spec.name: self.program.download(spec, self.buffers[spec.name]) for spec in self.program.manifest.parameters
         }
