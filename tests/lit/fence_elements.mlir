@@ -37,3 +37,29 @@ func.func public @others(%x: tensor<4xf32>, %index: tensor<3x1xi32>) -> (tensor<
   %some = "stablehlo.gather"(%x, %index) <{dimension_numbers = #stablehlo.gather<collapsed_slice_dims = [0], start_index_map = [0], index_vector_dim = 1>, slice_sizes = array<i64: 1>}> : (tensor<4xf32>, tensor<3x1xi32>) -> tensor<3xf32>
   return %part, %some : tensor<1xf32>, tensor<3xf32>
 }
+
+// Steps along the last axis: the slice is copied before it is reversed, also if it is transposed in between.
+// CHECK-LABEL: func.func public @steps
+// CHECK:         [[ODD:%.+]] = stablehlo.slice %arg0 [0:3, 1:8:2]
+// CHECK-NEXT:    [[COPY:%.+]] = "flow.tensor.clone"([[ODD]]) : (tensor<3x4xf32>) -> tensor<3x4xf32>
+// CHECK-NEXT:    [[TURNED:%.+]] = stablehlo.transpose [[COPY]]
+// CHECK-NEXT:    stablehlo.reverse [[TURNED]]
+func.func public @steps(%x: tensor<3x8xf32>) -> tensor<4x3xf32> {
+  %odd = stablehlo.slice %x [0:3, 1:8:2] : (tensor<3x8xf32>) -> tensor<3x4xf32>
+  %turned = stablehlo.transpose %odd, dims = [1, 0] : (tensor<3x4xf32>) -> tensor<4x3xf32>
+  %back = stablehlo.reverse %turned, dims = [0] : tensor<4x3xf32>
+  return %back : tensor<4x3xf32>
+}
+
+// Steps along another axis, and a function of the slice, stay.
+// CHECK-LABEL: func.func public @fused_steps
+// CHECK-NOT:     clone
+// CHECK:         return
+func.func public @fused_steps(%x: tensor<8x4xf32>) -> (tensor<4x4xf32>, tensor<8x2xf32>) {
+  %rows = stablehlo.slice %x [0:8:2, 0:4] : (tensor<8x4xf32>) -> tensor<4x4xf32>
+  %back = stablehlo.reverse %rows, dims = [0] : tensor<4x4xf32>
+  %columns = stablehlo.slice %x [0:8, 0:4:2] : (tensor<8x4xf32>) -> tensor<8x2xf32>
+  %curved = stablehlo.tanh %columns : tensor<8x2xf32>
+  %turned = stablehlo.reverse %curved, dims = [1] : tensor<8x2xf32>
+  return %back, %turned : tensor<4x4xf32>, tensor<8x2xf32>
+}
