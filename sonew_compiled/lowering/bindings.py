@@ -29,7 +29,7 @@ def refuse_too_many(folder: Path, target: Target, *, what: str) -> None:
       what: names the module, such as `autoencoder with tridiag-sonew`.
 
     Raises:
-      SonewError: a kernel takes too many tensors or numbers; three lines with the kernel, its count and a remedy.
+      SonewError: a kernel takes too many tensors or numbers; with the kernel, its count and a remedy.
     """
     for kernel, tensors, constants in _kernels(folder):
         for count, most, kind in (
@@ -38,10 +38,9 @@ def refuse_too_many(folder: Path, target: Target, *, what: str) -> None:
         ):
             if count > most:
                 raise SonewError(
-                    f"cannot compile {what} for target {target.name}\n"
-                    f"  its kernel {kernel} takes {count} {kind}, and IREE's runtime passes {most}\n"
-                    "  compute fewer numbers at a time, with one optimizer for all parameters; try another target "
-                    "(`sonew targets` lists them) or another optimizer"
+                    f"cannot compile {what} for target {target.name}: its kernel {kernel} takes {count} {kind}, and "
+                    f"IREE's runtime passes {most}; compute fewer numbers at a time, with one optimizer for all "
+                    "parameters, try another target (`sonew targets` lists them) or another optimizer"
                 )
 
 

@@ -1,4 +1,4 @@
-"""The error of a compiler in three lines for the user, with the whole log in a file."""
+"""The error of a compiler in one line for the user, with the whole log in a file."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _LONGEST_ERROR = 240
 _OUTER_ERRORS = ("failed to run translation", "failed to serialize", "failed to run pass pipeline", "failed to link")
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|bad_alloc|RESOURCE_EXHAUSTED|Cannot allocate memory", re.IGNORECASE)
+
+# A kernel in an operation of the log, or in the place of an error.
+_KERNEL = re.compile(r"(?:sym_name = \"|on function '@)(\w+_dispatch_\w+)")
 
 # The fatal log line with which libtpu ends its process: severity, date, time, thread, place.
 _FATAL = re.compile(r"F\d{4} [\d:.]+ +\d+ \S+\] (.+)")
@@ -45,8 +48,8 @@ def compile_error(
       what: names the module, such as `autoencoder with tridiag-sonew`.
 
     Returns:
-      An error of three lines: the module, the first real error of each try, and a remedy. The last line names a file,
-      written here, with the commands and the whole logs. If the disk is full, the error is one line that says so.
+      An error with the module, the first real error of each try, a remedy, and a file, written here, with the commands
+      and the whole logs; if the disk is full, an error that says so.
     """
     if is_full(folder):
         return no_space(folder.parent)
@@ -61,9 +64,8 @@ def compile_error(
         for each, log in zip(tries, logs, strict=True)
     }
     return SonewError(
-        f"cannot compile {what} for target {target.name}\n"
-        f"  {'; with other flags: '.join(errors)}\n"
-        f"  {_remedy(logs[-1], process.returncode)}; the compiler's log is {file.name}"
+        f"cannot compile {what} for target {target.name}: {'; with other flags: '.join(errors)}; "
+        f"{_remedy(logs[-1], process.returncode)}; the compiler's log is {file.name}"
     )
 
 
@@ -88,12 +90,16 @@ def _error_lines(log: str, compiler: str) -> Iterator[str]:
 
 
 def _place(log: str, error: str) -> str:
-    """The kernel in which an error arose, if its message does not name it: ` (in train_step_dispatch_3_...)`."""
-    tail = log[log.find(error) :]
-    kernel = re.search(r"sym_name = \"(\w+_dispatch_\w+)\"|on function '@(\w+_dispatch_\w+)'", tail)
-    if kernel is None or "_dispatch_" in error:
+    """The kernel in which an error arose, if its message does not name it: ` (in train_step_dispatch_3_...)`.
+
+    Where the operation that the log shows has several kernels, it says nothing of the one.
+    """
+    if "_dispatch_" in error:
         return ""
-    return f" (in {kernel[1] or kernel[2]})"
+    for shown in log[log.find(error) :].split("error: "):
+        if kernels := set(_KERNEL.findall(shown)):
+            return f" (in {kernels.pop()})" if len(kernels) == 1 else ""
+    return ""
 
 
 def _shortened(message: str, longest: int) -> str:
