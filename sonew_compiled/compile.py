@@ -203,7 +203,7 @@ def compile_training(
         ema=step.ema,
     )
     with statistics_dtype(policy.state_dtype):
-        traced = trace(batch=batch)
+        traced = trace(batch=batch, loss_scale=policy.loss_scale)
         halves = None if parts is None else trace(batch=parts.batch).text
     progress("run the passes")
     module = passes.parse(traced.text)

@@ -22,7 +22,7 @@ from sonew_compiled.jax_settings import pinned_settings
 from sonew_compiled.labelled import Label, inner_module, labels, trace_labelled
 from sonew_compiled.model_functions import ModelFunctions
 from sonew_compiled.rate_in_state import RateInState, refuse_settings
-from sonew_compiled.recurrence import recurrences
+from sonew_compiled.recurrence import dependents, recurrences
 from sonew_compiled.requirements import (
     check_batch,
     check_decays,
@@ -35,6 +35,7 @@ from sonew_compiled.requirements import (
     names_of,
     slowest_decay,
 )
+from sonew_compiled.scaled_loss import check_proportional, drawn_batch, has_own_derivatives
 from sonew_compiled.training_state import first_state, first_trained, init_key, other_state, random_key, trained_part
 
 _PARAMS = Role.PARAMETER.root
@@ -85,6 +86,7 @@ def trace_training(
     arithmetic: str = "float32",
     freeze: Sequence[str] = (),
     ema: float | None = None,
+    loss_scale: float | None = None,
 ) -> Traced:
     """Traces `init`, `train_step`, `eval_step` and, where there is one, `predict`, under any settings of JAX.
 
@@ -101,6 +103,7 @@ def trace_training(
       arithmetic: the dtype in which it will compute the model's state.
       freeze: patterns of parameters that are held.
       ema: the decay of the average of the trained parameters that is evaluated; None for none.
+      loss_scale: the largest scale of the loss under the precision policy; None if it scales none.
 
     Returns:
       The module: arguments and results carry `sonew.name` and `sonew.role`, the arguments that the runtime gives up
@@ -163,6 +166,9 @@ def trace_training(
             after[_AVERAGE] = next_average(state[_AVERAGE], after[_PARAMS], ema)
         return {**after, _PARAMS: joined(after[_PARAMS], rest)}, value.astype(jnp.float32)
 
+    def loss_of(trained: Any, others: tuple[Any, ...]) -> Any:
+        return model.train_loss(joined(trained, others[0]), *others[1:])[0]
+
     def eval_step(evaluated: dict[str, Any], batch: Any) -> Any:
         return model.evaluation(evaluated_params(evaluated, trained), evaluated.get(_MODEL_STATE), batch)
 
@@ -176,11 +182,7 @@ def trace_training(
     check_parameters(state[_PARAMS])
     trained, rest = trained_part(state, held)
     check_state(state)
-    check_loss(
-        lambda params, others: model.train_loss(joined(params, others[0]), *others[1:])[0],
-        trained[_PARAMS],
-        (rest, *given, batch),
-    )
+    check_loss(loss_of, trained[_PARAMS], (rest, *given, batch))
     kept, fields = labels(state), labels({Role.BATCH.root: batch})
     evaluated = evaluated_state(state, rest)
     measured = {Role.METRIC.root: jax.eval_shape(eval_step, evaluated, batch)[1]}
@@ -191,6 +193,17 @@ def trace_training(
     )
     cotangent = len(jax.tree.leaves((state[_PARAMS], given, batch)))
     check_gradients(differentiating, cotangent, range(1, 1 + len(jax.tree.leaves(signals))))
+    if loss_scale is not None and has_own_derivatives(jax.make_jaxpr(loss_of)(trained[_PARAMS], (rest, *given, batch))):
+
+        def scaled(scale: Any) -> Any:
+            started = state_of(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32))
+            trained, rest = trained_part(started, held)
+            given = started.get(_MODEL_STATE), random_key(started)
+            settings = dict.fromkeys(hyper, jnp.float32(0.5))
+            return gradients(trained[_PARAMS], rest, *given, drawn_batch(batch), scale, settings)[1]
+
+        depends = dependents(differentiating, [cotangent])[1 : 1 + len(jax.tree.leaves(signals))]
+        check_proportional(scaled, loss_scale, names_of({_PARAMS: signals}), depends)
     own = {_MODEL_STATE: given[0]}
     check_update(own, {_MODEL_STATE: after}, maker="init give a state like the one that loss returns")
     if model.has_state:

@@ -42,6 +42,7 @@ ALLOWED = {
     "requirements": ("errors", "contract", "backward", "recurrence"),
     "rate_in_state": ("errors", "recurrence"),
     "xla": ("runtime.cores",),
+    "scaled_loss": ("errors", "xla"),
     "background": (),
     "folder_lock": (),
     "bundle_writer": ("errors", "contract", "folder_lock", "runtime"),
@@ -62,7 +63,7 @@ ALLOWED = {
     ),
     "trace": (
         *("errors", "contract", "backward", "exponential_average", "held", "jax_settings", "labelled"),
-        *("model_functions", "rate_in_state", "recurrence", "requirements", "training_state"),
+        *("model_functions", "rate_in_state", "recurrence", "requirements", "scaled_loss", "training_state"),
     ),
     "weights_of_model": ("jax_settings", "model_functions", "models", "training_state", "weight_trees"),
     "micro_batches": ("errors", "contract", "backward", "passes", "trace"),

@@ -20,6 +20,7 @@ class Policy:
         parameter_dtype: the dtype of the stored parameters, by its NumPy or ml_dtypes name.
         state_dtype: the dtype of the optimizer's stored statistics and momenta.
         arithmetic: the dtype of everything that is not stored and no operand of a matrix product.
+        loss_scale: the largest scale of the loss while it is differentiated; None if it is not scaled.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Policy:
     parameter_dtype: str
     state_dtype: str
     arithmetic: str = "float32"
+    loss_scale: float | None = None
 
 
 _POLICIES = (
@@ -66,6 +68,7 @@ _POLICIES = (
         passes=("lower-contractions:dtype=f16", "loss-scaling"),
         parameter_dtype="float32",
         state_dtype="float32",
+        loss_scale=2.0**24,
     ),
     Policy(
         name="bf16-sr",
