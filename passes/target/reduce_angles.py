@@ -1,7 +1,8 @@
 """Compute sines, cosines and tangents from angles between -pi/4 and pi/4.
 
 IREE 3.13 divides an angle by pi/2 on processors, rounds down, and subtracts in float32 with one number for pi/2. So the
-sine of -1e-6 is off by 4 %, that of -1e-8 has the wrong sign, and beyond 1e8 the result leaves [-1, 1].
+sine of -1e-6 is off by 4 %, that of -1e-8 has the wrong sign, and beyond 1e8 the result leaves [-1, 1]. A driver for
+Vulkan may do no better: its sine may be off by 2^-11 between -pi and pi, and by anything beyond.
 
     a = abs(x) = k pi/2 + r    with a whole number k, and r from -pi/4 to pi/4
     sin(x)  becomes  sin(r), cos(r), -sin(r) or -cos(r), as k mod 4 is 0, 1, 2 or 3, with the sign of x
@@ -11,12 +12,14 @@ sine of -1e-6 is off by 4 %, that of -1e-8 has the wrong sign, and beyond 1e8 th
 Below 2^16, `k` is found in float32, and pi/2 is subtracted in four parts; the products of the first three, of 8 bits
 each, are exact. Above, `a` is `m` times a power of 2, and `k` and `r` are the first bits of the product of the integer
 `m` and 64 bits of 2/pi, those that are left when the whole turns before them are dropped (Payne and Hanek, Radian
-Reduction for Trigonometric Functions, SIGNUM Newsletter 1983). The sine and the cosine of `r` are Taylor polynomials,
+Reduction for Trigonometric Functions, SIGNUM Newsletter 1983). All integers are words of 32 bits, since many Vulkan
+devices have no larger ones. The sine and the cosine of `r` are Taylor polynomials,
 with errors below 2^-27. Numbers of float16 and bfloat16 are computed in float32; those of float64 are left alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -102,38 +105,74 @@ def _reduced_near(size: ir.Value) -> tuple[ir.Value, ir.Value]:
 
 def _reduced_far(size: ir.Value) -> tuple[ir.Value, ir.Value]:
     """The same of angles from 2^16 on. `a` is `m 2^e`; bits of 2/pi before the bit `e - 2` only make whole turns."""
-    wide = ir.IntegerType.get_unsigned(64)
     bits = build.bitcast(size, build.u32())
     exponent = build.elementwise("shift_right_logical", bits, 23)
     m = build.elementwise("or", build.elementwise("and", bits, 2**23 - 1), 2**23)
     # `e` is the exponent less 150, and a word of zeros comes first.
     start = build.elementwise("subtract", exponent, 150 + 2 - 32)
     word = build.elementwise("shift_right_logical", start, 5)
-    shift = _convert(build.elementwise("and", start, 31), wide)
-    first, second, third = (_word(word, n, wide) for n in range(3))
-    both = build.elementwise("or", build.elementwise("shift_left", first, 32), second)
-    left = build.elementwise("subtract", build.like(32, shift), shift)
-    window = build.elementwise(
-        "or",
-        build.elementwise("shift_left", both, shift),
-        build.elementwise("shift_right_logical", third, left),
+    shift = build.elementwise("and", start, 31)
+    words = [_word(word, n) for n in range(3)]
+    high, low = (_shifted(*pair, shift) for pair in itertools.pairwise(words))
+    # The product in two words; four of its quarters of a turn are 2^64.
+    above = build.elementwise("add", build.elementwise("multiply", m, high), _upper_word(m, low))
+    below = build.elementwise("multiply", m, low)
+    k = build.elementwise("shift_right_logical", build.elementwise("add", above, 2**29), 30)
+    above = build.elementwise("subtract", above, build.elementwise("shift_left", k, 30))
+    zero = build.like(0, below)
+    is_negative = build.compare(
+        "EQ", build.elementwise("shift_right_logical", above, 31), build.like(1, above), "UNSIGNED"
     )
-    product = build.elementwise("multiply", _convert(m, wide), window)  # four of its quarters of a turn are 2^64
-    rounded = build.elementwise("add", product, build.like(2**61, product))
-    k = build.elementwise("shift_right_logical", rounded, 62)
-    rest = build.elementwise("subtract", product, build.elementwise("shift_left", k, 62))
-    signed = build.bitcast(rest, ir.IntegerType.get_signless(64))
-    r = build.elementwise("multiply", _convert(signed, ir.F32Type.get()), build.like(float(_HALF_PI / 2**62), size))
-    return _convert(_convert(k, build.u32()), ir.F32Type.get()), r
+    borrow = build.select(build.compare("NE", below, zero, "UNSIGNED"), build.like(1, below), zero)
+    negated = build.elementwise("subtract", build.elementwise("subtract", zero, above), borrow)
+    above = build.select(is_negative, negated, above)
+    below = build.select(is_negative, build.elementwise("subtract", zero, below), below)
+    r = build.elementwise(
+        "add",
+        build.elementwise("multiply", _number(above), build.like(float(_HALF_PI / 2**30), size)),
+        build.elementwise("multiply", _number(below), build.like(float(_HALF_PI / 2**62), size)),
+    )
+    return _small_number(k), build.select(is_negative, build.elementwise("negate", r), r)
 
 
-def _word(index: ir.Value, after: int, into: ir.Type) -> ir.Value:
+def _word(index: ir.Value, after: int) -> ir.Value:
     """The word of 2/pi so many places after each index, 0 to 4."""
     found = build.like(_WORDS[after], index)
     for n in range(1, len(_WORDS) - 2):
         is_here = build.compare("EQ", index, build.like(n, index), "UNSIGNED")
         found = build.select(is_here, build.like(_WORDS[n + after], index), found)
-    return _convert(found, into)
+    return found
+
+
+def _shifted(word: ir.Value, after: ir.Value, shift: ir.Value) -> ir.Value:
+    """The word that begins so many bits, 0 to 31, after the start of the first of two."""
+    left = build.elementwise("subtract", build.like(31, shift), shift)
+    rest = build.elementwise("shift_right_logical", build.elementwise("shift_right_logical", after, 1), left)
+    return build.elementwise("or", build.elementwise("shift_left", word, shift), rest)
+
+
+def _upper_word(x: ir.Value, y: ir.Value) -> ir.Value:
+    """The upper word of the product of numbers of one word each, the first of at most 24 bits."""
+    (x1, x0), (y1, y0) = _halves(x), _halves(y)
+    low = build.elementwise("shift_right_logical", build.elementwise("multiply", x0, y0), 16)
+    (one, left) = _halves(build.elementwise("add", build.elementwise("multiply", x1, y0), low))
+    other = _halves(build.elementwise("add", build.elementwise("multiply", x0, y1), left))[0]
+    return build.elementwise("add", build.elementwise("add", build.elementwise("multiply", x1, y1), one), other)
+
+
+def _halves(word: ir.Value) -> tuple[ir.Value, ir.Value]:
+    return build.elementwise("shift_right_logical", word, 16), build.elementwise("and", word, 2**16 - 1)
+
+
+def _number(word: ir.Value) -> ir.Value:
+    """A word as a number in float32, rounded once."""
+    upper, lower = map(_small_number, _halves(word))
+    return build.elementwise("add", build.elementwise("multiply", upper, build.like(2.0**16, upper)), lower)
+
+
+def _small_number(word: ir.Value) -> ir.Value:
+    """A word without its highest bit as a number in float32."""
+    return _convert(build.bitcast(word, ir.IntegerType.get_signless(32)), ir.F32Type.get())
 
 
 def _turned(quarters: ir.Value, sine: ir.Value, cosine: ir.Value) -> ir.Value:

@@ -6,7 +6,8 @@
 // CHECK:         [[K:%.+]] = stablehlo.floor {{%.+}} : tensor<6xf32>
 // CHECK:         stablehlo.multiply [[K]], {{%.+}} : tensor<6xf32>
 // CHECK:         [[BITS:%.+]] = stablehlo.bitcast_convert [[SIZE]] : (tensor<6xf32>) -> tensor<6xui32>
-// CHECK:         stablehlo.multiply {{%.+}} : tensor<6xui64>
+// CHECK:         stablehlo.multiply {{%.+}} : tensor<6xui32>
+// CHECK-NOT:     i64
 // CHECK:         [[NEAR:%.+]] = stablehlo.compare LT, [[SIZE]], {{%.+}}, FLOAT
 // CHECK:         stablehlo.select [[NEAR]], {{%.+}}, {{%.+}} : tensor<6xi1>, tensor<6xf32>
 // CHECK:         stablehlo.select {{%.+}}, %arg0, {{%.+}} : tensor<6xi1>, tensor<6xf32>

@@ -19,7 +19,7 @@ ANGLES = np.concatenate([SIZES, -SIZES])
 HUGE = np.array([1e10, -1e10, 3e10, 2.0**36, 1e18, -1e25, 3e38], np.float32)
 
 
-@pytest.mark.parametrize("target", ["cpu", "vmvx"])
+@pytest.mark.parametrize("target", ["cpu", "vmvx", "vulkan"])
 def test_angles_of_any_size_are_those_of_float64(target: str, on_iree: Callable[..., list[Any]]) -> None:
     def function(*angles: Any) -> Any:
         return [(jnp.sin(x), jnp.cos(x), jnp.tan(x)) for x in angles]
@@ -28,13 +28,14 @@ def test_angles_of_any_size_are_those_of_float64(target: str, on_iree: Callable[
     ordinary, huge, special = ([np.asarray(each, np.float64) for each in three] for three in found)
     x = ANGLES.astype(np.float64)
     sine, cosine, tangent = ordinary
-    np.testing.assert_allclose(sine, np.sin(x), rtol=1e-6, atol=2e-7 if target == "vmvx" else 3e-8)
+    rtol = 2e-6 if target == "vulkan" else 1e-6  # next to zeros
+    np.testing.assert_allclose(sine, np.sin(x), rtol=rtol, atol=2e-7 if target == "vmvx" else 3e-8)
     np.testing.assert_allclose(cosine, np.cos(x), rtol=1e-6, atol=2e-7)
     is_apart = np.abs(np.cos(x)) > 1e-3
     np.testing.assert_allclose(
         tangent[is_apart], np.tan(x)[is_apart], rtol=2e-3 if target == "vmvx" else 1e-5, atol=1e-7
     )
-    if target == "cpu":
+    if target != "vmvx":
         small = np.abs(ANGLES) < 1e-5
         np.testing.assert_array_equal(sine[small], x[small])
         np.testing.assert_array_equal(np.signbit(sine[small]), np.signbit(x[small]))

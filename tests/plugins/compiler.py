@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from sonew_compiled.runtime import open_device
+from sonew_compiled.runtime import list_devices, open_device
 
 if TYPE_CHECKING:
     from jaxlib.mlir import ir
@@ -78,7 +78,7 @@ def by_rules() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def on_iree() -> Callable[..., list[Any]]:
-    """Calls a JAX function through the whole compiler, several times on all threads."""
+    """Calls a JAX function through the whole compiler, several times on all threads, or on a Vulkan device."""
     import jax
 
     from sonew_compiled import passes
@@ -90,12 +90,15 @@ def on_iree() -> Callable[..., list[Any]]:
     def run(
         function: Callable[..., Any], *arguments: Any, target: str = "cpu", precision: str = "f32", times: int = 1
     ) -> list[Any]:
+        device = target if target == "vulkan" else "local-task"
+        if not any(found.name == device for found in list_devices()):
+            pytest.skip(f"there is no {device} here")
         module = passes.parse(trace_function(function, arguments))
         passes.run_pipeline(module, passes.pipeline(passes.precision_policy(precision)))
         chosen = pin_host(resolve_target(target))
         code = lower_iree(adapt(passes.to_portable_artifact(module), chosen, what="a test"), chosen, what="a test")
         shapes, tree = jax.tree.flatten(jax.eval_shape(function, *arguments))
-        called = call(code, "predict", arguments, "local-task", times)
+        called = call(code, "predict", arguments, device, times)
         return [
             tree.unflatten(each.view(shape.dtype) for each, shape in zip(results, shapes, strict=True))
             for results in called

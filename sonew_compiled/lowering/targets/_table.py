@@ -78,6 +78,8 @@ _SPIRV_PASSES = (
     "negate-sums",
     "guard-powers",
     "guard-functions",
+    "reduce-angles",
+    "expand-logarithms",
     "saturate-conversions",
     "widen-operands",
     "pad-windows",
