@@ -38,7 +38,7 @@ FUNCTIONS = {
 """The functions that IREE approximates by polynomials in float32, by StableHLO's operation."""
 
 # Operations that take more than one operation of `arith`, or whose types differ.
-_OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "clamp", "is_finite")
+_OTHERS = ("not", "select", "compare", "convert", "bitcast_convert", "is_finite")
 
 FUSED = frozenset(
     f"stablehlo.{name}"
@@ -72,6 +72,8 @@ def is_vectorised(op: ir.Operation) -> bool:
         return width_of(kinds[0]) == width_of(kinds[1])
     if name in _OTHERS:
         return True
+    if name == "clamp":
+        return is_float(kinds[0]) or is_half(kinds[0])
     if name not in ARITHMETIC:
         return False
     floating, integer = ARITHMETIC[name]

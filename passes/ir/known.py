@@ -36,9 +36,15 @@ def known_integers(operations: Iterable[ir.Operation]) -> dict[ir.Value, int]:
         if not isinstance(element_type(op.results[0]), ir.IntegerType):
             continue
         number = _number(op, known)
-        if number is not None and abs(number) < _LARGEST:
+        if number is not None and abs(number) < _LARGEST and _is_held(number, element_type(op.results[0])):
             known[op.results[0]] = number
     return known
+
+
+def _is_held(number: int, kind: ir.Type) -> bool:
+    """Whether a type of integers has this number; a result that it has not wraps around."""
+    least, bits = (0, kind.width) if kind.is_unsigned else (-(2 ** (kind.width - 1)), kind.width - 1)
+    return bool(kind.width == 1 or least <= number < 2**bits)
 
 
 def known_starts(

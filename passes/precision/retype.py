@@ -104,7 +104,7 @@ def _retype_constant(op: ir.Operation, narrow: ir.Type, largest: float) -> None:
     value = ir.DenseElementsAttr(op.attributes["value"])
     if value.is_splat:
         number = ir.FloatAttr(value.get_splat_value()).value
-        rounded = number if np.isinf(number) else max(-largest, min(largest, number))
+        rounded = number if not np.isfinite(number) else max(-largest, min(largest, number))
         kind = with_element(op.results[0], narrow)
         with ir.InsertionPoint(op):
             splat = ir.DenseElementsAttr.get_splat(kind, ir.FloatAttr.get(narrow, rounded))

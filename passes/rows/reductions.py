@@ -67,17 +67,20 @@ class Partial:
 
 def full_reduction(op: ir.Operation) -> FullReduction | None:
     """The reduction of a whole tensor that begins with this operation; None if there is none."""
-    operations, template = [op], None
+    operations, template, start = [op], None, None
     while True:
         if op.name == "stablehlo.reduce" and len(op.results) == 1:
             template = template or op
             if _body(op) != _body(template):
                 return None
+            start = _start(op.operands[1])
         elif op.name not in ("stablehlo.reshape", "stablehlo.pad"):
             return None
         readers = [use.owner.operation for use in op.results[0].uses]
         if template is not None and not shape_of(op.results[0]):
-            return FullReduction(operations=operations, template=template)
+            # A model's own pad adds numbers.
+            is_neutral = all(_only_adds(each, start) for each in operations if each.name == "stablehlo.pad")
+            return FullReduction(operations=operations, template=template) if is_neutral else None
         if len(readers) != 1:
             return None
         (op,) = readers
@@ -97,6 +100,19 @@ def _body(op: ir.Operation) -> list[object]:
 
     The initial value is part of it because `split-reductions` pads with it.
     """
-    init = owner(op.operands[1])
-    start = op.operands[1] if init is None else str(init.attributes["value"]) if "value" in init.attributes else init
-    return [start, *(each.operation.name for each in op.regions[0].blocks[0].operations)]
+    return [_start(op.operands[1]), *(each.operation.name for each in op.regions[0].blocks[0].operations)]
+
+
+def _start(value: ir.Value) -> object:
+    """What tells an initial value from others."""
+    init = owner(value)
+    return value if init is None else str(init.attributes["value"]) if "value" in init.attributes else init
+
+
+def _only_adds(pad: ir.Operation, start: object) -> bool:
+    """Whether a pad leaves all elements, and adds the initial value only."""
+    low, high, interior = (
+        list(ir.DenseI64ArrayAttr(pad.attributes[name]))
+        for name in ("edge_padding_low", "edge_padding_high", "interior_padding")
+    )
+    return _start(pad.operands[1]) == start and min([*low, *high], default=0) >= 0 and not any(interior)

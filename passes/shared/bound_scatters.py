@@ -13,11 +13,14 @@ A window that is partly outside is dropped as a whole, as XLA does it.
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
+from sonew_compiled.passes.ir.convert import convert
 from sonew_compiled.passes.ir.mlir import ir, stablehlo
 from sonew_compiled.passes.ir.ranges import is_inside, limits
 from sonew_compiled.passes.ir.types import element_type, is_half, shape_of
 from sonew_compiled.passes.ir.uses import operations_in, owner
 from sonew_compiled.passes.record import Pass
+
+_WIDTH = 32
 
 
 def bound_scatters(module: ir.Module) -> None:
@@ -39,6 +42,10 @@ def _bound(op: ir.Operation) -> None:
     axis = dimensions.index_vector_dim
     neutral = _neutral(op) if count == 1 else None
     with ir.InsertionPoint(op):
+        if element_type(indices).width < _WIDTH:
+            # No narrow integer points behind a large tensor.
+            indices = convert(indices, ir.IntegerType.get_signless(_WIDTH))
+            op.operands[count] = indices
         outside = _outside(indices, axis, limits(indices, axis, greatest))
         if neutral is not None:
             highest = limits(indices, axis, greatest)

@@ -29,14 +29,15 @@ _Parts = dict[ir.Value, Pair]
 # Operations that act on each part as they act on the number.
 _BY_PARTS = frozenset((
     "stablehlo.add", "stablehlo.broadcast_in_dim", "stablehlo.concatenate", "stablehlo.dynamic_slice",
-    "stablehlo.dynamic_update_slice", "stablehlo.gather", "stablehlo.negate", "stablehlo.optimization_barrier",
-    "stablehlo.pad", "stablehlo.reshape", "stablehlo.reverse", "stablehlo.select", "stablehlo.slice",
+    "stablehlo.dynamic_update_slice", "stablehlo.gather", "stablehlo.negate", "stablehlo.pad", "stablehlo.reshape",
+    "stablehlo.reverse", "stablehlo.select", "stablehlo.slice",
     "stablehlo.subtract", "stablehlo.transpose",
 ))  # fmt: skip
 
 # Operations that hand values over; each complex operand and result becomes two.
 _HANDED_OVER = frozenset((
-    "func.call", "func.return", "stablehlo.case", "stablehlo.if", "stablehlo.return", "stablehlo.while",
+    "func.call", "func.return", "stablehlo.case", "stablehlo.if", "stablehlo.optimization_barrier",
+    "stablehlo.return", "stablehlo.while",
 ))  # fmt: skip
 
 _COMBINING = frozenset(("stablehlo.reduce", "stablehlo.reduce_window", "stablehlo.scatter"))

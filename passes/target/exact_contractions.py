@@ -15,12 +15,17 @@ from sonew_compiled.passes.record import Pass
 
 
 def exact_contractions(module: ir.Module) -> None:
-    """Give every contraction whose operands are not both bfloat16 the precision `HIGHEST`."""
+    """Give every contraction whose operands are not both bfloat16 the precision `HIGHEST`.
+
+    A model that names an algorithm for a product has chosen its precision.
+    """
     narrow = ir.BF16Type.get()
     highest = ir.ArrayAttr.get([ir.Attribute.parse("#stablehlo<precision HIGHEST>")] * 2)
     for function in functions(module):
         for op in operations_in(function.op):
-            if op.name in CONTRACTIONS and not all(has_element(operand, narrow) for operand in op.operands):
+            if op.name not in CONTRACTIONS or "algorithm" in op.attributes:
+                continue
+            if not all(has_element(operand, narrow) for operand in op.operands):
                 op.attributes["precision_config"] = highest
 
 

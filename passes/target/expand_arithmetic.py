@@ -93,7 +93,8 @@ def _remainder(op: ir.Operation) -> ir.Value | None:
 
 def _comparison(op: ir.Operation) -> ir.Value | None:
     left, right = op.operands
-    if not isinstance(element_type(left), ir.FloatType):
+    is_total = "compare_type" in op.attributes and "TOTALORDER" in str(op.attributes["compare_type"])
+    if is_total or not isinstance(element_type(left), ir.FloatType):
         return None
     direction = _DIRECTION.search(str(op.attributes["comparison_direction"]))
     assert direction is not None, op

@@ -170,11 +170,17 @@ def _gathered(op: ir.Operation, own: set[int]) -> set[int]:
 
 
 def _long(value: ir.Value) -> set[int]:
-    return {axis for axis, size in enumerate(shape_of(value)) if size != 1}
+    return _long_axes(shape_of(value))
+
+
+def _long_axes(shape: Sequence[int]) -> set[int]:
+    return {axis for axis, size in enumerate(shape) if size != 1}
 
 
 def _reshaped(own: set[int], before: Sequence[int], after: Sequence[int]) -> set[int]:
     """The axes of a reshape's result that hold something of these axes of its operand."""
+    if 0 in before:
+        return _long_axes(after) if own else set()
     found: set[int] = set()
     left, right = ([axis for axis, size in enumerate(shape) if size != 1] for shape in (before, after))
     while left:

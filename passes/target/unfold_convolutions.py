@@ -79,8 +79,14 @@ def unfold_convolutions(module: ir.Module, *, positions: int, elements: int, kep
             op.erase()
 
 
+# A batch, channels and one axis of space.
+_RANK = 3
+
+
 def _is_plain(op: ir.Operation) -> bool:
-    """Whether it has no groups, no reversed window and no empty tensor, and multiplies floating-point numbers."""
+    """Whether it has axes of space, no groups, no reversed window and no empty tensor, and multiplies floats."""
+    if len(shape_of(op.results[0])) < _RANK:
+        return False
     if any(ir.IntegerAttr(op.attributes[f"{kind}_group_count"]).value != 1 for kind in ("feature", "batch")):
         return False
     if "window_reversal" in op.attributes and any(ir.DenseBoolArrayAttr(op.attributes["window_reversal"])):

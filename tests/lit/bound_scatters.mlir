@@ -50,3 +50,16 @@ func.func public @inside(%table: tensor<7x4xf32>, %put: tensor<2x4xf32>) -> tens
   }) : (tensor<7x4xf32>, tensor<2x1xi32>, tensor<2x4xf32>) -> tensor<7x4xf32>
   return %0 : tensor<7x4xf32>
 }
+
+// No index of 8 bits is behind the operand.
+// CHECK-LABEL: func.func public @narrow
+// CHECK:         [[WIDE:%.+]] = stablehlo.convert %arg1 : (tensor<3x1xi8>) -> tensor<3x1xi32>
+// CHECK:         [[BEHIND:%.+]] = stablehlo.constant dense<200> : tensor<3x1xi32>
+// CHECK:         stablehlo.select {{%.+}}, [[BEHIND]], [[WIDE]]
+func.func public @narrow(%x: tensor<200xf32>, %i: tensor<3x1xi8>, %u: tensor<3xf32>) -> tensor<200xf32> {
+  %r = "stablehlo.scatter"(%x, %i, %u) <{indices_are_sorted = false, scatter_dimension_numbers = #stablehlo.scatter<inserted_window_dims = [0], scatter_dims_to_operand_dims = [0], index_vector_dim = 1>, unique_indices = false}> ({
+  ^bb0(%a: tensor<f32>, %b: tensor<f32>):
+    stablehlo.return %b : tensor<f32>
+  }) : (tensor<200xf32>, tensor<3x1xi8>, tensor<3xf32>) -> tensor<200xf32>
+  return %r : tensor<200xf32>
+}

@@ -18,3 +18,12 @@ func.func public @products(
       : (tensor<1x4x4x1xf16>, tensor<3x3x1x1xf16>) -> tensor<1x2x2x1xf32>
   return %0, %1, %2 : tensor<4x4xf32>, tensor<4x4xf32>, tensor<1x2x2x1xf32>
 }
+
+// An algorithm has its precision.
+// CHECK-LABEL: func.func public @algorithm
+// CHECK-NOT:     HIGHEST
+// CHECK:         return
+func.func public @algorithm(%x: tensor<4x8xf32>, %w: tensor<8x4xf32>) -> tensor<4x4xf32> {
+  %r = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0], algorithm = <lhs_precision_type = f32, rhs_precision_type = f32, accumulation_type = f32, lhs_component_count = 1, rhs_component_count = 1, num_primitive_operations = 1, allow_imprecise_accumulation = false> : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  return %r : tensor<4x4xf32>
+}

@@ -90,3 +90,11 @@ func.func public @negated(%x: tensor<4xf32>, %y: tensor<4xf32>, %h: tensor<4xbf1
   }) : (tensor<4xbf16>) -> tensor<4xbf16>
   return %more, %other, %sorted : tensor<4xi1>, tensor<4xi1>, tensor<4xbf16>
 }
+
+// The total order, which has a place for what is no number.
+// CHECK-LABEL: func.func public @total_order
+// CHECK:         stablehlo.compare GT, %arg0, %arg1, TOTALORDER
+func.func public @total_order(%x: tensor<4xf32>, %y: tensor<4xf32>) -> tensor<4xi1> {
+  %0 = stablehlo.compare GT, %x, %y, TOTALORDER : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  return %0 : tensor<4xi1>
+}

@@ -33,3 +33,17 @@ func.func public @others(%s0: tensor<4x8xf32>, %a: tensor<1x8xf32>, %n: tensor<i
   %3 = stablehlo.dynamic_slice %s1, %n, %i0, sizes = [1, 8] : (tensor<4x8xf32>, tensor<i32>, tensor<i32>) -> tensor<1x8xf32>
   return %0, %1, %2, %3 : tensor<2x8xf32>, tensor<1x8xf32>, tensor<1x8xf32>, tensor<1x8xf32>
 }
+
+// An unsigned number below zero is a large one: the row is the last, not the first.
+// CHECK-LABEL: func.func public @wrapped
+// CHECK:         stablehlo.dynamic_slice
+func.func public @wrapped(%s: tensor<4x8xf32>, %a: tensor<1x8xf32>, %b: tensor<1x8xf32>) -> tensor<1x8xf32> {
+  %z = stablehlo.constant dense<0> : tensor<ui32>
+  %o = stablehlo.constant dense<1> : tensor<ui32>
+  %t = stablehlo.constant dense<3> : tensor<ui32>
+  %s1 = stablehlo.dynamic_update_slice %s, %a, %z, %z : (tensor<4x8xf32>, tensor<1x8xf32>, tensor<ui32>, tensor<ui32>) -> tensor<4x8xf32>
+  %s2 = stablehlo.dynamic_update_slice %s1, %b, %t, %z : (tensor<4x8xf32>, tensor<1x8xf32>, tensor<ui32>, tensor<ui32>) -> tensor<4x8xf32>
+  %m = stablehlo.subtract %z, %o : tensor<ui32>
+  %r = stablehlo.dynamic_slice %s2, %m, %z, sizes = [1, 8] : (tensor<4x8xf32>, tensor<ui32>, tensor<ui32>) -> tensor<1x8xf32>
+  return %r : tensor<1x8xf32>
+}

@@ -151,3 +151,13 @@ func.func public @known(%v: tensor<1x5xf32>, %m: tensor<3x5xf32>) -> tensor<f32>
     : (tensor<3x5xf32>, tensor<f32>) -> tensor<f32>
   return %sum : tensor<f32>
 }
+
+// CHECK-LABEL: func.func public @empty
+// CHECK:         stablehlo.reduce
+func.func public @empty(%x: tensor<0x3xf32>, %y: tensor<0x5xf32>) -> tensor<f32> {
+  %z = stablehlo.constant dense<0.0> : tensor<f32>
+  %a = stablehlo.reshape %x : (tensor<0x3xf32>) -> tensor<0x5xf32>
+  %m = stablehlo.multiply %a, %y : tensor<0x5xf32>
+  %r = stablehlo.reduce(%m init: %z) applies stablehlo.add across dimensions = [0, 1] : (tensor<0x5xf32>, tensor<f32>) -> tensor<f32>
+  return %r : tensor<f32>
+}

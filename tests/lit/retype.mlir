@@ -93,3 +93,14 @@ func.func public @largest(%x: tensor<4xbf16>) -> tensor<bf16> {
     : (tensor<4xbf16>, tensor<bf16>) -> tensor<bf16>
   return %0 : tensor<bf16>
 }
+
+// What is no number stays none.
+// CHECK-LABEL: func.func public @none
+// CHECK:         stablehlo.constant dense<0x7FC0> : tensor<4xbf16>
+func.func public @none(%x: tensor<4xf32>) -> tensor<4xf32> {
+  %n = stablehlo.constant dense<0x7FC00000> : tensor<4xf32>
+  %z = stablehlo.constant dense<0.0> : tensor<4xf32>
+  %p = stablehlo.compare GT, %x, %z, FLOAT : (tensor<4xf32>, tensor<4xf32>) -> tensor<4xi1>
+  %r = stablehlo.select %p, %x, %n : tensor<4xi1>, tensor<4xf32>
+  return %r : tensor<4xf32>
+}

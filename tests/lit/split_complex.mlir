@@ -47,3 +47,14 @@ func.func private @turned(%z: tensor<complex<f32>>) -> tensor<complex<f32>> {
   %r = stablehlo.complex %n, %a : tensor<complex<f32>>
   return %r : tensor<complex<f32>>
 }
+
+// CHECK-LABEL: func.func public @barrier
+// CHECK:         [[KEPT:%.+]]:3 = stablehlo.optimization_barrier %arg0, %arg0, %arg1 : tensor<4xf32>, tensor<4xf32>, tensor<4xf32>
+// CHECK:         stablehlo.add [[KEPT]]#1, [[KEPT]]#0
+func.func public @barrier(%x: tensor<4xf32>, %w: tensor<4xf32>) -> tensor<4xf32> {
+  %c = stablehlo.complex %x, %w : tensor<4xcomplex<f32>>
+  %b:2 = stablehlo.optimization_barrier %c, %x : tensor<4xcomplex<f32>>, tensor<4xf32>
+  %r = stablehlo.real %b#0 : (tensor<4xcomplex<f32>>) -> tensor<4xf32>
+  %s = stablehlo.add %r, %b#1 : tensor<4xf32>
+  return %s : tensor<4xf32>
+}

@@ -96,3 +96,11 @@ func.func public @groups(%x: tensor<3x7x6xf32>, %w: tensor<2x1x6xf32>) -> tensor
   %0 = stablehlo.convolution(%x, %w) dim_numbers = [b, 0, f]x[0, i, o]->[b, 0, f], window = {} {batch_group_count = 1 : i64, feature_group_count = 6 : i64} : (tensor<3x7x6xf32>, tensor<2x1x6xf32>) -> tensor<3x6x6xf32>
   return %0 : tensor<3x6x6xf32>
 }
+
+// Without axes of space nothing is unfolded.
+// CHECK-LABEL: func.func public @no_space
+// CHECK:         stablehlo.convolution
+func.func public @no_space(%x: tensor<4x8xf32>, %w: tensor<8x4xf32>) -> tensor<4x4xf32> {
+  %r = stablehlo.convolution(%x, %w) dim_numbers = [b, f]x[i, o]->[b, f], window = {} {batch_group_count = 1 : i64, feature_group_count = 1 : i64} : (tensor<4x8xf32>, tensor<8x4xf32>) -> tensor<4x4xf32>
+  return %r : tensor<4x4xf32>
+}
