@@ -17,6 +17,7 @@ import pytest
 
 from sonew_compiled.bench.models import BATCHES
 from sonew_compiled.bench.speed import GOALS
+from sonew_compiled.bench.suites import SUITES
 from sonew_compiled.presets import PRECISIONS, OptimizerSettings, best_of_studies, optimizer_settings, preset_for
 
 ROOT = Path(__file__).parent.parent
@@ -141,6 +142,26 @@ def test_the_settings_of_the_table_are_those_that_ship() -> None:
                 name, precision=precision, preset=preset, rank=settings["optimizer"].get("rank")
             )
             assert OptimizerSettings.from_json(settings["optimizer"]) == shipped, (name, precision)
+
+
+def test_the_mean_of_three_seeds_keeps_the_order_of_the_paper() -> None:
+    """The page of results says so."""
+    order = ("adam", "diag-sonew", "tridiag-sonew", "band-sonew", "shampoo")
+    found = paper_table.runs()
+    for name in order:
+        assert [row["settings"]["seed"] for row in found[name, "f32"]] == [0, 1, 2], name
+    means = [paper_table.mean(found[name, "f32"], "train_loss") for name in order]
+    assert means == sorted(means, reverse=True)
+
+
+def test_the_table_of_100_epochs_has_every_system_of_its_suite() -> None:
+    suite = SUITES["paper"]
+    systems = {
+        name + "".join(f"({rank})" for rank in form.values())
+        for name in suite.optimizers
+        for form in suite.forms.get(name, ({},))
+    }
+    assert paper_table.runs().keys() == {*itertools.product(systems, suite.precisions)}
 
 
 def test_the_sweep_of_the_preset_is_quoted() -> None:
