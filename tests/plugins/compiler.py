@@ -91,8 +91,8 @@ def on_iree() -> Callable[..., list[Any]]:
         function: Callable[..., Any], *arguments: Any, target: str = "cpu", precision: str = "f32", times: int = 1
     ) -> list[Any]:
         device = target if target == "vulkan" else "local-task"
-        if not any(found.name == device for found in list_devices()):
-            pytest.skip(f"there is no {device} here")
+        if device == "vulkan" and not any(found.name == device for found in list_devices()):
+            pytest.skip("there is no Vulkan device here")
         module = passes.parse(trace_function(function, arguments))
         passes.run_pipeline(module, passes.pipeline(passes.precision_policy(precision)))
         chosen = pin_host(resolve_target(target))
