@@ -157,9 +157,7 @@ def test_the_mean_of_three_seeds_keeps_the_order_of_the_paper() -> None:
 def test_the_table_of_100_epochs_has_every_system_of_its_suite() -> None:
     suite = SUITES["paper"]
     systems = {
-        name + "".join(f"({rank})" for rank in form.values())
-        for name in suite.optimizers
-        for form in suite.forms.get(name, ({},))
+        paper_table.system({"name": name, **form}) for name in suite.optimizers for form in suite.forms.get(name, ({},))
     }
     assert paper_table.runs().keys() == {*itertools.product(systems, suite.precisions)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.types import element_type, is_half, with_element
@@ -13,6 +13,11 @@ def convert(value: ir.Value, into: ir.Type) -> ir.Value:
     """Convert a tensor to another element type at the insertion point."""
     kind = with_element(value, into)
     return ir.Operation.create("stablehlo.convert", results=[kind], operands=[value]).result
+
+
+def converted(value: ir.Value, into: ir.Type) -> ir.Value:
+    """The tensor in another element type; itself if it has that type."""
+    return value if element_type(value) == into else convert(value, into)
 
 
 def conversions_to_integers(module: ir.Module) -> Iterator[ir.Operation]:
@@ -54,6 +59,20 @@ def compute_in_float32(op: ir.Operation) -> None:
             if is_half(element_type(value)):
                 value.set_type(with_element(value, wide))
     round_from_float32(op)
+
+
+def replace_in_float32(module: ir.Module, computed: Mapping[str, Callable[[ir.Value], ir.Value]]) -> None:
+    """Replace every operation of one operand with these names by what a function makes of the operand in float32.
+
+    Results of 16 bits are rounded at the end; operations on float64 stay.
+    """
+    for op in operations_in(module.operation):
+        kind = element_type(op.results[0]) if op.name in computed else None
+        if kind is not None and (isinstance(kind, ir.F32Type) or is_half(kind)):
+            compute_in_float32(op)
+            with ir.InsertionPoint(op):
+                op.results[0].replace_all_uses_with(computed[op.name](op.operands[0]))
+            op.erase()
 
 
 def round_from_float32(op: ir.Operation) -> None:

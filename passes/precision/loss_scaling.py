@@ -20,12 +20,12 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.attributes import role_indices, text_attribute
 from sonew_compiled.passes.ir.calls import callee
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import converted
 from sonew_compiled.passes.ir.dependence import dependent_results
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.state import add_state, functions_of_state, state_attributes
-from sonew_compiled.passes.ir.types import element_type, has_element, shape_of
+from sonew_compiled.passes.ir.types import element_type, shape_of
 from sonew_compiled.passes.ir.uses import Readers, owner
 from sonew_compiled.passes.record import Option, Pass
 
@@ -64,12 +64,12 @@ def loss_scaling(module: ir.Module, *, initial: int, interval: int) -> None:
     readers = [Readers(gradient) for gradient in gradients]
     with ir.InsertionPoint.after(call):
         # A model's own parameters of 16 bits have gradients of 16 bits.
-        wide = [each if has_element(each, ir.F32Type.get()) else convert(each, ir.F32Type.get()) for each in gradients]
+        wide = [converted(each, ir.F32Type.get()) for each in gradients]
         finite = _all_finite(wide)
         inverse = build.elementwise("divide", build.constant(1.0, ir.F32Type.get()), scale)
         for gradient, widened, update in zip(gradients, wide, readers, strict=True):
             unscaled = build.elementwise("multiply", widened, build.broadcast(inverse, shape_of(gradient)))
-            update.redirect(unscaled if widened == gradient else convert(unscaled, element_type(gradient)))
+            update.redirect(converted(unscaled, element_type(gradient)))
     with ir.InsertionPoint(step.terminator):
         _keep_state_unless(finite, step)
         new_scale, new_good = _next_scale(finite, scale, good, interval)

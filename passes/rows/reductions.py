@@ -67,18 +67,18 @@ class Partial:
 
 def full_reduction(op: ir.Operation) -> FullReduction | None:
     """The reduction of a whole tensor that begins with this operation; None if there is none."""
-    operations, template, start = [op], None, None
+    operations, template = [op], None
     while True:
         if op.name == "stablehlo.reduce" and len(op.results) == 1:
             template = template or op
             if _body(op) != _body(template):
                 return None
-            start = _start(op.operands[1])
         elif op.name not in ("stablehlo.reshape", "stablehlo.pad"):
             return None
         readers = [use.owner.operation for use in op.results[0].uses]
         if template is not None and not shape_of(op.results[0]):
             # A model's own pad adds numbers.
+            start = _start(template.operands[1])
             is_neutral = all(_only_adds(each, start) for each in operations if each.name == "stablehlo.pad")
             return FullReduction(operations=operations, template=template) if is_neutral else None
         if len(readers) != 1:

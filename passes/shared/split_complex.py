@@ -16,7 +16,7 @@ import numpy as np
 
 from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build, pairs
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import converted
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
 from sonew_compiled.passes.ir.pairs import Pair
@@ -250,13 +250,9 @@ def _converted(op: ir.Operation, operands: list[Pair | ir.Value]) -> Pair:
     kind = ir.ComplexType(element_type(op.results[0])).element_type
     (value,) = operands
     if isinstance(value, Pair):
-        return Pair(*(_real_convert(each, kind) for each in value))
-    real = _real_convert(value, kind)
+        return Pair(*(converted(each, kind) for each in value))
+    real = converted(value, kind)
     return Pair(real, build.like(0, real))
-
-
-def _real_convert(value: ir.Value, kind: ir.Type) -> ir.Value:
-    return value if element_type(value) == kind else convert(value, kind)
 
 
 def _iota(op: ir.Operation, _: object) -> Pair:

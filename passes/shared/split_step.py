@@ -29,7 +29,7 @@ from sonew_compiled.errors import UsageError
 from sonew_compiled.passes.ir import build
 from sonew_compiled.passes.ir.attributes import role_indices
 from sonew_compiled.passes.ir.calls import callee
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import converted
 from sonew_compiled.passes.ir.exports import begin_export, finish_export, label, without_donation
 from sonew_compiled.passes.ir.function import Function, functions
 from sonew_compiled.passes.ir.mlir import ir
@@ -96,7 +96,7 @@ def _gradients(step: Function, call: ir.Operation, signals: Sequence[ir.Value], 
     with ir.InsertionPoint(block):
         known = dict(zip((step.arguments[index] for index in taken), block.arguments, strict=True))
         copy_operations(step.block, [*needed.operations, call], known)
-        loss, *others = [_as(known[value], ir.F32Type.get()) for value in signals]
+        loss, *others = [converted(known[value], ir.F32Type.get()) for value in signals]
         if exchange == "bf16":
             others = [rounded(value, ir.BF16Type.get()) for value in others]
         parts: list[ir.Value] = []
@@ -127,15 +127,11 @@ def _update(step: Function, call: ir.Operation, signals: Sequence[ir.Value], cou
                 total = build.reshape(build.slice_of(bucket, [start], [start + size]), shape_of(value))
                 # A quotient, and not a product with the reciprocal, is the mean that is nearest.
                 mean = build.elementwise("divide", total, build.like(count, total)) if count > 1 else total
-                known[value] = _as(mean, element_type(value))
+                known[value] = converted(mean, element_type(value))
         copy_operations(step.block, needed.operations, known)
         build.create("func.return", [known[value] for value in step.returned])
     attributes = [label(contract.BUCKET, Role.GRADIENT), *(step.argument_attributes[index] for index in taken)]
     finish_export(function, attributes, step.result_attributes)
-
-
-def _as(value: ir.Value, into: ir.Type) -> ir.Value:
-    return value if element_type(value) == into else convert(value, into)
 
 
 def _read_exchange(text: str) -> str:

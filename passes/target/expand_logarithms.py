@@ -13,10 +13,8 @@ float64 are left alone.
 from __future__ import annotations
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import replace_in_float32
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type
-from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
 _SMALL = 0.25
@@ -25,18 +23,7 @@ _TERMS = (9, 7, 5, 3)
 
 def expand_logarithms(module: ir.Module) -> None:
     """Rewrite every `log_plus_one`."""
-    for op in operations_in(module.operation):
-        if op.name != "stablehlo.log_plus_one":
-            continue
-        element = element_type(op.results[0])
-        if isinstance(element, ir.F64Type) or not isinstance(element, ir.FloatType):
-            continue
-        with ir.InsertionPoint(op):
-            is_wide = isinstance(element, ir.F32Type)
-            x = op.operands[0] if is_wide else convert(op.operands[0], ir.F32Type.get())
-            found = _computed(x)
-            op.results[0].replace_all_uses_with(found if is_wide else convert(found, element))
-        op.erase()
+    replace_in_float32(module, {"stablehlo.log_plus_one": _computed})
 
 
 def _computed(x: ir.Value) -> ir.Value:

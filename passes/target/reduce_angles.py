@@ -19,15 +19,14 @@ with errors below 2^-27. Numbers of float16 and bfloat16 are computed in float32
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from fractions import Fraction
 
 from sonew_compiled.passes.ir import build
-from sonew_compiled.passes.ir.convert import convert
+from sonew_compiled.passes.ir.convert import convert, replace_in_float32
 from sonew_compiled.passes.ir.mlir import ir
-from sonew_compiled.passes.ir.types import element_type
-from sonew_compiled.passes.ir.uses import operations_in
 from sonew_compiled.passes.record import Pass
 
 _PI = Fraction("3.141592653589793238462643383279502884197169399375105820974944592307816406286209")
@@ -54,20 +53,11 @@ _SMALL = 2.0**-12
 
 def reduce_angles(module: ir.Module) -> None:
     """Rewrite every sine, cosine and tangent."""
-    for op in operations_in(module.operation):
-        if op.name not in ("stablehlo.sine", "stablehlo.cosine", "stablehlo.tan"):
-            continue
-        element = element_type(op.results[0])
-        if isinstance(element, ir.F64Type) or not isinstance(element, ir.FloatType):
-            continue
-        with ir.InsertionPoint(op):
-            result = _computed(op.name, op.operands[0])
-        op.results[0].replace_all_uses_with(result)
-        op.erase()
+    names = ("stablehlo.sine", "stablehlo.cosine", "stablehlo.tan")
+    replace_in_float32(module, {name: functools.partial(_computed, name) for name in names})
 
 
-def _computed(name: str, given: ir.Value) -> ir.Value:
-    x = _convert(given, ir.F32Type.get())
+def _computed(name: str, x: ir.Value) -> ir.Value:
     size = build.elementwise("abs", x)
     near, far = _reduced_near(size), _reduced_far(size)
     is_near = build.compare("LT", size, build.like(_LARGE, x), "FLOAT")
@@ -78,18 +68,14 @@ def _computed(name: str, given: ir.Value) -> ir.Value:
     sine, cosine = _sine(r), _cosine(r)
     below = _turned(build.elementwise("add", k, build.like(1, k)), sine, cosine)
     if name == "stablehlo.cosine":
-        return _convert(below, element_type(given))
+        return below
     found = _turned(k, sine, cosine)
     if name == "stablehlo.tan":
         found = build.elementwise("divide", found, below)
     is_negative = build.compare("LT", x, build.like(0, x), "FLOAT")
     found = build.select(is_negative, build.elementwise("negate", found), found)
     is_small = build.compare("LT", size, build.like(_SMALL, x), "FLOAT")
-    return _convert(build.select(is_small, x, found), element_type(given))
-
-
-def _convert(value: ir.Value, into: ir.Type) -> ir.Value:
-    return value if element_type(value) == into else convert(value, into)
+    return build.select(is_small, x, found)
 
 
 def _reduced_near(size: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -172,7 +158,7 @@ def _number(word: ir.Value) -> ir.Value:
 
 def _small_number(word: ir.Value) -> ir.Value:
     """A word without its highest bit as a number in float32."""
-    return _convert(build.bitcast(word, ir.IntegerType.get_signless(32)), ir.F32Type.get())
+    return convert(build.bitcast(word, ir.IntegerType.get_signless(32)), ir.F32Type.get())
 
 
 def _turned(quarters: ir.Value, sine: ir.Value, cosine: ir.Value) -> ir.Value:
