@@ -51,7 +51,9 @@ def within_limits(what: str) -> Iterator[None]:
     yield
     seconds = time.perf_counter() - started
     assert seconds < PATIENCE, f"{what} took {seconds:.1f} s"
-    grown = in_memory("VmHWM") - before
-    assert grown < _MOST_MEMORY, f"{what} took {grown:,} bytes"
+    peak = in_memory("VmHWM")
+    assert peak - before < _MOST_MEMORY, f"{what} took {peak - before:,} bytes"
     most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    assert most == children or most << 10 < _MOST_MEMORY + (200 << 20), f"{what} started a process of {most:,} KiB"
+    # Until it runs its program, a new process counts this one's memory, which the tests before have filled, as its own.
+    is_small = most << 10 < _MOST_MEMORY + (200 << 20) or most << 10 <= peak
+    assert most == children or is_small, f"{what} started a process of {most:,} KiB"
