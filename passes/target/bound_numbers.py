@@ -90,8 +90,8 @@ class _Kernels:
                 # An elementwise operation is computed where it is read.
                 computed[place] = min((computed[each] for each in readers), default=place)
             first[place] = min((computed[each] for each in readers - numbers), default=end)
-            # What no kernel reads leaves the kernel that computes it at once.
-            if not any(_is_computed(self._operations[each]) for each in readers):
+            # What no kernel reads leaves the kernel that computes it at once. What nothing reads is dropped.
+            if readers and not any(_is_computed(self._operations[each]) for each in readers):
                 first[place] = place
         return first
 

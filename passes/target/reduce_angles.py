@@ -66,12 +66,15 @@ def _computed(name: str, x: ir.Value) -> ir.Value:
     is_finite = build.compare("LT", size, build.like(math.inf, x), "FLOAT")
     r = build.select(is_finite, r, build.like(math.nan, x))
     sine, cosine = _sine(r), _cosine(r)
-    below = _turned(build.elementwise("add", k, build.like(1, k)), sine, cosine)
+
+    def below() -> ir.Value:
+        return _turned(build.elementwise("add", k, build.like(1, k)), sine, cosine)
+
     if name == "stablehlo.cosine":
-        return below
+        return below()
     found = _turned(k, sine, cosine)
     if name == "stablehlo.tan":
-        found = build.elementwise("divide", found, below)
+        found = build.elementwise("divide", found, below())
     is_negative = build.compare("LT", x, build.like(0, x), "FLOAT")
     found = build.select(is_negative, build.elementwise("negate", found), found)
     is_small = build.compare("LT", size, build.like(_SMALL, x), "FLOAT")
@@ -142,8 +145,9 @@ def _upper_word(x: ir.Value, y: ir.Value) -> ir.Value:
     (x1, x0), (y1, y0) = _halves(x), _halves(y)
     low = build.elementwise("shift_right_logical", build.elementwise("multiply", x0, y0), 16)
     (one, left) = _halves(build.elementwise("add", build.elementwise("multiply", x1, y0), low))
-    other = _halves(build.elementwise("add", build.elementwise("multiply", x0, y1), left))[0]
-    return build.elementwise("add", build.elementwise("add", build.elementwise("multiply", x1, y1), one), other)
+    other = build.elementwise("add", build.elementwise("multiply", x0, y1), left)
+    above = build.elementwise("add", build.elementwise("multiply", x1, y1), one)
+    return build.elementwise("add", above, build.elementwise("shift_right_logical", other, 16))
 
 
 def _halves(word: ir.Value) -> tuple[ir.Value, ir.Value]:
